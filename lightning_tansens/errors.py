@@ -1,0 +1,9 @@
+"""Exceptions of the package; each message says what was expected, what came and what to do."""
+
+
+class UnsupportedNetworkError(ValueError):
+    """The network cannot be measured by the method that was asked for."""
+
+
+class UndefinedEstimateError(ValueError):
+    """A measure has values, but they define no estimate (a ratio of numbers of opposite sign, a zero reference)."""

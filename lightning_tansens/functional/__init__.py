@@ -1,0 +1,17 @@
+"""Pure functions: per-sample numbers of a network on a batch."""
+
+from lightning_tansens.functional.active_nodes import active_nodes, preactivations
+from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
+from lightning_tansens.functional.moments import log_absolute_moment, log_psi
+from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity, tangent_sensitivity_blocks
+
+__all__ = [
+    "active_nodes",
+    "log_absolute_moment",
+    "log_max_weights",
+    "log_psi",
+    "preactivations",
+    "tangent_sensitivity",
+    "tangent_sensitivity_blocks",
+    "weight_layers",
+]

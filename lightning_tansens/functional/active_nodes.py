@@ -1,0 +1,87 @@
+"""Active nodes: which hidden units of a network are switched on for a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional.evaluation import evaluation, ordinary
+from lightning_tansens.functional.tracing import CallTracer
+
+_T = Tensor
+
+#: Activation functions; a unit of one of them counts as active where its preactivation is positive.
+ACTIVATIONS = {
+    F.relu, F.relu_, torch.relu, torch.relu_, _T.relu, _T.relu_, F.relu6, F.hardtanh, F.hardtanh_, F.threshold,
+    torch.threshold_, F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_, F.prelu, torch.prelu, _T.prelu, F.elu, F.elu_, F.selu,
+    F.celu, F.gelu, F.silu, F.mish, F.softplus, F.hardswish, F.tanh, torch.tanh, _T.tanh, F.sigmoid, torch.sigmoid,
+    _T.sigmoid, F.hardsigmoid,
+}  # fmt: skip
+
+
+def active_nodes(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Counts the active hidden units of each sample, layer by layer: n_i(x), with T(x) = Σ_i n_i(x) of Theorem 2.
+
+    A unit of an activation function is active where its preactivation is positive; for smooth activations (GELU, SiLU)
+    this is a convention. Calls of activations are found whether they are modules, functional or in-place, in the order
+    of the forward pass (Daróczy 2022, the quantities of Eqs. 2 and 7).
+
+    Args:
+        model: The network; it is evaluated in eval mode and left as it was.
+        inputs: A batch of shape (N, ...).
+
+    Returns:
+        Numbers of active units, int64, shape (N, L) for L calls of activations.
+
+    Raises:
+        UnsupportedNetworkError: If the forward pass calls no activation function.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+        >>> _ = torch.nn.init.ones_(net[0].weight), torch.nn.init.zeros_(net[0].bias)
+        >>> active_nodes(net, torch.tensor([[1.0], [-1.0]])).tolist()
+        [[2], [0]]
+
+    """
+    return torch.stack([(h > 0).flatten(1).sum(1) for h in preactivations(model, inputs)], 1)
+
+
+def preactivations(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Collects what goes into each activation function, in the order of the forward pass.
+
+    The arguments and errors are those of :func:`active_nodes`.
+
+    Returns:
+        h_1, …, h_L, each of shape (N, ...).
+
+    """
+    tracer = _ActivationTracer(model, samples=len(inputs))
+    with evaluation(model), torch.no_grad(), tracer.running():
+        model(ordinary(inputs))
+    if not tracer.preactivations:
+        raise UnsupportedNetworkError(
+            f"expected a network with activation functions, but {type(model).__name__} calls none that is known; "
+            "leave ActiveNodeSensitivity out of the measures for this network"
+        )
+    return tracer.preactivations
+
+
+class _ActivationTracer(CallTracer):
+    def __init__(self, model: nn.Module, samples: int) -> None:
+        super().__init__(model)
+        self._samples = samples
+        self.preactivations: list[Tensor] = []
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in ACTIVATIONS:
+            hidden = args[0] if args else kwargs["input"]
+            # gates computed from parameters alone (a learned temperature) are no units of a sample
+            if hidden.dim() > 1 and len(hidden) == self._samples:
+                self.preactivations.append(hidden.clone())
+        return func(*args, **kwargs)

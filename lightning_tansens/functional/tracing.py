@@ -1,0 +1,72 @@
+"""Watching the calls of a forward pass, however the network is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode, resolve_name
+
+
+class CallTracer(TorchFunctionMode):
+    """Sees every torch function that a forward pass calls, together with the module in which it happens.
+
+    Functions are seen at the level of ``torch.nn.functional``: ``nn.ReLU``, ``F.relu`` and ``Tensor.relu`` all arrive
+    here, so a network may mix modules and functional calls. Subclasses override :meth:`on_call`.
+
+    Args:
+        model: The network whose module names are used in messages.
+
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+        self._stack: list[nn.Module] = []
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Is called instead of ``func(*args, **kwargs)`` and returns what the network shall see."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Hands every call to :meth:`on_call`; the mode is off while it runs."""
+        return self.on_call(func, args, kwargs or {})
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Traces the block; the hooks that follow the module stack are global and removed on exit."""
+        enter = register_module_forward_pre_hook(lambda module, args: self._stack.append(module))
+        leave = register_module_forward_hook(lambda module, args, output: self._pop(module))
+        try:
+            with self:
+                yield
+        finally:
+            enter.remove()
+            leave.remove()
+            self._stack.clear()
+
+    def _pop(self, module: nn.Module) -> None:
+        # a forward that raised inside and was caught by the model leaves its modules on the stack
+        while self._stack and self._stack.pop() is not module:
+            pass
+
+    def place(self, func: Callable[..., Any] | None = None) -> str:
+        """Says where the trace is, e.g. ``gelu called in module 'net.3' (GELU)``."""
+        module = self._stack[-1] if self._stack else None
+        where = f"module '{self.module_name}' ({type(module).__name__})" if module is not None else "the model"
+        return where if func is None else f"{_function_name(func)} called in {where}"
+
+    @property
+    def module_name(self) -> str:
+        """The dotted name of the module that is running, for the names of layers."""
+        module = self._stack[-1] if self._stack else None
+        return self._names.get(module, type(module).__name__) if module is not None else ""
+
+
+def _function_name(func: Callable[..., Any]) -> str:
+    return str(resolve_name(func) or getattr(func, "__name__", repr(func)))

@@ -1,0 +1,15 @@
+"""The measures as torchmetrics Metrics: they accumulate over batches and sync across processes."""
+
+from lightning_tansens.metrics.active_nodes import ActiveNodeSensitivity
+from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.empirical import EmpiricalSensitivity
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
+
+__all__ = [
+    "ActiveNodeSensitivity",
+    "EmpiricalSensitivity",
+    "LabelledLoss",
+    "LayerwiseNormSensitivity",
+    "SensitivityMeasure",
+]

@@ -1,0 +1,91 @@
+"""What every measure of a network has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+
+class SensitivityMeasure(Metric, ABC):
+    """A torchmetrics Metric of one network on one set of inputs.
+
+    To add a measure, subclass this in a file of its own: add states that are sums and counts in ``__init__``, fill them
+    in :meth:`update`, turn them into named numbers in :meth:`values`, and say in :meth:`log_ratio` how two sets (or two
+    moments in time) compare. The monitor logs, syncs and estimates with any such object.
+
+    Attributes:
+        key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
+        needs_data: False for a measure of the weights alone; it is compared with its own previous value.
+
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    key: ClassVar[str]
+    needs_data: ClassVar[bool] = True
+
+    def prepare(self, model: nn.Module, inputs: Any) -> None:
+        """Adds the states whose shape depends on the network; every rank calls it before the first update.
+
+        Args:
+            model: The network.
+            inputs: A batch of at least one sample; its values do not matter.
+
+        """
+
+    @abstractmethod
+    def update(self, model: nn.Module, inputs: Any = None) -> None:
+        """Adds a batch of inputs (none, where the measure needs no data)."""
+
+    @abstractmethod
+    def values(self) -> dict[str, Tensor]:
+        """Returns the scalars to log, by name; one of them is named :attr:`key`. Needs synced states."""
+
+    def layer_values(self) -> dict[str, Tensor]:
+        """Returns what is logged per layer, by the layer's name; nothing by default. Needs synced states."""
+        return {}
+
+    def distribution(self) -> Tensor | None:
+        """Returns one number per sample for a histogram, shape (N,), if the measure has one. Needs synced states."""
+        return None
+
+    @abstractmethod
+    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
+        """Returns the logarithm of the factor by which the reference's loss is scaled.
+
+        Args:
+            target: :meth:`values` on the target set (now, for a measure that needs no data).
+            reference: :meth:`values` on the reference set (at the previous measurement).
+
+        Raises:
+            UndefinedEstimateError: If these values define no factor; the message says why.
+
+        """
+
+    def compute(self) -> Tensor:
+        """Returns the measure itself, a scalar; under DDP over the samples of all processes."""
+        return self.values()[self.key]
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots one value or a sequence of values, in torchmetrics' convention.
+
+        Args:
+            val: What ``compute`` or ``forward`` returned, or a list of it; None computes the value now.
+            ax: A matplotlib axis to draw on.
+
+        Returns:
+            The figure and the axis.
+
+        """
+        return self._plot(val, ax)
+
+    def _sum_state(self, name: str, *shape: int) -> None:
+        """Adds a state that sums up in double precision."""
+        self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")

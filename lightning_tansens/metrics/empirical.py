@@ -1,0 +1,138 @@
+"""The mean squared tangent sensitivity of a set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.functional.outputs import Outputs, check_outputs
+from lightning_tansens.functional.tangent_sensitivity import Method, sum_blocks, tangent_sensitivity_blocks
+from lightning_tansens.metrics.base import SensitivityMeasure
+
+
+class EmpiricalSensitivity(SensitivityMeasure):
+    r"""The empirical tangent sensitivity of a set, and the loss estimate built on it.
+
+    .. math:: \hat S(X) = \frac1N \sum_n \|S(x_n)\|_F^2, \qquad
+        \hat l(X_{te}) = \frac{\hat S(X_{te})}{\hat S(X_{ref})} \, l(X_{ref})
+
+    (Eqs. 3 and 8 of Daróczy 2022). Beside the mean of the squares it reports the mean norm E‖S‖_F (which is what Rácz et
+    al. 2023 plot), the maximum and quantiles of ‖S(x)‖_F².
+
+    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: a scalar.
+
+    Args:
+        outputs: "sum" (u = 1), "each" (then ‖S‖² is summed over the outputs) or a weighting of shape (C,).
+        method: See :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        num_probes: Number of random probes a sample, where the method needs them.
+        quantiles: The quantiles of ‖S(x)‖_F² over the set to report, each between 0 and 1.
+        per_layer: Whether to report the mean share of each weight, ‖δ_i‖²‖J_{i-1}‖_F².
+        kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument has a value that is not allowed.
+
+    Example:
+        >>> import torch
+        >>> measure = EmpiricalSensitivity()
+        >>> measure.update(torch.nn.Linear(5, 1), torch.randn(8, 5))
+        >>> measure.compute()
+        tensor(5., dtype=torch.float64)
+
+    """
+
+    key = "empirical"
+
+    total: Tensor
+    norm_total: Tensor
+    count: Tensor
+    layer_totals: Tensor
+    samples: list[Tensor]
+
+    def __init__(
+        self,
+        outputs: Outputs = "sum",
+        method: Method = "auto",
+        num_probes: int = 1,
+        quantiles: Sequence[float] = (0.5, 0.95),
+        per_layer: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_outputs(outputs)
+        if not all(0 <= q <= 1 for q in quantiles):
+            raise ValueError(f"quantiles: expected numbers between 0 and 1, but got {tuple(quantiles)}")
+        self.outputs = outputs
+        self.method: Method = method
+        self.num_probes = num_probes
+        self.quantiles = tuple(quantiles)
+        self.per_layer = per_layer
+        self.layers: tuple[str, ...] | None = None
+        self._sum_state("total")
+        self._sum_state("norm_total")
+        self._sum_state("count")
+        self.add_state("samples", [], dist_reduce_fx="cat")
+
+    def prepare(self, model: nn.Module, inputs: Tensor) -> None:
+        """Learns the names of the layers, if their shares are asked for."""
+        if self.layers is None:
+            self._learn_layers(self._blocks(model, inputs[:1]))
+
+    def update(self, model: nn.Module, inputs: Any = None) -> None:
+        """Adds the samples of a batch of shape (N, ...)."""
+        blocks = self._blocks(model, inputs)
+        self._learn_layers(blocks)
+        squares = sum_blocks(blocks, inputs).to(self.total)
+        self.total += squares.sum()
+        self.norm_total += squares.sqrt().sum()
+        self.count += len(squares)
+        self.samples.append(squares.to(self.dtype))
+        if self.per_layer:
+            self.layer_totals += torch.stack([block.sum() for block in blocks.values()]).to(self.layer_totals)
+
+    def _blocks(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+        blocks = tangent_sensitivity_blocks(
+            model, inputs, outputs=self.outputs, method=self.method, num_probes=self.num_probes
+        )
+        return {name: block.flatten(1).sum(1) if block.dim() > 1 else block for name, block in blocks.items()}
+
+    def _learn_layers(self, blocks: dict[str, Tensor]) -> None:
+        names = tuple(name.removesuffix(".weight") for name in blocks)
+        if self.layers is None:
+            self.layers = names
+            if self.per_layer:
+                self._sum_state("layer_totals", len(names))
+                self.layer_totals = self.layer_totals.to(self.total.device)
+
+    def values(self) -> dict[str, Tensor]:
+        """Returns the mean of ‖S‖_F², the mean of ‖S‖_F, the maximum and the quantiles of ‖S‖_F²."""
+        samples = dim_zero_cat(self.samples) if len(self.samples) else torch.full((1,), math.nan, device=self.device)
+        values = {
+            "empirical": self.total / self.count,
+            "empirical_norm": self.norm_total / self.count,
+            "empirical_max": samples.max(),
+        }
+        for q in self.quantiles:
+            values[f"empirical_q{100 * q:g}"] = torch.quantile(samples.float(), q)
+        return values
+
+    def layer_values(self) -> dict[str, Tensor]:
+        """Returns the mean share of each weight in ‖S‖_F²; they add up to the mean of ‖S‖_F²."""
+        if not self.per_layer or self.layers is None:
+            return {}
+        return dict(zip(self.layers, self.layer_totals / self.count))
+
+    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
+        """Returns log Ŝ(target) − log Ŝ(reference), Eq. 8."""
+        if not (target["empirical"] > 0 and reference["empirical"] > 0):
+            raise UndefinedEstimateError(
+                f"the mean squared sensitivities are {target['empirical']:.3g} and {reference['empirical']:.3g}; their "
+                "ratio is an estimate only if both are positive"
+            )
+        return math.log(target["empirical"]) - math.log(reference["empirical"])

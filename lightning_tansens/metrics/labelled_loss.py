@@ -1,0 +1,89 @@
+"""Loss and accuracy on a set that has labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+Criterion = Callable[[Any, Any], Tensor]
+
+
+class LabelledLoss(Metric):
+    """The mean loss, and the accuracy where outputs and targets are those of a classifier.
+
+    As input to ``update``: outputs of shape (N, ...) and targets of shape (N, ...). As output of ``compute``: the mean
+    loss, in units of the criterion.
+
+    Args:
+        criterion: A callable on (outputs, targets) that returns a loss for each sample, or their mean; None for
+            cross-entropy.
+        kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> loss = LabelledLoss()
+        >>> loss.update(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]))
+        >>> loss.accuracy()
+        tensor(0.5000, dtype=torch.float64)
+
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+    correct: Tensor
+    classified: Tensor
+
+    def __init__(self, criterion: Criterion | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
+        self._criterion = (criterion if criterion is not None else cross_entropy,)
+        for name in ("total", "count", "correct", "classified"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Adds a batch."""
+        samples = len(targets)
+        losses = self._criterion[0](outputs, targets).detach()
+        if losses.dim() > 0 and len(losses) != samples:
+            raise ValueError(
+                f"criterion: expected one loss for each of the {samples} samples, or their mean, but got shape "
+                f"{tuple(losses.shape)}"
+            )
+        self.total += losses.to(self.total).mean() * samples
+        self.count += samples
+        if is_classification(outputs, targets):
+            self.correct += (outputs.argmax(1) == targets).sum()
+            self.classified += samples
+
+    def compute(self) -> Tensor:
+        """Returns the mean loss."""
+        return self.total / self.count
+
+    def accuracy(self) -> Tensor | None:
+        """Returns the share of samples whose largest output is the target's, or None for a regression."""
+        return self.correct / self.classified if bool(self.classified) else None
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy of each sample, in nats, shape (N,)."""
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+def is_classification(outputs: Any, targets: Any) -> bool:
+    """Whether outputs (N, C) and targets (N,) are logits and class indices."""
+    return (
+        isinstance(outputs, Tensor)
+        and isinstance(targets, Tensor)
+        and outputs.dim() == 2
+        and targets.dim() == 1
+        and not targets.is_floating_point()
+    )

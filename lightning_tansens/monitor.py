@@ -1,0 +1,323 @@
+"""The callback: it decides when to measure, hands data to the measures and values to the loggers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_tansens.estimates import AccuracyForm
+from lightning_tansens.loggers import log_histogram, logging_step
+from lightning_tansens.metrics.active_nodes import ActiveNodeSensitivity
+from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.empirical import EmpiricalSensitivity
+from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
+from lightning_tansens.report import REFERENCE_NAMES, make_report
+from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
+from lightning_tansens.subsets import Subset
+from lightning_tansens.trainer_data import Data, reference_data, test_data
+
+MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
+
+
+class TangentSensitivityMonitor(pl.Callback):
+    """Measures a network's sensitivity at epoch ends and estimates its loss on data without labels.
+
+    On a fixed random subset of the reference (the training set, by default) and of each test set, every measure is
+    computed; the reference's labelled loss times the ratio of the two is the estimate of the test loss. Training is left
+    bitwise as it was: weights, gradients, modes, buffers and random states.
+
+    Logged keys, for a measure ``m`` (``empirical``, ``layer_norm``, ``active_nodes``), a reference ``r`` (``train``,
+    ``val`` or ``reference``) and a test set ``s`` (``test``, or the names of a dict):
+
+    - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
+      ``tansens/layer_norm``: log Π w_max, which needs no data. Further statistics: ``tansens/empirical_norm/…``
+      (mean ‖S‖_F), ``tansens/empirical_max/…``, ``tansens/empirical_q50/…``, ``tansens/active_nodes_mean/…``,
+      ``tansens/active_nodes_std/…``; ``tansens/empirical/<set>/<layer>`` where the shares of the layers are asked for.
+    - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
+    - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates; ``tansens/<s>_loss/trivial`` and
+      ``tansens/<s>_accuracy/trivial``: the reference's own, the baseline that an estimate should beat;
+      ``tansens/<s>_loss/actual``, ``tansens/<s>_accuracy/actual``: the truth, with ``compare_with_labels``.
+    - ``tansens/seconds``: what the measurement took.
+
+    Args:
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, or None for the
+            datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
+        reference: The set whose labelled loss is scaled: "train", "val", a DataLoader or a Dataset. "train" passes through
+            the training transforms; pass a Dataset to measure without them.
+        measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity.
+        num_samples: The number of samples of each set.
+        batch_size: The number of samples measured at once; results do not depend on it.
+        every_n_epochs: Measure after every n-th epoch.
+        unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
+        criterion: A callable on (outputs, targets) that returns the mean loss or one for each sample; None for
+            cross-entropy.
+        compare_with_labels: Whether to log the true loss of test sets that have labels. No estimate sees these labels.
+        accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
+        network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
+        measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
+            wherever there is a validation loop and "train_epoch_end" where not.
+        seed: Seed of the subsets, of the transforms' randomness on them, and of random probes.
+        prefix: What the logged keys begin with.
+
+    Raises:
+        ValueError: If an argument has a value that is not allowed.
+        TypeError: If an argument has a type that is not allowed.
+
+    Example:
+        >>> monitor = TangentSensitivityMonitor(num_samples=256, every_n_epochs=2)
+        >>> trainer = pl.Trainer(callbacks=[monitor], logger=False, enable_checkpointing=False, accelerator="cpu")
+
+    """
+
+    def __init__(
+        self,
+        test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | None = None,
+        reference: Literal["train", "val"] | DataLoader | Dataset = "train",
+        measures: list[SensitivityMeasure] | None = None,
+        num_samples: int = 1024,
+        batch_size: int = 256,
+        every_n_epochs: int = 1,
+        unpack: Unpack | None = None,
+        criterion: Criterion | None = None,
+        compare_with_labels: bool = False,
+        accuracy_form: AccuracyForm = "error",
+        network: str | None = None,
+        measure_at: MeasureAt = "auto",
+        seed: int = 0,
+        prefix: str = "tansens",
+    ) -> None:
+        super().__init__()
+        for name, number in {
+            "num_samples": num_samples,
+            "batch_size": batch_size,
+            "every_n_epochs": every_n_epochs,
+        }.items():
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name}: expected a positive integer, but got {number!r}")
+        _check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
+        _check_choice("measure_at", measure_at, get_args(MeasureAt))
+        if not isinstance(reference, (DataLoader, Dataset)):
+            _check_choice("reference", reference, ("train", "val"), "or a DataLoader or a Dataset")
+        if isinstance(test_dataloaders, Mapping):
+            _check_set_names(test_dataloaders)
+        elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
+            raise TypeError(
+                "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name or None, but got "
+                f"{type(test_dataloaders).__name__}"
+            )
+        self.measures = default_measures() if measures is None else list(measures)
+        _check_measures(self.measures)
+        self.test_dataloaders = test_dataloaders
+        self.reference = reference
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.every_n_epochs = every_n_epochs
+        self.unpack = unpack or unpack_pair
+        self.criterion = criterion
+        self.compare_with_labels = compare_with_labels
+        self.accuracy_form = accuracy_form
+        self.network = network
+        self.measure_at = measure_at
+        self.seed = seed
+        self.prefix = prefix
+        #: What was logged, one row a measurement, with ``epoch`` and ``step``.
+        self.history: list[dict[str, float]] = []
+        self._sets: list[MeasuredSet] = []
+        self._weights_before: dict[str, dict[str, float]] = {}
+        self._measured_step: int | None = None
+        self._said: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------------ hooks
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses what cannot be measured, and forgets an earlier fit."""
+        if stage != TrainerFn.FITTING:
+            return
+        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
+            raise MisconfigurationException(
+                f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
+                f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
+            )
+        self.history, self._sets, self._weights_before = [], [], {}
+        self._measured_step = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws the subsets and tries each measure on one sample, before the first step."""
+        if self.measure_at == "validation_epoch_end" and not trainer.enable_validation:
+            raise MisconfigurationException(
+                "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none; add one or "
+                "use measure_at='auto'"
+            )
+        with isolate_rng():
+            self._sets = self._draw_sets(trainer)
+            network = self._network(pl_module)
+            for measured in self._sets:
+                measured.prepare(network, self._transfer(trainer), _metric_device(pl_module))
+            self._weights_before = self._weights_before or self._measure_weights(network)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures after a validation, where its values are in time for checkpoints chosen then."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and self.measure_at != "train_epoch_end":
+            self._measure_if_due(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures after an epoch, unless a validation has just done so."""
+        if self.measure_at != "validation_epoch_end":
+            self._measure_if_due(trainer, pl_module)
+
+    @property
+    def state_key(self) -> str:
+        """Tells the states of several monitors apart."""
+        return self._generate_state_key(prefix=self.prefix)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed run needs: the norms of the previous measurement, and the history."""
+        return {"weights_before": self._weights_before, "history": self.history, "measured_step": self._measured_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues where a checkpoint was taken."""
+        self._weights_before = state_dict["weights_before"]
+        self.history = list(state_dict["history"])
+        self._measured_step = state_dict["measured_step"]
+
+    # ------------------------------------------------------------------------------------------ measurement
+
+    def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._measured_step:
+            return
+        network = self._network(pl_module)
+        if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+            self._warn_once("weights", "the network has non-finite weights, so nothing is measured or logged")
+            return
+        start = time.perf_counter()
+        with isolate_rng():
+            for measured in self._sets:
+                measured.update(network, self._transfer(trainer))
+            weights_now = self._measure_weights(network)
+        readings = {measured.name: measured.read() for measured in self._sets}
+        report = make_report(
+            self.measures,
+            self._sets[0].name,
+            readings,
+            weights_now,
+            self._weights_before,
+            self.accuracy_form,
+            self.prefix,
+        )
+        seconds = torch.tensor(time.perf_counter() - start, device=pl_module.device)
+        report.scalars[f"{self.prefix}/seconds"] = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+        for key, reason in report.undefined.items():
+            self._warn_once(key, f"{key} is left out of the log: {reason}")
+        self._weights_before = weights_now
+        self._measured_step = trainer.global_step
+        self._log(trainer, report.scalars)
+        for name, reading in readings.items():
+            for key, values in reading.distributions.items():
+                for logger in trainer.loggers if trainer.is_global_zero else ():
+                    log_histogram(logger, f"{self.prefix}/{key}_histogram/{name}", values, logging_step(trainer))
+
+    def _log(self, trainer: pl.Trainer, scalars: dict[str, float]) -> None:
+        log = trainer.lightning_module.log
+        # every process logs: a key that only rank 0 has cannot be monitored; the values are synced already
+        for key, value in scalars.items():
+            log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, add_dataloader_idx=False)
+        self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **scalars})
+
+    def _measure_weights(self, network: nn.Module) -> dict[str, dict[str, float]]:
+        values = {}
+        for measure in self.measures:
+            if not measure.needs_data:
+                fresh = copy_of(measure)
+                fresh.update(network)
+                values[measure.key] = {name: float(value) for name, value in fresh.values().items()}
+        return values
+
+    def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
+        name, data = reference_data(trainer, self.reference)
+        sets = [self._draw(trainer, name, data, labelled=True)]
+        for name, data in test_data(trainer, self.test_dataloaders).items():
+            sets.append(self._draw(trainer, name, data, labelled=self.compare_with_labels))
+        return sets
+
+    def _draw(self, trainer: pl.Trainer, name: str, data: Data, labelled: bool) -> MeasuredSet:
+        try:
+            subset = Subset(data, self.num_samples, self.batch_size, self.seed, trainer.global_rank, trainer.world_size)
+        except ValueError as error:
+            raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
+        if len(subset) < self.num_samples:
+            rank_zero_warn(
+                f"TangentSensitivityMonitor: the {name} set has {len(subset)} samples, fewer than num_samples="
+                f"{self.num_samples}; all of them are used"
+            )
+        return MeasuredSet(name, subset, self.measures, LabelledLoss(self.criterion) if labelled else None, self.unpack)
+
+    def _transfer(self, trainer: pl.Trainer) -> Any:
+        def transfer(batch: Any) -> Any:
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+        return transfer
+
+    def _network(self, pl_module: pl.LightningModule) -> nn.Module:
+        if self.network is None:
+            return pl_module
+        try:
+            return pl_module.get_submodule(self.network)
+        except AttributeError:
+            names = [name for name, _ in pl_module.named_children()]
+            raise MisconfigurationException(
+                f"network={self.network!r}: expected the name of a submodule of {type(pl_module).__name__}, whose children "
+                f"are {names}"
+            ) from None
+
+    def _warn_once(self, subject: str, message: str) -> None:
+        if subject not in self._said:
+            self._said.add(subject)
+            rank_zero_warn(f"TangentSensitivityMonitor: {message} (said once)")
+
+
+def default_measures() -> list[SensitivityMeasure]:
+    """Returns the measures that a monitor computes unless told otherwise."""
+    return [EmpiricalSensitivity(), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
+
+
+def _metric_device(pl_module: pl.LightningModule) -> torch.device:
+    # sums are in double precision, which MPS does not have
+    return torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {list(choices)} {otherwise}".rstrip() + f", but got {value!r}")
+
+
+def _check_set_names(sets: Mapping[str, object]) -> None:
+    for name in sets:
+        if name in REFERENCE_NAMES or not name or "/" in name:
+            raise ValueError(
+                f"test_dataloaders: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the "
+                f"reference's, but got {name!r}; rename that set"
+            )
+
+
+def _check_measures(measures: Sequence[object]) -> None:
+    for measure in measures:
+        if not isinstance(measure, SensitivityMeasure):
+            raise TypeError(f"measures: expected SensitivityMeasure objects, but got {type(measure).__name__}")
+    keys = [measure.key for measure in measures if isinstance(measure, SensitivityMeasure)]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"measures: expected one measure for each key, but got the keys {keys}")

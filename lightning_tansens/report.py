@@ -1,0 +1,102 @@
+"""The scalars that are logged, under their keys: the one place where keys are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
+from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.sets import Reading
+
+#: Names that the monitor uses for the reference; a test set cannot have them.
+REFERENCE_NAMES = ("train", "val", "reference")
+
+Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass
+class Report:
+    """What is logged at one measurement.
+
+    Attributes:
+        scalars: The values by key.
+        undefined: Why a value is missing this time, by the measure's key or by its own.
+
+    """
+
+    scalars: dict[str, float] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+
+
+def make_report(
+    measures: Sequence[SensitivityMeasure],
+    reference_name: str,
+    readings: Mapping[str, Reading],
+    weights_now: Values,
+    weights_before: Values,
+    accuracy_form: AccuracyForm = "error",
+    prefix: str = "tansens",
+) -> Report:
+    """Gives every value its key, and computes the estimates of loss and accuracy.
+
+    Args:
+        measures: The measures, in the order in which they are logged.
+        reference_name: Which of the readings is the reference.
+        readings: For each set, by name, what was measured on it; estimates use the labels of the reference alone.
+        weights_now: The values of the measures that need no data, by the measure's key.
+        weights_before: The same at the previous measurement.
+        accuracy_form: How the accuracy is estimated.
+        prefix: What every key begins with.
+
+    Returns:
+        The scalars, and the reasons for estimates that are missing.
+
+    """
+    report = Report()
+    scalars = report.scalars
+    for measure in measures:
+        for name, value in weights_now.get(measure.key, {}).items():
+            scalars[f"{prefix}/{name}"] = value
+        for set_name, reading in readings.items():
+            for name, value in reading.values.get(measure.key, {}).items():
+                scalars[f"{prefix}/{name}/{set_name}"] = value
+            for layer, value in reading.layers.get(measure.key, {}).items():
+                scalars[f"{prefix}/{measure.key}/{set_name}/{layer}"] = value
+
+    reference = readings[reference_name]
+    assert reference.loss is not None
+    scalars[f"{prefix}/{reference_name}_loss"] = reference.loss
+    if reference.accuracy is not None:
+        scalars[f"{prefix}/{reference_name}_accuracy"] = reference.accuracy
+    for set_name, reading in readings.items():
+        if set_name == reference_name:
+            continue
+        ratios = {"trivial": 0.0}
+        for measure in measures:
+            try:
+                ratios[measure.key] = _log_ratio(measure, reading, reference, weights_now, weights_before)
+            except UndefinedEstimateError as error:
+                report.undefined[measure.key] = str(error)
+        for name, ratio in ratios.items():
+            scalars[f"{prefix}/{set_name}_loss/{name}"] = estimate_loss(ratio, reference.loss)
+            if reference.accuracy is not None:
+                accuracy = estimate_accuracy(ratio, reference.accuracy, accuracy_form)
+                scalars[f"{prefix}/{set_name}_accuracy/{name}"] = accuracy
+        if reading.loss is not None:
+            scalars[f"{prefix}/{set_name}_loss/actual"] = reading.loss
+        if reading.accuracy is not None:
+            scalars[f"{prefix}/{set_name}_accuracy/actual"] = reading.accuracy
+    for key in [key for key, value in scalars.items() if not math.isfinite(value)]:
+        report.undefined[key] = f"its value is {scalars.pop(key)}"
+    return report
+
+
+def _log_ratio(
+    measure: SensitivityMeasure, target: Reading, reference: Reading, weights_now: Values, weights_before: Values
+) -> float:
+    if measure.needs_data:
+        return measure.log_ratio(target.values[measure.key], reference.values[measure.key])
+    return measure.log_ratio(weights_now[measure.key], weights_before[measure.key])

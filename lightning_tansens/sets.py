@@ -1,0 +1,163 @@
+"""One set that is measured: its subset, its own copies of the measures, and what was read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_tansens.functional.evaluation import evaluation
+from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.subsets import Subset
+
+#: Splits a batch into inputs and targets (None where there are none).
+Unpack = Callable[[Any], tuple[Any, Any]]
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one measurement of a set has found, over all processes.
+
+    Attributes:
+        values: For each measure, by key, its named scalars.
+        layers: For each measure, by key, its values per layer.
+        distributions: For each measure that has one, by key, one number per sample.
+        loss: The mean loss, where labels were used.
+        accuracy: The accuracy, where labels were used and the task is a classification.
+
+    """
+
+    values: dict[str, dict[str, float]]
+    layers: dict[str, dict[str, float]] = field(default_factory=dict)
+    distributions: dict[str, Tensor] = field(default_factory=dict)
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+class MeasuredSet:
+    """A subset of a set together with what is accumulated on it.
+
+    Args:
+        name: The set's name in the logged keys.
+        subset: The samples.
+        measures: The measures; each set has copies of its own.
+        loss: Where to accumulate the labelled loss; None leaves the labels alone.
+        unpack: Splits a batch into inputs and targets.
+
+    """
+
+    def __init__(
+        self, name: str, subset: Subset, measures: list[SensitivityMeasure], loss: LabelledLoss | None, unpack: Unpack
+    ) -> None:
+        self.name = name
+        self.subset = subset
+        self.measures = [copy_of(measure) for measure in measures if measure.needs_data]
+        self.loss = loss
+        self._unpack = unpack
+
+    def prepare(self, network: nn.Module, transfer: Callable[[Any], Any], device: torch.device) -> None:
+        """Tries everything on one sample, which every process has, so that a misfit shows before the training does.
+
+        Raises:
+            ValueError: If the labels are missing from a set whose loss is needed.
+            UnsupportedNetworkError: If a measure does not cover the network.
+
+        """
+        for metric in self._metrics():
+            metric.to(device)
+        batch = transfer(self.subset.first())
+        inputs, _ = self._unpack(batch)
+        for measure in self.measures:
+            measure.prepare(network, inputs)
+            copy_of(measure).update(network, inputs)
+        if self.loss is not None:
+            self._add_loss(copy_of(self.loss), network, batch)
+
+    def update(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
+        """Accumulates this process's share of the samples; what was accumulated before is forgotten."""
+        for metric in self._metrics():
+            metric.reset()
+        for loaded in self.subset:
+            batch = transfer(loaded)
+            inputs, _ = self._unpack(batch)
+            for measure in self.measures:
+                measure.update(network, inputs)
+            if self.loss is not None:
+                self._add_loss(self.loss, network, batch)
+
+    def read(self) -> Reading:
+        """Syncs with the other processes, all of which must call it, and returns the values."""
+        values: dict[str, dict[str, float]] = {}
+        layers: dict[str, dict[str, float]] = {}
+        distributions: dict[str, Tensor] = {}
+        for measure in self.measures:
+            with measure.sync_context():
+                values[measure.key] = _floats(measure.values())
+                layers[measure.key] = _floats(measure.layer_values())
+                distribution = measure.distribution()
+                if distribution is not None:
+                    distributions[measure.key] = distribution.detach().cpu().clone()
+        if self.loss is None:
+            return Reading(values, layers, distributions)
+        with self.loss.sync_context():
+            loss, accuracy = self.loss.total / self.loss.count, self.loss.accuracy()
+        return Reading(values, layers, distributions, float(loss), None if accuracy is None else float(accuracy))
+
+    def _add_loss(self, loss: LabelledLoss, network: nn.Module, batch: Any) -> None:
+        inputs, targets = self._unpack(batch)
+        if targets is None:
+            raise ValueError(
+                f"expected the {self.name} set to have labels, because its loss is measured, but its batches hold inputs "
+                "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
+            )
+        with evaluation(network), torch.no_grad():
+            loss.update(network(inputs), targets)
+
+    def _metrics(self) -> list[Metric]:
+        return [*self.measures, *([self.loss] if self.loss is not None else [])]
+
+
+def copy_of(metric: AnyMetric) -> AnyMetric:
+    """Returns an independent copy with nothing accumulated."""
+    copied = cast(AnyMetric, metric.clone())
+    copied.reset()
+    return copied
+
+
+def unpack_pair(batch: Any) -> tuple[Any, Any]:
+    """Splits a batch that is (inputs, targets), (inputs,) or a lone tensor of inputs.
+
+    Args:
+        batch: What the data loader yields.
+
+    Returns:
+        Inputs and targets; the targets are None where there are none.
+
+    Raises:
+        TypeError: If the batch is anything else.
+
+    Example:
+        >>> unpack_pair([torch.zeros(2, 3), torch.ones(2)])[1]
+        tensor([1., 1.])
+
+    """
+    if isinstance(batch, Tensor):
+        return batch, None
+    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
+        return batch[0], batch[1] if len(batch) == 2 else None
+    came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else type(batch).__name__
+    raise TypeError(
+        f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that takes "
+        "a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
+    )
+
+
+def _floats(values: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}

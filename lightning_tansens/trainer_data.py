@@ -1,0 +1,75 @@
+"""Finding the reference and the test sets of a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader, Dataset
+
+Data = DataLoader[Any] | Dataset[Any]
+
+
+def reference_data(trainer: pl.Trainer, reference: str | Data) -> tuple[str, Data]:
+    """Returns the reference set's name in the logged keys, and its data.
+
+    Args:
+        trainer: The Trainer, once its fit loop is set up.
+        reference: "train", "val", a DataLoader or a Dataset.
+
+    Raises:
+        MisconfigurationException: If the Trainer does not have that set, or has several.
+
+    """
+    if not isinstance(reference, str):
+        return "reference", reference
+    loaders = trainer.train_dataloader if reference == "train" else trainer.val_dataloaders
+    if isinstance(loaders, (list, tuple)) and len(loaders) == 1:
+        loaders = loaders[0]
+    if not isinstance(loaders, DataLoader):
+        came = "none" if loaders is None else type(loaders).__name__
+        raise MisconfigurationException(
+            f"reference={reference!r}: expected the Trainer to have one {reference} DataLoader, but got {came}; pass the "
+            "labelled reference itself, as a DataLoader or a Dataset: TangentSensitivityMonitor(reference=...)"
+        )
+    return reference, loaders
+
+
+def test_data(trainer: pl.Trainer, test_dataloaders: Data | Mapping[str, Data] | None) -> dict[str, Data]:
+    """Returns the test sets by their names in the logged keys.
+
+    Args:
+        trainer: The Trainer.
+        test_dataloaders: A set, sets by name, or None for the datamodule's own (prepared by its ``setup("test")``), or
+            the LightningModule's.
+
+    Raises:
+        MisconfigurationException: If there is no test set.
+
+    """
+    found: Any = test_dataloaders if test_dataloaders is not None else _own_test_data(trainer)
+    if isinstance(found, (list, tuple)):
+        found = {"test" if len(found) == 1 else f"test_{i}": data for i, data in enumerate(found)}
+    if not isinstance(found, Mapping):
+        found = {"test": found}
+    if not found or not all(isinstance(data, (DataLoader, Dataset)) for data in found.values()):
+        raise MisconfigurationException(
+            "expected a test set (labels are not needed), but the Trainer's datamodule and LightningModule have none; pass "
+            "one to the callback: TangentSensitivityMonitor(test_dataloaders=...)"
+        )
+    return dict(found)
+
+
+def _own_test_data(trainer: pl.Trainer) -> Any:
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    with isolate_rng():
+        if datamodule is not None and is_overridden("test_dataloader", datamodule):
+            datamodule.setup("test")
+            return datamodule.test_dataloader()
+        if is_overridden("test_dataloader", trainer.lightning_module):
+            return trainer.lightning_module.test_dataloader()
+    return None
