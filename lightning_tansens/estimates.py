@@ -57,10 +57,14 @@ def estimate_accuracy(log_ratio: float, reference_accuracy: float, form: Accurac
 
     """
     if form == "error":
-        return min(1.0, max(0.0, 1 - _scale(log_ratio, 1 - reference_accuracy)))
+        return _clamp(1 - _scale(log_ratio, 1 - reference_accuracy))
     if form == "ratio":
-        return min(1.0, max(0.0, _scale(log_ratio, reference_accuracy)))
+        return _clamp(_scale(log_ratio, reference_accuracy))
     raise ValueError(f"form: expected 'error' or 'ratio', but got {form!r}")
+
+
+def _clamp(share: float) -> float:
+    return max(min(share, 1.0), 0.0)  # in this order nan stays nan
 
 
 def _scale(log_ratio: float, value: float) -> float:

@@ -26,7 +26,7 @@ from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
 from lightning_tansens.report import REFERENCE_NAMES, make_report
 from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
 from lightning_tansens.subsets import Subset
-from lightning_tansens.trainer_data import Data, reference_data, test_data
+from lightning_tansens.trainer_data import Data, has_validation, reference_data, test_data
 
 MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
 
@@ -43,8 +43,9 @@ class TangentSensitivityMonitor(pl.Callback):
 
     - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
       ``tansens/layer_norm``: log Π w_max, which needs no data. Further statistics: ``tansens/empirical_norm/…``
-      (mean ‖S‖_F), ``tansens/empirical_max/…``, ``tansens/empirical_q50/…``, ``tansens/active_nodes_mean/…``,
-      ``tansens/active_nodes_std/…``; ``tansens/empirical/<set>/<layer>`` where the shares of the layers are asked for.
+      (mean ‖S‖_F), ``tansens/empirical_max/…``, ``tansens/empirical_q50/…``, ``tansens/empirical_q95/…``,
+      ``tansens/active_nodes_mean/…``, ``tansens/active_nodes_std/…``; ``tansens/empirical/<set>/<layer>`` where the shares
+      of the layers are asked for.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
     - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates; ``tansens/<s>_loss/trivial`` and
       ``tansens/<s>_accuracy/trivial``: the reference's own, the baseline that an estimate should beat;
@@ -111,7 +112,7 @@ class TangentSensitivityMonitor(pl.Callback):
         if not isinstance(reference, (DataLoader, Dataset)):
             _check_choice("reference", reference, ("train", "val"), "or a DataLoader or a Dataset")
         if isinstance(test_dataloaders, Mapping):
-            _check_set_names(test_dataloaders)
+            _check_sets(test_dataloaders)
         elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
             raise TypeError(
                 "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name or None, but got "
@@ -155,7 +156,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on one sample, before the first step."""
-        if self.measure_at == "validation_epoch_end" and not trainer.enable_validation:
+        if self.measure_at == "validation_epoch_end" and not has_validation(trainer):
             raise MisconfigurationException(
                 "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none; add one or "
                 "use measure_at='auto'"
@@ -305,13 +306,19 @@ def _check_choice(name: str, value: object, choices: Sequence[str], otherwise: s
         raise ValueError(f"{name}: expected one of {list(choices)} {otherwise}".rstrip() + f", but got {value!r}")
 
 
-def _check_set_names(sets: Mapping[str, object]) -> None:
-    for name in sets:
-        if name in REFERENCE_NAMES or not name or "/" in name:
+def _check_sets(sets: Mapping[str, object]) -> None:
+    if not sets:
+        raise ValueError(
+            "test_dataloaders: expected at least one set, but got an empty dict; pass None for the Trainer's own"
+        )
+    for name, data in sets.items():
+        if not isinstance(name, str) or name in REFERENCE_NAMES or not name or "/" in name:
             raise ValueError(
                 f"test_dataloaders: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the "
                 f"reference's, but got {name!r}; rename that set"
             )
+        if not isinstance(data, (DataLoader, Dataset)):
+            raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {type(data).__name__}")
 
 
 def _check_measures(measures: Sequence[object]) -> None:

@@ -10,6 +10,7 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.sets import Reading
+from lightning_tansens.uncertainty import relative_standard_error
 
 #: Names that the monitor uses for the reference; a test set cannot have them.
 REFERENCE_NAMES = ("train", "val", "reference")
@@ -65,7 +66,10 @@ def make_report(
                 scalars[f"{prefix}/{name}/{set_name}"] = value
             for layer, value in reading.layers.get(measure.key, {}).items():
                 scalars[f"{prefix}/{measure.key}/{set_name}/{layer}"] = value
+            if measure.key in reading.errors:
+                scalars[f"{prefix}/{measure.key}/{set_name}_stderr"] = reading.errors[measure.key]
 
+    measures_by_key = {measure.key: measure for measure in measures}
     reference = readings[reference_name]
     assert reference.loss is not None
     scalars[f"{prefix}/{reference_name}_loss"] = reference.loss
@@ -81,7 +85,10 @@ def make_report(
             except UndefinedEstimateError as error:
                 report.undefined[measure.key] = str(error)
         for name, ratio in ratios.items():
-            scalars[f"{prefix}/{set_name}_loss/{name}"] = estimate_loss(ratio, reference.loss)
+            estimate = scalars[f"{prefix}/{set_name}_loss/{name}"] = estimate_loss(ratio, reference.loss)
+            spread = _relative_error(measures_by_key.get(name), reading, reference)
+            if spread is not None:
+                scalars[f"{prefix}/{set_name}_loss/{name}_stderr"] = spread * abs(estimate)
             if reference.accuracy is not None:
                 accuracy = estimate_accuracy(ratio, reference.accuracy, accuracy_form)
                 scalars[f"{prefix}/{set_name}_accuracy/{name}"] = accuracy
@@ -100,3 +107,13 @@ def _log_ratio(
     if measure.needs_data:
         return measure.log_ratio(target.values[measure.key], reference.values[measure.key])
     return measure.log_ratio(weights_now[measure.key], weights_before[measure.key])
+
+
+def _relative_error(measure: SensitivityMeasure | None, target: Reading, reference: Reading) -> float | None:
+    """The relative standard error of an estimate of the loss; of the reference's own loss, without a measure."""
+    terms, signs = [reference.loss_influence], [1.0]
+    if measure is not None and measure.needs_data:
+        terms += [target.influences.get(measure.key), reference.influences.get(measure.key)]
+        signs += [1.0, -1.0]
+    known = [term for term in terms if term is not None]
+    return relative_standard_error(known, signs) if len(known) == len(terms) else None

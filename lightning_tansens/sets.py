@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -14,6 +14,7 @@ from lightning_tansens.functional.evaluation import evaluation
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.subsets import Subset
+from lightning_tansens.uncertainty import Influence
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -29,7 +30,10 @@ class Reading:
         values: For each measure, by key, its named scalars.
         layers: For each measure, by key, its values per layer.
         distributions: For each measure that has one, by key, one number per sample.
+        influences: For each measure that knows them, by key, how far each sample moves it.
+        errors: For each measure that knows it, by key, its standard error.
         loss: The mean loss, where labels were used.
+        loss_influence: How far each sample moves the loss, if that is known.
         accuracy: The accuracy, where labels were used and the task is a classification.
 
     """
@@ -37,7 +41,10 @@ class Reading:
     values: dict[str, dict[str, float]]
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
     distributions: dict[str, Tensor] = field(default_factory=dict)
+    influences: dict[str, Influence] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
     loss: float | None = None
+    loss_influence: Influence | None = None
     accuracy: float | None = None
 
 
@@ -84,19 +91,21 @@ class MeasuredSet:
         """Accumulates this process's share of the samples; what was accumulated before is forgotten."""
         for metric in self._metrics():
             metric.reset()
-        for loaded in self.subset:
+        for positions, loaded in zip(self.subset.positions(), self.subset):
             batch = transfer(loaded)
             inputs, _ = self._unpack(batch)
             for measure in self.measures:
-                measure.update(network, inputs)
+                measure.update(network, inputs, positions)
             if self.loss is not None:
-                self._add_loss(self.loss, network, batch)
+                self._add_loss(self.loss, network, batch, positions)
 
     def read(self) -> Reading:
         """Syncs with the other processes, all of which must call it, and returns the values."""
         values: dict[str, dict[str, float]] = {}
         layers: dict[str, dict[str, float]] = {}
         distributions: dict[str, Tensor] = {}
+        influences: dict[str, Influence] = {}
+        errors: dict[str, float] = {}
         for measure in self.measures:
             with measure.sync_context():
                 values[measure.key] = _floats(measure.values())
@@ -104,13 +113,27 @@ class MeasuredSet:
                 distribution = measure.distribution()
                 if distribution is not None:
                     distributions[measure.key] = distribution.detach().cpu().clone()
+                influence, error = measure.influence(), measure.standard_error()
+                if influence is not None:
+                    influences[measure.key] = influence
+                if error is not None:
+                    errors[measure.key] = error
         if self.loss is None:
-            return Reading(values, layers, distributions)
+            return Reading(values, layers, distributions, influences, errors)
         with self.loss.sync_context():
-            loss, accuracy = self.loss.total / self.loss.count, self.loss.accuracy()
-        return Reading(values, layers, distributions, float(loss), None if accuracy is None else float(accuracy))
+            loss, accuracy, influence = self.loss.total / self.loss.count, self.loss.accuracy(), self.loss.influence()
+        return Reading(
+            values,
+            layers,
+            distributions,
+            influences,
+            errors,
+            loss=float(loss),
+            loss_influence=influence,
+            accuracy=None if accuracy is None else float(accuracy),
+        )
 
-    def _add_loss(self, loss: LabelledLoss, network: nn.Module, batch: Any) -> None:
+    def _add_loss(self, loss: LabelledLoss, network: nn.Module, batch: Any, positions: Sequence[int] | None = None) -> None:
         inputs, targets = self._unpack(batch)
         if targets is None:
             raise ValueError(
@@ -118,7 +141,7 @@ class MeasuredSet:
                 "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
             )
         with evaluation(network), torch.no_grad():
-            loss.update(network(inputs), targets)
+            loss.update(network(inputs), targets, positions)
 
     def _metrics(self) -> list[Metric]:
         return [*self.measures, *([self.loss] if self.loss is not None else [])]

@@ -22,6 +22,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lightning_tansens.functional.probes import BLOCK_SIZE
+
 #: Up to this size a subset is kept in memory; it is the same at every measurement.
 CACHE_BYTES = 256 * 2**20
 
@@ -68,6 +70,7 @@ class Subset:
             self._collate = default_collate  # the loader does not collate: its data set gives single samples
         with isolate_rng():
             if isinstance(self._dataset, IterableDataset):
+                _seed_everything(seed)
                 self._dataset = list(islice(iter(copy.deepcopy(self._dataset)), num_samples))
                 available: Sequence[int] = range(len(self._dataset))
             else:
@@ -78,7 +81,7 @@ class Subset:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randperm(len(available), generator=generator)[:num_samples].tolist()
         self.indices = [available[i] for i in drawn]
-        self._share = self.indices[rank::world_size]
+        self._positions = _share(len(self.indices), rank, world_size)
         self._batch_size = batch_size
         self._seed = seed
         self._cache: list[Any] | None = None
@@ -94,13 +97,18 @@ class Subset:
             return
         cache: list[Any] | None = []
         held = 0
-        for start in range(0, len(self._share), self._batch_size):
-            batch = self._load(self._share[start : start + self._batch_size])
+        for positions in self.positions():
+            batch = self._load([self.indices[position] for position in positions])
             held += _bytes(batch)
             if cache is not None:
                 cache = [*cache, copy.deepcopy(batch)] if held <= CACHE_BYTES else None
             yield batch
         self._cache = cache
+
+    def positions(self) -> list[list[int]]:
+        """Returns the positions in the subset of each of this process's batches; they name random probes."""
+        size = self._batch_size
+        return [self._positions[start : start + size] for start in range(0, len(self._positions), size)]
 
     def first(self) -> Any:
         """Returns a batch of one sample, the same on every process, also on one without a share."""
@@ -111,11 +119,20 @@ class Subset:
             return self._collate([self._sample(index) for index in indices])
 
     def _sample(self, index: int) -> Any:
-        seed = (self._seed * 1_000_003 + index) % 2**32
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)
+        _seed_everything(self._seed * 1_000_003 + index)
         return self._dataset[index]
+
+
+def _share(count: int, rank: int, world_size: int) -> list[int]:
+    """The positions of one process: whole blocks of samples that share a probe, where there are enough of them."""
+    block = BLOCK_SIZE if count >= BLOCK_SIZE * world_size else 1
+    return [position for position in range(count) if position // block % world_size == rank]
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed % 2**32)
 
 
 def _available(loader: DataLoader[Any] | None, dataset: Any) -> Sequence[int]:
@@ -126,7 +143,7 @@ def _available(loader: DataLoader[Any] | None, dataset: Any) -> Sequence[int]:
         raise ValueError(
             f"expected a data set with a length, but {type(dataset).__name__} has none; pass a map-style Dataset"
         ) from None
-    sampler = getattr(loader, "sampler", None)
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
     # Lightning wraps samplers for DDP; what is wrapped says which samples there are
     sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
     if sampler is None or isinstance(sampler, (RandomSampler, SequentialSampler, DistributedSampler)):

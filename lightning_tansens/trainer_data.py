@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import lightning.pytorch as pl
@@ -27,11 +27,12 @@ def reference_data(trainer: pl.Trainer, reference: str | Data) -> tuple[str, Dat
     """
     if not isinstance(reference, str):
         return "reference", reference
-    loaders = trainer.train_dataloader if reference == "train" else trainer.val_dataloaders
+    loaders: Any = trainer.train_dataloader if reference == "train" else _validation_data(trainer)
     if isinstance(loaders, (list, tuple)) and len(loaders) == 1:
         loaders = loaders[0]
     if not isinstance(loaders, DataLoader):
-        came = "none" if loaders is None else type(loaders).__name__
+        came = f"{type(loaders).__name__} of {len(loaders)}" if isinstance(loaders, Sized) else type(loaders).__name__
+        came = came if loaders else "none"
         raise MisconfigurationException(
             f"reference={reference!r}: expected the Trainer to have one {reference} DataLoader, but got {came}; pass the "
             "labelled reference itself, as a DataLoader or a Dataset: TangentSensitivityMonitor(reference=...)"
@@ -62,6 +63,20 @@ def test_data(trainer: pl.Trainer, test_dataloaders: Data | Mapping[str, Data] |
             "one to the callback: TangentSensitivityMonitor(test_dataloaders=...)"
         )
     return dict(found)
+
+
+def has_validation(trainer: pl.Trainer) -> bool:
+    """Whether a fit validates: its data may turn out to be an empty list."""
+    data = _validation_data(trainer)
+    return trainer.enable_validation and not (isinstance(data, (list, tuple)) and not data)
+
+
+def _validation_data(trainer: pl.Trainer) -> Any:
+    if trainer.val_dataloaders is not None or not trainer.enable_validation:
+        return trainer.val_dataloaders
+    # without a sanity check, the Trainer loads it only before the first epoch that validates
+    with isolate_rng():
+        return trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
 
 
 def _own_test_data(trainer: pl.Trainer) -> Any:

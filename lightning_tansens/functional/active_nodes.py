@@ -63,7 +63,7 @@ def preactivations(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     """
     tracer = _ActivationTracer(model, samples=len(inputs))
     with evaluation(model), torch.no_grad(), tracer.running():
-        model(ordinary(inputs))
+        model(ordinary(inputs).clone())  # the network may begin with an in-place call
     if not tracer.preactivations:
         raise UnsupportedNetworkError(
             f"expected a network with activation functions, but {type(model).__name__} calls none that is known; "

@@ -75,12 +75,13 @@ class Chain:
         return tuple((type(link).__name__, link.parameter) for link in self.links)
 
 
-def trace_chain(model: nn.Module, inputs: Tensor) -> Chain:
+def trace_chain(model: nn.Module, inputs: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Chain:
     """Runs the model on a batch and returns the chain of links that leads from the input to the output.
 
     Args:
         model: The network, in eval mode.
         inputs: A batch of shape (N, ...).
+        forward: Runs the model on x and returns the outputs; None for the model itself.
 
     Raises:
         UnsupportedNetworkError: If a call on the way is not piecewise-linear, joins two branches, mixes samples or
@@ -88,8 +89,9 @@ def trace_chain(model: nn.Module, inputs: Tensor) -> Chain:
 
     """
     tracer = _ChainTracer(model, inputs)
-    with torch.no_grad(), tracer.running():
-        output = model(tracer.start)
+    # with autograd on, what is computed from a parameter can be told from a constant
+    with torch.enable_grad(), tracer.running():
+        output = (forward or model)(tracer.start)
     return tracer.chain_to(output)
 
 
@@ -108,6 +110,9 @@ class _ChainTracer(CallTracer):
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
         super().__init__(model)
         self.start = inputs.clone()  # the network may begin with an in-place call
+        double = any(t.dtype == torch.float64 for t in (inputs, *model.parameters()))
+        # half precisions are too coarse and too narrow for products of norms
+        self._dtype = torch.float64 if double else torch.float32
         self._trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         self._stored = {id(t) for t in (*model.parameters(), *model.buffers())}
         self._biases: set[str] = set()
@@ -156,11 +161,14 @@ class _ChainTracer(CallTracer):
         if func in (F.prelu, torch.prelu, _T.prelu):
             return self._prelu(value, *args, **kwargs)
         if func in DROPOUTS:
-            if signature(func).bind(value, *args, **kwargs).arguments.get("training", func is not F.alpha_dropout):
-                raise UnsupportedNetworkError("it is random in eval mode too; pass training=self.training")
+            bound = signature(func).bind(value, *args, **kwargs)
+            bound.apply_defaults()
+            _refuse_random(bound.arguments["training"])
             return None
+        if func in (F.rrelu, F.rrelu_):
+            _refuse_random(kwargs.get("training", args[2] if len(args) > 2 else False))
         if func in RESHAPES:
-            if result.numel() != value.numel() or len(result) != len(value) or not result.is_floating_point():
+            if result.numel() != value.numel() or result.shape[:1] != value.shape[:1] or not result.is_floating_point():
                 raise UnsupportedNetworkError("it does not keep the units of each sample")
             return None
         if result.shape != value.shape:
@@ -173,7 +181,7 @@ class _ChainTracer(CallTracer):
             others = list(_tensors((args, kwargs)))
             if any(tensor.requires_grad for tensor in others):
                 raise UnsupportedNetworkError("it multiplies by a parameter outside of a layer that has a closed form")
-            slopes = _slopes(func, value, args, kwargs)
+            slopes = self._wide(_slopes(func, value, args, kwargs))
             per_sample = func in ACTIVATIONS or any(t.dim() == value.dim() and len(t) > 1 for t in others)
             return ElementwiseLink(slopes if per_sample else slopes[0])
         raise UnsupportedNetworkError("it has no closed form")
@@ -187,7 +195,7 @@ class _ChainTracer(CallTracer):
         if id(weight) not in self._stored:
             raise UnsupportedNetworkError("its weight is computed from other tensors instead of being a parameter")
         self._added(bias)
-        return LinearLink(_wide(weight.detach()), self._trainable.get(id(weight)))
+        return LinearLink(self._wide(weight), self._trainable.get(id(weight)))
 
     def _batch_norm(
         self,
@@ -207,18 +215,18 @@ class _ChainTracer(CallTracer):
         if value.dim() != 2:
             raise UnsupportedNetworkError(f"its input has shape {tuple(value.shape)}; expected (samples, features)")
         self._added(bias)
-        scale = (_wide(running_var) + eps).rsqrt()
+        scale = (self._wide(running_var) + eps).rsqrt()
         if weight is None:
             return ElementwiseLink(scale)
-        name = self._trainable.get(id(weight))
-        return ElementwiseLink(scale * _wide(weight.detach()), Gain(name, scale, "unit") if name else None)
+        name = self._name_of(weight)
+        return ElementwiseLink(scale * self._wide(weight), Gain(name, scale, "unit") if name else None)
 
     def _prelu(self, value: Tensor, weight: Tensor) -> Link:
         if weight.numel() not in (1, value[0].numel()) or (weight.numel() > 1 and value.dim() != 2):
             raise UnsupportedNetworkError("its slopes are shared by channels; expected one for all units or one each")
-        negative = _wide((value <= 0).flatten(1))
-        slopes = 1 - negative + negative * _wide(weight.detach())
-        name = self._trainable.get(id(weight))
+        negative = self._wide((value <= 0).flatten(1))
+        slopes = 1 - negative + negative * self._wide(weight)
+        name = self._name_of(weight)
         sharing = "layer" if weight.numel() == 1 else "unit"
         return ElementwiseLink(slopes, Gain(name, negative, sharing) if name else None)  # type: ignore[arg-type]
 
@@ -244,7 +252,17 @@ class _ChainTracer(CallTracer):
             raise UnsupportedNetworkError(
                 f"parameter '{shared[0]}' is used by several layers, whose blocks add before the norm is taken{_ADVICE}"
             )
-        return Chain(tuple(reversed(links)), self.start[0].numel(), output.reshape(len(output), -1), frozenset(self._biases))
+        flat = self._wide(output).reshape(len(output), -1)
+        return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._biases))
+
+    def _name_of(self, parameter: Tensor) -> str | None:
+        name = self._trainable.get(id(parameter))
+        if name is None and parameter.requires_grad:
+            raise UnsupportedNetworkError("its parameter is computed from other tensors")
+        return name
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self._dtype)
 
     def _added(self, bias: Tensor | None) -> None:
         if id(bias) in self._trainable:
@@ -286,9 +304,9 @@ def _slopes(func: Callable[..., Any], value: Tensor, args: tuple[Any, ...], kwar
     with torch.enable_grad():
         leaf = value.detach().requires_grad_()
         (slopes,) = torch.autograd.grad(func(leaf.clone(), *args, **kwargs).sum(), leaf)
-    return _wide(slopes.flatten(1))
+    return slopes.flatten(1)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """Half precisions are too coarse and too narrow for products of norms."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+def _refuse_random(training: bool) -> None:
+    if training:
+        raise UnsupportedNetworkError("it is random in eval mode too; pass training=self.training")

@@ -64,21 +64,21 @@ def _no_attention_fast_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-_SavedBuffer = tuple[nn.Module, str, Tensor, Tensor, int]
+_SavedBuffer = tuple[nn.Module, str, Tensor | None, Tensor | None, int]
 
 
 def _copy_buffers(modules: list[nn.Module]) -> list[_SavedBuffer]:
     return [
-        (module, name, buffer, buffer.clone(), buffer._version)
+        (module, name, buffer, None if buffer is None else buffer.clone(), 0 if buffer is None else buffer._version)
         for module in modules
         for name, buffer in module._buffers.items()
-        if buffer is not None and not buffer.is_inference()
+        if buffer is None or not buffer.is_inference()
     ]
 
 
 def _restore_buffers(saved: list[_SavedBuffer]) -> None:
     for module, name, buffer, copy, version in saved:
-        if buffer._version != version:
+        if buffer is not None and copy is not None and buffer._version != version:
             with torch.no_grad():
                 buffer.copy_(copy)
         module._buffers[name] = buffer

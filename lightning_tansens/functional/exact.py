@@ -12,6 +12,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.chain import Chain, trace_chain
 from lightning_tansens.functional.jacobian import IdentityJacobian, Jacobian
 from lightning_tansens.functional.links import ElementwiseLink, LinearLink
+from lightning_tansens.functional.network import Network
 from lightning_tansens.functional.outputs import Outputs, output_weightings
 
 #: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
@@ -20,7 +21,7 @@ CHUNK_BYTES = 4 * 2**20
 _verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
-def exact_blocks(model: nn.Module, inputs: Tensor, outputs: Outputs) -> dict[str, Tensor]:
+def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
     r"""Computes the squared norm of each parameter's block of the tangent sensitivity, exactly.
 
     .. math:: \|S_{W_i}(x)\|_F^2 = \|\delta_i(x)\|^2 \, \|J_{i-1}(x)\|_F^2
@@ -29,24 +30,23 @@ def exact_blocks(model: nn.Module, inputs: Tensor, outputs: Outputs) -> dict[str
     blocks of Definition 1 in Daróczy 2022 and in Rácz et al. 2023 for piecewise-linear chains).
 
     Args:
-        model: A chain in eval mode.
-        inputs: A batch of shape (N, ...).
+        network: A chain on a batch, in eval mode.
         outputs: "sum" or a weighting of shape (C,) (then U = 1), or "each" (U = C).
 
     Returns:
         For each trainable weight, by name, the squared norms of its block, shape (N, U).
 
     Raises:
-        UnsupportedNetworkError: If the model is no chain that has a closed form.
+        UnsupportedNetworkError: If the network is no chain that has a closed form.
 
     """
-    chain = trace_chain(model, inputs)
-    _verify_once(model, inputs, chain)
+    chain = trace_chain(network.model, network.x, network)
+    _verify_once(network, chain)
     shared = _shared_jacobians(chain)
     size = _chunk_size(chain)
     weightings = output_weightings(outputs, chain.output)
-    parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(inputs), size)]
-    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(network), size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _blocks(chain: Chain, weightings: Tensor, shared: list[Jacobian]) -> dict[str, Tensor]:
@@ -111,38 +111,40 @@ def _slice(chain: Chain, start: int, size: int) -> Chain:
     return replace(chain, links=tuple(link.samples(samples) for link in chain.links), output=chain.output[samples])
 
 
-def _verify_once(model: nn.Module, inputs: Tensor, chain: Chain) -> None:
+def _verify_once(network: Network, chain: Chain) -> None:
     """Holds a newly seen chain against autograd, so that nothing the tracer cannot see goes unnoticed.
 
     A custom autograd function, a detached branch, a reparametrised weight: each changes the first derivatives. Two
     samples' gradients with respect to the input must be those of the chain, and no trainable parameter outside of the
     chain may have one, biases excepted.
     """
-    seen = _verified.setdefault(model, set())
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    signature = (chain.signature, tuple(name for name, _ in trainable), inputs.shape[1:])
-    if signature in seen or not len(inputs) or not chain.output.isfinite().all():
+    seen = _verified.setdefault(network.model, set())
+    names, parameters = list(network.trainable), list(network.trainable.values())
+    signature = (chain.signature, tuple(names), network.x.shape[1:])
+    if signature in seen or not chain.output.isfinite().all():
         return
-    few = inputs[:2].detach().clone().requires_grad_()
-    traced = trace_chain(model, few.detach())
+    two = network.part(slice(0, 2))
+    few = two.x.clone().requires_grad_()
+    traced = trace_chain(network.model, two.x, two)
     with torch.enable_grad():
-        output = model(few)
-        names, parameters = [n for n, _ in trainable], [p for _, p in trainable]
-        gradients = torch.autograd.grad(output.sum(), [few, *parameters], allow_unused=True, materialize_grads=False)
+        output = two(few.clone()).sum()  # the network may begin with an in-place call
+        gradients: tuple[Tensor | None, ...] = (None,) * (1 + len(parameters))
+        if output.requires_grad:
+            gradients = torch.autograd.grad(output, [few, *parameters], allow_unused=True)
     expected = gradients[0] if gradients[0] is not None else torch.zeros_like(few)
     pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0].reshape(expected.shape)
     coarse = expected.dtype in (torch.float16, torch.bfloat16)
     if (pulled - expected).norm() > (0.05 if coarse else 1e-3) * expected.norm():
         raise UnsupportedNetworkError(
-            f"{type(model).__name__} cannot be measured exactly: the chain that was traced has another gradient with "
-            "respect to the input than the network, so the network does something that the trace does not see "
+            f"{type(network.model).__name__} cannot be measured exactly: the chain that was traced has another gradient "
+            "with respect to the input than the network, so the network does something that the trace does not see "
             "(torch.no_grad, detach, a custom autograd function)"
         )
     covered = {link.parameter for link in chain.links} | chain.biases
     for name, gradient in zip(names, gradients[1:]):
         if gradient is not None and name not in covered:
             raise UnsupportedNetworkError(
-                f"{type(model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the output "
-                "outside of the layers that were traced (a reparametrisation, for example)"
+                f"{type(network.model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the "
+                "output outside of the layers that were traced (a reparametrisation, for example)"
             )
     seen.add(signature)

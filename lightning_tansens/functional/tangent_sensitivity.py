@@ -2,53 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.evaluation import evaluation, ordinary
+from lightning_tansens.functional.evaluation import evaluation
 from lightning_tansens.functional.exact import exact_blocks
+from lightning_tansens.functional.methods import Choice, Method, choose
+from lightning_tansens.functional.network import Network, OutputPicker, Wrt
 from lightning_tansens.functional.outputs import Outputs, check_outputs
-
-Method = Literal["auto", "exact"]
+from lightning_tansens.functional.stochastic import (
+    WHOLE,
+    Blocks,
+    estimate_in_input_space,
+    estimate_in_parameter_space,
+    exact_by_forward_mode,
+)
+from lightning_tansens.functional.substitutes import twice_differentiable
 
 
 def tangent_sensitivity(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     *,
     outputs: Outputs = "sum",
     method: Method = "auto",
     num_probes: int = 1,
     generator: torch.Generator | None = None,
+    indices: Sequence[int] | None = None,
+    wrt: Wrt = None,
+    output: OutputPicker | None = None,
 ) -> Tensor:
     r"""Computes the squared Frobenius norm of the tangent sample sensitivity of each sample.
 
     .. math:: \|S_u(x)\|_F^2 = \Big\|\frac{\partial^2 (u \cdot f)}{\partial\theta\,\partial x}\Big\|_F^2
-        = \sum_i \|\delta_i(x)\|^2 \, \|J_{i-1}(x)\|_F^2
 
-    (Definition 1 in Daróczy 2022 and in Rácz et al. 2023; the right-hand side is the exact form for piecewise-linear
-    chains, with δ_i the gradient of u·f with respect to layer i and J_{i-1} the Jacobian of that layer's input). The
-    model is evaluated in eval mode and left as it was. Only parameters with ``requires_grad`` count.
+    (Definition 1 in Daróczy 2022 and in Rácz et al. 2023). For piecewise-linear chains it is known in closed form,
+    Σ_i ‖δ_i(x)‖²·‖J_{i-1}(x)‖_F², with δ_i the gradient of u·f with respect to layer i and J_{i-1} the Jacobian of that
+    layer's input; for any other network random probes estimate it without bias. The model is evaluated in eval mode and
+    left as it was, and so are the global random states. Only parameters with ``requires_grad`` count.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, C).
-        inputs: A batch x of floating-point inputs, shape (N, ...).
+        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
+        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
         outputs: "sum" for the paths to any output (u = (1, …, 1)), a weighting u of shape (C,), or "each" for one
             output at a time (u = e_c). The sum over c of "each" is not "sum".
-        method: "exact" for the closed form, which exists for chains of Linear, ReLU and its piecewise-linear relatives,
-            Flatten, Dropout, Identity and BatchNorm1d, as modules or functional calls; "auto" for the best method.
-        num_probes: Number of random probes a sample; the closed form needs none.
-        generator: Source of the probes; the closed form needs none.
+        method: "exact" for the closed form, or forward-mode passes over all input coordinates where there is none;
+            "stochastic" for the better kind of random probe ("input_space" or "parameter_space" to insist on one);
+            "auto" for the closed form where it exists and is affordable, else "stochastic". :func:`chosen_method` tells.
+        num_probes: The number of random probes, for each sample in input space, for each block of 32 in parameter space.
+        generator: Source of the probes' seed; None takes the seed 0, so that a call repeats.
+        indices: The samples' positions in their set, which name their probes; None for 0, …, N-1.
+        wrt: Which tensor is x: the name or position of one of several inputs, or the name of the module whose output is x
+            (an embedding of tokens; parameters upstream of it do not count).
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
 
     Returns:
         ‖S_u(x)‖_F² for each sample, shape (N,), or (N, C) for "each", in units of (output / (parameter · input))².
 
     Raises:
-        TypeError: If the inputs are no floating-point tensor.
+        TypeError: If x is no floating-point tensor.
         ValueError: If an argument has a value that is not allowed.
-        UnsupportedNetworkError: If the closed form does not cover the model; the message names the module.
+        UnsupportedNetworkError: If the network cannot be measured in this way; the message names the module.
 
     Example:
         >>> import torch
@@ -58,31 +75,43 @@ def tangent_sensitivity(
 
     """
     blocks = tangent_sensitivity_blocks(
-        model, inputs, outputs=outputs, method=method, num_probes=num_probes, generator=generator
+        model,
+        inputs,
+        outputs=outputs,
+        method=method,
+        num_probes=num_probes,
+        generator=generator,
+        indices=indices,
+        wrt=wrt,
+        output=output,
     )
-    return sum_blocks(blocks, inputs)
+    return sum_blocks(blocks)
 
 
-def sum_blocks(blocks: dict[str, Tensor], inputs: Tensor) -> Tensor:
-    """Adds up the blocks of all weights; a network without a trainable weight has S = 0."""
-    return torch.stack(list(blocks.values())).sum(0) if blocks else inputs.new_zeros(len(inputs))
+def sum_blocks(blocks: Blocks) -> Tensor:
+    """Adds up the blocks of all parameters."""
+    return torch.stack(list(blocks.values())).sum(0)
 
 
 def tangent_sensitivity_blocks(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     *,
     outputs: Outputs = "sum",
     method: Method = "auto",
     num_probes: int = 1,
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    r"""Computes the share of each weight in the squared norm, ‖S_{W_i}(x)‖_F² = ‖δ_i‖²·‖J_{i-1}‖_F².
+    indices: Sequence[int] | None = None,
+    wrt: Wrt = None,
+    output: OutputPicker | None = None,
+) -> Blocks:
+    r"""Computes the share of each parameter in the squared norm; in a chain, ‖S_{W_i}(x)‖_F² = ‖δ_i‖²·‖J_{i-1}‖_F².
 
     The arguments are those of :func:`tangent_sensitivity`, whose value is the sum of these shares.
 
     Returns:
-        For each trainable weight, by its parameter's name, a tensor of shape (N,), or (N, C) for "each".
+        For each trainable parameter that has a share, by its name, a tensor of shape (N,), or (N, C) for "each". Where
+        the method cannot tell parameters apart (probes in parameter space) there is one entry, "all".
 
     Example:
         >>> import torch
@@ -91,29 +120,77 @@ def tangent_sensitivity_blocks(
         ['0.weight', '2.weight']
 
     """
-    _check(inputs, method, num_probes, generator)
+    _check(num_probes, generator)
     check_outputs(outputs)
+    if isinstance(inputs, Tensor) and inputs.dim() > 1 and not len(inputs):
+        one = inputs.new_zeros(1, *inputs.shape[1:])  # a trace needs a sample
+        blocks = tangent_sensitivity_blocks(model, one, outputs=outputs, method=method, wrt=wrt, output=output)
+        return {name: block[:0] for name, block in blocks.items()}
     with evaluation(model):
-        blocks = exact_blocks(model, ordinary(inputs), outputs)
-    return (
-        blocks if isinstance(outputs, str) and outputs == "each" else {name: block[:, 0] for name, block in blocks.items()}
-    )
+        network = Network(model, inputs, wrt, output)
+        own = range(len(network)) if indices is None else [int(index) for index in indices]
+        if len(own) != len(network):
+            raise ValueError(f"indices: expected one for each of the {len(network)} samples, but got {len(own)}")
+        seed = 0 if generator is None else _seed(generator)
+        blocks = _measure(network, choose_way(network, method), outputs, num_probes, seed, own)
+    if not blocks:
+        blocks = {WHOLE: network.x.new_zeros(len(network), 1)}
+    each = isinstance(outputs, str) and outputs == "each"
+    return blocks if each else {name: block[:, 0] for name, block in blocks.items()}
 
 
-def _check(inputs: object, method: str, num_probes: object, generator: object) -> None:
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        came = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise TypeError(
-            f"inputs: expected a floating-point tensor, because the derivative with respect to it is taken, but got {came};"
-            " convert it (images: .float() / 255), or name what to differentiate with respect to"
-        )
-    if inputs.dim() < 2:
-        raise ValueError(
-            f"inputs: expected a batch of shape (N, ...), but got shape {tuple(inputs.shape)}; add the batch dimension"
-        )
-    if method not in ("auto", "exact"):
-        raise ValueError(f"method: expected 'auto' or 'exact', but got {method!r}")
-    if not isinstance(num_probes, int) or num_probes < 1:
+def chosen_method(
+    model: nn.Module, inputs: Any, method: Method = "auto", wrt: Wrt = None, output: OutputPicker | None = None
+) -> Choice:
+    """Tells which way :func:`tangent_sensitivity` takes for a network, and why.
+
+    Args:
+        model: The network.
+        inputs: A batch of at least one sample.
+        method: What is asked for.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
+
+    Returns:
+        The choice, with its ``way`` and ``reason``.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
+        >>> chosen_method(net, torch.randn(5, 3)).way
+        'input_space'
+
+    """
+    with evaluation(model):
+        return choose_way(Network(model, inputs, wrt, output), method)
+
+
+def choose_way(network: Network, method: Method) -> Choice:
+    """Chooses among the ways, in surroundings in which the network can be differentiated twice."""
+    with twice_differentiable(network.model):
+        return choose(network, method)
+
+
+def _measure(
+    network: Network, choice: Choice, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int]
+) -> Blocks:
+    if choice.way == "closed_form":
+        return exact_blocks(network, outputs)
+    with twice_differentiable(network.model):
+        if choice.way == "forward_mode":
+            return exact_by_forward_mode(network, outputs, choice.layouts)
+        if choice.way == "input_space":
+            assert choice.layouts is not None
+            return estimate_in_input_space(network, outputs, choice.layouts, num_probes, seed, indices)
+        return estimate_in_parameter_space(network, outputs, num_probes, seed, indices)
+
+
+def _check(num_probes: object, generator: object) -> None:
+    if not isinstance(num_probes, int) or isinstance(num_probes, bool) or num_probes < 1:
         raise ValueError(f"num_probes: expected a positive integer, but got {num_probes!r}")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator or None, but got {type(generator).__name__}")
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))

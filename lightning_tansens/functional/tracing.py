@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -66,6 +66,17 @@ class CallTracer(TorchFunctionMode):
         """The dotted name of the module that is running, for the names of layers."""
         module = self._stack[-1] if self._stack else None
         return self._names.get(module, type(module).__name__) if module is not None else ""
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Yields the tensors among the arguments or results of a call."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from tensors_in(value)
+    elif isinstance(values, dict):
+        yield from tensors_in(list(values.values()))
 
 
 def _function_name(func: Callable[..., Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.active_nodes import active_nodes
 from lightning_tansens.functional.layer_norms import weight_layers
 from lightning_tansens.functional.moments import log_psi
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
+from lightning_tansens.uncertainty import Influence, relative_standard_error
 
 
 class ActiveNodeSensitivity(SensitivityMeasure):
@@ -53,6 +54,7 @@ class ActiveNodeSensitivity(SensitivityMeasure):
     square_total: Tensor
     depths: Tensor
     samples: list[Tensor]
+    positions: list[Tensor]
 
     def __init__(self, depth: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -64,15 +66,19 @@ class ActiveNodeSensitivity(SensitivityMeasure):
         self._sum_state("square_total")
         self.add_state("depths", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
         self.add_state("samples", [], dist_reduce_fx="cat")
+        self.add_state("positions", [], dist_reduce_fx="cat")
 
-    def update(self, model: nn.Module, inputs: Any = None) -> None:
+    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
         """Adds the samples of a batch of shape (N, ...)."""
+        start = int(self.count)
         totals = active_nodes(model, inputs).sum(1).to(self.total)
         self.depths = self.depths.clamp(min=self.depth or len(weight_layers(model)))
         self.count += len(totals)
         self.total += totals.sum()
         self.square_total += totals.square().sum()
-        self.samples.append(totals.to(self.dtype))
+        samples = totals.to(self.dtype)  # the type of the empty state of a process without a sample
+        self.samples.append(samples)
+        self.positions.append(positions_from(positions, start, samples))
 
     def values(self) -> dict[str, Tensor]:
         """Returns log ψ*, and the mean and the standard deviation of the number of active nodes."""
@@ -90,6 +96,26 @@ class ActiveNodeSensitivity(SensitivityMeasure):
     def distribution(self) -> Tensor | None:
         """Returns the number of active nodes of each sample (Figure 1 of the paper), shape (N,)."""
         return dim_zero_cat(self.samples) if len(self.samples) else None
+
+    def influence(self) -> Influence | None:
+        """Returns each sample's effect on log ψ* through the mean and the standard deviation."""
+        if not len(self.samples):
+            return None
+        samples, values = dim_zero_cat(self.samples), self.values()
+        mean, std, depth = float(values["active_nodes_mean"]), float(values["active_nodes_std"]), int(self.depths)
+        if std == 0:
+            return Influence(torch.zeros_like(samples), dim_zero_cat(self.positions))
+        step = 1e-4 * std
+        by_mean = (log_psi(depth, mean + step, std) - log_psi(depth, mean - step, std)) / (2 * step)
+        by_std = (log_psi(depth, mean, std + step) - log_psi(depth, mean, std - step)) / (2 * step)
+        deviations = samples - mean
+        effects = by_mean * deviations + by_std * (deviations.square() - std**2) / (2 * std)
+        return Influence(effects, dim_zero_cat(self.positions))
+
+    def standard_error(self) -> float | None:
+        """Returns the standard error of log ψ*."""
+        influence = self.influence()
+        return None if influence is None else relative_standard_error([influence])
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns log ψ*(target) − log ψ*(reference), Eq. 7."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from lightning_tansens.uncertainty import Influence
 
 
 class SensitivityMeasure(Metric, ABC):
@@ -41,8 +43,16 @@ class SensitivityMeasure(Metric, ABC):
         """
 
     @abstractmethod
-    def update(self, model: nn.Module, inputs: Any = None) -> None:
-        """Adds a batch of inputs (none, where the measure needs no data)."""
+    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            model: The network.
+            inputs: The batch; None where the measure needs no data.
+            positions: The samples' positions in their set, which name random probes and pair samples; None continues
+                where the last batch ended.
+
+        """
 
     @abstractmethod
     def values(self) -> dict[str, Tensor]:
@@ -54,6 +64,14 @@ class SensitivityMeasure(Metric, ABC):
 
     def distribution(self) -> Tensor | None:
         """Returns one number per sample for a histogram, shape (N,), if the measure has one. Needs synced states."""
+        return None
+
+    def influence(self) -> Influence | None:
+        """Returns how far each sample moves the factor's logarithm, if the measure knows. Needs synced states."""
+        return None
+
+    def standard_error(self) -> float | None:
+        """Returns the standard error of :meth:`compute`, if the measure knows. Needs synced states."""
         return None
 
     @abstractmethod
@@ -89,3 +107,9 @@ class SensitivityMeasure(Metric, ABC):
     def _sum_state(self, name: str, *shape: int) -> None:
         """Adds a state that sums up in double precision."""
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+
+def positions_from(positions: Sequence[int] | None, start: int, like: Tensor) -> Tensor:
+    """Returns the samples' positions as a state; without positions they continue from ``start``."""
+    chosen = range(start, start + len(like)) if positions is None else positions
+    return torch.tensor(list(chosen), dtype=like.dtype, device=like.device)

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.functional.methods import Choice, Method
+from lightning_tansens.functional.network import OutputPicker, Wrt
 from lightning_tansens.functional.outputs import Outputs, check_outputs
-from lightning_tansens.functional.tangent_sensitivity import Method, sum_blocks, tangent_sensitivity_blocks
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.functional.probes import BLOCK_SIZE
+from lightning_tansens.functional.tangent_sensitivity import chosen_method, sum_blocks, tangent_sensitivity_blocks
+from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
+from lightning_tansens.uncertainty import Influence, relative_standard_error
 
 
 class EmpiricalSensitivity(SensitivityMeasure):
@@ -31,6 +35,9 @@ class EmpiricalSensitivity(SensitivityMeasure):
         outputs: "sum" (u = 1), "each" (then ‖S‖² is summed over the outputs) or a weighting of shape (C,).
         method: See :func:`~lightning_tansens.functional.tangent_sensitivity`.
         num_probes: Number of random probes a sample, where the method needs them.
+        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in the ratio.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        output: Picks the tensor of outputs, likewise.
         quantiles: The quantiles of ‖S(x)‖_F² over the set to report, each between 0 and 1.
         per_layer: Whether to report the mean share of each weight, ‖δ_i‖²‖J_{i-1}‖_F².
         kwargs: Passed to :class:`torchmetrics.Metric`.
@@ -54,12 +61,16 @@ class EmpiricalSensitivity(SensitivityMeasure):
     count: Tensor
     layer_totals: Tensor
     samples: list[Tensor]
+    positions: list[Tensor]
 
     def __init__(
         self,
         outputs: Outputs = "sum",
         method: Method = "auto",
         num_probes: int = 1,
+        seed: int = 0,
+        wrt: Wrt = None,
+        output: OutputPicker | None = None,
         quantiles: Sequence[float] = (0.5, 0.95),
         per_layer: bool = False,
         **kwargs: Any,
@@ -71,40 +82,61 @@ class EmpiricalSensitivity(SensitivityMeasure):
         self.outputs = outputs
         self.method: Method = method
         self.num_probes = num_probes
+        self.seed = seed
+        self.wrt = wrt
+        self.output = output
+        #: How the network is measured and why, once it has been.
+        self.choice: Choice | None = None
         self.quantiles = tuple(quantiles)
         self.per_layer = per_layer
         self.layers: tuple[str, ...] | None = None
         self._sum_state("total")
         self._sum_state("norm_total")
         self._sum_state("count")
+        if per_layer:
+            self._sum_state("layer_totals")  # its length is learnt from the network
         self.add_state("samples", [], dist_reduce_fx="cat")
+        self.add_state("positions", [], dist_reduce_fx="cat")
 
-    def prepare(self, model: nn.Module, inputs: Tensor) -> None:
-        """Learns the names of the layers, if their shares are asked for."""
-        if self.layers is None:
-            self._learn_layers(self._blocks(model, inputs[:1]))
-
-    def update(self, model: nn.Module, inputs: Any = None) -> None:
-        """Adds the samples of a batch of shape (N, ...)."""
-        blocks = self._blocks(model, inputs)
+    def prepare(self, model: nn.Module, inputs: Any) -> None:
+        """Learns how the network is measured, and the names of the layers."""
+        blocks = self._blocks(model, inputs, None)
         self._learn_layers(blocks)
-        squares = sum_blocks(blocks, inputs).to(self.total)
+
+    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
+        """Adds the samples of a batch of shape (N, ...)."""
+        start = int(self.count)
+        blocks = self._blocks(model, inputs, positions)
+        self._learn_layers(blocks)
+        squares = sum_blocks(blocks).to(self.total)
         self.total += squares.sum()
         self.norm_total += squares.sqrt().sum()
         self.count += len(squares)
-        self.samples.append(squares.to(self.dtype))
+        samples = squares.to(self.dtype)  # the type of the empty state of a process without a sample
+        self.samples.append(samples)
+        self.positions.append(positions_from(positions, start, samples))
         if self.per_layer:
             self.layer_totals += torch.stack([block.sum() for block in blocks.values()]).to(self.layer_totals)
 
-    def _blocks(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    def _blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None) -> dict[str, Tensor]:
+        self.choice = chosen_method(model, inputs, self.method, self.wrt, self.output)
         blocks = tangent_sensitivity_blocks(
-            model, inputs, outputs=self.outputs, method=self.method, num_probes=self.num_probes
+            model,
+            inputs,
+            outputs=self.outputs,
+            method=self.method,
+            num_probes=self.num_probes,
+            generator=torch.Generator().manual_seed(self.seed),
+            indices=positions,
+            wrt=self.wrt,
+            output=self.output,
         )
         return {name: block.flatten(1).sum(1) if block.dim() > 1 else block for name, block in blocks.items()}
 
     def _learn_layers(self, blocks: dict[str, Tensor]) -> None:
         names = tuple(name.removesuffix(".weight") for name in blocks)
-        if self.layers is None:
+        # layers may be frozen or unfrozen between two measurements
+        if self.layers is None or (names != self.layers and not self.count):
             self.layers = names
             if self.per_layer:
                 self._sum_state("layer_totals", len(names))
@@ -127,6 +159,19 @@ class EmpiricalSensitivity(SensitivityMeasure):
         if not self.per_layer or self.layers is None:
             return {}
         return dict(zip(self.layers, self.layer_totals / self.count))
+
+    def influence(self) -> Influence | None:
+        """Returns x_n/mean − 1 for x_n = ‖S(x_n)‖_F²."""
+        if not len(self.samples):
+            return None
+        samples, positions = dim_zero_cat(self.samples).double(), dim_zero_cat(self.positions)
+        shared = self.choice is not None and self.choice.way == "parameter_space"
+        return Influence(samples / samples.mean() - 1, positions, BLOCK_SIZE if shared else 1)
+
+    def standard_error(self) -> float | None:
+        """Returns the standard error of the mean of ‖S‖_F²; probes that samples share are accounted for."""
+        influence = self.influence()
+        return None if influence is None else relative_standard_error([influence]) * float(self.total / self.count)
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns log Ŝ(target) − log Ŝ(reference), Eq. 8."""

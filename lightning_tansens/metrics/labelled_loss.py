@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-Criterion = Callable[[Any, Any], Tensor]
+from lightning_tansens.metrics.base import positions_from
+from lightning_tansens.uncertainty import Influence
+
+#: On (outputs, targets), it returns a tensor; a command line takes a class only where the return type is left open.
+Criterion = Callable[[Any, Any], Any]
 
 
 class LabelledLoss(Metric):
@@ -41,15 +46,19 @@ class LabelledLoss(Metric):
     count: Tensor
     correct: Tensor
     classified: Tensor
+    samples: list[Tensor]
+    positions: list[Tensor]
 
     def __init__(self, criterion: Criterion | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
         self._criterion = (criterion if criterion is not None else cross_entropy,)
+        self.add_state("samples", [], dist_reduce_fx="cat")
+        self.add_state("positions", [], dist_reduce_fx="cat")
         for name in ("total", "count", "correct", "classified"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, outputs: Any, targets: Any) -> None:
+    def update(self, outputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
         """Adds a batch."""
         samples = len(targets)
         losses = self._criterion[0](outputs, targets).detach()
@@ -58,11 +67,33 @@ class LabelledLoss(Metric):
                 f"criterion: expected one loss for each of the {samples} samples, or their mean, but got shape "
                 f"{tuple(losses.shape)}"
             )
+        start = int(self.count)
         self.total += losses.to(self.total).mean() * samples
         self.count += samples
+        of_samples = self._of_samples(losses, outputs, targets)
+        if of_samples is not None:
+            of_samples = of_samples.to(self.total.device, self.dtype)
+            self.samples.append(of_samples)
+            self.positions.append(positions_from(positions, start, of_samples))
         if is_classification(outputs, targets):
             self.correct += (outputs.argmax(1) == targets).sum()
             self.classified += samples
+
+    def _of_samples(self, losses: Tensor, outputs: Any, targets: Any) -> Tensor | None:
+        """Each sample's loss; a criterion that returns means is asked for one sample at a time."""
+        if losses.dim() > 0:
+            return losses.flatten(1).mean(1) if losses.dim() > 1 else losses
+        if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            return None
+        criterion = self._criterion[0]
+        return torch.stack([criterion(outputs[n : n + 1], targets[n : n + 1]).detach() for n in range(len(targets))])
+
+    def influence(self) -> Influence | None:
+        """Returns l_n/mean − 1 for the samples' losses l_n, where they are known. Needs synced states."""
+        if not len(self.samples):
+            return None
+        samples = dim_zero_cat(self.samples)
+        return Influence(samples / samples.mean() - 1, dim_zero_cat(self.positions)) if samples.mean() else None
 
     def compute(self) -> Tensor:
         """Returns the mean loss."""
@@ -84,6 +115,7 @@ def is_classification(outputs: Any, targets: Any) -> bool:
         isinstance(outputs, Tensor)
         and isinstance(targets, Tensor)
         and outputs.dim() == 2
+        and outputs.shape[1] > 1
         and targets.dim() == 1
         and not targets.is_floating_point()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -63,7 +63,7 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         self._sum_state("log_norm")
         self._sum_state("count")
 
-    def update(self, model: nn.Module, inputs: Any = None) -> None:
+    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
         """Takes the norm of the weights as they are."""
         self.log_norm += log_max_weights(model).sum().to(self.log_norm)
         self.count += 1

@@ -1,0 +1,74 @@
+"""Which entries of an inner tensor belong to which sample: attention and recurrent cells move or flatten the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the samples are in a tensor inside the network.
+
+    Attributes:
+        axis: The axis that holds the samples.
+        order: "alone" where that axis has one entry for each sample; "major" where each sample has several consecutive
+            entries, "minor" where the samples take turns (then the axis is the first).
+
+    """
+
+    axis: int = 0
+    order: Literal["alone", "major", "minor"] = "alone"
+
+    def split(self, tensor: Tensor, samples: int) -> Tensor:
+        """Brings the samples to the front: (N, …), or (N, M, …) where each has M entries of the axis."""
+        if self.order == "alone":
+            return tensor.movedim(self.axis, 0)
+        if self.order == "major":
+            return tensor.reshape(samples, -1, *tensor.shape[1:])
+        return tensor.reshape(-1, samples, *tensor.shape[1:]).transpose(0, 1)
+
+    def rest(self, dims: int) -> list[int | None]:
+        """The axes of a tensor in the order in which they stand behind the samples; None for the entries M."""
+        if self.order == "alone":
+            return [axis for axis in range(dims) if axis != self.axis]
+        return [None, *range(1, dims)]
+
+
+def find_layout(supports: Sequence[Tensor]) -> Layout | None:
+    """Finds the layout in which each sample's entries are its own.
+
+    Args:
+        supports: For each of N ≥ 2 samples, which entries of a tensor depend on it or influence its output, as booleans
+            of the tensor's shape.
+
+    Returns:
+        The layout, or None if no layout keeps the samples apart.
+
+    Example:
+        >>> import torch
+        >>> find_layout([torch.eye(4, 2)[:, :1] > 0, torch.eye(4, 2)[:, 1:] > 0])  # rows 0 and 1 of four
+        Layout(axis=0, order='minor')
+
+    """
+    samples = len(supports)
+    for layout in _candidates(supports[0].shape, samples):
+        foreign = (
+            layout.split(support, samples)[[other for other in range(samples) if other != n]].any()
+            for n, support in enumerate(supports)
+        )
+        if not any(foreign):
+            return layout
+    return None
+
+
+def _candidates(shape: Sequence[int], samples: int) -> Iterator[Layout]:
+    for axis, length in enumerate(shape):
+        if length == samples:
+            yield Layout(axis)
+    if shape and shape[0] > samples and shape[0] % samples == 0:
+        yield Layout(0, "major")
+        yield Layout(0, "minor")

@@ -1,0 +1,132 @@
+"""Which method measures a network: the closed form where there is one, otherwise the better kind of random probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional.chain import Chain, trace_chain
+from lightning_tansens.functional.input_space import Layouts, find_layouts
+from lightning_tansens.functional.links import LinearLink
+from lightning_tansens.functional.network import Network
+
+#: What a user asks for. "exact" is the closed form, or forward-mode passes over the input where there is none;
+#: "stochastic" the better kind of probe; "auto" the closed form where it is affordable, else "stochastic".
+Method = Literal["auto", "exact", "stochastic", "input_space", "parameter_space"]
+
+Way = Literal["closed_form", "forward_mode", "input_space", "parameter_space"]
+
+#: "auto" takes the closed form up to this cost, in multiples of a training step's multiplications.
+AFFORDABLE = 32.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a network is measured, and why.
+
+    Attributes:
+        way: The way that is taken.
+        reason: Why, in a sentence.
+        layouts: What input-space probes need to know about the network.
+
+    """
+
+    way: Way
+    reason: str
+    layouts: Layouts | None = None
+
+    def __str__(self) -> str:
+        """The choice and its reason."""
+        return f"{self.way} ({self.reason})"
+
+
+_choices: WeakKeyDictionary[nn.Module, dict[object, Choice]] = WeakKeyDictionary()
+
+
+def choose(network: Network, method: Method = "auto") -> Choice:
+    """Chooses the way to measure a network; the same network at the same input shape is examined once.
+
+    Args:
+        network: The network on a batch of at least one sample, in eval mode.
+        method: What the user asks for.
+
+    Raises:
+        UnsupportedNetworkError: If the network cannot be measured in the way that was asked for.
+        ValueError: If there is no such method.
+
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method: expected one of {list(get_args(Method))}, but got {method!r}")
+    known = _choices.setdefault(network.model, {})
+    key = (method, network.x.shape[1:], network.x.dtype, tuple(network.trainable))
+    if key not in known:
+        known[key] = _examine(network, method)
+    return known[key]
+
+
+def _examine(network: Network, method: Method) -> Choice:
+    _refuse_batch_statistics(network.model)
+    if method == "parameter_space":
+        return Choice("parameter_space", "as asked for")
+    if method in ("auto", "exact"):
+        try:
+            one = network.part(slice(0, 1))
+            chain = trace_chain(network.model, one.x, one)
+        except UnsupportedNetworkError as error:
+            if method == "exact":
+                return Choice("forward_mode", _no_closed_form(error), _layouts_or_none(network))
+            no_closed_form = f"{_no_closed_form(error)}; "
+        else:
+            cost = closed_form_cost(chain)
+            if method == "exact" or cost <= AFFORDABLE:
+                return Choice("closed_form", f"a piecewise-linear chain, at about {cost:.1f} training steps")
+            no_closed_form = f"the closed form would cost about {cost:.0f} training steps; "
+    else:
+        no_closed_form = ""
+    found = _layouts(network)
+    if isinstance(found, Layouts):
+        return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", found)
+    if method == "input_space":
+        raise UnsupportedNetworkError(f"method='input_space': {found}; use method='parameter_space', which needs no rules")
+    return Choice("parameter_space", f"{no_closed_form}{found}")
+
+
+def _layouts(network: Network) -> Layouts | str:
+    try:
+        return find_layouts(network)
+    except NotImplementedError as error:
+        return f"forward-mode differentiation: {str(error).splitlines()[0]}"
+
+
+def _layouts_or_none(network: Network) -> Layouts | None:
+    found = _layouts(network)
+    return found if isinstance(found, Layouts) else None
+
+
+def closed_form_cost(chain: Chain) -> float:
+    """Multiplications of the closed form a sample, over those of a training step (six for each weight)."""
+    weights = [link.weight for link in chain.links if isinstance(link, LinearLink)]
+    if not weights:
+        return 0.0
+    columns = min(weights[0].shape)
+    pushes = sum(weight.numel() for weight in weights[1:-1]) * columns
+    return pushes / (3 * sum(weight.numel() for weight in weights))
+
+
+def _refuse_batch_statistics(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise UnsupportedNetworkError(
+                f"expected the samples of a batch to be independent in eval mode, but module '{name}' "
+                f"({type(module).__name__}) normalises by the batch, because it has track_running_stats=False, which mixes "
+                "them; use track_running_stats=True"
+            )
+
+
+def _no_closed_form(error: UnsupportedNetworkError) -> str:
+    return "no closed form for " + str(error).split(" cannot be measured exactly")[0].split("; ")[0]

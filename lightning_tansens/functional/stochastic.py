@@ -1,0 +1,130 @@
+"""Unbiased estimates of ‖S(x)‖_F² from random probes, and the exact value from all unit probes, for any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lightning_tansens.functional.input_space import Layouts, input_space_blocks
+from lightning_tansens.functional.network import Network
+from lightning_tansens.functional.outputs import Outputs, output_weightings
+from lightning_tansens.functional.parameter_space import parameter_space_norms
+from lightning_tansens.functional.probes import BLOCK_SIZE, input_probes, parameter_probes
+
+#: The name under which methods that cannot tell parameters apart return the whole.
+WHOLE = "all"
+
+Blocks = dict[str, Tensor]
+
+
+def estimate_in_input_space(
+    network: Network, outputs: Outputs, layouts: Layouts, num_probes: int, seed: int, indices: Sequence[int]
+) -> Blocks:
+    """Averages ‖S_p v‖² over independent input-space probes of each sample; by parameter, shape (N, U)."""
+
+    def measure(part: Network, places: slice) -> Blocks:
+        shape, own = part.x.shape[1:], indices[places]
+        draws = (input_probes(shape, seed, own, probe).to(part.x) for probe in range(num_probes))
+        return mean([input_space_blocks(part, v, outputs, layouts) for v in draws])
+
+    return in_micro_batches(network, measure)
+
+
+def estimate_in_parameter_space(
+    network: Network, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int]
+) -> Blocks:
+    """Averages ‖Sᵀ w‖² over parameter-space probes that a block of samples shares, shape (N, U)."""
+    parts: list[tuple[list[int], Tensor]] = []
+    for block, places in _blocks_of(indices).items():
+        draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
+
+        def measure(part: Network, _: slice, draws: list[dict[str, Tensor]] = draws) -> Blocks:
+            return mean([{WHOLE: parameter_space_norms(part, w, outputs)} for w in draws])
+
+        parts.append((places, in_micro_batches(network.part(places), measure)[WHOLE]))
+    order = torch.tensor([place for places, _ in parts for place in places])
+    return {WHOLE: torch.cat([values for _, values in parts])[order.argsort()]}
+
+
+def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts | None, chunk: int = 64) -> Blocks:
+    """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
+
+    Args:
+        network: The network on a batch, in eval mode.
+        outputs: "sum", "each" or a weighting.
+        layouts: What input-space probes need; None takes one pass at a time, which needs no layer rules.
+        chunk: The number of unit vectors in a pass.
+
+    """
+    rows: list[Blocks] = []
+    for n in range(len(network)):
+        one = network.part([n])
+        units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
+        if layouts is None:
+            rows.append({WHOLE: torch.stack([_one_direction(one, unit.unsqueeze(0), outputs) for unit in units]).sum(0)})
+            continue
+        sums: list[Blocks] = []
+        for start in range(0, len(units), chunk):
+            directions = units[start : start + chunk]
+            blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, layouts)
+            sums.append({name: values.sum(0, keepdim=True) for name, values in blocks.items()})
+        rows.append({name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]})
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks]) -> Blocks:
+    """Measures a batch in parts that fit into memory: the whole, or else halves of it, and so on.
+
+    Args:
+        network: The network on a batch.
+        measure: Takes a part of the batch and its place in it.
+
+    """
+    size = len(network)
+    while True:
+        try:
+            places = [slice(start, min(start + size, len(network))) for start in range(0, len(network), size)]
+            parts = [measure(network.part(place), place) for place in places]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if size == 1 or not _is_out_of_memory(error):
+                raise
+        # behind the except clause, where the failed attempt's tensors are free
+        size = -(-size // 2)
+
+
+def mean(draws: Sequence[Blocks]) -> Blocks:
+    """The mean over probes, by name."""
+    return {name: torch.stack([blocks[name] for blocks in draws]).mean(0) for name in draws[0]}
+
+
+def _one_direction(network: Network, direction: Tensor, outputs: Outputs) -> Tensor:
+    """‖S v‖² of a single sample, whose parameter gradient needs no rules, shape (1, U)."""
+    parameters = list(network.trainable.values())
+    columns = []
+    with forward_ad.dual_level(), torch.enable_grad():
+        output = network(forward_ad.make_dual(network.x.clone(), direction))
+        for weighting in output_weightings(outputs, output):
+            total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
+            scalar = (output * weighting).sum()
+            if scalar.requires_grad:
+                for gradient in torch.autograd.grad(scalar, parameters, retain_graph=True, allow_unused=True):
+                    tangent = None if gradient is None else forward_ad.unpack_dual(gradient).tangent
+                    if tangent is not None:
+                        total = total + tangent.detach().to(total.dtype).square().sum()
+            columns.append(total)
+    return torch.stack(columns, 1)
+
+
+def _blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:
+    """The places of a batch by the block that their samples belong to."""
+    places = sorted(range(len(indices)), key=lambda place: indices[place] // BLOCK_SIZE)
+    return {block: list(group) for block, group in groupby(places, key=lambda place: indices[place] // BLOCK_SIZE)}
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error)

@@ -1,0 +1,98 @@
+"""Forward passes that can be differentiated twice: substitutes for operators that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+
+def _relu(input: Tensor, inplace: bool = False) -> Tensor:
+    # torch's own backward reads its output, whose derivative would be carried along for nothing
+    return input * (input > 0)
+
+
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    return torch.where((input > min_val) & (input < max_val), input, input.detach().clamp(min_val, max_val))
+
+
+def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return input * torch.where(input > 0, 1.0, negative_slope).to(input.dtype)
+
+
+def _relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    return _hardtanh(input, 0.0, 6.0)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return _relu6(input + 3) / 6
+
+
+def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    return input * _hardsigmoid(input)
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    values, gates = input.chunk(2, dim)
+    return values * torch.sigmoid(gates)
+
+
+def _group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    groups = input.reshape(len(input), num_groups, -1)
+    variance, mean = torch.var_mean(groups, -1, correction=0, keepdim=True)
+    result = ((groups - mean) * (variance + eps).rsqrt()).reshape(input.shape)
+    channels = [-1, *[1] * (input.dim() - 2)]
+    result = result if weight is None else result * weight.reshape(channels)
+    return result if bias is None else result + bias.reshape(channels)
+
+
+#: Operators whose second derivative torch lacks or takes at a needless cost, and the same function by other operators.
+SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.relu: _relu,
+    torch.relu: _relu,
+    Tensor.relu: _relu,
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
+    F.leaky_relu: _leaky_relu,
+    F.hardsigmoid: _hardsigmoid,
+    F.hardswish: _hardswish,
+    F.glu: _glu,
+    F.group_norm: _group_norm,
+}
+
+
+class _Substitution(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Runs a block in which forward passes take kernels that have second derivatives.
+
+    Attention takes its plain form instead of the fused kernels, recurrent layers the native implementation instead of
+    oneDNN's or cuDNN's, and single operators their :data:`SUBSTITUTES`.
+
+    Args:
+        model: The network that is measured.
+
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(_Substitution())
+        yield
