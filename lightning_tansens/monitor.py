@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -11,11 +12,12 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_tansens.arguments import check_choice, check_counts, check_measures, check_sets
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.loggers import log_histogram, logging_step
 from lightning_tansens.metrics.active_nodes import ActiveNodeSensitivity
@@ -23,10 +25,17 @@ from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.empirical import EmpiricalSensitivity
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
-from lightning_tansens.report import REFERENCE_NAMES, make_report
+from lightning_tansens.report import make_report
 from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
 from lightning_tansens.subsets import Subset
-from lightning_tansens.trainer_data import Data, has_validation, reference_data, test_data
+from lightning_tansens.trainer_data import (
+    Data,
+    batch_transfer,
+    find_network,
+    has_validation,
+    reference_data,
+    test_data,
+)
 
 MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
 
@@ -49,6 +58,7 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
     - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates; ``tansens/<s>_loss/trivial`` and
       ``tansens/<s>_accuracy/trivial``: the reference's own, the baseline that an estimate should beat;
+      ``tansens/<s>_loss/<m>_stderr``, ``tansens/<s>_loss/trivial_stderr``: the standard errors;
       ``tansens/<s>_loss/actual``, ``tansens/<s>_accuracy/actual``: the truth, with ``compare_with_labels``.
     - ``tansens/seconds``: what the measurement took.
 
@@ -100,26 +110,12 @@ class TangentSensitivityMonitor(pl.Callback):
         prefix: str = "tansens",
     ) -> None:
         super().__init__()
-        for name, number in {
-            "num_samples": num_samples,
-            "batch_size": batch_size,
-            "every_n_epochs": every_n_epochs,
-        }.items():
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ValueError(f"{name}: expected a positive integer, but got {number!r}")
-        _check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
-        _check_choice("measure_at", measure_at, get_args(MeasureAt))
-        if not isinstance(reference, (DataLoader, Dataset)):
-            _check_choice("reference", reference, ("train", "val"), "or a DataLoader or a Dataset")
-        if isinstance(test_dataloaders, Mapping):
-            _check_sets(test_dataloaders)
-        elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
-            raise TypeError(
-                "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name or None, but got "
-                f"{type(test_dataloaders).__name__}"
-            )
+        check_counts(num_samples=num_samples, batch_size=batch_size, every_n_epochs=every_n_epochs)
+        check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
+        check_choice("measure_at", measure_at, get_args(MeasureAt))
+        check_sets(test_dataloaders, reference)
         self.measures = default_measures() if measures is None else list(measures)
-        _check_measures(self.measures)
+        check_measures(self.measures)
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.num_samples = num_samples
@@ -163,10 +159,13 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         with isolate_rng():
             self._sets = self._draw_sets(trainer)
-            network = self._network(pl_module)
-            for measured in self._sets:
-                measured.prepare(network, self._transfer(trainer), _metric_device(pl_module))
-            self._weights_before = self._weights_before or self._measure_weights(network)
+            network = find_network(pl_module, self.network)
+            with _together(trainer):
+                for measured in self._sets:
+                    measured.prepare(network, batch_transfer(trainer), _metric_device(pl_module))
+                self._weights_before = self._weights_before or self._measure_weights(network)
+        for note in [note for measure in self._sets[0].measures if (note := measure.note())]:
+            rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after a validation, where its values are in time for checkpoints chosen then."""
@@ -199,14 +198,15 @@ class TangentSensitivityMonitor(pl.Callback):
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._measured_step:
             return
-        network = self._network(pl_module)
-        if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        network = find_network(pl_module, self.network)
+        finite = all(bool(parameter.isfinite().all()) for parameter in network.parameters())
+        if not trainer.strategy.reduce_boolean_decision(finite):
             self._warn_once("weights", "the network has non-finite weights, so nothing is measured or logged")
             return
         start = time.perf_counter()
-        with isolate_rng():
+        with isolate_rng(), _together(trainer):
             for measured in self._sets:
-                measured.update(network, self._transfer(trainer))
+                measured.update(network, batch_transfer(trainer))
             weights_now = self._measure_weights(network)
         readings = {measured.name: measured.read() for measured in self._sets}
         report = make_report(
@@ -225,6 +225,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._weights_before = weights_now
         self._measured_step = trainer.global_step
         self._log(trainer, report.scalars)
+        self._say_precision(report.scalars)
         for name, reading in readings.items():
             for key, values in reading.distributions.items():
                 for logger in trainer.loggers if trainer.is_global_zero else ():
@@ -236,6 +237,20 @@ class TangentSensitivityMonitor(pl.Callback):
         for key, value in scalars.items():
             log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, add_dataloader_idx=False)
         self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **scalars})
+
+    def _say_precision(self, scalars: dict[str, float]) -> None:
+        if "precision" in self._said:
+            return
+        self._said.add("precision")
+        seconds = scalars[f"{self.prefix}/seconds"]
+        for measured in self._sets:
+            key = f"{self.prefix}/empirical/{measured.name}"
+            if f"{key}_stderr" in scalars and scalars.get(key):
+                rank_zero_info(
+                    f"TangentSensitivityMonitor: {key} is known to {scalars[f'{key}_stderr'] / scalars[key]:.1%} with "
+                    f"{len(measured.subset)} samples; four times as many would halve that, at about {4 * seconds:.1f} s "
+                    f"for a measurement instead of {seconds:.1f} s"
+                )
 
     def _measure_weights(self, network: nn.Module) -> dict[str, dict[str, float]]:
         values = {}
@@ -265,26 +280,6 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         return MeasuredSet(name, subset, self.measures, LabelledLoss(self.criterion) if labelled else None, self.unpack)
 
-    def _transfer(self, trainer: pl.Trainer) -> Any:
-        def transfer(batch: Any) -> Any:
-            batch = trainer.precision_plugin.convert_input(batch)
-            batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
-            return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-        return transfer
-
-    def _network(self, pl_module: pl.LightningModule) -> nn.Module:
-        if self.network is None:
-            return pl_module
-        try:
-            return pl_module.get_submodule(self.network)
-        except AttributeError:
-            names = [name for name, _ in pl_module.named_children()]
-            raise MisconfigurationException(
-                f"network={self.network!r}: expected the name of a submodule of {type(pl_module).__name__}, whose children "
-                f"are {names}"
-            ) from None
-
     def _warn_once(self, subject: str, message: str) -> None:
         if subject not in self._said:
             self._said.add(subject)
@@ -296,35 +291,20 @@ def default_measures() -> list[SensitivityMeasure]:
     return [EmpiricalSensitivity(), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
 
 
+@contextmanager
+def _together(trainer: pl.Trainer) -> Iterator[None]:
+    """Lets every process go on, or none: one that failed alone would leave the others waiting for it."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    if not trainer.strategy.reduce_boolean_decision(error is None):
+        raise error or RuntimeError(
+            "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
+        )
+
+
 def _metric_device(pl_module: pl.LightningModule) -> torch.device:
     # sums are in double precision, which MPS does not have
     return torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)} {otherwise}".rstrip() + f", but got {value!r}")
-
-
-def _check_sets(sets: Mapping[str, object]) -> None:
-    if not sets:
-        raise ValueError(
-            "test_dataloaders: expected at least one set, but got an empty dict; pass None for the Trainer's own"
-        )
-    for name, data in sets.items():
-        if not isinstance(name, str) or name in REFERENCE_NAMES or not name or "/" in name:
-            raise ValueError(
-                f"test_dataloaders: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the "
-                f"reference's, but got {name!r}; rename that set"
-            )
-        if not isinstance(data, (DataLoader, Dataset)):
-            raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {type(data).__name__}")
-
-
-def _check_measures(measures: Sequence[object]) -> None:
-    for measure in measures:
-        if not isinstance(measure, SensitivityMeasure):
-            raise TypeError(f"measures: expected SensitivityMeasure objects, but got {type(measure).__name__}")
-    keys = [measure.key for measure in measures if isinstance(measure, SensitivityMeasure)]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"measures: expected one measure for each key, but got the keys {keys}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 Data = DataLoader[Any] | Dataset[Any]
@@ -88,3 +89,32 @@ def _own_test_data(trainer: pl.Trainer) -> Any:
         if is_overridden("test_dataloader", trainer.lightning_module):
             return trainer.lightning_module.test_dataloader()
     return None
+
+
+def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
+    """Returns the submodule of that name, or the LightningModule itself for None.
+
+    Raises:
+        MisconfigurationException: If there is no such submodule.
+
+    """
+    if name is None:
+        return pl_module
+    try:
+        return pl_module.get_submodule(name)
+    except AttributeError:
+        names = [child for child, _ in pl_module.named_children()]
+        raise MisconfigurationException(
+            f"network={name!r}: expected the name of a submodule of {type(pl_module).__name__}, whose children are {names}"
+        ) from None
+
+
+def batch_transfer(trainer: pl.Trainer) -> Callable[[Any], Any]:
+    """Returns the way of a batch to the device: precision, the module's hooks, the strategy."""
+
+    def transfer(batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+    return transfer

@@ -84,8 +84,8 @@ def _examine(network: Network, method: Method) -> Choice:
         else:
             cost = closed_form_cost(chain)
             if method == "exact" or cost <= AFFORDABLE:
-                return Choice("closed_form", f"a piecewise-linear chain, at about {cost:.1f} training steps")
-            no_closed_form = f"the closed form would cost about {cost:.0f} training steps; "
+                return Choice("closed_form", f"a piecewise-linear chain; it costs about {_steps(cost)}")
+            no_closed_form = f"the closed form would cost about {_steps(cost)}; "
     else:
         no_closed_form = ""
     found = _layouts(network)
@@ -130,3 +130,7 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
 
 def _no_closed_form(error: UnsupportedNetworkError) -> str:
     return "no closed form for " + str(error).split(" cannot be measured exactly")[0].split("; ")[0]
+
+
+def _steps(cost: float) -> str:
+    return f"{cost:.0f} training steps" if cost >= 1.5 else "a training step"

@@ -66,6 +66,10 @@ class SensitivityMeasure(Metric, ABC):
         """Returns one number per sample for a histogram, shape (N,), if the measure has one. Needs synced states."""
         return None
 
+    def note(self) -> str | None:
+        """Returns what a user should know about how the network is measured, once :meth:`prepare` has seen it."""
+        return None
+
     def influence(self) -> Influence | None:
         """Returns how far each sample moves the factor's logarithm, if the measure knows. Needs synced states."""
         return None

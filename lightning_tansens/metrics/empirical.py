@@ -160,6 +160,10 @@ class EmpiricalSensitivity(SensitivityMeasure):
             return {}
         return dict(zip(self.layers, self.layer_totals / self.count))
 
+    def note(self) -> str | None:
+        """Returns how the network is measured, and why."""
+        return None if self.choice is None else f"tangent sensitivity is measured by {self.choice}"
+
     def influence(self) -> Influence | None:
         """Returns x_n/mean − 1 for x_n = ‖S(x_n)‖_F²."""
         if not len(self.samples):

@@ -1,0 +1,61 @@
+"""Checks of the monitor's arguments; each message says what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.report import REFERENCE_NAMES
+
+
+def check_counts(**counts: object) -> None:
+    """Refuses what is no positive integer."""
+    for name, number in counts.items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{name}: expected a positive integer, but got {number!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> None:
+    """Refuses a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {list(choices)} {otherwise}".rstrip() + f", but got {value!r}")
+
+
+def check_sets(test_dataloaders: object, reference: object) -> None:
+    """Refuses what is no test set or no reference."""
+    if not isinstance(reference, (DataLoader, Dataset)):
+        check_choice("reference", reference, ("train", "val"), "or a DataLoader or a Dataset")
+    if isinstance(test_dataloaders, Mapping):
+        _check_named_sets(test_dataloaders)
+    elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
+        raise TypeError(
+            "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name or None, but got "
+            f"{type(test_dataloaders).__name__}"
+        )
+
+
+def _check_named_sets(sets: Mapping[str, object]) -> None:
+    if not sets:
+        raise ValueError(
+            "test_dataloaders: expected at least one set, but got an empty dict; pass None for the Trainer's own"
+        )
+    for name, data in sets.items():
+        if not isinstance(name, str) or name in REFERENCE_NAMES or not name or "/" in name:
+            raise ValueError(
+                f"test_dataloaders: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the "
+                f"reference's, but got {name!r}; rename that set"
+            )
+        if not isinstance(data, (DataLoader, Dataset)):
+            raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {type(data).__name__}")
+
+
+def check_measures(measures: Sequence[object]) -> None:
+    """Refuses what is no measure, and two measures of one key."""
+    for measure in measures:
+        if not isinstance(measure, SensitivityMeasure):
+            raise TypeError(f"measures: expected SensitivityMeasure objects, but got {type(measure).__name__}")
+    keys = [measure.key for measure in measures if isinstance(measure, SensitivityMeasure)]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"measures: expected one measure for each key, but got the keys {keys}")

@@ -1,0 +1,97 @@
+"""Each example runs as it is documented, and so does the Python in the README."""
+
+from __future__ import annotations
+
+import csv
+import re
+import runpy
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "example_projects"
+
+
+@pytest.fixture
+def run_example(tmp_path, monkeypatch):
+    """Fits an example for two epochs in a folder of the test, and returns the rows of its history."""
+
+    def run(name, *arguments):
+        folder, history = EXAMPLES / name, tmp_path / "history.csv"
+        options = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", f"--history_csv={history}", *arguments]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        monkeypatch.setattr(sys, "argv", ["main.py", "fit", f"--config={folder / 'config.yaml'}", *options])
+        runpy.run_path(str(folder / "main.py"), run_name="__main__")
+        with history.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return run
+
+
+def check(rows, reference="train"):
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    for name in ("actual", "trivial", "empirical", "active_nodes"):
+        assert float(rows[1][f"tansens/test_loss/{name}"]) > 0
+    assert float(rows[1][f"tansens/empirical/{reference}"]) > 0
+
+
+def test_digits(run_example, tmp_path, capsys):
+    check(run_example("digits"))
+    printed = capsys.readouterr().out
+    assert "after epoch 2" in printed
+    assert re.search(r"^actual +\d", printed, re.MULTILINE)
+    assert re.search(r"^trivial +\d\S+ +\d", printed, re.MULTILINE)
+    assert list(tmp_path.glob("lightning_logs/digits/version_0/events*"))
+
+
+def test_mnist(run_example, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in {"train": 128, "t10k": 32}.items():
+        images = torch.randint(256, (count, 28, 28), dtype=torch.uint8).numpy().tobytes()
+        labels = torch.randint(10, (count,), dtype=torch.uint8).numpy().tobytes()
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + images)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels)
+    check(run_example("mnist", f"--data.data_dir={tmp_path}", "--data.download=false"))
+
+
+@pytest.fixture
+def cifar10_folder(tmp_path):
+    """A few random images in the layout of ImageFolder."""
+    for part, count in {"train": 6, "test": 2}.items():
+        for label in range(10):
+            folder = tmp_path / "images" / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+def test_cifar10(run_example, cifar10_folder):
+    check(run_example("cifar10", f"--data.data_dir={cifar10_folder}"))
+
+
+def test_cifar10_with_held_out_reference(run_example, cifar10_folder):
+    options = ("--data.augment=false", "--data.validation_size=20", "--trainer.callbacks.reference=val")
+    check(run_example("cifar10", f"--data.data_dir={cifar10_folder}", *options), reference="val")
+
+
+def test_plot_of_a_history(run_example, tmp_path, monkeypatch):
+    run_example("digits")
+    monkeypatch.setattr(sys, "argv", ["plot_history.py", str(tmp_path / "history.csv"), str(tmp_path / "picture.png")])
+    runpy.run_path(str(EXAMPLES / "plot_history.py"), run_name="__main__")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_python_in_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})

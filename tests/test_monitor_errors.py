@@ -1,0 +1,298 @@
+"""What is refused, before the first training step, and what is warned of."""
+
+import re
+import warnings
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
+from tests.boring import (
+    BoringData,
+    BoringModule,
+    Points,
+    Recorder,
+    fit,
+    loader,
+    make_monitor,
+    make_trainer,
+    mlp,
+    split_dict,
+)
+
+ARGUMENTS = [
+    *(
+        ({name: value}, ValueError, f"{name}: expected a positive integer, but got {value!r}")
+        for name in ("num_samples", "batch_size", "every_n_epochs")
+        for value in (0, -1, 1.5, True, "3")
+    ),
+    ({"accuracy_form": "rate"}, ValueError, "accuracy_form: expected one of ['error', 'ratio'], but got 'rate'"),
+    ({"measure_at": "epoch_end"}, ValueError, "measure_at: expected one of ['auto', 'train_epoch_end', "),
+    (
+        {"reference": "test"},
+        ValueError,
+        "reference: expected one of ['train', 'val'] or a DataLoader or a Dataset, but got 'test'",
+    ),
+    ({"reference": None}, ValueError, "but got None"),
+    ({"test_dataloaders": {"train": Points()}}, ValueError, "but got 'train'; rename that set"),
+    ({"test_dataloaders": {"val": Points()}}, ValueError, "but got 'val'; rename that set"),
+    ({"test_dataloaders": {"reference": Points()}}, ValueError, "but got 'reference'; rename that set"),
+    ({"test_dataloaders": {"a/b": Points()}}, ValueError, "but got 'a/b'; rename that set"),
+    ({"test_dataloaders": {"": Points()}}, ValueError, "but got ''; rename that set"),
+    ({"test_dataloaders": {1: Points()}}, ValueError, "but got 1; rename that set"),
+    ({"test_dataloaders": {}}, ValueError, "test_dataloaders: expected at least one set, but got an empty dict"),
+    (
+        {"test_dataloaders": {"far": 3}},
+        TypeError,
+        "test_dataloaders['far']: expected a DataLoader or a Dataset, but got int",
+    ),
+    ({"test_dataloaders": [Points()]}, TypeError, "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by"),
+    ({"measures": ["empirical"]}, TypeError, "measures: expected SensitivityMeasure objects, but got str"),
+    (
+        {"measures": [EmpiricalSensitivity(), EmpiricalSensitivity(outputs="each")]},
+        ValueError,
+        "measures: expected one measure for each key, but got the keys ['empirical', 'empirical']",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), ARGUMENTS, ids=[str(a[0])[:50] for a in ARGUMENTS])
+def test_arguments_are_checked_when_the_monitor_is_made(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        TangentSensitivityMonitor(**arguments)
+
+
+class WithValidations(BoringData):
+    def val_dataloader(self):
+        return [loader(), loader()]
+
+
+class WithTrainings(BoringData):
+    def train_dataloader(self):
+        return {"a": loader(), "b": loader()}
+
+
+class WithoutTests(BoringData):
+    test_dataloader = pl.LightningDataModule.test_dataloader
+
+
+class WithEmptyTests(BoringData):
+    def test_dataloader(self):
+        return []
+
+
+class WithOtherTests(BoringData):
+    def test_dataloader(self):
+        return range(3)
+
+
+class Integers(TensorDataset):
+    def __init__(self):
+        super().__init__(torch.arange(40).reshape(10, 4))
+
+
+class FromIntegers(nn.Sequential):
+    def forward(self, inputs):
+        return super().forward(inputs.float())
+
+
+EXACT = [EmpiricalSensitivity(method="exact")]
+FITS = {
+    "no validation to measure after": (
+        {"measure_at": "validation_epoch_end"},
+        {},
+        MisconfigurationException,
+        "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none",
+    ),
+    "no validation set to refer to": (
+        {"reference": "val"},
+        {},
+        MisconfigurationException,
+        "reference='val': expected the Trainer to have one val DataLoader, but got none",
+    ),
+    "two validation sets to refer to": (
+        {"reference": "val"},
+        {"data": WithValidations()},
+        MisconfigurationException,
+        "reference='val': expected the Trainer to have one val DataLoader, but got list of 2",
+    ),
+    "two training sets": (
+        {},
+        {"data": WithTrainings(), "module": lambda: Summed()},
+        MisconfigurationException,
+        "reference='train': expected the Trainer to have one train DataLoader, but got dict of 2",
+    ),
+    "no test set": ({}, {"data": loader()}, MisconfigurationException, "expected a test set (labels are not needed), but"),
+    "no test set in the datamodule": ({}, {"data": WithoutTests()}, MisconfigurationException, "expected a test set"),
+    "no test loader in the list": ({}, {"data": WithEmptyTests()}, MisconfigurationException, "expected a test set"),
+    "a test loader that is none": ({}, {"data": WithOtherTests()}, MisconfigurationException, "expected a test set"),
+    "an empty test set": (
+        {"test_dataloaders": Points(0)},
+        {},
+        MisconfigurationException,
+        "the test set cannot be measured: expected a set with at least one sample, but it is empty",
+    ),
+    "integers": ({"test_dataloaders": Integers()}, {"module": lambda: BoringModule(FromIntegers(*mlp()))}, TypeError,
+                 "expected a floating-point tensor"),
+    "a reference without labels": (
+        {"reference": Points(labels=None)},
+        {},
+        ValueError,
+        "expected the reference set to have labels, because its loss is measured, but its batches hold inputs alone",
+    ),
+    "a test set without the labels asked for": (
+        {"test_dataloaders": Points(labels=None), "compare_with_labels": True},
+        {},
+        ValueError,
+        "expected the test set to have labels",
+    ),
+    "dicts without unpack": (
+        {"test_dataloaders": Points(as_dict=True)},
+        {},
+        TypeError,
+        "batch: expected a tuple or list (inputs, targets) or (inputs,), but got dict of 2; pass unpack=callable",
+    ),
+    "an unknown submodule": (
+        {"network": "backbone"},
+        {},
+        MisconfigurationException,
+        "network='backbone': expected the name of a submodule of BoringModule, whose children are ['network']",
+    ),
+    "a network that mixes samples": (
+        {"measures": EXACT},
+        {"module": lambda: BoringModule(mlp(extra=[nn.BatchNorm1d(6, track_running_stats=False)]))},
+        UnsupportedNetworkError,
+        "network.1",
+    ),
+    "a network without activations": (
+        {"measures": [ActiveNodeSensitivity()]},
+        {"module": lambda: BoringModule(nn.Linear(4, 3))},
+        UnsupportedNetworkError,
+        "expected a network with activation functions, but BoringModule calls none that is known",
+    ),
+}  # fmt: skip
+
+
+class Summed(BoringModule):
+    def training_step(self, batch, index):
+        return sum(BoringModule.training_step(self, part, index) for part in batch.values())
+
+
+class Before(Recorder):
+    """Records what the training begins with; stands before the monitor."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        """The sanity check is not of interest."""
+
+
+@pytest.mark.parametrize(("arguments", "options", "error", "message"), FITS.values(), ids=FITS)
+def test_what_cannot_be_measured_is_refused_before_the_first_step(arguments, options, error, message):
+    from tests.boring import state_of
+    from tests.test_monitor_training import assert_same
+
+    before = Before()
+    seen = []
+
+    class After(pl.Callback):
+        def on_exception(self, trainer, pl_module, exception):
+            seen.append(state_of(trainer))
+
+    with pytest.raises(error, match=re.escape(message)):
+        fit(before, make_monitor(**arguments), After(), **options)
+    assert not before.losses
+    states = [{key: value for key, value in state.items() if key != "random"} for state in (before.epochs[0], seen[0])]
+    assert states[0]["modes"]["network"] is True
+    assert_same(*states)
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy])
+def test_sharded_networks_are_refused(strategy, monkeypatch):
+    monitor = make_monitor()
+    trainer = make_trainer(monitor)
+    monkeypatch.setattr(type(trainer), "strategy", strategy.__new__(strategy))
+    message = f"expected every process to hold the whole network, but {strategy.__name__} shards it; train with DDP"
+    with pytest.raises(MisconfigurationException, match=message):
+        monitor.setup(trainer, BoringModule(), "fit")
+    monitor.setup(trainer, BoringModule(), "test")
+
+
+def said(monitor, *callbacks, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(*callbacks, monitor, **options)
+    messages = [str(warning.message) for warning in caught]
+    return [message for message in messages if message.startswith("TangentSensitivityMonitor")]
+
+
+def test_fewer_samples_than_asked_for_are_all_used():
+    monitor = make_monitor(num_samples=11)
+    messages = said(monitor)
+    assert messages == [
+        "TangentSensitivityMonitor: the test set has 10 samples, fewer than num_samples=11; all of them are used"
+    ]
+    assert len(monitor.history) == 2
+    whole = make_monitor(num_samples=10)
+    fit(whole)
+    for row, other in zip(monitor.history, whole.history):
+        assert row["tansens/empirical/test"] == pytest.approx(other["tansens/empirical/test"], rel=1e-6)
+
+
+def test_exactly_as_many_samples_as_asked_for_need_no_warning():
+    assert not said(make_monitor(num_samples=10))
+
+
+class Broken(pl.Callback):
+    """Makes a weight infinite at the end of two epochs."""
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.current_epoch in (1, 2) and trainer.is_last_batch:
+            with torch.no_grad():
+                pl_module.network[0].weight[0, 0] = torch.inf
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        with torch.no_grad():
+            pl_module.network[0].weight.nan_to_num_(posinf=0.1)
+
+
+def test_non_finite_weights_are_not_measured_and_training_goes_on():
+    monitor = make_monitor()
+    messages = said(monitor, Broken(), module=lambda: BoringModule(lr=0.0), max_epochs=5)
+    assert messages == [
+        "TangentSensitivityMonitor: the network has non-finite weights, so nothing is measured or logged (said once)"
+    ]
+    assert [row["epoch"] for row in monitor.history] == [0, 3, 4]
+
+
+def test_a_value_that_is_not_finite_is_left_out_and_said_once():
+    # finite weights, infinite outputs: the loss is not a number
+    monitor = make_monitor(measures=[EmpiricalSensitivity()], criterion=lambda outputs, targets: outputs.sum() * torch.nan)
+    messages = said(monitor)
+    assert "TangentSensitivityMonitor: tansens/train_loss is left out of the log: its value is nan (said once)" in messages
+    assert len(messages) == len(set(messages))
+    for row in monitor.history:
+        assert "tansens/train_loss" not in row
+        assert "tansens/test_loss/empirical" not in row
+        assert "tansens/empirical/test" in row
+
+
+def test_dicts_with_unpack():
+    rows = []
+    for as_dict in (False, True):
+        monitor = make_monitor(
+            test_dataloaders=Points(10, seed=2, as_dict=as_dict),
+            unpack=split_dict if as_dict else None,
+            compare_with_labels=True,
+        )
+        fit(monitor, data=DataLoader(Points(as_dict=as_dict), batch_size=4))
+        rows.append([{k: v for k, v in row.items() if k != "tansens/seconds"} for row in monitor.history])
+    assert rows[0] == rows[1]

@@ -1,0 +1,205 @@
+"""When values are logged: for other callbacks to monitor, and at which step of a logger's axis."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_tansens.metrics import LayerwiseNormSensitivity
+from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, make_trainer, measured
+from tests.test_monitor_training import TwoOptimizers
+
+KEY = "tansens/test_loss/empirical"
+
+VALIDATIONS = {
+    "none": (False, {}),
+    "every epoch": (True, {}),
+    "every other epoch": (True, {"check_val_every_n_epoch": 2}),
+    "twice an epoch": (True, {"val_check_interval": 1}),
+}
+
+
+@pytest.mark.parametrize("on_train_epoch_end", [True, False])
+@pytest.mark.parametrize(("validation", "options"), VALIDATIONS.values(), ids=VALIDATIONS)
+def test_checkpoints_are_chosen_by_the_values_of_their_own_weights(validation, options, on_train_epoch_end, tmp_path):
+    if not validation and not on_train_epoch_end:
+        pytest.skip("there is no validation to save after")
+    checkpoint = ModelCheckpoint(
+        tmp_path,
+        "{epoch}-{step}",
+        KEY,
+        save_top_k=-1,
+        save_on_train_epoch_end=on_train_epoch_end,
+        auto_insert_metric_name=False,
+    )
+    monitor = make_monitor()
+    data = BoringData(validation=validation)
+    fit(checkpoint, monitor, data=data, enable_checkpointing=True, max_epochs=4, **options)
+    values = {row["step"] + 1: np.float32(row[KEY]) for row in monitor.history}
+    saved = {torch.load(path)["global_step"]: score for path, score in checkpoint.best_k_models.items()}
+    assert saved
+    assert len(saved) == (2 if options.get("check_val_every_n_epoch") and not on_train_epoch_end else len(saved))
+    for step, score in saved.items():
+        assert float(score) == values[step]
+
+
+@pytest.mark.parametrize("on_train_epoch_end", [None, True, False])
+@pytest.mark.parametrize(("validation", "options"), VALIDATIONS.values(), ids=VALIDATIONS)
+def test_early_stopping_stops_by_an_estimate(validation, options, on_train_epoch_end):
+    if not validation and on_train_epoch_end is False:
+        pytest.skip("there is no validation to stop after")
+    # with no learning nothing improves: the check after the first one stops
+    stopping = EarlyStopping(KEY, patience=1, check_on_train_epoch_end=on_train_epoch_end, verbose=False)
+    data = BoringData(validation=validation)
+    trainer = fit(stopping, make_monitor(), module=BoringModule(lr=0.0), data=data, max_epochs=9, **options)
+    assert stopping.stopped_epoch == trainer.current_epoch - 1 < 4
+
+
+MEASURE_AT = {
+    ("auto", "none"): [0, 1, 2, 3],
+    ("auto", "every other epoch"): [0, 1, 2, 3],
+    ("auto", "twice an epoch"): [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3],
+    ("train_epoch_end", "none"): [0, 1, 2, 3],
+    ("train_epoch_end", "every epoch"): [0, 1, 2, 3],
+    ("train_epoch_end", "twice an epoch"): [0, 1, 2, 3],
+    ("validation_epoch_end", "every epoch"): [0, 1, 2, 3],
+    ("validation_epoch_end", "every other epoch"): [1, 3],
+}
+
+
+@pytest.mark.parametrize(("case", "epochs"), MEASURE_AT.items(), ids=map(", ".join, MEASURE_AT))
+def test_measure_at_chooses_the_hook(case, epochs):
+    measure_at, name = case
+    validation, options = VALIDATIONS[name]
+    monitor = make_monitor(measure_at=measure_at, measures=[LayerwiseNormSensitivity()])
+    fit(monitor, data=BoringData(validation=validation), max_epochs=4, **options)
+    assert [row["epoch"] for row in monitor.history] == epochs
+    steps = [row["step"] for row in monitor.history]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_every_n_epochs(validation):
+    monitor = make_monitor(every_n_epochs=3)
+    recorder = Recorder()
+    fit(monitor, recorder, data=BoringData(validation=validation), max_epochs=7)
+    assert [row["epoch"] for row in monitor.history] == [2, 5]
+    assert KEY not in recorder.metrics[1]
+    # layer_norm's estimate: against the weights of three epochs before
+    ratio = monitor.history[1]["tansens/test_loss/layer_norm"] / monitor.history[1]["tansens/train_loss"]
+    norms = [row["tansens/layer_norm"] for row in monitor.history]
+    assert ratio == pytest.approx(norms[0] / norms[1], rel=1e-6)
+
+
+def events_of(folder):
+    """Scalars and histograms of an event file: for each tag, (step, value)."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+    scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return scalars, {tag: events.Histograms(tag) for tag in events.Tags()["histograms"]}
+
+
+def rows_of(path):
+    scalars = defaultdict(list)
+    with Path(path).open(newline="") as file:
+        for row in csv.DictReader(file):
+            for key, value in row.items():
+                if value and key not in ("step", "epoch"):
+                    scalars[key].append((int(row["step"]), float(np.float32(float(value)))))
+    return dict(scalars)
+
+
+LOGGED = {
+    "no validation": (BoringModule, False, {}),
+    "validation": (BoringModule, True, {}),
+    "validation within the epoch": (BoringModule, True, {"val_check_interval": 2}),
+    "accumulation": (BoringModule, False, {"accumulate_grad_batches": 2}),
+    "two optimizers": (TwoOptimizers, False, {}),
+}
+
+
+@pytest.mark.parametrize(("module", "validation", "options"), LOGGED.values(), ids=LOGGED)
+def test_event_file_csv_file_and_history_agree(module, validation, options, tmp_path):
+    loggers = [TensorBoardLogger(tmp_path, "", ""), CSVLogger(tmp_path, "", "")]
+    monitor = make_monitor()
+    fit(monitor, module=module, data=BoringData(validation=validation), logger=loggers, log_every_n_steps=1, **options)
+    scalars, histograms = events_of(tmp_path)
+    rows = rows_of(tmp_path / "metrics.csv")
+    expected = defaultdict(list)
+    for row in monitor.history:
+        for key, value in row.items():
+            if key.startswith("tansens/"):
+                expected[key].append((row["step"], float(np.float32(value))))
+    for found in (scalars, rows):
+        assert {tag: points for tag, points in found.items() if tag.startswith("tansens/")} == expected
+    # on the axis of the module's own values: those of an epoch's last batch have the same step
+    own = {step for step, _ in scalars["train_loss"]}
+    assert {row["step"] for row in monitor.history} <= own
+    assert set(histograms) == {f"tansens/active_nodes_histogram/{name}" for name in ("train", "test")}
+    for tag, points in histograms.items():
+        assert [point.step for point in points] == [row["step"] for row in monitor.history]
+        for point, row in zip(points, monitor.history):
+            mean = row["tansens/active_nodes_mean/" + tag.rsplit("/", 1)[1]]
+            assert point.histogram_value.num == 7
+            assert point.histogram_value.sum / 7 == pytest.approx(mean)
+
+
+def test_one_event_file_holds_everything(tmp_path):
+    fit(make_monitor(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
+    assert len(list(tmp_path.rglob("events.out.*"))) == 1
+
+
+def test_the_sanity_check_does_not_measure():
+    class Failing(Recorder):
+        def on_sanity_check_end(self, trainer, pl_module):
+            assert not measured(trainer)
+            assert not monitor.history
+
+    monitor = make_monitor()
+    fit(monitor, Failing(), data=BoringData(validation=True), max_epochs=1, num_sanity_val_steps=2)
+    assert len(monitor.history) == 1
+
+
+def test_fast_dev_run():
+    monitor = make_monitor()
+    trainer = fit(monitor, data=BoringData(validation=True), fast_dev_run=True, logger=True)
+    assert len(monitor.history) == 1
+    assert KEY in trainer.callback_metrics
+
+
+def test_barebones_measures_without_logging():
+    monitor = make_monitor()
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = fit(monitor, barebones=True, **dict.fromkeys(names))
+    assert len(monitor.history) == 2
+    assert not measured(trainer)
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_other_stages_are_left_alone(stage, inference_mode):
+    monitor = make_monitor()
+    data = BoringData(validation=True)
+    trainer = fit(monitor, data=data, max_epochs=1, inference_mode=inference_mode)
+    history = list(monitor.history)
+    data.predict_dataloader = lambda: loader(Points())
+    getattr(trainer, stage)(trainer.lightning_module, datamodule=data, **({} if stage == "predict" else {"verbose": False}))
+    assert monitor.history == history
+    assert not measured(trainer)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_other_stages_need_no_fit(stage):
+    trainer = make_trainer(make_monitor())
+    getattr(trainer, stage)(BoringModule(), datamodule=BoringData(validation=True), verbose=False)
+    assert not measured(trainer)
+
+
+def test_other_callbacks_are_not_disturbed(tmp_path):
+    fit(make_monitor(), LearningRateMonitor("epoch"), logger=TensorBoardLogger(tmp_path, "", ""))
+    assert any(tag.startswith("lr-") for tag in events_of(tmp_path)[0])
