@@ -161,6 +161,9 @@ CHAINS = {
     "PReLU per unit": Case(
         lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.Linear(6, 5), nn.PReLU(5), nn.Linear(5, 2))
     ),
+    "PReLU with slope zero": Case(lambda: mlp(4, 6, 5, 2, activation=lambda: nn.PReLU(init=0.0))),
+    "Hardtanh in place": Case(lambda: elementwise(lambda h: F.hardtanh_(h, -0.4, 0.3))),
+    "clamp in place": Case(lambda: elementwise(lambda h: h.clamp_(-0.2, 0.4))),
     "PReLU frozen": Case(lambda: frozen(mlp(4, 6, 5, 2, activation=nn.PReLU), "1.weight")),
     "PReLU on the input": Case(lambda: nn.Sequential(nn.PReLU(), nn.PReLU(4), *mlp(4, 3, 2))),
     "PReLU and batch norm": Case(lambda: mlp(4, 6, 5, 2, activation=nn.PReLU, between=lambda n: [nn.BatchNorm1d(n)])),

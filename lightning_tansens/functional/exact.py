@@ -40,13 +40,27 @@ def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
         UnsupportedNetworkError: If the network is no chain that has a closed form.
 
     """
-    chain = trace_chain(network.model, network.x, network)
-    _verify_once(network, chain)
+    chain = verified_chain(network)
     shared = _shared_jacobians(chain)
     size = _chunk_size(chain)
     weightings = output_weightings(outputs, chain.output)
     parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(network), size)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def verified_chain(network: Network) -> Chain:
+    """Traces a chain and holds it against autograd, the first time that it is seen.
+
+    Args:
+        network: A chain on a batch, in eval mode.
+
+    Raises:
+        UnsupportedNetworkError: If the network is no chain that has a closed form.
+
+    """
+    chain = trace_chain(network.model, network.x, network)
+    _verify_once(network, chain)
+    return chain
 
 
 def _blocks(chain: Chain, weightings: Tensor, shared: list[Jacobian]) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.chain import Chain, trace_chain
+from lightning_tansens.functional.chain import Chain
+from lightning_tansens.functional.exact import verified_chain
 from lightning_tansens.functional.input_space import Layouts, find_layouts
 from lightning_tansens.functional.links import LinearLink
 from lightning_tansens.functional.network import Network
@@ -75,8 +76,7 @@ def _examine(network: Network, method: Method) -> Choice:
         return Choice("parameter_space", "as asked for")
     if method in ("auto", "exact"):
         try:
-            one = network.part(slice(0, 1))
-            chain = trace_chain(network.model, one.x, one)
+            chain = verified_chain(network.part(slice(0, 1)))
         except UnsupportedNetworkError as error:
             if method == "exact":
                 return Choice("forward_mode", _no_closed_form(error), _layouts_or_none(network))

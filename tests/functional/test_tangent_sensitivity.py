@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lightning_tansens.functional import exact, jacobian, tangent_sensitivity, tangent_sensitivity_blocks
+from lightning_tansens.functional.tangent_sensitivity import chosen_method
 from tests.cases import CHAINS, Case, Lambda, frozen, mlp
 from tests.oracle import squared_norms, squared_norms_of_each, tangent_matrices
 
@@ -17,6 +18,7 @@ def assert_equal(actual, expected):
 @pytest.mark.parametrize("name", CHAINS)
 def test_blocks_are_those_of_the_dense_matrix(name):
     model, inputs = CHAINS[name].make()
+    assert chosen_method(model, inputs).way == "closed_form"
     blocks = tangent_sensitivity_blocks(model, inputs)
     dense = {name: s.square().sum((1, 2)) for name, s in tangent_matrices(model, inputs).items()}
     assert sum(dense.values()).max() > 0
@@ -45,6 +47,7 @@ def test_every_choice_of_outputs(name, seed):
 WIDE = [
     "with biases", "narrow first", "batch norm before ReLU", "batch norm after ReLU", "PReLU", "PReLU per unit",
     "PReLU and batch norm", "LeakyReLU", "Hardtanh", "frozen middle", "deep", "two linear", "dropout modules",
+    "PReLU with slope zero",
 ]  # fmt: skip
 
 
@@ -58,6 +61,16 @@ def test_wide_layers_are_gathered(name, outputs, monkeypatch):
     for parameter in expected:
         assert_equal(actual[parameter], expected[parameter])
     assert_equal(tangent_sensitivity(model, inputs), squared_norms(model, inputs))
+
+
+@pytest.mark.parametrize("gather_from", [1, 512])
+def test_gains_of_zero_pass_nothing_on_but_matter(gather_from, monkeypatch):
+    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", gather_from)
+    model, inputs = Case(lambda: nn.Sequential(*mlp(4, 6, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))).make()
+    with torch.no_grad():
+        model[3].weight[::2] = 0
+    assert_equal(tangent_sensitivity(model, inputs), squared_norms(model, inputs))
+    assert tangent_sensitivity_blocks(model, inputs)["3.weight"].min() > 0
 
 
 def wide_net(activation, first):

@@ -257,6 +257,7 @@ def test_sync(name, split):
     own = {key: state for key, state in measure.metric_state.items() if isinstance(state, torch.Tensor)}
     whole = fed(MEASURES[name]())
     with measure.sync_context(**others):
+        assert measure.count == 12
         values, layers, distribution = measure.values(), measure.layer_values(), measure.distribution()
     for key, expected in whole.values().items():
         assert_equal(values[key], expected)
