@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tansens.functional.evaluation import evaluation
+from lightning_tansens.functional.network import call_model
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.subsets import Subset
@@ -141,7 +142,7 @@ class MeasuredSet:
                 "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
             )
         with evaluation(network), torch.no_grad():
-            loss.update(network(inputs), targets, positions)
+            loss.update(call_model(network, inputs), targets, positions)
 
     def _metrics(self) -> list[Metric]:
         return [*self.measures, *([self.loss] if self.loss is not None else [])]

@@ -163,6 +163,7 @@ CHAINS = {
     ),
     "PReLU with slope zero": Case(lambda: mlp(4, 6, 5, 2, activation=lambda: nn.PReLU(init=0.0))),
     "Hardtanh in place": Case(lambda: elementwise(lambda h: F.hardtanh_(h, -0.4, 0.3))),
+    "threshold in place": Case(lambda: elementwise(lambda h: F.threshold(h, 0.1, 5.0, inplace=True))),
     "clamp in place": Case(lambda: elementwise(lambda h: h.clamp_(-0.2, 0.4))),
     "PReLU frozen": Case(lambda: frozen(mlp(4, 6, 5, 2, activation=nn.PReLU), "1.weight")),
     "PReLU on the input": Case(lambda: nn.Sequential(nn.PReLU(), nn.PReLU(4), *mlp(4, 3, 2))),

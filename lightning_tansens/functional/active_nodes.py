@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.evaluation import evaluation, ordinary
+from lightning_tansens.functional.network import batch_length, call_model, map_tensors
 from lightning_tansens.functional.tracing import CallTracer
 
 _T = Tensor
@@ -24,7 +25,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-def active_nodes(model: nn.Module, inputs: Tensor) -> Tensor:
+def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
     """Counts the active hidden units of each sample, layer by layer: n_i(x), with T(x) = Σ_i n_i(x) of Theorem 2.
 
     A unit of an activation function is active where its preactivation is positive; for smooth activations (GELU, SiLU)
@@ -33,13 +34,14 @@ def active_nodes(model: nn.Module, inputs: Tensor) -> Tensor:
 
     Args:
         model: The network; it is evaluated in eval mode and left as it was.
-        inputs: A batch of shape (N, ...).
+        inputs: A batch of shape (N, ...), or a tuple or dict of arguments.
 
     Returns:
         Numbers of active units, int64, shape (N, L) for L calls of activations.
 
     Raises:
-        UnsupportedNetworkError: If the forward pass calls no activation function.
+        UnsupportedNetworkError: If the forward pass calls no activation function, or one whose units do not have the
+            samples on their first axis.
 
     Example:
         >>> import torch
@@ -49,10 +51,10 @@ def active_nodes(model: nn.Module, inputs: Tensor) -> Tensor:
         [[2], [0]]
 
     """
-    return torch.stack([(h > 0).flatten(1).sum(1) for h in preactivations(model, inputs)], 1)
+    return torch.stack(_trace(model, inputs, lambda h: (h > 0).flatten(1).sum(1)), 1)
 
 
-def preactivations(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
     """Collects what goes into each activation function, in the order of the forward pass.
 
     The arguments and errors are those of :func:`active_nodes`.
@@ -61,27 +63,41 @@ def preactivations(model: nn.Module, inputs: Tensor) -> list[Tensor]:
         h_1, …, h_L, each of shape (N, ...).
 
     """
-    tracer = _ActivationTracer(model, samples=len(inputs))
+    return _trace(model, inputs, Tensor.clone)
+
+
+def _trace(model: nn.Module, inputs: Any, collect: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Runs the model and returns what ``collect`` makes of each preactivation, of shape (N, ...)."""
+    tracer = _ActivationTracer(model, batch_length(inputs), collect)
     with evaluation(model), torch.no_grad(), tracer.running():
-        model(ordinary(inputs).clone())  # the network may begin with an in-place call
-    if not tracer.preactivations:
+        # the network may begin with an in-place call
+        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+    if not tracer.collected:
         raise UnsupportedNetworkError(
             f"expected a network with activation functions, but {type(model).__name__} calls none that is known; "
             "leave ActiveNodeSensitivity out of the measures for this network"
         )
-    return tracer.preactivations
+    return tracer.collected
 
 
 class _ActivationTracer(CallTracer):
-    def __init__(self, model: nn.Module, samples: int) -> None:
+    def __init__(self, model: nn.Module, samples: int, collect: Callable[[Tensor], Tensor]) -> None:
         super().__init__(model)
         self._samples = samples
-        self.preactivations: list[Tensor] = []
+        self._collect = collect
+        self.collected: list[Tensor] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in ACTIVATIONS:
             hidden = args[0] if args else kwargs["input"]
-            # gates computed from parameters alone (a learned temperature) are no units of a sample
-            if hidden.dim() > 1 and len(hidden) == self._samples:
-                self.preactivations.append(hidden.clone())
+            if hidden.dim() > 1 and len(hidden) % max(1, self._samples) == 0:
+                # windows of an image are consecutive entries of the batch
+                by_sample = hidden.reshape(self._samples, -1) if len(hidden) > self._samples else hidden
+                self.collected.append(self._collect(by_sample))
+            elif hidden.dim() > 1 and hidden.numel() > self._samples and not isinstance(hidden, nn.Parameter):
+                raise UnsupportedNetworkError(
+                    f"expected activations of shape (N, ...) with N = {self._samples} samples, but got "
+                    f"{tuple(hidden.shape)} in {self.place(func)}; use batch_first=True there, or leave "
+                    "ActiveNodeSensitivity out of the measures"
+                )
         return func(*args, **kwargs)

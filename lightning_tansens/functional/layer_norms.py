@@ -9,6 +9,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from lightning_tansens.errors import UnsupportedNetworkError
 
+_NO_LAYERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, ParametrizationList)
+
 
 def weight_layers(model: nn.Module) -> dict[str, Tensor]:
     """Finds the weights of a network's layers, in the order of registration.
@@ -36,7 +38,7 @@ def weight_layers(model: nn.Module) -> dict[str, Tensor]:
     for prefix, module in model.named_modules():
         if isinstance(module, (nn.Linear, _ConvNd)):
             layers[f"{prefix}.weight".lstrip(".")] = module.weight.detach()
-        elif not isinstance(module, (nn.Embedding, nn.EmbeddingBag, ParametrizationList)):
+        elif not isinstance(module, _NO_LAYERS):
             matrices = module.named_parameters(prefix, recurse=False)
             layers.update((name, matrix.detach()) for name, matrix in matrices if matrix.dim() == 2)
     if not layers:

@@ -58,16 +58,26 @@ def choose(network: Network, method: Method = "auto") -> Choice:
 
     Raises:
         UnsupportedNetworkError: If the network cannot be measured in the way that was asked for.
-        ValueError: If there is no such method.
 
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method: expected one of {list(get_args(Method))}, but got {method!r}")
     known = _choices.setdefault(network.model, {})
     key = (method, network.x.shape[1:], network.x.dtype, tuple(network.trainable))
     if key not in known:
         known[key] = _examine(network, method)
     return known[key]
+
+
+def check_probes(method: object, num_probes: object) -> None:
+    """Refuses what is no method or no number of probes.
+
+    Raises:
+        ValueError: If there is no such method, or the number is no positive integer.
+
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method: expected one of {list(get_args(Method))}, but got {method!r}")
+    if not isinstance(num_probes, int) or isinstance(num_probes, bool) or num_probes < 1:
+        raise ValueError(f"num_probes: expected a positive integer, but got {num_probes!r}")
 
 
 def _examine(network: Network, method: Method) -> Choice:

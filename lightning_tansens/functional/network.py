@@ -9,12 +9,42 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional.tracing import tensors_in
 
 #: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
 Wrt = str | int | None
 
 #: Picks the tensor of outputs, shape (N, ...), out of what the network returns.
 OutputPicker = Callable[[Any], Tensor]
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Calls a model on a batch: a dict holds keyword arguments, a tuple or list positional ones.
+
+    Args:
+        model: The network.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+
+    """
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Any) -> Any:
+    """Applies a function to each tensor of a batch and leaves everything else as it is."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, Mapping):
+        return {name: map_tensors(function, value) for name, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return [map_tensors(function, value) for value in inputs]
+    return inputs
+
+
+def batch_length(inputs: Any) -> int:
+    """Returns the number of samples in a batch: the length of its first tensor."""
+    return len(next(tensors_in(inputs)))
 
 
 class Network:
@@ -80,15 +110,10 @@ class Network:
         handle = self._module.register_forward_hook(lambda module, args, output: found.append(output))
         try:
             with torch.no_grad():
-                self._call(self._inputs)
+                call_model(self.model, self._inputs)
         finally:
             handle.remove()
         return found[0] if found else None
-
-    def _call(self, inputs: Any) -> Any:
-        if isinstance(inputs, Mapping):
-            return self.model(**inputs)
-        return self.model(*inputs) if isinstance(inputs, (tuple, list)) else self.model(inputs)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns f(x), shape (N, C)."""
@@ -96,7 +121,7 @@ class Network:
         if self._module is not None:
             handle = self._module.register_forward_hook(lambda module, args, output: x)
             try:
-                result = self._call(inputs)
+                result = call_model(self.model, inputs)
             finally:
                 handle.remove()
         else:
@@ -106,7 +131,7 @@ class Network:
                 inputs = [x if i == self._wrt else value for i, value in enumerate(inputs)]
             else:
                 inputs = x
-            result = self._call(inputs)
+            result = call_model(self.model, inputs)
         return self._flat(self._output(result) if self._output is not None else result, len(x))
 
     def _flat(self, output: Any, samples: int) -> Tensor:
@@ -136,10 +161,4 @@ class Network:
 
 
 def _select(inputs: Any, samples: slice | Sequence[int], count: int) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs[samples] if inputs.dim() and len(inputs) == count else inputs
-    if isinstance(inputs, Mapping):
-        return {name: _select(value, samples, count) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return [_select(value, samples, count) for value in inputs]
-    return inputs
+    return map_tensors(lambda tensor: tensor[samples] if tensor.dim() and len(tensor) == count else tensor, inputs)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lightning_tansens.functional.evaluation import evaluation
 from lightning_tansens.functional.exact import exact_blocks
-from lightning_tansens.functional.methods import Choice, Method, choose
+from lightning_tansens.functional.methods import Choice, Method, check_probes, choose
 from lightning_tansens.functional.network import Network, OutputPicker, Wrt
-from lightning_tansens.functional.outputs import Outputs, check_outputs
+from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.functional.stochastic import (
     WHOLE,
     Blocks,
@@ -120,7 +120,9 @@ def tangent_sensitivity_blocks(
         ['0.weight', '2.weight']
 
     """
-    _check(num_probes, generator)
+    check_probes(method, num_probes)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, but got {type(generator).__name__}")
     check_outputs(outputs)
     if isinstance(inputs, Tensor) and inputs.dim() > 1 and not len(inputs):
         one = inputs.new_zeros(1, *inputs.shape[1:])  # a trace needs a sample
@@ -133,8 +135,10 @@ def tangent_sensitivity_blocks(
             raise ValueError(f"indices: expected one for each of the {len(network)} samples, but got {len(own)}")
         seed = 0 if generator is None else _seed(generator)
         blocks = _measure(network, choose_way(network, method), outputs, num_probes, seed, own)
-    if not blocks:
-        blocks = {WHOLE: network.x.new_zeros(len(network), 1)}
+        if not blocks:  # nothing is trainable
+            with torch.no_grad():
+                count = len(output_weightings(outputs, network(network.x)))
+            blocks = {WHOLE: network.x.new_zeros(len(network), count)}
     each = isinstance(outputs, str) and outputs == "each"
     return blocks if each else {name: block[:, 0] for name, block in blocks.items()}
 
@@ -183,13 +187,6 @@ def _measure(
             assert choice.layouts is not None
             return estimate_in_input_space(network, outputs, choice.layouts, num_probes, seed, indices)
         return estimate_in_parameter_space(network, outputs, num_probes, seed, indices)
-
-
-def _check(num_probes: object, generator: object) -> None:
-    if not isinstance(num_probes, int) or isinstance(num_probes, bool) or num_probes < 1:
-        raise ValueError(f"num_probes: expected a positive integer, but got {num_probes!r}")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected a torch.Generator or None, but got {type(generator).__name__}")
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.methods import Choice, Method
+from lightning_tansens.functional.methods import Choice, Method, check_probes
 from lightning_tansens.functional.network import OutputPicker, Wrt
 from lightning_tansens.functional.outputs import Outputs, check_outputs
 from lightning_tansens.functional.probes import BLOCK_SIZE
@@ -77,6 +77,7 @@ class EmpiricalSensitivity(SensitivityMeasure):
     ) -> None:
         super().__init__(**kwargs)
         check_outputs(outputs)
+        check_probes(method, num_probes)
         if not all(0 <= q <= 1 for q in quantiles):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, but got {tuple(quantiles)}")
         self.outputs = outputs
