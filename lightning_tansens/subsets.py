@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -23,6 +20,7 @@ from torch.utils.data import (
 )
 
 from lightning_tansens.functional.probes import BLOCK_SIZE
+from lightning_tansens.randomness import Randomness
 
 #: Up to this size a subset is kept in memory; it is the same at every measurement.
 CACHE_BYTES = 256 * 2**20
@@ -68,9 +66,10 @@ class Subset:
         self._collate: Callable[[Any], Any] = getattr(loader, "collate_fn", None) or default_collate
         if loader is not None and loader.batch_size is None and loader.batch_sampler is None:
             self._collate = default_collate  # the loader does not collate: its data set gives single samples
-        with isolate_rng():
+        self._randomness = Randomness(self._dataset)
+        with self._randomness.isolated():
             if isinstance(self._dataset, IterableDataset):
-                _seed_everything(seed)
+                self._randomness.seed(seed)
                 self._dataset = list(islice(iter(copy.deepcopy(self._dataset)), num_samples))
                 available: Sequence[int] = range(len(self._dataset))
             else:
@@ -115,11 +114,11 @@ class Subset:
         return self._load(self.indices[:1])
 
     def _load(self, indices: Sequence[int]) -> Any:
-        with isolate_rng():
+        with self._randomness.isolated():
             return self._collate([self._sample(index) for index in indices])
 
     def _sample(self, index: int) -> Any:
-        _seed_everything(self._seed * 1_000_003 + index)
+        self._randomness.seed(self._seed * 1_000_003 + index)
         return self._dataset[index]
 
 
@@ -127,12 +126,6 @@ def _share(count: int, rank: int, world_size: int) -> list[int]:
     """The positions of one process: whole blocks of samples that share a probe, where there are enough of them."""
     block = BLOCK_SIZE if count >= BLOCK_SIZE * world_size else 1
     return [position for position in range(count) if position // block % world_size == rank]
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed % 2**32)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed % 2**32)
 
 
 def _available(loader: DataLoader[Any] | None, dataset: Any) -> Sequence[int]:

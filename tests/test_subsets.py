@@ -258,3 +258,26 @@ def test_a_set_without_a_length_is_refused():
         ValueError, match="expected a data set with a length, but Endless has none; pass a map-style Dataset"
     ):
         Subset(Endless(), 10, 5)
+
+
+class OwnGenerators(Dataset):
+    """Random transforms that draw from generators of their own, as augmentation libraries do."""
+
+    def __init__(self):
+        self.transforms = [np.random.default_rng(0), {"a": torch.Generator().manual_seed(0)}]
+        self.python, self.legacy = random.Random(0), np.random.RandomState(0)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        numpy, torch_ = self.transforms[0], self.transforms[1]["a"]
+        draws = [numpy.random(), self.python.random(), self.legacy.rand(), torch.rand((), generator=torch_).item()]
+        return torch.tensor([index, *draws])
+
+
+def test_generators_of_the_data_set_are_seeded_and_put_back():
+    data, untouched = OwnGenerators(), OwnGenerators()
+    first = torch.cat(list(Subset(data, 6, 4)))
+    assert torch.equal(first, torch.cat(list(Subset(data, 6, 3))))
+    assert all(torch.equal(data[i], untouched[i]) for i in range(6))

@@ -109,7 +109,9 @@ def main() -> None:
             spreads[method] = (draws.std(0) / draws.mean(0)).mean(), draws.mean(1).std() / draws.mean()
         ratios = times["input"] / times["step"], times["parameter"] / times["step"]
         print(f"{name:24} {batch:5} {times['step']:8.3f} {ratios[0]:11.2f} {ratios[1]:15.2f} {way:>12}", end=" ")
-        print(f"{spreads['input_space'][0]:9.1%} {spreads['parameter_space'][0]:13.1%} {spreads['parameter_space'][1]:18.1%}")
+        print(
+            f"{spreads['input_space'][0]:9.1%} {spreads['parameter_space'][0]:13.1%} {spreads['parameter_space'][1]:18.1%}"
+        )
 
 
 if __name__ == "__main__":

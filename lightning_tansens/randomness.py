@@ -1,0 +1,101 @@
+"""The random states that loading a sample may touch: the global ones, and generators that a data set keeps itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+#: How deep generators are looked for: a subset of a data set with a composition of transforms is four.
+_DEPTH = 6
+_WIDTH = 100
+
+
+class Randomness:
+    """Seeds everything random about an object, and puts it back.
+
+    Args:
+        owner: A data set, with the transforms and generators it holds.
+
+    Example:
+        >>> class Noise:
+        ...     generator = None
+        >>> noise = Noise()
+        >>> noise.generator = np.random.default_rng(0)
+        >>> randomness = Randomness(noise)
+        >>> with randomness.isolated():
+        ...     randomness.seed(3)
+        ...     first = noise.generator.random()
+        >>> noise.generator.random() == np.random.default_rng(0).random()
+        True
+
+    """
+
+    def __init__(self, owner: object) -> None:
+        self._generators = list(_find(owner, _DEPTH, set()))
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Restores every state after the block."""
+        restores = [_restore(generator) for generator in self._generators]
+        with isolate_rng():
+            try:
+                yield
+            finally:
+                for restore in restores:
+                    restore()
+
+    def seed(self, seed: int) -> None:
+        """Seeds every state; inside of :meth:`isolated` only."""
+        seed %= 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        for generator in self._generators:
+            _seed(generator, seed)
+
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_LEAVES = (str, bytes, int, float, torch.Tensor, np.ndarray, type, ModuleType)
+
+
+def _find(value: object, depth: int, seen: set[int]) -> Iterator[Any]:
+    if id(value) in seen or depth < 0 or isinstance(value, _LEAVES):
+        return
+    seen.add(id(value))
+    if isinstance(value, _GENERATORS):
+        yield value
+        return
+    if isinstance(value, dict):
+        held = list(value.values())
+    else:
+        held = list(value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values())
+    # a list of samples is long and holds no generators behind its first entries
+    for item in held[:_WIDTH]:
+        yield from _find(item, depth - 1, seen)
+
+
+def _restore(generator: Any) -> Callable[[], None]:
+    if isinstance(generator, np.random.Generator):
+        state = generator.bit_generator.state
+        return lambda: setattr(generator.bit_generator, "state", state)
+    if isinstance(generator, random.Random):
+        inner = generator.getstate()
+        return lambda: generator.setstate(inner)
+    saved = generator.get_state()
+    return lambda: generator.set_state(saved)
+
+
+def _seed(generator: Any, seed: int) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(seed).state
+    elif isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    else:
+        generator.seed(seed)

@@ -1,0 +1,57 @@
+"""The oracle on an example of :mod:`tests.networks`."""
+
+import copy
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tests.oracle import dense_blocks
+
+
+def select(inputs, n):
+    """The inputs of sample n alone; what is no batch stays as it is."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs[n : n + 1] if inputs.dim() else inputs
+    if isinstance(inputs, dict):
+        return {name: select(value, n) for name, value in inputs.items()}
+    return tuple(select(value, n) for value in inputs)
+
+
+def reference(example, model, inputs, weighting=None):
+    """S_u(x_n) by parameter, from plain nested autograd."""
+    model = copy.deepcopy(model).eval()
+    wrt = example.wrt
+    module = model.get_submodule(wrt) if isinstance(wrt, str) and not isinstance(inputs, dict) else None
+
+    def call(arguments):
+        if isinstance(arguments, torch.Tensor):
+            output = model(arguments)
+        else:
+            output = model(**arguments) if isinstance(arguments, dict) else model(*arguments)
+        return output if example.output is None else example.output(output)
+
+    def function(x, n):
+        arguments = select(inputs, n)
+        if module is not None:
+            handle = module.register_forward_hook(lambda *_: x)
+            try:
+                return call(arguments)
+            finally:
+                handle.remove()
+        if wrt is None:
+            return call(x)
+        if isinstance(arguments, dict):
+            return call({**arguments, wrt: x})
+        return call(tuple(x if i == wrt else value for i, value in enumerate(arguments)))
+
+    with sdpa_kernel(SDPBackend.MATH):
+        if module is not None:
+            x = module(inputs)
+        else:
+            x = inputs if wrt is None else inputs[wrt]
+        return dense_blocks(model, function, x, weighting)
+
+
+def squares(matrices):
+    """‖S_p(x_n)‖_F² by parameter, shape (N,)."""
+    return {name: matrix.square().sum((1, 2)) for name, matrix in matrices.items()}
