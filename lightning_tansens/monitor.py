@@ -20,11 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_tansens.arguments import check_choice, check_counts, check_measures, check_sets
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.loggers import log_histogram, logging_step
-from lightning_tansens.metrics.active_nodes import ActiveNodeSensitivity
+from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.metrics.empirical import EmpiricalSensitivity
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
-from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
 from lightning_tansens.report import make_report
 from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
 from lightning_tansens.subsets import Subset
@@ -162,7 +160,7 @@ class TangentSensitivityMonitor(pl.Callback):
             network = find_network(pl_module, self.network)
             with _together(trainer):
                 for measured in self._sets:
-                    measured.prepare(network, batch_transfer(trainer), _metric_device(pl_module))
+                    measured.prepare(network, batch_transfer(trainer), pl_module.device)
                 self._weights_before = self._weights_before or self._measure_weights(network)
         for note in [note for measure in self._sets[0].measures if (note := measure.note())]:
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
@@ -286,11 +284,6 @@ class TangentSensitivityMonitor(pl.Callback):
             rank_zero_warn(f"TangentSensitivityMonitor: {message} (said once)")
 
 
-def default_measures() -> list[SensitivityMeasure]:
-    """Returns the measures that a monitor computes unless told otherwise."""
-    return [EmpiricalSensitivity(), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
-
-
 @contextmanager
 def _together(trainer: pl.Trainer) -> Iterator[None]:
     """Lets every process go on, or none: one that failed alone would leave the others waiting for it."""
@@ -303,8 +296,3 @@ def _together(trainer: pl.Trainer) -> Iterator[None]:
         raise error or RuntimeError(
             "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
         )
-
-
-def _metric_device(pl_module: pl.LightningModule) -> torch.device:
-    # sums are in double precision, which MPS does not have
-    return torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device

@@ -79,7 +79,8 @@ class MeasuredSet:
 
         """
         for metric in self._metrics():
-            metric.to(device)
+            # sums are in double precision, which MPS does not have
+            metric.to("cpu" if device.type == "mps" else device)
         batch = transfer(self.subset.first())
         inputs, _ = self._unpack(batch)
         for measure in self.measures:

@@ -20,6 +20,7 @@ class Example:
         draw: Makes a batch of N samples.
         wrt: Which tensor is x.
         output: Picks the tensor of outputs.
+        outputs: u.
         samples: N.
 
     """
@@ -29,6 +30,7 @@ class Example:
     wrt: str | int | None = None
     output: Callable[[Any], torch.Tensor] | None = None
     samples: int = 2
+    outputs: str | torch.Tensor = "sum"
 
     def make(self, seed=0, samples=None):
         """The network, with non-trivial statistics and scales, and a batch."""
@@ -47,7 +49,7 @@ class Example:
     @property
     def options(self):
         """The options that the functions take."""
-        return {"wrt": self.wrt, "output": self.output}
+        return {"wrt": self.wrt, "output": self.output, "outputs": self.outputs}
 
 
 def normal(*shape):
@@ -60,6 +62,12 @@ def vector(build, width=4, **options):
 
 def image(*layers, shape=(2, 5, 5), **options):
     return Example(lambda: nn.Sequential(*[layer() for layer in layers], nn.Tanh(), nn.Flatten()), normal(*shape), **options)
+
+
+def in_place_sum(m, x):
+    h = m.net[0](x)
+    h += m.shift
+    return m.net[2](torch.tanh(h).mul(2).add_(m.shift))
 
 
 def sequence(forward, width=4, length=3, samples=2, **members):
@@ -91,7 +99,7 @@ class Residual(nn.Module):
 
 def residual_net(norm=nn.BatchNorm2d, inplace=False):
     stem = [nn.Conv2d(1, 2, 2), norm(2), nn.ReLU(inplace)]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2), nn.Softmax(-1)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2), nn.Tanh()]
     return nn.Sequential(*stem, Residual(2, norm, inplace), nn.MaxPool2d(2), *head)
 
 
@@ -216,7 +224,7 @@ COVERED = {
     "tied layers": vector(tied),
     "trainable scale and shift": vector(
         lambda: Lambda(
-            lambda m, x: m.net(m.scale * x + m.shift).mul(m.shift[:2].detach()) * m.gain,
+            lambda m, x: m.net(m.scale * x + m.shift) * m.gain,
             net=mlp(4, 3, 2, activation=nn.Tanh),
             scale=nn.Parameter(torch.randn(4)),
             shift=nn.Parameter(torch.randn(4)),
@@ -228,6 +236,12 @@ COVERED = {
                        b=nn.Parameter(torch.randn(3, 2)))
     ),
     "hardswish and hardsigmoid": vector(lambda: nn.Sequential(*mlp(4, 5, 4, activation=nn.Hardswish), nn.Hardsigmoid())),
+    "SiLU and Mish": vector(lambda: nn.Sequential(*mlp(4, 5, 4, activation=nn.SiLU), nn.Mish(inplace=True))),
+    "softmax": vector(lambda: nn.Sequential(*mlp(4, 5, 3), nn.Softmax(-1)), outputs=torch.tensor([1.0, 2.0, -1.0])),
+    "begins in place": vector(lambda: Lambda(lambda m, x: m.net(x.mul_(2).tanh_()), net=mlp(4, 3, 2, activation=nn.Tanh))),
+    "in-place sum with a parameter": vector(
+        lambda: Lambda(in_place_sum, net=mlp(4, 4, 2, activation=nn.Tanh), shift=nn.Parameter(torch.randn(4)))
+    ),
     "GLU": vector(lambda: nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2))),
     "residual": Example(residual_net, normal(1, 4, 4)),
     "residual in place": Example(lambda: residual_net(inplace=True), normal(1, 4, 4)),
@@ -243,7 +257,8 @@ COVERED = {
     "strided pointwise": convolution(lambda: nn.Conv2d(4, 3, 1, stride=2), 4, 5),
     "dilated": convolution(lambda: nn.Conv2d(4, 2, 2, dilation=(2, 1), groups=2), 4, 4),
     "padding same": convolution(lambda: nn.Conv2d(4, 2, (3, 5), padding="same"), 3, 4),
-    "padding same, even": convolution(lambda: nn.Conv2d(4, 2, 3, padding="same", dilation=2), 3, 4),
+    "padding same, dilated": convolution(lambda: nn.Conv2d(4, 2, 3, padding="same", dilation=2), 3, 4),
+    "padding same, even": convolution(lambda: nn.Conv2d(4, 2, (2, 4), padding="same"), 3, 4),
     "padding valid": convolution(lambda: nn.Conv2d(4, 2, 2, padding="valid"), 3, 3),
     "padding reflect": convolution(lambda: nn.Conv2d(4, 2, 2, padding=1, padding_mode="reflect"), 3, 3),
     "padding circular": convolution(lambda: nn.Conv2d(4, 2, 2, padding=1, padding_mode="circular"), 3, 3),
@@ -264,11 +279,15 @@ COVERED = {
     "layer norm": normed(lambda: nn.LayerNorm(4), 4),
     "layer norm of tokens": normed(lambda: nn.LayerNorm((2, 3)), 2, 2, 3),
     "layer norm without bias": normed(lambda: nn.LayerNorm(3, bias=False), 2, 3),
+    "instance norm": normed(lambda: nn.InstanceNorm2d(2, affine=True), 2, 2, 2),
+    "instance norm with statistics": normed(
+        lambda: nn.InstanceNorm1d(2, affine=True, track_running_stats=True), 2, 3
+    ),
     "RMS norm": normed(lambda: nn.RMSNorm(3), 2, 3),
     "group norm": normed(lambda: nn.GroupNorm(2, 4), 4, 2, 2),
-    "group norm of vectors": normed(lambda: nn.GroupNorm(2, 4), 4),
+    "group norm of vectors": normed(lambda: nn.GroupNorm(1, 4), 4),
     "group norm without affine": Example(
-        lambda: nn.Sequential(nn.Linear(4, 4), nn.GroupNorm(2, 4, affine=False), nn.Linear(4, 2)), normal(4)
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.GroupNorm(1, 4, affine=False), nn.Linear(4, 2)), normal(4)
     ),
     "ViT, batch first": Example(lambda: VisionTransformer(True), normal(1, 2, 4)),
     "ViT, tokens first": Example(lambda: VisionTransformer(False), normal(1, 2, 4)),
@@ -307,7 +326,6 @@ UNCOVERED = {
     "LSTM": recurrent_layer(lambda: nn.LSTM(4, 3, batch_first=True)),
     "GRU": recurrent_layer(lambda: nn.GRU(4, 3, batch_first=True)),
     "weight norm": vector(lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Tanh())),
-    "instance norm": normed(lambda: nn.InstanceNorm2d(2, affine=True), 2, 2, 2),
     "power": vector(
         lambda: Lambda(lambda m, x: m.net(x).exp() ** m.power, net=nn.Linear(4, 2), power=nn.Parameter(torch.randn(2)))
     ),

@@ -7,7 +7,7 @@ becomes a link; a call that it does not know poisons its result, and the network
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
@@ -18,38 +18,8 @@ from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.links import ElementwiseLink, Gain, LinearLink, Link
-from lightning_tansens.functional.tracing import CallTracer
-
-_T = Tensor
-
-#: Piecewise-linear in each unit; the slope depends on the sample.
-ACTIVATIONS = {
-    F.relu, F.relu_, torch.relu, torch.relu_, _T.relu, _T.relu_, F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_,
-    F.hardtanh, F.hardtanh_, F.relu6, F.threshold, torch.threshold_, F.hardshrink, F.softshrink, torch.clamp,
-    torch.clamp_min, _T.clamp, _T.clamp_, _T.clamp_min, _T.clamp_min_, torch.abs, _T.abs,
-}  # fmt: skip
-
-#: Affine in each unit; the slope is the same for every sample.
-AFFINE = {
-    torch.mul, _T.mul, _T.mul_, _T.__mul__, _T.__rmul__, _T.__imul__, torch.div, _T.div, _T.div_, _T.__truediv__,
-    _T.__itruediv__, torch.neg, _T.neg, _T.__neg__, torch.rsub, _T.__rsub__,
-}  # fmt: skip
-
-#: Adding a constant or a trainable bias: the Jacobian is unchanged, and ∂²f/∂bias∂x = 0.
-SHIFTS = {
-    torch.add, _T.add, _T.add_, _T.__add__, _T.__radd__, _T.__iadd__, torch.sub, _T.sub, _T.sub_, _T.__sub__,
-    _T.__isub__,
-}  # fmt: skip
-
-#: Leave every unit as it is and in its place; only the shape or the precision may change.
-RESHAPES = {
-    torch.flatten, _T.flatten, _T.view, _T.reshape, torch.reshape, torch.squeeze, _T.squeeze, torch.unsqueeze,
-    _T.unsqueeze, _T.unflatten, torch.unflatten, _T.contiguous, _T.clone, torch.clone, _T.to, _T.float, _T.double,
-    _T.half, _T.bfloat16, _T.type_as,
-}  # fmt: skip
-
-#: Do nothing in eval mode.
-DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+from lightning_tansens.functional.piecewise import ACTIVATIONS, AFFINE, DROPOUTS, PRELUS, RESHAPES, SHIFTS
+from lightning_tansens.functional.tracing import CallTracer, tensors_in
 
 
 @dataclass(frozen=True)
@@ -120,7 +90,7 @@ class _ChainTracer(CallTracer):
         self._remember(self.start, _Node(self.start))
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        known = [node for node in map(self._find, _tensors((*args, *kwargs.values()))) if node]
+        known = [node for node in map(self._find, tensors_in((*args, *kwargs.values()))) if node]
         if not known:
             return func(*args, **kwargs)
         parent = known[0]
@@ -129,7 +99,7 @@ class _ChainTracer(CallTracer):
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor):
             # several results, or none: then one of the arguments was changed
-            for tensor in _tensors(args if result is None else (result,)):
+            for tensor in tensors_in(args if result is None else (result,)):
                 self._poison(tensor, parent, func)
         elif reason := next((node.unsupported for node in known if node.unsupported), None):
             self._remember(result, _Node(result, parent, unsupported=reason))
@@ -158,7 +128,7 @@ class _ChainTracer(CallTracer):
             return self._linear(value, *args, **kwargs)
         if func is F.batch_norm:
             return self._batch_norm(value, *args, **kwargs)
-        if func in (F.prelu, torch.prelu, _T.prelu):
+        if func in PRELUS:
             return self._prelu(value, *args, **kwargs)
         if func in DROPOUTS:
             bound = signature(func).bind(value, *args, **kwargs)
@@ -174,11 +144,11 @@ class _ChainTracer(CallTracer):
         if result.shape != value.shape:
             raise UnsupportedNetworkError("it does not act on each unit by itself")
         if func in SHIFTS:
-            for tensor in _tensors((args, kwargs)):
+            for tensor in tensors_in((args, kwargs)):
                 self._added(tensor)
             return None
         if func in ACTIVATIONS or func in AFFINE:
-            others = list(_tensors((args, kwargs)))
+            others = list(tensors_in((args, kwargs)))
             if any(tensor.requires_grad for tensor in others):
                 raise UnsupportedNetworkError("it multiplies by a parameter outside of a layer that has a closed form")
             slopes = self._wide(_slopes(func, value, args, kwargs))
@@ -287,16 +257,6 @@ _ADVICE = (
     "; the closed form is for chains of Linear, ReLU and its piecewise-linear relatives, Flatten, Dropout, Identity and "
     "BatchNorm1d"
 )
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
 
 
 def _slopes(func: Callable[..., Any], value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 
@@ -14,8 +16,9 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     """Runs a block with every module in eval mode and leaves the model bitwise as it was.
 
     Inside the block autograd is available (also when the caller is in ``no_grad`` or ``inference_mode``), autocast is
-    off, compiled modules run eagerly and the fused inference path of attention is not taken, because none of these can
-    be differentiated twice. On exit, also after an exception, each module's own mode and each buffer is restored.
+    off, compiled modules run eagerly, checkpoints call their function directly and the fused inference path of attention
+    is not taken, because none of these can be differentiated twice. On exit, also after an exception, each module's own
+    mode and each buffer is restored.
 
     The modes are written directly instead of through ``model.eval()``: overridden ``train``/``eval`` methods (frozen
     BatchNorm, merged adapters) may do more than set the flag, and a blanket ``train()`` would un-freeze modules.
@@ -41,6 +44,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_no_attention_fast_path())
+        stack.enter_context(_no_checkpointing())
         for device in devices - {"meta"}:
             stack.enter_context(torch.autocast(device, enabled=False))
         buffers = _copy_buffers(modules)
@@ -62,6 +66,43 @@ def _no_attention_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+class _DirectCheckpoint:
+    """Stands in for the autograd function of reentrant checkpoints."""
+
+    @staticmethod
+    def apply(function: Any, preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _direct_generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """Stands in for what surrounds the function of other checkpoints."""
+    yield
+
+
+#: Both kinds of checkpoints look these names up when they are called.
+_CHECKPOINTING = {
+    "CheckpointFunction": _DirectCheckpoint,
+    "_checkpoint_without_reentrant_generator": _direct_generator,
+    "_checkpoint_without_reentrant_generator_impl": _direct_generator,
+}
+
+
+@contextmanager
+def _no_checkpointing() -> Iterator[None]:
+    """Lets ``torch.utils.checkpoint`` call its function and nothing else.
+
+    Reentrant checkpoints have no forward mode and refuse ``torch.autograd.grad``; the other kind repeats the forward pass
+    in the backward pass, out of a tracer's sight.
+    """
+    scope = vars(torch.utils.checkpoint)
+    saved = {name: scope[name] for name in _CHECKPOINTING if name in scope}
+    scope.update((name, _CHECKPOINTING[name]) for name in saved)
+    try:
+        yield
+    finally:
+        scope.update(saved)
 
 
 _SavedBuffer = tuple[nn.Module, str, Tensor | None, Tensor | None, int]

@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.contributions import Contribution, squared_norm
-from lightning_tansens.functional.layer_rules import Rule
+from lightning_tansens.functional.layer_rules import EmbeddingRule, Rule
 from lightning_tansens.functional.layout import Layout, find_layout
 from lightning_tansens.functional.network import Network
 from lightning_tansens.functional.operators import OPERATORS, opened
@@ -120,36 +120,28 @@ def find_layouts(network: Network) -> Layouts | str:
     """Finds where the samples are in each call's tensors, on three samples.
 
     Args:
-        network: The network on at least one sample, in eval mode.
+        network: The network on at least one sample, in eval mode; the samples of a batch must be independent.
 
     Returns:
         The layouts, or the reason why the rules do not cover the network.
 
-    Raises:
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
-
     """
-    few = network.part([n % len(network) for n in range(3)])
+    few = network.first_three()
     supports: list[list[Tensor]] = []
     for n in range(3):
         probes = torch.zeros_like(few.x)
         probes[n] = torch.randn(few.x[n].shape, generator=torch.Generator().manual_seed(n)).to(probes)
         with forward_ad.dual_level():
             trace = run_traced(few, probes)
-            tangent = forward_ad.unpack_dual(trace.output).tangent
-            if tangent is not None and tangent[[other for other in range(3) if other != n]].any():
-                raise UnsupportedNetworkError(
-                    f"expected the samples of a batch to be independent in eval mode, but {type(network.model).__name__} "
-                    "mixes them; use layers that do not (BatchNorm with track_running_stats=True)"
-                )
-            gradients = _gradients(trace, trace.output[n].sum(), retain=False)
+            weighting = torch.linspace(1, 2, trace.output.shape[1]).to(trace.output)  # probabilities sum up to a constant
+            gradients = _gradients(trace, (trace.output[n] * weighting).sum(), retain=False)
             supports.append([_support(call, gradient) for call, gradient in zip(trace.calls, gradients)])
-    missing = _uncovered(few, trace)
+    missing = _uncovered(few, trace) or _ambiguous(trace, gradients)
     if missing:
         return missing
     layouts = []
-    for call, *of_samples in zip(trace.calls, *supports):
-        layout = find_layout(of_samples)
+    for call, gradient, *of_samples in zip(trace.calls, gradients, *supports):
+        layout = Layout() if gradient is None else find_layout(of_samples)
         if layout is None:
             return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
         layouts.append(layout)
@@ -161,7 +153,7 @@ def run_traced(network: Network, probes: Tensor) -> Trace:
     tracer = _InputTracer(network)
     with torch.enable_grad(), tracer.running():
         x = network.x.clone().requires_grad_()
-        output = network(forward_ad.make_dual(x, probes.to(x)))
+        output = network(forward_ad.make_dual(x, probes.to(x)).clone())  # the network may begin with an in-place call
     return Trace(output, tracer.calls, tracer.uncovered)
 
 
@@ -191,7 +183,7 @@ class _InputTracer(CallTracer):
         if set(rules) != set(names):
             self.uncovered.update(dict.fromkeys(set(names) - set(rules), self.place(func)))
         result = found.result
-        if result.requires_grad:
+        if result.requires_grad and rules:
             tangent = forward_ad.unpack_dual(result).tangent
             features = found.features
             edge = get_gradient_edge(result)
@@ -213,7 +205,7 @@ def _blocks(
     for call, gradient, layout in zip(trace.calls, gradients, layouts):
         if gradient is None:
             continue
-        if call.features._version != call.version:
+        if call.features._version != call.version and any(rule.uses_input for rule in call.rules.values()):
             raise UnsupportedNetworkError(
                 f"the input of the layer of {next(iter(call.rules))} is changed in place after the layer has used it; "
                 "take inplace=True away there"
@@ -249,7 +241,7 @@ def _uncovered(network: Network, trace: Trace) -> str:
     """Why the rules do not cover the network: a parameter that reaches the output past them, or nothing."""
     covered = {name for call in trace.calls for name in call.rules} - set(trace.uncovered)
     with torch.enable_grad():
-        output = network(network.x)
+        output = network(network.x.clone())
         names, parameters = zip(*network.trainable.items()) if network.trainable else ((), ())
         gradients: Iterator[Tensor | None] = iter(())
         if output.requires_grad:
@@ -258,4 +250,14 @@ def _uncovered(network: Network, trace: Trace) -> str:
         if gradient is not None and name not in covered:
             place = trace.uncovered.get(name)
             return f"there is no layer rule for parameter '{name}'" + (f" in {place}" if place else "")
+    return ""
+
+
+def _ambiguous(trace: Trace, gradients: tuple[Tensor | None, ...]) -> str:
+    """Names a table that is both looked up in and multiplied with on the way to the output, or nothing."""
+    looked_up: dict[str, bool] = {}
+    for call, gradient in zip(trace.calls, gradients):
+        for name, rule in call.rules.items() if gradient is not None else ():
+            if looked_up.setdefault(name, isinstance(rule, EmbeddingRule)) != isinstance(rule, EmbeddingRule):
+                return f"there is no layer rule for parameter '{name}', which is used both as a table and otherwise"
     return ""

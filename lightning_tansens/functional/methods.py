@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +25,9 @@ Way = Literal["closed_form", "forward_mode", "input_space", "parameter_space"]
 
 #: "auto" takes the closed form up to this cost, in multiples of a training step's multiplications.
 AFFORDABLE = 32.0
+
+#: The number of choices that are remembered for a network.
+REMEMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,10 @@ def choose(network: Network, method: Method = "auto") -> Choice:
 
     """
     known = _choices.setdefault(network.model, {})
-    key = (method, network.x.shape[1:], network.x.dtype, tuple(network.trainable))
+    key = (method, network.wrt, network.output, network.x.shape[1:], network.x.dtype, tuple(network.trainable))
     if key not in known:
+        if len(known) >= REMEMBERED:  # a new lambda in every call is another key
+            known.clear()
         known[key] = _examine(network, method)
     return known[key]
 
@@ -83,11 +89,13 @@ def check_probes(method: object, num_probes: object) -> None:
 def _examine(network: Network, method: Method) -> Choice:
     _refuse_batch_statistics(network.model)
     if method == "parameter_space":
+        _refuse_mixed_samples(network)
         return Choice("parameter_space", "as asked for")
     if method in ("auto", "exact"):
         try:
             chain = verified_chain(network.part(slice(0, 1)))
         except UnsupportedNetworkError as error:
+            _refuse_mixed_samples(network)
             if method == "exact":
                 return Choice("forward_mode", _no_closed_form(error), _layouts_or_none(network))
             no_closed_form = f"{_no_closed_form(error)}; "
@@ -97,6 +105,7 @@ def _examine(network: Network, method: Method) -> Choice:
                 return Choice("closed_form", f"a piecewise-linear chain; it costs about {_steps(cost)}")
             no_closed_form = f"the closed form would cost about {_steps(cost)}; "
     else:
+        _refuse_mixed_samples(network)
         no_closed_form = ""
     found = _layouts(network)
     if isinstance(found, Layouts):
@@ -136,6 +145,22 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
                 f"({type(module).__name__}) normalises by the batch, because it has track_running_stats=False, which mixes "
                 "them; use track_running_stats=True"
             )
+
+
+def _refuse_mixed_samples(network: Network) -> None:
+    few = network.first_three()
+    x = few.x.clone().requires_grad_()
+    with torch.enable_grad():
+        output = few(x.clone())
+        weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
+        if not output.requires_grad:
+            return
+        (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
+    if gradient is not None and gradient[1:].any():
+        raise UnsupportedNetworkError(
+            f"expected the samples of a batch to be independent in eval mode, but {type(network.model).__name__} mixes "
+            "them; use layers that do not (BatchNorm with track_running_stats=True)"
+        )
 
 
 def _no_closed_form(error: UnsupportedNetworkError) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional.evaluation import ordinary
 from lightning_tansens.functional.tracing import tensors_in
 
 #: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
@@ -60,14 +61,15 @@ class Network:
     Raises:
         TypeError: If x is no floating-point tensor.
         ValueError: If ``wrt`` names nothing.
+        UnsupportedNetworkError: If ``wrt`` names a module that is not called exactly once.
 
     """
 
     def __init__(self, model: nn.Module, inputs: Any, wrt: Wrt = None, output: OutputPicker | None = None) -> None:
         self.model = model
-        self._output = output
-        self._inputs = inputs
-        self._wrt = wrt
+        self.wrt = wrt
+        self.output = output
+        self._inputs = map_tensors(ordinary, inputs)
         self._module = model.get_submodule(str(wrt)) if self._names_module(wrt) else None
         self.x = self._start()
 
@@ -80,9 +82,9 @@ class Network:
         raise ValueError(f"wrt: expected the name of an input {keys} or of a submodule, but got {wrt!r}")
 
     def _start(self) -> Tensor:
-        inputs, wrt = self._inputs, self._wrt
+        inputs, wrt = self._inputs, self.wrt
         named = isinstance(inputs, Mapping) and wrt in inputs
-        numbered = isinstance(inputs, (tuple, list)) and isinstance(wrt, int) and wrt < len(inputs)
+        numbered = isinstance(inputs, (tuple, list)) and isinstance(wrt, int) and 0 <= wrt < len(inputs)
         if self._module is not None:
             x = self._module_output()
         elif named or numbered:
@@ -102,37 +104,44 @@ class Network:
             raise ValueError(
                 f"inputs: expected a batch of shape (N, ...), but got shape {tuple(x.shape)}; add the batch dimension"
             )
-        return x.clone() if x.is_inference() else x.detach()
+        return x
 
     def _module_output(self) -> Any:
         found: list[Any] = []
         assert self._module is not None
-        handle = self._module.register_forward_hook(lambda module, args, output: found.append(output))
+        handle = self._module.register_forward_hook(
+            lambda module, args, output: found.append(map_tensors(Tensor.clone, output))
+        )
         try:
             with torch.no_grad():
-                call_model(self.model, self._inputs)
+                call_model(self.model, map_tensors(Tensor.clone, self._inputs))
         finally:
             handle.remove()
-        return found[0] if found else None
+        if len(found) != 1:
+            raise UnsupportedNetworkError(
+                f"wrt: expected module '{self.wrt}' to be called once in a forward pass, so that its output can be x, but "
+                f"it is called {len(found)} times; name another module"
+            )
+        return found[0]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Returns f(x), shape (N, C)."""
+        """Returns f(x), shape (N, C); the model may change x in place, but no other input."""
         inputs = self._inputs
         if self._module is not None:
             handle = self._module.register_forward_hook(lambda module, args, output: x)
             try:
-                result = call_model(self.model, inputs)
+                result = call_model(self.model, map_tensors(Tensor.clone, inputs))
             finally:
                 handle.remove()
         else:
             if isinstance(inputs, Mapping):
-                inputs = {**inputs, self._wrt: x}
+                inputs = {name: x if name == self.wrt else map_tensors(Tensor.clone, v) for name, v in inputs.items()}
             elif isinstance(inputs, (tuple, list)):
-                inputs = [x if i == self._wrt else value for i, value in enumerate(inputs)]
+                inputs = [x if i == self.wrt else map_tensors(Tensor.clone, v) for i, v in enumerate(inputs)]
             else:
                 inputs = x
             result = call_model(self.model, inputs)
-        return self._flat(self._output(result) if self._output is not None else result, len(x))
+        return self._flat(self.output(result) if self.output is not None else result, len(x))
 
     def _flat(self, output: Any, samples: int) -> Tensor:
         if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -152,7 +161,11 @@ class Network:
 
     def part(self, samples: slice | Sequence[int]) -> Network:
         """The same network on some of the samples."""
-        return Network(self.model, _select(self._inputs, samples, len(self)), self._wrt, self._output)
+        return Network(self.model, _select(self._inputs, samples, len(self)), self.wrt, self.output)
+
+    def first_three(self) -> Network:
+        """The same network on its first three samples, or on fewer again and again."""
+        return self.part([n % len(self) for n in range(3)])
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:

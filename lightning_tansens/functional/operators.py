@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -47,7 +47,7 @@ class Result:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Result | None:
-    if weight.dim() != 2:
+    if weight.dim() != 2 or _computed(weight):
         return None
     matrix, offset = weight.detach(), None if bias is None else bias.detach()
     if input.requires_grad:
@@ -78,11 +78,12 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Result | None:
-    if input.dim() != weight.dim():
+    if input.dim() != weight.dim() or _computed(weight):
         return None
     rule = convolution_rule(weight, stride, padding, dilation, groups, transposed=False)
     if any(before != behind for before, behind in rule.padding):
-        return None
+        input = F.pad(input, [p for pair in reversed(rule.padding) for p in pair])
+        rule = replace(rule, padding=((0, 0),) * len(rule.padding))
     padding = [before for before, _ in rule.padding]
     geometry = [rule.stride, padding, rule.dilation]
     return _convolve(input, weight, bias, geometry, [0] * len(padding), groups, rule)
@@ -98,7 +99,7 @@ def _transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Result | None:
-    if input.dim() != weight.dim():
+    if input.dim() != weight.dim() or _computed(weight):
         return None
     rule = convolution_rule(weight, stride, padding, dilation, groups, transposed=True)
     geometry = [rule.stride, [before for before, _ in rule.padding], rule.dilation]
@@ -185,6 +186,20 @@ def _group_norm(
     return _affine(F.group_norm(input, num_groups, None, None, eps), weight, bias, _channels_shape(input))
 
 
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Result:
+    normalised = F.instance_norm(input, running_mean, running_var, None, None, use_input_stats, momentum, eps)
+    return _affine(normalised, weight, bias, _channels_shape(input))
+
+
 def _rms_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -204,6 +219,12 @@ def _add(input: Tensor, other: Any, *, alpha: float = 1) -> Result | None:
         return None
     rules = [(p, BroadcastRule(p.shape, False)) for p in (input, other)]
     return Result(torch.add(input, other), input, rules)
+
+
+def _add_in_place(input: Tensor, other: Any, *, alpha: float = 1) -> Result | None:
+    if alpha != 1 or not isinstance(other, Tensor):
+        return None
+    return Result(input.add_(other), other, [(other, BroadcastRule(other.shape, False))])
 
 
 def _mul(input: Tensor, other: Any) -> Result | None:
@@ -226,6 +247,11 @@ def _affine(normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shap
     if bias is not None:
         result = result + bias.reshape(shape)
     return Result(result, normalised, [(weight, BroadcastRule(shape, True)), (bias, BroadcastRule(shape, False))])
+
+
+def _computed(weight: Tensor) -> bool:
+    """Whether a weight is computed from the input or from parameters; rules hold for constant weights."""
+    return weight.requires_grad and not weight.is_leaf
 
 
 def _channels_shape(tensor: Tensor) -> torch.Size:
@@ -252,6 +278,7 @@ OPERATORS: dict[Callable[..., Any], Callable[..., Result | None]] = {
     F.batch_norm: _batch_norm,
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,
+    F.instance_norm: _instance_norm,
     F.rms_norm: _rms_norm,
     F.prelu: _prelu,
     torch.prelu: _prelu,
@@ -260,6 +287,8 @@ OPERATORS: dict[Callable[..., Any], Callable[..., Result | None]] = {
     _T.add: _add,
     _T.__add__: _add,
     _T.__radd__: _add,
+    _T.add_: _add_in_place,
+    _T.__iadd__: _add_in_place,
     torch.mul: _mul,
     _T.mul: _mul,
     _T.__mul__: _mul,

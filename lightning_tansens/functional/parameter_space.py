@@ -29,7 +29,7 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
     """
     x = network.x.clone().requires_grad_()
     with torch.enable_grad():
-        output = network(x)
+        output = network(x.clone())  # the network may begin with an in-place call
         weightings = output_weightings(outputs, output)
         columns = [_squared_norm(network, probes, x, (output * weighting).sum()) for weighting in weightings]
     return torch.stack(columns, 1)

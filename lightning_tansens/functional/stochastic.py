@@ -7,7 +7,6 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lightning_tansens.functional.input_space import Layouts, input_space_blocks
 from lightning_tansens.functional.network import Network
@@ -56,17 +55,17 @@ def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts |
     Args:
         network: The network on a batch, in eval mode.
         outputs: "sum", "each" or a weighting.
-        layouts: What input-space probes need; None takes one pass at a time, which needs no layer rules.
+        layouts: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
         chunk: The number of unit vectors in a pass.
 
     """
     rows: list[Blocks] = []
     for n in range(len(network)):
         one = network.part([n])
-        units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
         if layouts is None:
-            rows.append({WHOLE: torch.stack([_one_direction(one, unit.unsqueeze(0), outputs) for unit in units]).sum(0)})
+            rows.append({WHOLE: _by_double_backward(one, outputs)})
             continue
+        units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
         sums: list[Blocks] = []
         for start in range(0, len(units), chunk):
             directions = units[start : start + chunk]
@@ -102,20 +101,22 @@ def mean(draws: Sequence[Blocks]) -> Blocks:
     return {name: torch.stack([blocks[name] for blocks in draws]).mean(0) for name in draws[0]}
 
 
-def _one_direction(network: Network, direction: Tensor, outputs: Outputs) -> Tensor:
-    """‖S v‖² of a single sample, whose parameter gradient needs no rules, shape (1, U)."""
+def _by_double_backward(network: Network, outputs: Outputs) -> Tensor:
+    """Σ_d ‖∂(∂(u·f)/∂x_d)/∂θ‖² of a single sample, shape (1, U)."""
     parameters = list(network.trainable.values())
+    x = network.x.clone().requires_grad_()
     columns = []
-    with forward_ad.dual_level(), torch.enable_grad():
-        output = network(forward_ad.make_dual(network.x.clone(), direction))
+    with torch.enable_grad():
+        output = network(x.clone())
         for weighting in output_weightings(outputs, output):
             total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
             scalar = (output * weighting).sum()
-            if scalar.requires_grad:
-                for gradient in torch.autograd.grad(scalar, parameters, retain_graph=True, allow_unused=True):
-                    tangent = None if gradient is None else forward_ad.unpack_dual(gradient).tangent
-                    if tangent is not None:
-                        total = total + tangent.detach().to(total.dtype).square().sum()
+            slope = None
+            if scalar.requires_grad and parameters:
+                (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
+            for entry in slope.flatten() if slope is not None and slope.requires_grad else ():
+                row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+                total += sum(part.to(total.dtype).square().sum() for part in row if part is not None)
             columns.append(total)
     return torch.stack(columns, 1)
 

@@ -13,29 +13,45 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
+def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
+    """Keeps the meaning of ``inplace``: the network may go on with the input."""
+    return input.copy_(function(input.clone())) if inplace else function(input)
+
+
 def _relu(input: Tensor, inplace: bool = False) -> Tensor:
     # torch's own backward reads its output, whose derivative would be carried along for nothing
-    return input * (input > 0)
+    return _apply(lambda h: h * (h > 0), input, inplace)
 
 
 def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    return torch.where((input > min_val) & (input < max_val), input, input.detach().clamp(min_val, max_val))
+    def clamp(h: Tensor) -> Tensor:
+        return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
+
+    return _apply(clamp, input, inplace)
 
 
 def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return input * torch.where(input > 0, 1.0, negative_slope).to(input.dtype)
+    return _apply(lambda h: torch.where(h > 0, h, h * negative_slope), input, inplace)
 
 
 def _relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    return _hardtanh(input, 0.0, 6.0)
+    return _hardtanh(input, 0.0, 6.0, inplace)
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    return _relu6(input + 3) / 6
+    return _apply(lambda h: _relu6(h + 3) / 6, input, inplace)
 
 
 def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    return input * _hardsigmoid(input)
+    return _apply(lambda h: h * _hardsigmoid(h), input, inplace)
+
+
+def _silu(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: h * torch.sigmoid(h), input, inplace)
+
+
+def _mish(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: h * torch.tanh(F.softplus(h)), input, inplace)
 
 
 def _glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -68,6 +84,8 @@ SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.leaky_relu: _leaky_relu,
     F.hardsigmoid: _hardsigmoid,
     F.hardswish: _hardswish,
+    F.silu: _silu,
+    F.mish: _mish,
     F.glu: _glu,
     F.group_norm: _group_norm,
 }

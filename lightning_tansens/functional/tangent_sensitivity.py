@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_tansens.functional.evaluation import evaluation
 from lightning_tansens.functional.exact import exact_blocks
 from lightning_tansens.functional.methods import Choice, Method, check_probes, choose
-from lightning_tansens.functional.network import Network, OutputPicker, Wrt
+from lightning_tansens.functional.network import Network, OutputPicker, Wrt, map_tensors
 from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.functional.stochastic import (
     WHOLE,
@@ -21,6 +21,7 @@ from lightning_tansens.functional.stochastic import (
     exact_by_forward_mode,
 )
 from lightning_tansens.functional.substitutes import twice_differentiable
+from lightning_tansens.functional.tracing import tensors_in
 
 
 def tangent_sensitivity(
@@ -124,8 +125,8 @@ def tangent_sensitivity_blocks(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator or None, but got {type(generator).__name__}")
     check_outputs(outputs)
-    if isinstance(inputs, Tensor) and inputs.dim() > 1 and not len(inputs):
-        one = inputs.new_zeros(1, *inputs.shape[1:])  # a trace needs a sample
+    if any(tensor.dim() > 1 and not len(tensor) for tensor in tensors_in(inputs)):
+        one = map_tensors(_lengthened, inputs)  # a trace needs a sample
         blocks = tangent_sensitivity_blocks(model, one, outputs=outputs, method=method, wrt=wrt, output=output)
         return {name: block[:0] for name, block in blocks.items()}
     with evaluation(model):
@@ -137,7 +138,7 @@ def tangent_sensitivity_blocks(
         blocks = _measure(network, choose_way(network, method), outputs, num_probes, seed, own)
         if not blocks:  # nothing is trainable
             with torch.no_grad():
-                count = len(output_weightings(outputs, network(network.x)))
+                count = len(output_weightings(outputs, network(network.x.clone())))
             blocks = {WHOLE: network.x.new_zeros(len(network), count)}
     each = isinstance(outputs, str) and outputs == "each"
     return blocks if each else {name: block[:, 0] for name, block in blocks.items()}
@@ -187,6 +188,10 @@ def _measure(
             assert choice.layouts is not None
             return estimate_in_input_space(network, outputs, choice.layouts, num_probes, seed, indices)
         return estimate_in_parameter_space(network, outputs, num_probes, seed, indices)
+
+
+def _lengthened(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dim() == 0 or len(tensor) else tensor.new_zeros(1, *tensor.shape[1:])
 
 
 def _seed(generator: torch.Generator) -> int:

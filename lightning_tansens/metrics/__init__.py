@@ -13,3 +13,8 @@ __all__ = [
     "LayerwiseNormSensitivity",
     "SensitivityMeasure",
 ]
+
+
+def default_measures() -> list[SensitivityMeasure]:
+    """Returns the measures that a monitor computes unless told otherwise."""
+    return [EmpiricalSensitivity(), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
