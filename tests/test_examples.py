@@ -1,4 +1,4 @@
-"""Each example runs as it is documented, and so does the Python in the README."""
+"""Each example runs as it is documented, and so does the Python in the documentation."""
 
 from __future__ import annotations
 
@@ -89,9 +89,10 @@ def test_plot_of_a_history(run_example, tmp_path, monkeypatch):
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_python_in_the_readme(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_python_in_the_documentation(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), {"__name__": "__main__"})

@@ -160,7 +160,7 @@ def run_traced(network: Network, probes: Tensor) -> Trace:
 class _InputTracer(CallTracer):
     def __init__(self, network: Network) -> None:
         super().__init__(network.model)
-        self._names = {id(parameter): name for name, parameter in network.trainable.items()}
+        self._parameters = {id(parameter): name for name, parameter in network.trainable.items()}
         self.calls: list[LayerCall] = []
         self.uncovered: dict[str, str] = {}
 
@@ -169,7 +169,7 @@ class _InputTracer(CallTracer):
         if function is not None:
             with self:
                 return function(*args, **kwargs)
-        names = [self._names[id(tensor)] for tensor in tensors_in((args, kwargs)) if id(tensor) in self._names]
+        names = [self._parameters[id(tensor)] for tensor in tensors_in((args, kwargs)) if id(tensor) in self._parameters]
         if not names:
             return func(*args, **kwargs)
         operator = OPERATORS.get(func)
@@ -179,7 +179,7 @@ class _InputTracer(CallTracer):
             if any(tensor.requires_grad for tensor in tensors_in((result,))):
                 self.uncovered.update(dict.fromkeys(names, self.place(func)))
             return result
-        rules = {self._names[id(p)]: rule for p, rule in found.rules if id(p) in self._names}
+        rules = {self._parameters[id(p)]: rule for p, rule in found.rules if id(p) in self._parameters}
         if set(rules) != set(names):
             self.uncovered.update(dict.fromkeys(set(names) - set(rules), self.place(func)))
         result = found.result

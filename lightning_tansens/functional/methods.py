@@ -88,14 +88,13 @@ def check_probes(method: object, num_probes: object) -> None:
 
 def _examine(network: Network, method: Method) -> Choice:
     _refuse_batch_statistics(network.model)
+    _refuse_mixed_samples(network)
     if method == "parameter_space":
-        _refuse_mixed_samples(network)
         return Choice("parameter_space", "as asked for")
     if method in ("auto", "exact"):
         try:
             chain = verified_chain(network.part(slice(0, 1)))
         except UnsupportedNetworkError as error:
-            _refuse_mixed_samples(network)
             if method == "exact":
                 return Choice("forward_mode", _no_closed_form(error), _layouts_or_none(network))
             no_closed_form = f"{_no_closed_form(error)}; "
@@ -105,7 +104,6 @@ def _examine(network: Network, method: Method) -> Choice:
                 return Choice("closed_form", f"a piecewise-linear chain; it costs about {_steps(cost)}")
             no_closed_form = f"the closed form would cost about {_steps(cost)}; "
     else:
-        _refuse_mixed_samples(network)
         no_closed_form = ""
     found = _layouts(network)
     if isinstance(found, Layouts):

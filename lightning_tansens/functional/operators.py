@@ -47,14 +47,14 @@ class Result:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Result | None:
-    if weight.dim() != 2 or _computed(weight):
+    if weight.dim() != 2:
         return None
     matrix, offset = weight.detach(), None if bias is None else bias.detach()
-    if input.requires_grad:
+    if input.requires_grad and not _computed(weight):
         result = apply_linear(
             input, lambda x: F.linear(x, matrix, offset), lambda x: F.linear(x, matrix), lambda y: y @ matrix
         )
-    else:  # a constant: the result depends on the parameters alone
+    else:  # a constant input, and the result depends on the parameters alone; or a weight that depends on others
         result = F.linear(input, weight, bias)
     return Result(result, input, [(weight, LinearRule()), (bias, BroadcastRule(weight.shape[:1], False))])
 
@@ -78,7 +78,7 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Result | None:
-    if input.dim() != weight.dim() or _computed(weight):
+    if input.dim() != weight.dim():
         return None
     rule = convolution_rule(weight, stride, padding, dilation, groups, transposed=False)
     if any(before != behind for before, behind in rule.padding):
@@ -99,7 +99,7 @@ def _transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Result | None:
-    if input.dim() != weight.dim() or _computed(weight):
+    if input.dim() != weight.dim():
         return None
     rule = convolution_rule(weight, stride, padding, dilation, groups, transposed=True)
     geometry = [rule.stride, [before for before, _ in rule.padding], rule.dilation]
@@ -126,7 +126,7 @@ def _convolve(
         gradient, _, _ = torch.ops.aten.convolution_backward(y, like, kernel, None, *arguments, [True, False, False])
         return cast(Tensor, gradient)
 
-    if input.requires_grad:
+    if input.requires_grad and not _computed(weight):
         result = apply_linear(input, lambda x: convolve(x, offset), convolve, transpose)
     else:
         result = torch.convolution(input, weight, bias, *arguments)
@@ -250,7 +250,7 @@ def _affine(normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shap
 
 
 def _computed(weight: Tensor) -> bool:
-    """Whether a weight is computed from the input or from parameters; rules hold for constant weights."""
+    """Whether a weight is computed from the input or from parameters, so that derivatives must flow through it."""
     return weight.requires_grad and not weight.is_leaf
 
 

@@ -60,10 +60,7 @@ def reference(example, model, inputs):
 
     weighting = None if isinstance(example.outputs, str) else example.outputs
     with sdpa_kernel(SDPBackend.MATH), plain_activations():
-        if module is not None:
-            x = module(inputs)
-        else:
-            x = inputs if wrt is None else inputs[wrt]
+        x = module(inputs) if module is not None else inputs if wrt is None else inputs[wrt]
         return dense_blocks(model, function, x, weighting)
 
 
@@ -72,6 +69,6 @@ def squares(matrices):
     return {name: matrix.square().sum((1, 2)) for name, matrix in matrices.items()}
 
 
-def assert_equal(actual, expected, rtol=1e-9):
+def assert_equal(actual, expected, rtol=1e-9, atol=1e-20):
     """Relative to each value, with an absolute floor far below every value that matters."""
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=1e-20)
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)

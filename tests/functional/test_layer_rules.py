@@ -15,7 +15,8 @@ from lightning_tansens.functional.network import Network
 from lightning_tansens.functional.substitutes import twice_differentiable
 from tests.cases import Lambda
 from tests.functional.helpers import assert_equal, reference, squares
-from tests.networks import COVERED, UNCOVERED, Example, normal
+from tests.modules import Example, normal
+from tests.networks import COVERED, UNCOVERED
 
 
 def by_rules(example, model, inputs, probes):
@@ -94,14 +95,20 @@ TO_PARAMETER_SPACE = {
         "there is no layer rule for parameter 'table.weight', which is used both as a table and otherwise",
     ),
     "a layer on parameters alone": (
-        lambda: Lambda(lambda m, x: torch.tanh(x) * m.layer(m.scale), layer=nn.Linear(3, 4), scale=nn.Parameter(torch.ones(3))),
+        lambda: Lambda(
+            lambda m, x: torch.tanh(x) * m.layer(m.scale), layer=nn.Linear(3, 4), scale=nn.Parameter(torch.ones(3))
+        ),
+        "there is no layer rule for parameter 'scale' in torch.nn.functional.linear called in module 'layer' (Linear)",
+    ),
+    "a layer on a constant": (
+        lambda: Lambda(lambda m, x: torch.tanh(x) * m.layer(m.constant), layer=nn.Linear(3, 4), constant=torch.ones(1, 3)),
         "the samples cannot be told apart inside of the layer of layer.weight",
     ),
     "a weight that depends on x": (
         lambda: Lambda(lambda m, x: F.linear(x, m.maker(m.seed * x[0, 0].detach()).view(2, 4) * m.scale, m.bias),
                        maker=nn.Linear(3, 8), seed=torch.ones(3), scale=nn.Parameter(torch.ones(1)),
                        bias=nn.Parameter(torch.ones(2))),
-        "there is no layer rule for parameter",
+        "the samples cannot be told apart inside of the layer of maker.weight",
     ),
     "an embedding with a maximal norm": (
         lambda: Lambda(lambda m, x: torch.tanh(x + m.table(torch.arange(4)).T.expand(len(x), -1)[:, :4]),
@@ -114,7 +121,7 @@ TO_PARAMETER_SPACE = {
     ),
     "three factors": (
         lambda: Lambda(lambda m, x: torch.addcmul(x, x, m.scale), scale=nn.Parameter(torch.ones(4))),
-        r"there is no layer rule for parameter 'scale' in torch.addcmul called in module 'Lambda' \(Lambda\)",
+        "there is no layer rule for parameter 'scale' in torch.addcmul called in module 'Lambda' (Lambda)",
     ),
     "a sum with a factor": (
         lambda: Lambda(lambda m, x: torch.add(x, m.scale, alpha=2).tanh(), scale=nn.Parameter(torch.ones(4))),
@@ -135,10 +142,12 @@ def test_what_has_no_rule_is_left_to_parameter_space(name):
     model, inputs = example.make()
     choice = chosen_method(model, inputs, "stochastic")
     assert choice.way == "parameter_space"
-    assert reason in choice.reason.replace("\\", "") or pytest.fail(choice.reason)
+    assert reason in choice.reason
     exact = tangent_sensitivity_blocks(model, inputs, method="exact")["all"]
     assert_equal(exact, sum(squares(reference(example, model, inputs)).values()))
-    with pytest.raises(UnsupportedNetworkError, match=r"method='input_space': .*; use method='parameter_space', which needs"):
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"method='input_space': .*; use method='parameter_space', which needs"
+    ):
         chosen_method(model, inputs, "input_space")
 
 
@@ -146,10 +155,12 @@ def test_an_input_that_is_overwritten_is_refused():
     def forward(m, x):
         h = m.first(x)
         out = m.second(h)
-        h.tanh_()
-        return out + h.sum()
+        return out + (h.tanh_() if m.overwrite else h.tanh()).sum(1, keepdim=True)
 
     model = Lambda(forward, first=nn.Linear(4, 4), second=nn.Linear(4, 2)).double()
+    model.overwrite = False
+    tangent_sensitivity_blocks(model, normal(4)(1), method="input_space")
+    model.overwrite = True
     message = "the input of the layer of second.weight is changed in place after the layer has used it; take inplace=True"
     with pytest.raises(UnsupportedNetworkError, match=message):
         tangent_sensitivity_blocks(model, normal(4)(1), method="input_space")
@@ -161,7 +172,9 @@ def test_a_forward_pass_that_depends_on_the_data_is_refused():
         a=nn.Linear(4, 4), b=nn.Linear(4, 2),
     )  # fmt: skip
     tangent_sensitivity_blocks(model, torch.ones(2, 4), method="input_space")
-    message = "expected Lambda to call the same layers for every batch, but its forward pass depends on the data; use method="
+    message = (
+        "expected Lambda to call the same layers for every batch, but its forward pass depends on the data; use method="
+    )
     with pytest.raises(UnsupportedNetworkError, match=message):
         tangent_sensitivity_blocks(model, -torch.ones(2, 4), method="input_space")
 

@@ -1,0 +1,160 @@
+"""What the examples share: a classifier, images held in memory, and a command line that reports at the end of a fit."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_tansens import TangentSensitivityMonitor
+
+# the images are in memory, so worker processes would only copy them; and holding out no validation set is no mistake
+warnings.filterwarnings("ignore", ".*does not have many workers")
+warnings.filterwarnings("ignore", "Total length of `list`")
+
+LOSS = "tansens/test_loss/"
+
+
+class Classifier(pl.LightningModule):
+    """A ReLU network of fully connected layers with PyTorch's default initialisation, trained by SGD on cross-entropy.
+
+    Args:
+        widths: Number of units from the input to the output, e.g. [3072, 100, 100, 100, 100, 10].
+        learning_rate: Step size of SGD.
+        weight_decay: Strength of the L2 penalty.
+
+    """
+
+    def __init__(self, widths: list[int], learning_rate: float = 0.05, weight_decay: float = 5e-4) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.network = nn.Sequential(*layers[:-1])
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        inputs, targets = batch
+        loss = F.cross_entropy(self(inputs), targets)
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        inputs, targets = batch
+        self.log("val_loss", F.cross_entropy(self(inputs), targets))
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        inputs, targets = batch
+        self.log("test_loss", F.cross_entropy(self(inputs), targets))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+
+
+class TensorImages(Dataset):
+    """Images in memory, transformed one by one when they are asked for.
+
+    Args:
+        images: uint8 or float, shape (N, ...).
+        labels: Class indices, shape (N,).
+        transform: What turns one image into an input of the network; None takes it as it is.
+
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.images = images
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.images[index]
+        return self.transform(image) if self.transform else image, self.labels[index]
+
+
+class ImageData(pl.LightningDataModule):
+    """A training set and a test set; an example says in ``load`` where they come from.
+
+    Args:
+        batch_size: Number of samples in a batch.
+        validation_size: Number of training images to hold out as a validation set, which is not augmented.
+
+    """
+
+    def __init__(self, batch_size: int = 64, validation_size: int = 0) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.validation_size = validation_size
+        self.train: TensorImages | None = None
+
+    def load(self, train: bool) -> TensorImages:
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        if self.train is None:
+            data, self.test = self.load(train=True), self.load(train=False)
+            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+            held, kept = order[: self.validation_size], order[self.validation_size :].sort().values
+            self.validation = TensorImages(data.images[held], data.labels[held], self.test.transform)
+            self.train = TensorImages(data.images[kept], data.labels[kept], data.transform)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return [DataLoader(self.validation, 1000)] if self.validation_size else []
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.test, 1000)
+
+
+class ExampleCLI(LightningCLI):
+    """Lightning's command line; after a fit it prints how the estimates did and can write them as CSV."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--history_csv", type=str | None, default=None, help="Where to write what the monitor logged.")
+
+    def after_fit(self) -> None:
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, TangentSensitivityMonitor) and callback.history and self.trainer.is_global_zero:
+                print(summary(callback.history))
+                if self.config.fit.history_csv:
+                    write_csv(callback.history, Path(self.config.fit.history_csv))
+
+
+def summary(history: list[dict[str, float]]) -> str:
+    """A table of the test loss and its estimates: the last value, and the mean absolute error over the epochs."""
+    last = history[-1]
+    names = [key.removeprefix(LOSS) for key in last if key.startswith(LOSS) and not key.endswith(("/actual", "_stderr"))]
+    lines = [f"after epoch {last['epoch'] + 1:.0f}     test loss   MAE over epochs"]
+    lines.append(f"{'actual':<16}{last[LOSS + 'actual']:>12.4f}")
+    for name in sorted(names, key="trivial".__eq__):
+        rows = [row for row in history if LOSS + name in row]
+        mae = sum(abs(row[LOSS + name] - row[LOSS + "actual"]) for row in rows) / len(rows)
+        lines.append(f"{name:<16}{last[LOSS + name]:>12.4f}{mae:>18.4f}")
+    return "\n".join(lines)
+
+
+def write_csv(history: list[dict[str, float]], path: Path) -> None:
+    """Writes one row a measurement; a value that was not logged is left empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keys = list(dict.fromkeys(key for row in history for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows({key: f"{value:.7g}" for key, value in row.items()} for row in history)
