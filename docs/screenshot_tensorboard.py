@@ -18,6 +18,7 @@ TAGS = "test_loss/(actual|empirical|trivial|active_nodes)$|empirical/(train|val|
 
 
 def main(logdir: str, picture: str, tags: str = TAGS) -> None:
+    """Starts TensorBoard, waits for the page and saves it."""
     server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(PORT)])
     try:
         time.sleep(15)
