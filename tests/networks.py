@@ -81,8 +81,8 @@ COVERED = {
     "3d": Example(
         lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.Tanh(), nn.Conv3d(2, 2, 2, 2, 1, groups=2)), normal(1, 3, 3, 3)
     ),
-    "3d padding same": Example(
-        lambda: nn.Sequential(nn.Conv3d(1, 1, (2, 1, 3), padding="valid"), nn.Tanh()), normal(1, 3, 2, 3)
+    "3d dilated": Example(
+        lambda: nn.Sequential(nn.Conv3d(1, 1, (2, 1, 2), dilation=(1, 1, 2), padding="valid"), nn.Tanh()), normal(1, 3, 2, 3)
     ),
     "transposed": convolution(lambda: nn.ConvTranspose2d(4, 2, 3, 2, 1, output_padding=1), 2, 3),
     "transposed, grouped": convolution(lambda: nn.ConvTranspose2d(4, 2, 2, (1, 2), groups=2, dilation=(2, 1)), 2, 3),
