@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens import monitor as monitor_module
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from tests.boring import (
@@ -296,3 +298,11 @@ def test_dicts_with_unpack():
         fit(monitor, data=DataLoader(Points(as_dict=as_dict), batch_size=4))
         rows.append([{k: v for k, v in row.items() if k != "tansens/seconds"} for row in monitor.history])
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(("failure", "error"), [(lambda: None, RuntimeError), ({}.popitem, KeyError)])
+def test_a_failure_of_one_process_is_one_of_all(failure, error):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision: False))
+    message = "failed on another one" if error is RuntimeError else "dictionary is empty"
+    with pytest.raises(error, match=message), monitor_module._together(trainer):
+        failure()
