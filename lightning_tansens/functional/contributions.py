@@ -1,34 +1,85 @@
 """Per-sample parameter gradients that are never written out: norms of sums of outer products.
 
 Index letters: n sample, t position (token, pixel, or several passes through one layer), o output feature, i input
-feature.
+feature, g group of channels, r random projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+#: Draws random signs over a number of rows, shape (N, R, rows).
+Signs = Callable[[int], Tensor]
+
+#: A gradient that sums over fewer positions, or has fewer rows, gets its exact norm, which is no more work then.
+PROJECT_FROM = 16
+
+
+class Contribution(ABC):
+    """A part of the per-sample gradient of one parameter."""
+
+    @abstractmethod
+    def written_out(self) -> Tensor:
+        """Returns the gradient itself, shape (N, numel)."""
+
+
+class OuterSum(Contribution):
+    """A gradient Σ_t δ_t ⊗ a_t of a weight with O rows in each of G groups."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, int, int]:
+        """The numbers of groups G, positions T and rows O in a group."""
+
+    @abstractmethod
+    def outer(self) -> Outer:
+        """Returns the sum by its factors."""
+
+    @abstractmethod
+    def projected(self, signs: Tensor) -> Tensor:
+        """Combines the rows of each group with signs (N, R, G · O), shape (N, G, R, numel / (G · O))."""
+
+    def written_out(self) -> Tensor:
+        """Returns the gradient itself, shape (N, numel)."""
+        outer = self.outer()
+        return (outer.delta.mT @ outer.features).flatten(1)
+
 
 @dataclass(frozen=True)
-class Outer:
-    """The gradient Σ_t δ_t ⊗ a_t of a weight, by its factors.
+class Outer(OuterSum):
+    """The gradient by its factors.
 
     Attributes:
-        delta: δ, shape (N, T, O); or (N, G, T, O) for a grouped convolution.
-        features: a, shape (N, T, I) or (N, G, T, I).
+        delta: δ, shape (N, G, T, O).
+        features: a, shape (N, G, T, I).
 
     """
 
     delta: Tensor
     features: Tensor
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """The numbers of groups G, positions T and rows O in a group."""
+        _, groups, positions, rows = self.delta.shape
+        return groups, positions, rows
+
+    def outer(self) -> Outer:
+        """Returns itself."""
+        return self
+
+    def projected(self, signs: Tensor) -> Tensor:
+        """Combines the rows of each group with signs (N, R, G · O), shape (N, G, R, I)."""
+        return by_group(signs, self.delta.shape[1]) @ self.delta.mT @ self.features
+
 
 @dataclass(frozen=True)
-class Scatter:
+class Scatter(Contribution):
     """The gradient of a table whose rows i_t were looked up: Σ_t e_{i_t} ⊗ δ_t.
 
     Attributes:
@@ -40,9 +91,13 @@ class Scatter:
     delta: Tensor
     rows: Tensor
 
+    def written_out(self) -> Tensor:
+        """Refuses: a table is large, and its contributions meet none of another kind."""
+        raise TypeError("a table that is used both for looking up and otherwise has no rule")
+
 
 @dataclass(frozen=True)
-class Direct:
+class Direct(Contribution):
     """The gradient of a small parameter, written out.
 
     Attributes:
@@ -52,37 +107,60 @@ class Direct:
 
     gradient: Tensor
 
+    def written_out(self) -> Tensor:
+        """Returns the gradient itself, shape (N, numel)."""
+        return self.gradient
 
-Contribution = Outer | Scatter | Direct
 
-
-def squared_norm(contributions: Sequence[Contribution]) -> Tensor:
-    """Returns the squared norm of the sum of one parameter's contributions, shape (N,).
+def squared_norm(contributions: Sequence[Contribution], signs: Signs | None = None) -> Tensor:
+    r"""Returns the squared norm of the sum of one parameter's contributions, shape (N,).
 
     Several contributions come from the two terms of a product's derivative and from a parameter that is used more than
-    once; they add before the norm is taken.
+    once; they add before the norm is taken. With random signs r over a weight's rows,
+
+    .. math:: \|G\|_F^2 = E\|r^T G\|^2 \;\text{ for } E r r^T = I
+
+    takes the place of the sum over all rows where a gradient sums over more positions and rows than there are draws.
 
     Args:
         contributions: The contributions of one parameter.
+        signs: Draws r; None for the exact norm.
 
     Example:
-        >>> delta, features = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0]]])
+        >>> delta, features = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0]]]])
         >>> squared_norm([Outer(delta, features), Direct(torch.zeros(1, 2))])
         tensor([45.])
 
     """
-    outer = [c for c in contributions if isinstance(c, Outer)]
-    if len(outer) == len(contributions) and len({c.delta.dim() for c in outer}) == 1:
-        return _outer_squared_norm(outer)
+    outer = [c for c in contributions if isinstance(c, OuterSum)]
+    if len(outer) == len(contributions) and len({(c.sizes[0], c.sizes[2]) for c in outer}) == 1:
+        return _outer_squared_norm(outer, signs)
     scatter = [c for c in contributions if isinstance(c, Scatter)]
     if len(scatter) == len(contributions):
         delta, rows = torch.cat([c.delta for c in scatter], 1), torch.cat([c.rows for c in scatter], 1)
         same = rows.unsqueeze(1) == rows.unsqueeze(2)
         return ((delta @ delta.mT) * same).sum((1, 2))
-    return torch.stack([_written_out(c) for c in contributions]).sum(0).square().sum(1)
+    return torch.stack([c.written_out() for c in contributions]).sum(0).square().sum(1)
 
 
-def _outer_squared_norm(terms: Sequence[Outer]) -> Tensor:
+def by_group(signs: Tensor, groups: int) -> Tensor:
+    """Brings signs (N, R, G · O) to (N, G, R, O)."""
+    samples, draws, _ = signs.shape
+    return signs.reshape(samples, draws, groups, -1).transpose(1, 2)
+
+
+def _outer_squared_norm(sums: Sequence[OuterSum], signs: Signs | None) -> Tensor:
+    """‖Σ_t δ_t ⊗ a_t‖²: by few random combinations of its rows, or exactly if that is no more work."""
+    groups, _, rows = sums[0].sizes
+    positions = sum(c.sizes[1] for c in sums)
+    if signs is not None and min(positions, rows) >= PROJECT_FROM:
+        drawn = signs(groups * rows)
+        projected = [c.projected(drawn) for c in sums]
+        return torch.stack(projected).sum(0).square().sum((1, 2, 3)) / drawn.shape[1]
+    return _exact_squared_norm([c.outer() for c in sums])
+
+
+def _exact_squared_norm(terms: Sequence[Outer]) -> Tensor:
     """‖Σ_t δ_t ⊗ a_t‖², through the (T × T) Gram matrices or the (O × I) product, whichever is smaller."""
     outs, ins = terms[0].delta.shape[-1], terms[0].features.shape[-1]
     positions = sum(term.delta.shape[-2] for term in terms)
@@ -96,12 +174,4 @@ def _outer_squared_norm(terms: Sequence[Outer]) -> Tensor:
         for term in terms[1:]:
             product = product + term.delta.mT @ term.features
         norms = product.square().sum((-2, -1))
-    return norms if norms.dim() == 1 else norms.sum(1)
-
-
-def _written_out(contribution: Contribution) -> Tensor:
-    if isinstance(contribution, Direct):
-        return contribution.gradient
-    if isinstance(contribution, Scatter):
-        raise TypeError("a table that is used both for looking up and otherwise has no rule")
-    return (contribution.delta.mT @ contribution.features).flatten(1)
+    return norms.sum(1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -12,13 +13,20 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.contributions import Contribution, squared_norm
-from lightning_tansens.functional.layer_rules import EmbeddingRule, Rule
-from lightning_tansens.functional.layout import Layout, find_layout
+from lightning_tansens.functional.contributions import Contribution, Signs, squared_norm
+from lightning_tansens.functional.layer_rules import Rule
+from lightning_tansens.functional.layout import Layout, Layouts
 from lightning_tansens.functional.network import Network
 from lightning_tansens.functional.operators import OPERATORS, opened
 from lightning_tansens.functional.outputs import Outputs, output_weightings
+from lightning_tansens.functional.probes import Projection
+from lightning_tansens.functional.substitutes import SUBSTITUTES
 from lightning_tansens.functional.tracing import CallTracer, tensors_in
+
+#: Switches the watching of torch functions off, which takes a microsecond for each: in our own code it would see thousands.
+_untraced = torch._C.DisableTorchFunction
+
+_SUBSTITUTED = frozenset(SUBSTITUTES.values())
 
 
 @dataclass
@@ -64,21 +72,9 @@ class Trace:
         return tuple(tuple(call.rules) for call in self.calls)
 
 
-@dataclass(frozen=True)
-class Layouts:
-    """Where the samples are in the tensors of each call of a forward pass.
-
-    Attributes:
-        layouts: One for each call.
-        signature: The parameters of each call, to notice a forward pass that takes another way.
-
-    """
-
-    layouts: tuple[Layout, ...]
-    signature: tuple[tuple[str, ...], ...]
-
-
-def input_space_blocks(network: Network, probes: Tensor, outputs: Outputs, layouts: Layouts) -> dict[str, Tensor]:
+def input_space_blocks(
+    network: Network, probes: Tensor, outputs: Outputs, layouts: Layouts, projection: Projection | None = None
+) -> dict[str, Tensor]:
     r"""Computes ‖S_p v‖² for each trainable parameter p, with one probe v for each sample.
 
     .. math:: S v = \frac{d}{d\varepsilon} \nabla_\theta (u \cdot f)(x + \varepsilon v), \qquad
@@ -91,7 +87,8 @@ def input_space_blocks(network: Network, probes: Tensor, outputs: Outputs, layou
         network: The network on a batch, in eval mode.
         probes: v, of the shape of x.
         outputs: "sum", "each" or a weighting.
-        layouts: For each call where the samples are, from :func:`find_layouts`.
+        layouts: For each call where the samples are, from :func:`~lightning_tansens.functional.coverage.find_layouts`.
+        projection: Random combinations of a weight's rows, which take the place of expensive norms; None for exact ones.
 
     Returns:
         By the parameter's name, shape (N, U).
@@ -112,40 +109,10 @@ def input_space_blocks(network: Network, probes: Tensor, outputs: Outputs, layou
         for row, weighting in enumerate(weightings):
             scalar = (trace.output * weighting).sum()
             last = row == len(weightings) - 1
-            columns.append(_blocks(trace, _gradients(trace, scalar, retain=not last), layouts.layouts, len(network)))
+            gradients = gradients_of(trace, scalar, retain=not last)
+            with _untraced():
+                columns.append(_blocks(trace, gradients, layouts.layouts, len(network), projection))
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
-
-
-def find_layouts(network: Network) -> Layouts | str:
-    """Finds where the samples are in each call's tensors, on three samples.
-
-    Args:
-        network: The network on at least one sample, in eval mode; the samples of a batch must be independent.
-
-    Returns:
-        The layouts, or the reason why the rules do not cover the network.
-
-    """
-    few = network.first_three()
-    supports: list[list[Tensor]] = []
-    for n in range(3):
-        probes = torch.zeros_like(few.x)
-        probes[n] = torch.randn(few.x[n].shape, generator=torch.Generator().manual_seed(n)).to(probes)
-        with forward_ad.dual_level():
-            trace = run_traced(few, probes)
-            weighting = torch.linspace(1, 2, trace.output.shape[1]).to(trace.output)  # probabilities sum up to a constant
-            gradients = _gradients(trace, (trace.output[n] * weighting).sum(), retain=False)
-            supports.append([_support(call, gradient) for call, gradient in zip(trace.calls, gradients)])
-    missing = _uncovered(few, trace) or _ambiguous(trace, gradients)
-    if missing:
-        return missing
-    layouts = []
-    for call, gradient, *of_samples in zip(trace.calls, gradients, *supports):
-        layout = Layout() if gradient is None else find_layout(of_samples)
-        if layout is None:
-            return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
-        layouts.append(layout)
-    return Layouts(tuple(layouts), trace.signature)
 
 
 def run_traced(network: Network, probes: Tensor) -> Trace:
@@ -171,11 +138,17 @@ class _InputTracer(CallTracer):
                 return function(*args, **kwargs)
         names = [self._parameters[id(tensor)] for tensor in tensors_in((args, kwargs)) if id(tensor) in self._parameters]
         if not names:
-            return func(*args, **kwargs)
+            return _call(func, args, kwargs)
+        with _untraced():
+            return self._measured(func, args, kwargs, names)
+
+    def _measured(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]
+    ) -> Any:
         operator = OPERATORS.get(func)
         found = operator(*args, **kwargs) if operator is not None else None
         if found is None:
-            result = func(*args, **kwargs)
+            result = _call(func, args, kwargs)
             if any(tensor.requires_grad for tensor in tensors_in((result,))):
                 self.uncovered.update(dict.fromkeys(names, self.place(func)))
             return result
@@ -191,15 +164,30 @@ class _InputTracer(CallTracer):
         return result
 
 
-def _gradients(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
+def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a torch function; the parts of one that is written in Python are substituted one by one."""
+    func = SUBSTITUTES.get(func, func)
+    if isinstance(func, FunctionType) and func not in _SUBSTITUTED:
+        return func(*args, **kwargs)
+    with _untraced():
+        return func(*args, **kwargs)
+
+
+def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
+    """Returns δ for each call, a dual tensor within a dual level; None where the output does not depend on it."""
     if not trace.calls or not scalar.requires_grad:
         return (None,) * len(trace.calls)
     edges = [call.edge for call in trace.calls]
-    return torch.autograd.grad(scalar, edges, retain_graph=retain, allow_unused=True)
+    with _untraced():
+        return torch.autograd.grad(scalar, edges, retain_graph=retain, allow_unused=True)
 
 
 def _blocks(
-    trace: Trace, gradients: tuple[Tensor | None, ...], layouts: tuple[Layout, ...], samples: int
+    trace: Trace,
+    gradients: tuple[Tensor | None, ...],
+    layouts: tuple[Layout, ...],
+    samples: int,
+    projection: Projection | None,
 ) -> dict[str, Tensor]:
     contributions: dict[str, list[Contribution]] = {}
     for call, gradient, layout in zip(trace.calls, gradients, layouts):
@@ -221,7 +209,14 @@ def _blocks(
     zero = trace.output.new_zeros(samples, dtype=torch.promote_types(trace.output.dtype, torch.float32))
     names = {name: None for call in trace.calls for name in call.rules}
     with torch.no_grad():
-        return {n: squared_norm(contributions[n]) if contributions.get(n) else zero for n in names}
+        return {
+            name: squared_norm(contributions[name], _signs(projection, name, zero)) if contributions.get(name) else zero
+            for name in names
+        }
+
+
+def _signs(projection: Projection | None, name: str, like: Tensor) -> Signs | None:
+    return None if projection is None else lambda rows: projection.signs(name, rows).to(like)
 
 
 def _dual(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -229,35 +224,3 @@ def _dual(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
     value, tangent = forward_ad.unpack_dual(tensor)
     dtype = torch.promote_types(value.dtype, torch.float32)
     return value.detach().to(dtype), None if tangent is None else tangent.detach().to(dtype)
-
-
-def _support(call: LayerCall, gradient: Tensor | None) -> Tensor:
-    parts = [call.tangent, None if gradient is None else forward_ad.unpack_dual(gradient).primal]
-    marked = [part != 0 for part in parts if part is not None]
-    return torch.stack(marked).any(0) if marked else torch.zeros(call.shape, dtype=torch.bool)
-
-
-def _uncovered(network: Network, trace: Trace) -> str:
-    """Why the rules do not cover the network: a parameter that reaches the output past them, or nothing."""
-    covered = {name for call in trace.calls for name in call.rules} - set(trace.uncovered)
-    with torch.enable_grad():
-        output = network(network.x.clone())
-        names, parameters = zip(*network.trainable.items()) if network.trainable else ((), ())
-        gradients: Iterator[Tensor | None] = iter(())
-        if output.requires_grad:
-            gradients = iter(torch.autograd.grad(output.sum(), parameters, allow_unused=True))
-    for name, gradient in zip(names, gradients):
-        if gradient is not None and name not in covered:
-            place = trace.uncovered.get(name)
-            return f"there is no layer rule for parameter '{name}'" + (f" in {place}" if place else "")
-    return ""
-
-
-def _ambiguous(trace: Trace, gradients: tuple[Tensor | None, ...]) -> str:
-    """Names a table that is both looked up in and multiplied with on the way to the output, or nothing."""
-    looked_up: dict[str, bool] = {}
-    for call, gradient in zip(trace.calls, gradients):
-        for name, rule in call.rules.items() if gradient is not None else ():
-            if looked_up.setdefault(name, isinstance(rule, EmbeddingRule)) != isinstance(rule, EmbeddingRule):
-                return f"there is no layer rule for parameter '{name}', which is used both as a table and otherwise"
-    return ""

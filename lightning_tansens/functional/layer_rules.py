@@ -3,16 +3,17 @@
 For an operator y = op(a; p), a rule turns the operator's input a and the gradient δ with respect to y into the
 per-sample gradient of p. It is linear in δ, and linear in a or independent of it, which is all that the product rule
 needs: d/dε of the gradient is rule(a, δ̇) + rule(ȧ, δ).
+
+The rules of convolutions are in :mod:`~lightning_tansens.functional.convolutions`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_tansens.functional.contributions import Contribution, Direct, Outer, Scatter
@@ -42,7 +43,7 @@ class LinearRule(Rule):
     transposed: bool = False
 
     def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> Contribution:
-        factors = [_positions(layout.split(tensor, samples)) for tensor in (delta, features)]
+        factors = [_positions(layout.split(tensor, samples)).unsqueeze(1) for tensor in (delta, features)]
         return Outer(*(factors[::-1] if self.transposed else factors))
 
 
@@ -70,79 +71,6 @@ class BroadcastRule(Rule):
 
 
 @dataclass(frozen=True)
-class ConvolutionRule(Rule):
-    """y = W ⋆ a: δ ⊗ the patches of a, summed over positions.
-
-    Attributes:
-        kernel: The kernel's extent, of 1 to 3 dimensions.
-        stride: The steps between patches.
-        padding: Zeros before and behind, in every dimension.
-        dilation: The steps inside of a patch.
-        groups: The number of groups of channels.
-        transposed: Whether a and y change places.
-
-    """
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    groups: int
-    transposed: bool = False
-
-    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> Contribution:
-        large, small = (delta, features) if self.transposed else (features, delta)
-        patches = self._patches(large, tuple(small.shape[2:]))
-        images, channels = small.shape[:2]
-        small = small.reshape(images, self.groups, channels // self.groups, -1).transpose(2, 3)
-        small, patches = (self._by_sample(tensor, layout, samples) for tensor in (small, patches))
-        return Outer(small, patches)
-
-    def _by_sample(self, tensor: Tensor, layout: Layout, samples: int) -> Tensor:
-        """Brings (images, G, T, features) to (N, T, features), or (N, G, T, features) with several groups."""
-        tensor = layout.split(tensor, samples)
-        if layout.order != "alone":
-            tensor = tensor.transpose(1, 2).flatten(2, 3)
-        return tensor[:, 0] if self.groups == 1 else tensor
-
-    def _patches(self, large: Tensor, positions: tuple[int, ...]) -> Tensor:
-        """The patches of a tensor (images, I, …), shape (images, G, T, I/G · kernel)."""
-        images = len(large)
-        if len(self.kernel) <= 2 and all(before == behind for before, behind in self.padding):
-            patches = self._unfold_image(large, positions)
-        else:
-            patches = self._unfold(large, positions)
-        return patches.reshape(images, self.groups, -1, patches.shape[-1]).transpose(2, 3)
-
-    def _unfold_image(self, large: Tensor, positions: tuple[int, ...]) -> Tensor:
-        """The patches in torch's own, faster, order of work, shape (images, I · kernel, T)."""
-        flat = len(self.kernel) == 1
-        line = ((0,), (1,)) if flat else ((), ())
-        padding = (*line[0], *(before for before, _ in self.padding))
-        stride, dilation = (*line[1], *self.stride), (*line[1], *self.dilation)
-        if all(size == 1 for size in self.kernel) and not any(padding):
-            steps = tuple(slice(None, None, step) for step in self.stride)
-            index = (slice(None), slice(None), *steps)
-            strided = large[index]
-            for axis, count in enumerate(positions):
-                strided = strided.narrow(2 + axis, 0, count)
-            return strided.flatten(2)
-        image = large.unsqueeze(2) if flat else large
-        return F.unfold(image, (*line[1], *self.kernel), dilation, padding, stride)
-
-    def _unfold(self, large: Tensor, positions: tuple[int, ...]) -> Tensor:
-        """The patches for any number of dimensions, shape (images, I · kernel, T)."""
-        large = F.pad(large, [p for pair in reversed(self.padding) for p in pair])
-        for axis, (size, stride, dilation, count) in enumerate(zip(self.kernel, self.stride, self.dilation, positions)):
-            extent = dilation * (size - 1) + 1
-            # the kernel's axes gather at the end, in their order
-            large = large.unfold(2 + axis, extent, stride).narrow(2 + axis, 0, count)[..., ::dilation]
-        dims = len(self.kernel)
-        order = [0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims)]
-        return large.permute(order).flatten(2 + dims).flatten(1, 1 + dims)
-
-
-@dataclass(frozen=True)
 class EmbeddingRule(Rule):
     """y = table[i]: δ goes to the rows that were looked up.
 
@@ -162,25 +90,30 @@ class EmbeddingRule(Rule):
         return Scatter(delta * (rows != self.skip).unsqueeze(-1) if self.skip is not None else delta, rows)
 
 
-def convolution_rule(
-    weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool
-) -> ConvolutionRule:
-    """Returns the rule of a convolution from its arguments, in any of the forms torch takes them."""
-    dims = weight.dim() - 2
-    kernel = tuple(weight.shape[2:])
-    stride, dilation = repeat(stride, dims), repeat(dilation, dims)
-    if padding == "same":
-        totals = [d * (k - 1) for d, k in zip(dilation, kernel)]
-        pairs = tuple((total // 2, total - total // 2) for total in totals)
-    else:
-        pairs = tuple((p, p) for p in repeat(0 if padding == "valid" else padding, dims))
-    return ConvolutionRule(kernel, stride, pairs, dilation, groups, transposed)
+@dataclass(frozen=True)
+class Result:
+    """What an operator returns.
+
+    Attributes:
+        result: The same tensor as the torch function's.
+        features: The input a that the rules speak of.
+        rules: Tensors that may be parameters, each with the rule by which it enters.
+
+    """
+
+    result: Tensor
+    features: Tensor
+    rules: Sequence[tuple[Tensor | None, Rule]]
 
 
-def repeat(value: Any, dims: int) -> tuple[int, ...]:
-    """Gives an argument that may be one number for all dimensions one entry for each."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return values if len(values) == dims else values * dims
+def is_computed(weight: Tensor) -> bool:
+    """Whether a weight is computed from the input or from parameters, so that derivatives must flow through it."""
+    return weight.requires_grad and not weight.is_leaf
+
+
+def channels_shape(tensor: Tensor) -> torch.Size:
+    """The shape in which a vector over channels takes part: (C, 1, …) behind the batch axis."""
+    return torch.Size([tensor.shape[1], *[1] * (tensor.dim() - 2)])
 
 
 def _positions(tensor: Tensor) -> Tensor:

@@ -38,6 +38,20 @@ class Layout:
         return [None, *range(1, dims)]
 
 
+@dataclass(frozen=True)
+class Layouts:
+    """Where the samples are in the tensors of each call of a forward pass.
+
+    Attributes:
+        layouts: One for each call.
+        signature: The parameters of each call, to notice a forward pass that takes another way.
+
+    """
+
+    layouts: tuple[Layout, ...]
+    signature: tuple[tuple[str, ...], ...]
+
+
 def find_layout(supports: Sequence[Tensor]) -> Layout | None:
     """Finds the layout in which each sample's entries are its own.
 

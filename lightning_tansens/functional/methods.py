@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
@@ -12,9 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.chain import Chain
+from lightning_tansens.functional.coverage import find_layouts
 from lightning_tansens.functional.exact import verified_chain
-from lightning_tansens.functional.input_space import Layouts, find_layouts
+from lightning_tansens.functional.layout import Layouts
 from lightning_tansens.functional.links import LinearLink
+from lightning_tansens.functional.memory import bytes_per_sample
 from lightning_tansens.functional.network import Network
 
 #: What a user asks for. "exact" is the closed form, or forward-mode passes over the input where there is none;
@@ -38,12 +40,14 @@ class Choice:
         way: The way that is taken.
         reason: Why, in a sentence.
         layouts: What input-space probes need to know about the network.
+        sample_bytes: What one sample takes in memory, about.
 
     """
 
     way: Way
     reason: str
     layouts: Layouts | None = None
+    sample_bytes: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         """The choice and its reason."""
@@ -69,7 +73,7 @@ def choose(network: Network, method: Method = "auto") -> Choice:
     if key not in known:
         if len(known) >= REMEMBERED:  # a new lambda in every call is another key
             known.clear()
-        known[key] = _examine(network, method)
+        known[key] = replace(_examine(network, method), sample_bytes=bytes_per_sample(network))
     return known[key]
 
 
@@ -96,7 +100,8 @@ def _examine(network: Network, method: Method) -> Choice:
             chain = verified_chain(network.part(slice(0, 1)))
         except UnsupportedNetworkError as error:
             if method == "exact":
-                return Choice("forward_mode", _no_closed_form(error), _layouts_or_none(network))
+                passes = f"{network.x[0].numel()} passes a sample, each about a training step"
+                return Choice("forward_mode", f"{_no_closed_form(error)}; {passes}", _layouts_or_none(network))
             no_closed_form = f"{_no_closed_form(error)}; "
         else:
             cost = closed_form_cost(chain)

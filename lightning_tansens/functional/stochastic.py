@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Sequence
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.input_space import Layouts, input_space_blocks
+from lightning_tansens.functional.input_space import input_space_blocks
+from lightning_tansens.functional.layout import Layouts
+from lightning_tansens.functional.memory import Blocks, in_micro_batches
 from lightning_tansens.functional.network import Network
 from lightning_tansens.functional.outputs import Outputs, output_weightings
 from lightning_tansens.functional.parameter_space import parameter_space_norms
-from lightning_tansens.functional.probes import BLOCK_SIZE, input_probes, parameter_probes
+from lightning_tansens.functional.probes import BLOCK_SIZE, Projection, input_probes, parameter_probes
 
 #: The name under which methods that cannot tell parameters apart return the whole.
 WHOLE = "all"
 
-Blocks = dict[str, Tensor]
+#: A measurement that will take longer than this says so before it goes on.
+SECONDS_TO_SAY = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 def estimate_in_input_space(
-    network: Network, outputs: Outputs, layouts: Layouts, num_probes: int, seed: int, indices: Sequence[int]
+    network: Network,
+    outputs: Outputs,
+    layouts: Layouts,
+    num_probes: int,
+    seed: int,
+    indices: Sequence[int],
+    sample_bytes: int = 0,
 ) -> Blocks:
     """Averages ‖S_p v‖² over independent input-space probes of each sample; by parameter, shape (N, U)."""
 
     def measure(part: Network, places: slice) -> Blocks:
         shape, own = part.x.shape[1:], indices[places]
-        draws = (input_probes(shape, seed, own, probe).to(part.x) for probe in range(num_probes))
-        return mean([input_space_blocks(part, v, outputs, layouts) for v in draws])
+        names = tuple(part.trainable)
+        draws = (
+            (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))
+            for probe in range(num_probes)
+        )
+        return mean([input_space_blocks(part, v, outputs, layouts, projection) for v, projection in draws])
 
-    return in_micro_batches(network, measure)
+    return in_micro_batches(network, measure, sample_bytes)
 
 
 def estimate_in_parameter_space(
-    network: Network, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int]
+    network: Network, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int], sample_bytes: int = 0
 ) -> Blocks:
     """Averages ‖Sᵀ w‖² over parameter-space probes that a block of samples shares, shape (N, U)."""
     parts: list[tuple[list[int], Tensor]] = []
@@ -44,7 +61,7 @@ def estimate_in_parameter_space(
         def measure(part: Network, _: slice, draws: list[dict[str, Tensor]] = draws) -> Blocks:
             return mean([{WHOLE: parameter_space_norms(part, w, outputs)} for w in draws])
 
-        parts.append((places, in_micro_batches(network.part(places), measure)[WHOLE]))
+        parts.append((places, in_micro_batches(network.part(places), measure, sample_bytes)[WHOLE]))
     order = torch.tensor([place for places, _ in parts for place in places])
     return {WHOLE: torch.cat([values for _, values in parts])[order.argsort()]}
 
@@ -67,7 +84,10 @@ def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts |
             continue
         units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
         sums: list[Blocks] = []
+        begun = time.perf_counter()
         for start in range(0, len(units), chunk):
+            if n == 0 and start == chunk:
+                _say_cost((time.perf_counter() - begun) * len(network) * len(units) / chunk, len(units), len(network))
             directions = units[start : start + chunk]
             blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, layouts)
             sums.append({name: values.sum(0, keepdim=True) for name, values in blocks.items()})
@@ -75,25 +95,15 @@ def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts |
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks]) -> Blocks:
-    """Measures a batch in parts that fit into memory: the whole, or else halves of it, and so on.
-
-    Args:
-        network: The network on a batch.
-        measure: Takes a part of the batch and its place in it.
-
-    """
-    size = len(network)
-    while True:
-        try:
-            places = [slice(start, min(start + size, len(network))) for start in range(0, len(network), size)]
-            parts = [measure(network.part(place), place) for place in places]
-            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if size == 1 or not _is_out_of_memory(error):
-                raise
-        # behind the except clause, where the failed attempt's tensors are free
-        size = -(-size // 2)
+def _say_cost(seconds: float, directions: int, samples: int) -> None:
+    level = logging.WARNING if seconds > SECONDS_TO_SAY else logging.INFO
+    _log.log(
+        level,
+        "method='exact' takes %d forward-mode passes for each of %d samples, about %.0f s; method='stochastic' takes one",
+        directions,
+        samples,
+        seconds,
+    )
 
 
 def mean(draws: Sequence[Blocks]) -> Blocks:
@@ -125,7 +135,3 @@ def _blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:
     """The places of a batch by the block that their samples belong to."""
     places = sorted(range(len(indices)), key=lambda place: indices[place] // BLOCK_SIZE)
     return {block: list(group) for block, group in groupby(places, key=lambda place: indices[place] // BLOCK_SIZE)}
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error)

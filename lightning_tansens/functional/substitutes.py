@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from lightning_tansens.functional import smooth_layers
+from lightning_tansens.functional.known_derivatives import apply_gate, tangent_of, value_of
+
 
 def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
     """Keeps the meaning of ``inplace``: the network may go on with the input."""
@@ -20,7 +24,15 @@ def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -
 
 def _relu(input: Tensor, inplace: bool = False) -> Tensor:
     # torch's own backward reads its output, whose derivative would be carried along for nothing
-    return _apply(lambda h: h * (h > 0), input, inplace)
+    active = F.relu(value_of(input))
+
+    def gate(values: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward(values, active, 0.0)  # type: ignore[no-any-return]
+
+    # the gate keeps what nobody else can change, and not the result, whose graph keeps the gate
+    if inplace:
+        return input.copy_(apply_gate(input, active.detach(), gate))
+    return apply_gate(input, active.clone(), gate)
 
 
 def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -28,6 +40,30 @@ def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplac
         return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
 
     return _apply(clamp, input, inplace)
+
+
+def _gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    by_hand = tangent_of(input) is not None and approximate == "none"
+    return smooth_layers.gelu(input) if by_hand else F.gelu(input, approximate=approximate)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    masked = attn_mask is not None or dropout_p or is_causal
+    alike = query.dim() > 2 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    if masked or not alike or all(tangent_of(tensor) is None for tensor in (query, key, value)):
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    return smooth_layers.attention(query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
 
 
 def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -59,13 +95,14 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
     return values * torch.sigmoid(gates)
 
 
-def _group_norm(
+def group_norm(
     input: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
+    """Group normalisation, whose own operator lacks a forward mode over its reverse mode."""
     groups = input.reshape(len(input), num_groups, -1)
     variance, mean = torch.var_mean(groups, -1, correction=0, keepdim=True)
     result = ((groups - mean) * (variance + eps).rsqrt()).reshape(input.shape)
@@ -82,12 +119,14 @@ SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.relu6: _relu6,
     F.hardtanh: _hardtanh,
     F.leaky_relu: _leaky_relu,
+    F.gelu: _gelu,
+    F.scaled_dot_product_attention: _attention,
     F.hardsigmoid: _hardsigmoid,
     F.hardswish: _hardswish,
     F.silu: _silu,
     F.mish: _mish,
     F.glu: _glu,
-    F.group_norm: _group_norm,
+    F.group_norm: group_norm,
 }
 
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from lightning_tansens.functional.evaluation import evaluation
 from lightning_tansens.functional.exact import exact_blocks
+from lightning_tansens.functional.memory import Blocks
 from lightning_tansens.functional.methods import Choice, Method, check_probes, choose
 from lightning_tansens.functional.network import Network, OutputPicker, Wrt, map_tensors
 from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.functional.stochastic import (
     WHOLE,
-    Blocks,
     estimate_in_input_space,
     estimate_in_parameter_space,
     exact_by_forward_mode,
@@ -186,8 +186,8 @@ def _measure(
             return exact_by_forward_mode(network, outputs, choice.layouts)
         if choice.way == "input_space":
             assert choice.layouts is not None
-            return estimate_in_input_space(network, outputs, choice.layouts, num_probes, seed, indices)
-        return estimate_in_parameter_space(network, outputs, num_probes, seed, indices)
+            return estimate_in_input_space(network, outputs, choice.layouts, num_probes, seed, indices, choice.sample_bytes)
+        return estimate_in_parameter_space(network, outputs, num_probes, seed, indices, choice.sample_bytes)
 
 
 def _lengthened(tensor: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from torch import nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import chosen_method, tangent_sensitivity_blocks
 from lightning_tansens.functional.contributions import Direct, Outer, Scatter, squared_norm
+from lightning_tansens.functional.coverage import find_layouts
 from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.input_space import find_layouts, input_space_blocks
+from lightning_tansens.functional.input_space import input_space_blocks
 from lightning_tansens.functional.layout import Layout, find_layout
 from lightning_tansens.functional.network import Network
 from lightning_tansens.functional.substitutes import twice_differentiable
@@ -180,9 +181,9 @@ def test_a_forward_pass_that_depends_on_the_data_is_refused():
 
 
 @pytest.mark.parametrize(("positions", "width"), [(1, 3), (2, 30), (30, 2)])
-@pytest.mark.parametrize("groups", [None, 2])
+@pytest.mark.parametrize("groups", [1, 2])
 def test_norms_of_sums_of_outer_products(positions, width, groups):
-    shape = (2, positions) if groups is None else (2, groups, positions)
+    shape = (2, groups, positions)
     terms = [Outer(torch.randn(*shape, width).double(), torch.randn(*shape, width + 1).double()) for _ in range(2)]
     written = sum(torch.einsum("...to,...ti->...oi", t.delta, t.features).flatten(1) for t in terms)
     assert_equal(squared_norm(terms), written.square().sum(1))

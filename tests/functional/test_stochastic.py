@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_tansens.functional import chosen_method, stochastic, tangent_sensitivity, tangent_sensitivity_blocks
+from lightning_tansens.functional import chosen_method, memory, stochastic, tangent_sensitivity, tangent_sensitivity_blocks
 from lightning_tansens.functional.network import Network
 from tests.cases import CHAINS, Lambda, mlp
 from tests.functional.helpers import assert_equal, reference
@@ -117,12 +117,12 @@ def test_seeds(method):
         return tangent_sensitivity(model, inputs, method=method, generator=generator)
 
     assert torch.equal(draw(1), draw(1))
-    assert not torch.isclose(draw(1), draw(2)).any()
+    assert not torch.allclose(draw(1), draw(2))
     assert torch.equal(draw(None), draw(None))
     generator = torch.Generator().manual_seed(1)
     first, second = (tangent_sensitivity(model, inputs, method=method, generator=generator) for _ in range(2))
     assert torch.equal(first, draw(1))
-    assert not torch.isclose(first, second).any()
+    assert not torch.allclose(first, second)
 
 
 @pytest.mark.parametrize("name", ["MLP with tanh", "residual", "LSTM", "embedding"])
@@ -193,9 +193,42 @@ def test_micro_batches_know_their_places():
         seen.append(places)
         return {"all": part.x[:, :1]}
 
-    result = stochastic.in_micro_batches(network, measure)["all"]
+    result = memory.in_micro_batches(network, measure)["all"]
     assert torch.equal(result, inputs[:, :1])
     assert seen == [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
+@pytest.mark.parametrize(("budget", "sizes"), [(10**9, [7]), (4, [4, 3]), (3, [3, 3, 1]), (0, [1] * 7)])
+@pytest.mark.parametrize("method", KINDS)
+def test_micro_batches_from_a_budget(budget, sizes, method, monkeypatch):
+    model, inputs = TANH.make(samples=7)
+    expected = tangent_sensitivity(model, inputs, method=method)
+    one = memory.bytes_per_sample(Network(model, inputs))
+    monkeypatch.setattr(memory, "CPU_BUDGET", budget * one)
+    seen = []
+    for name in ("input_space_blocks", "parameter_space_norms"):
+        monkeypatch.setattr(stochastic, name, limited(getattr(stochastic, name), 7, seen, None))
+    assert_equal(tangent_sensitivity(model, inputs, method=method), expected)
+    assert seen == sizes
+
+
+def test_bytes_of_a_sample():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    # a reverse pass keeps x and the eight units behind the tanh, not the weights
+    assert memory.bytes_per_sample(Network(net, x)) == memory.COPIES * (4 + 8) * 8
+
+
+@pytest.mark.parametrize(("limit", "level"), [(0.0, "WARNING"), (1e9, "INFO")])
+def test_the_cost_of_all_directions_is_said(limit, level, monkeypatch, caplog):
+    monkeypatch.setattr(stochastic, "SECONDS_TO_SAY", limit)
+    net, x = nn.Sequential(nn.Linear(65, 2), nn.Tanh()), torch.randn(3, 65)
+    with caplog.at_level("INFO", logger="lightning_tansens"):
+        tangent_sensitivity(net, x, method="exact")
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert record.getMessage().startswith("method='exact' takes 65 forward-mode passes for each of 3 samples, about ")
+    assert "65 passes a sample, each about a training step" in chosen_method(net, x, "exact").reason
 
 
 def checkpointed(reentrant):
