@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from lightning_tansens.functional.network import batch_length, call_model, map_t
 from lightning_tansens.functional.tracing import CallTracer
 
 _T = Tensor
+_Collected = TypeVar("_Collected")
 
 #: Activation functions; a unit of one of them counts as active where its preactivation is positive.
 ACTIVATIONS = {
@@ -51,7 +52,7 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
         [[2], [0]]
 
     """
-    return torch.stack(_trace(model, inputs, lambda h: (h > 0).flatten(1).sum(1)), 1)
+    return torch.stack(collect_from_activations(model, inputs, lambda h: (h > 0).flatten(1).sum(1)), 1)
 
 
 def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
@@ -63,12 +64,24 @@ def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
         h_1, …, h_L, each of shape (N, ...).
 
     """
-    return _trace(model, inputs, Tensor.clone)
+    return collect_from_activations(model, inputs, Tensor.clone)
 
 
-def _trace(model: nn.Module, inputs: Any, collect: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Runs the model and returns what ``collect`` makes of each preactivation, of shape (N, ...)."""
-    tracer = _ActivationTracer(model, batch_length(inputs), collect)
+def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[Tensor], _Collected]) -> list[_Collected]:
+    """Collects what a function makes of each preactivation, so that the preactivations need not be kept.
+
+    The arguments and errors are those of :func:`active_nodes`.
+
+    Args:
+        model: The network.
+        inputs: A batch.
+        collect: Is called on h_i, of shape (N, ...), before the activation changes it.
+
+    Returns:
+        The function's results, in the order of the forward pass.
+
+    """
+    tracer: _ActivationTracer[_Collected] = _ActivationTracer(model, batch_length(inputs), collect)
     with evaluation(model), torch.no_grad(), tracer.running():
         # the network may begin with an in-place call
         call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
@@ -80,12 +93,12 @@ def _trace(model: nn.Module, inputs: Any, collect: Callable[[Tensor], Tensor]) -
     return tracer.collected
 
 
-class _ActivationTracer(CallTracer):
-    def __init__(self, model: nn.Module, samples: int, collect: Callable[[Tensor], Tensor]) -> None:
+class _ActivationTracer(CallTracer, Generic[_Collected]):
+    def __init__(self, model: nn.Module, samples: int, collect: Callable[[Tensor], _Collected]) -> None:
         super().__init__(model)
         self._samples = samples
         self._collect = collect
-        self.collected: list[Tensor] = []
+        self.collected: list[_Collected] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in ACTIVATIONS:
