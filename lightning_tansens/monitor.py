@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -23,6 +21,7 @@ from lightning_tansens.loggers import log_histogram, logging_step
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.processes import together
 from lightning_tansens.report import make_report
 from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
 from lightning_tansens.subsets import Subset
@@ -66,7 +65,9 @@ class TangentSensitivityMonitor(pl.Callback):
         reference: The set whose labelled loss is scaled: "train", "val", a DataLoader or a Dataset. "train" passes through
             the training transforms; pass a Dataset to measure without them.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity.
-        num_samples: The number of samples of each set.
+        num_samples: The number of samples of each set on which the measures are taken.
+        num_loss_samples: The number of samples, these among them, on which the labelled loss is taken, which is noisier and
+            costs less; at least ``num_samples``.
         batch_size: The number of samples measured at once; results do not depend on it.
         every_n_epochs: Measure after every n-th epoch.
         unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
@@ -95,7 +96,8 @@ class TangentSensitivityMonitor(pl.Callback):
         test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | None = None,
         reference: Literal["train", "val"] | DataLoader | Dataset = "train",
         measures: list[SensitivityMeasure] | None = None,
-        num_samples: int = 1024,
+        num_samples: int = 256,
+        num_loss_samples: int = 1024,
         batch_size: int = 256,
         every_n_epochs: int = 1,
         unpack: Unpack | None = None,
@@ -108,7 +110,12 @@ class TangentSensitivityMonitor(pl.Callback):
         prefix: str = "tansens",
     ) -> None:
         super().__init__()
-        check_counts(num_samples=num_samples, batch_size=batch_size, every_n_epochs=every_n_epochs)
+        check_counts(
+            num_samples=num_samples,
+            num_loss_samples=num_loss_samples,
+            batch_size=batch_size,
+            every_n_epochs=every_n_epochs,
+        )
         check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
         check_choice("measure_at", measure_at, get_args(MeasureAt))
         check_sets(test_dataloaders, reference)
@@ -117,6 +124,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.num_samples = num_samples
+        self.num_loss_samples = num_loss_samples
         self.batch_size = batch_size
         self.every_n_epochs = every_n_epochs
         self.unpack = unpack or unpack_pair
@@ -158,7 +166,7 @@ class TangentSensitivityMonitor(pl.Callback):
         with isolate_rng():
             self._sets = self._draw_sets(trainer)
             network = find_network(pl_module, self.network)
-            with _together(trainer):
+            with together(trainer):
                 for measured in self._sets:
                     measured.prepare(network, batch_transfer(trainer), pl_module.device)
                 self._weights_before = self._weights_before or self._measure_weights(network)
@@ -202,7 +210,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._warn_once("weights", "the network has non-finite weights, so nothing is measured or logged")
             return
         start = time.perf_counter()
-        with isolate_rng(), _together(trainer):
+        with isolate_rng(), together(trainer):
             for measured in self._sets:
                 measured.update(network, batch_transfer(trainer))
             weights_now = self._measure_weights(network)
@@ -246,7 +254,7 @@ class TangentSensitivityMonitor(pl.Callback):
             if f"{key}_stderr" in scalars and scalars.get(key):
                 rank_zero_info(
                     f"TangentSensitivityMonitor: {key} is known to {scalars[f'{key}_stderr'] / scalars[key]:.1%} with "
-                    f"{len(measured.subset)} samples; four times as many would halve that, at about {4 * seconds:.1f} s "
+                    f"{measured.subset.head} samples; four times as many would halve that, at about {4 * seconds:.1f} s "
                     f"for a measurement instead of {seconds:.1f} s"
                 )
 
@@ -268,7 +276,9 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def _draw(self, trainer: pl.Trainer, name: str, data: Data, labelled: bool) -> MeasuredSet:
         try:
-            subset = Subset(data, self.num_samples, self.batch_size, self.seed, trainer.global_rank, trainer.world_size)
+            ranks = trainer.global_rank, trainer.world_size
+            count = max(self.num_samples, self.num_loss_samples) if labelled else self.num_samples
+            subset = Subset(data, count, self.batch_size, self.seed, *ranks, head=self.num_samples)
         except ValueError as error:
             raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
         if len(subset) < self.num_samples:
@@ -282,17 +292,3 @@ class TangentSensitivityMonitor(pl.Callback):
         if subject not in self._said:
             self._said.add(subject)
             rank_zero_warn(f"TangentSensitivityMonitor: {message} (said once)")
-
-
-@contextmanager
-def _together(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets every process go on, or none: one that failed alone would leave the others waiting for it."""
-    error: Exception | None = None
-    try:
-        yield
-    except Exception as caught:
-        error = caught
-    if not trainer.strategy.reduce_boolean_decision(error is None):
-        raise error or RuntimeError(
-            "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
-        )

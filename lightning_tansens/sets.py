@@ -54,7 +54,7 @@ class MeasuredSet:
 
     Args:
         name: The set's name in the logged keys.
-        subset: The samples.
+        subset: The samples; the measures see its head, the loss all of it.
         measures: The measures; each set has copies of its own.
         loss: Where to accumulate the labelled loss; None leaves the labels alone.
         unpack: Splits a batch into inputs and targets.
@@ -95,9 +95,10 @@ class MeasuredSet:
             metric.reset()
         for positions, loaded in zip(self.subset.positions(), self.subset):
             batch = transfer(loaded)
-            inputs, _ = self._unpack(batch)
-            for measure in self.measures:
-                measure.update(network, inputs, positions)
+            if positions[0] < self.subset.head:
+                inputs, _ = self._unpack(batch)
+                for measure in self.measures:
+                    measure.update(network, inputs, positions)
             if self.loss is not None:
                 self._add_loss(self.loss, network, batch, positions)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -39,6 +40,7 @@ class Subset:
         seed: Seed of the drawing and of the transforms.
         rank: This process's number.
         world_size: The number of processes.
+        head: Batches lie within the first ``head`` samples or behind them; None for no such border.
 
     Raises:
         ValueError: If the set is empty.
@@ -60,6 +62,7 @@ class Subset:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        head: int | None = None,
     ) -> None:
         loader = data if isinstance(data, DataLoader) else None
         self._dataset: Any = loader.dataset if loader is not None else data
@@ -81,6 +84,7 @@ class Subset:
         drawn = torch.randperm(len(available), generator=generator)[:num_samples].tolist()
         self.indices = [available[i] for i in drawn]
         self._positions = _share(len(self.indices), rank, world_size)
+        self.head = min(head or len(self), len(self))
         self._batch_size = batch_size
         self._seed = seed
         self._cache: list[Any] | None = None
@@ -106,8 +110,10 @@ class Subset:
 
     def positions(self) -> list[list[int]]:
         """Returns the positions in the subset of each of this process's batches; they name random probes."""
-        size = self._batch_size
-        return [self._positions[start : start + size] for start in range(0, len(self._positions), size)]
+        size, own = self._batch_size, self._positions
+        border = bisect_left(own, self.head)
+        parts = own[:border], own[border:]
+        return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
 
     def first(self) -> Any:
         """Returns a batch of one sample, the same on every process, also on one without a share."""

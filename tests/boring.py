@@ -168,7 +168,7 @@ def make_trainer(*callbacks, **kwargs):
 
 def make_monitor(**kwargs):
     """A monitor of few samples, in batches that do not divide them."""
-    return TangentSensitivityMonitor(**{"num_samples": 7, "batch_size": 3, **kwargs})
+    return TangentSensitivityMonitor(**{"num_samples": 7, "num_loss_samples": 7, "batch_size": 3, **kwargs})
 
 
 def fit(*callbacks, module=None, data=None, ckpt_path=None, seed=0, **kwargs):

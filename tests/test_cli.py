@@ -136,10 +136,11 @@ def test_help_and_print_config(options, capsys):
     shown = capsys.readouterr().out
     if "print_config" in options[0]:
         (printed,) = yaml.safe_load(shown)["trainer"]["callbacks"]
-        defaults = {"num_samples": 1024, "reference": "train", "measures": None, "measure_at": "auto", "prefix": "tansens"}
+        defaults = {"num_samples": 256, "num_loss_samples": 1024, "reference": "train", "measures": None}
+        defaults |= {"measure_at": "auto", "prefix": "tansens"}
         assert defaults.items() <= printed["init_args"].items()
     elif "callbacks.help" in options[0]:
-        assert "The number of samples of each set." in shown
+        assert "The number of samples of each set on which the measures are taken." in shown
 
 
 def test_the_printed_configuration_runs(tmp_path, capsys):

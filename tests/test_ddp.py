@@ -22,6 +22,7 @@ CASES = {
     "one sample": ({"num_samples": 1, "per_layer": True}, {}),
     "validation": ({"num_samples": 5, "reference": "val"}, {}),
     "several sets": ({"num_samples": 3, "test_dataloaders": {"near": Points(9, seed=4, noise=True), "far": Points(2)}}, {}),
+    "more samples for the loss": ({"num_samples": 3, "num_loss_samples": 8}, {}),
     "small batches": ({"num_samples": 7, "batch_size": 1}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
 }

@@ -13,9 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens import monitor as monitor_module
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
+from lightning_tansens.processes import together
 from tests.boring import (
     BoringData,
     BoringModule,
@@ -32,7 +32,7 @@ from tests.boring import (
 ARGUMENTS = [
     *(
         ({name: value}, ValueError, f"{name}: expected a positive integer, but got {value!r}")
-        for name in ("num_samples", "batch_size", "every_n_epochs")
+        for name in ("num_samples", "num_loss_samples", "batch_size", "every_n_epochs")
         for value in (0, -1, 1.5, True, "3")
     ),
     ({"accuracy_form": "rate"}, ValueError, "accuracy_form: expected one of ['error', 'ratio'], but got 'rate'"),
@@ -304,5 +304,5 @@ def test_dicts_with_unpack():
 def test_a_failure_of_one_process_is_one_of_all(failure, error):
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision: False))
     message = "failed on another one" if error is RuntimeError else "dictionary is empty"
-    with pytest.raises(error, match=message), monitor_module._together(trainer):
+    with pytest.raises(error, match=message), together(trainer):
         failure()

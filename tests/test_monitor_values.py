@@ -26,6 +26,25 @@ def samples_of(dataset, monitor):
     return torch.stack(inputs), torch.stack(labels)
 
 
+def test_the_loss_is_taken_on_more_samples():
+    few, many = make_monitor(compare_with_labels=True), make_monitor(compare_with_labels=True, num_loss_samples=9)
+    for monitor in (few, many):
+        fit(monitor, module=regularised, max_epochs=1)
+    module = regularised()
+    run = fit(make_monitor(), module=regularised, max_epochs=1)
+    module.load_state_dict(run.lightning_module.state_dict())
+    indices = Subset(Points(), 9, 3, many.seed).indices
+    inputs, labels = map(torch.stack, zip(*(Points()[i] for i in indices)))
+    with torch.no_grad():
+        losses = F.cross_entropy(module.eval()(inputs), labels, reduction="none")
+    (of_few,), (of_many,) = few.history, many.history
+    assert of_many["tansens/train_loss"] == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert of_few["tansens/train_loss"] == pytest.approx(float(losses[:7].mean()), rel=1e-6)
+    same = [key for key in of_few if "loss" not in key and "accuracy" not in key and key != "tansens/seconds"]
+    assert {key: of_few[key] for key in same} == {key: of_many[key] for key in same}
+    assert of_few["tansens/test_loss/actual"] != of_many["tansens/test_loss/actual"]
+
+
 @pytest.mark.parametrize("form", ["error", "ratio"])
 @pytest.mark.parametrize("network", [None, "network"])
 def test_logged_values_are_those_of_the_functional_api_at_the_epochs_weights(form, network):

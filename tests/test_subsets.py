@@ -77,6 +77,14 @@ def test_shares_make_up_the_subset(num_samples, world_size):
     assert {float(share.first()[0]) for share in shares} == {whole.indices[0]}
 
 
+@pytest.mark.parametrize(("head", "sizes"), [(None, [4, 4, 2]), (5, [4, 1, 4, 1]), (4, [4, 4, 2]), (99, [4, 4, 2])])
+def test_batches_do_not_cross_the_border(head, sizes):
+    subset = Subset(NUMBERS, 10, batch_size=4, head=head)
+    assert [len(positions) for positions in subset.positions()] == [len(batch[0]) for batch in subset] == sizes
+    assert flat(subset) == flat(Subset(NUMBERS, 10, batch_size=4))
+    assert subset.head == min(head or 10, 10)
+
+
 def test_a_process_without_a_share():
     share = Subset(NUMBERS, 2, batch_size=4, rank=2, world_size=3)
     assert list(share) == []

@@ -1,4 +1,4 @@
-"""Times the closed form against plain autograd, wide layers against the matrix-product rate, and the monitor.
+"""Times the closed form against plain autograd, and wide layers against the matrix-product rate.
 
 Run it on an idle machine from the repository root; it prints Markdown tables:
 
@@ -10,21 +10,15 @@ Times are the best of several runs; each ratio is between times taken in the sam
 from __future__ import annotations
 
 import argparse
-import logging
 import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.functional import jacobian, tangent_sensitivity
 
 INPUTS, OUTPUTS = 3072, 10
@@ -145,70 +139,14 @@ def crossover(widths: Sequence[int]) -> None:
     table(title, ("W", "dense, a sample", "gathered, a sample", "ratio"), rows)
 
 
-class Net(pl.LightningModule):
-    """The network of part d; notes how long each epoch's training takes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = mlp(INPUTS, 100, 100, 100, 100, OUTPUTS)
-        self.epoch_seconds: list[float] = []
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.network(inputs)
-
-    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def on_train_epoch_start(self) -> None:
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, *_: object) -> None:
-        self._end = time.perf_counter()
-
-    def on_train_epoch_end(self) -> None:
-        self.epoch_seconds.append(self._end - self._start)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.05, weight_decay=5e-4)
-
-
-def monitor(epochs: int) -> None:
-    """Part d: a measurement against an epoch of training."""
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    train, test = (TensorDataset(torch.randn(n, INPUTS), torch.randint(OUTPUTS, (n,))) for n in (50_000, 10_000))
-    net, callback = Net(), TangentSensitivityMonitor(DataLoader(test, 1000))
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=[callback],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(net, DataLoader(train, 64, shuffle=True))
-    measurement = min(row["tansens/seconds"] for row in callback.history)
-    epoch = min(net.epoch_seconds)
-    rows = [
-        ("one epoch of training, 50,000 samples, batches of 64", f"{epoch:.2f} s", "100 %"),
-        ("one measurement, 1,024 samples of each set", f"{measurement:.2f} s", f"{100 * measurement / epoch:.1f} %"),
-    ]
-    title = (
-        f"(d) {INPUTS}-100×4-{OUTPUTS} on random data of CIFAR-10's size, the monitor's defaults, best of {epochs} epochs"
-    )
-    table(title, ("what", "time", "share"), rows)
-
-
 def main() -> None:
     """Parses the arguments and runs the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="abcd", help="which parts to run (default: abcd)")
+    parser.add_argument("--parts", default="abc", help="which parts to run (default: abc)")
     parser.add_argument("--full", action="store_true", help="part a: also all entries of one sample, and compare values")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of threads")
     parser.add_argument("--samples", type=int, default=16, help="part b: number of samples")
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 192, 256, 384, 512, 768, 1024], help="part c")
-    parser.add_argument("--epochs", type=int, default=3, help="part d: number of epochs")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -219,8 +157,6 @@ def main() -> None:
         wide(args.samples)
     if "c" in args.parts:
         crossover(args.widths)
-    if "d" in args.parts:
-        monitor(args.epochs)
 
 
 def processor() -> str:

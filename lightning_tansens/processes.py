@@ -1,0 +1,22 @@
+"""Several processes that go on together or fail together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning.pytorch as pl
+
+
+@contextmanager
+def together(trainer: pl.Trainer) -> Iterator[None]:
+    """Lets every process go on, or none: one that failed alone would leave the others waiting for it."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    if not trainer.strategy.reduce_boolean_decision(error is None):
+        raise error or RuntimeError(
+            "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
+        )

@@ -1,0 +1,140 @@
+"""The monitor at its default settings, against an epoch of training on 50,000 images of CIFAR-10's size.
+
+Run it from the repository root; it prints a Markdown table:
+
+    python tests/benchmarks/bench_monitor.py [--steps 40] [--threads 2]
+
+An epoch is scaled up from some training steps under Lightning (with the DataLoader) and, as the stricter measure, from
+the same steps in a bare loop on tensors in memory. Times are the best of several epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
+from bench_stochastic import cifar_resnet18
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_tansens import TangentSensitivityMonitor
+
+TRAINING, TESTING = 50_000, 2_000
+
+
+class Net(pl.LightningModule):
+    """A classifier that notes how long each epoch's steps take."""
+
+    def __init__(self, network: nn.Module, learning_rate: float) -> None:
+        super().__init__()
+        self.network = network
+        self.learning_rate = learning_rate
+        self.epoch_seconds: list[float] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def on_train_epoch_start(self) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self._end = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        self.epoch_seconds.append(self._end - self._start)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.learning_rate, weight_decay=5e-4)
+
+
+def bare_epoch(net: Net, data: TensorDataset, batch_size: int, steps: int) -> float:
+    """Seconds of an epoch in a bare loop, from a number of steps."""
+    optimizer = net.configure_optimizers()
+    net.train()
+
+    def train() -> None:
+        for start in range(0, steps * batch_size, batch_size):
+            inputs, targets = (tensor[start : start + batch_size] for tensor in data.tensors)
+            optimizer.zero_grad()
+            F.cross_entropy(net(inputs), targets).backward()
+            optimizer.step()
+
+    return best_of(2, train)[0] * TRAINING / (steps * batch_size)
+
+
+def measure(name: str, network: nn.Module, shape: tuple[int, ...], batch_size: int, steps: int, epochs: int) -> list[str]:
+    """A row of the table."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # a few batches' worth of images; the subsets are drawn from them
+    train, test = (
+        TensorDataset(torch.randn(n, *shape), torch.randint(OUTPUTS, (n,))) for n in (steps * batch_size, TESTING)
+    )
+    net, monitor = Net(network, 0.01), TangentSensitivityMonitor(DataLoader(test, 1000))
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=1,
+        callbacks=[monitor],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(net, DataLoader(train, batch_size, shuffle=True))
+    measurement = min(row["tansens/seconds"] for row in monitor.history)
+    epoch = min(net.epoch_seconds) * TRAINING / (steps * batch_size)
+    last = monitor.history[-1]
+    spread = last["tansens/empirical/test_stderr"] / last["tansens/empirical/test"]
+    bare = bare_epoch(net.to(device), TensorDataset(*(tensor.to(device) for tensor in train.tensors)), batch_size, steps)
+    return [
+        name,
+        f"{monitor.num_samples} / {monitor.num_loss_samples}",
+        f"{measurement:.3f} s",
+        f"{epoch:.1f} s",
+        f"{measurement / epoch:.1%}",
+        f"{bare:.1f} s",
+        f"{measurement / bare:.1%}",
+        f"{spread:.1%}",
+    ]
+
+
+def main() -> None:
+    """Parses the arguments and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40, help="training steps of the ResNet; the MLP takes a whole epoch")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs, of which the fastest counts")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of threads")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    narrow = mlp(INPUTS, 100, 100, 100, 100, OUTPUTS)
+    rows = [
+        measure("MLP 4×100, batches of 64", narrow, (INPUTS,), 64, TRAINING // 64, arguments.epochs),
+        measure("ResNet-18 (CIFAR form), batches of 64", cifar_resnet18(), (3, 32, 32), 64, arguments.steps, 3),
+    ]
+    header = (
+        "network",
+        "samples / for the loss",
+        "measurement",
+        "epoch",
+        "share",
+        "bare loop",
+        "share",
+        "stderr of the mean",
+    )
+    table(f"The monitor's defaults, {arguments.threads} threads", header, rows)
+
+
+if __name__ == "__main__":
+    main()
