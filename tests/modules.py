@@ -167,7 +167,7 @@ class Language(nn.Module):
             self.head.weight = self.tokens.weight
 
     def forward(self, tokens):
-        places = torch.arange(tokens.shape[1]).expand_as(tokens)
+        places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         return self.head(torch.tanh(self.body(self.tokens(tokens) * self.places(places)))).mean(1)
 
 

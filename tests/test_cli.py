@@ -140,7 +140,7 @@ def test_help_and_print_config(options, capsys):
         defaults |= {"measure_at": "auto", "prefix": "tansens"}
         assert defaults.items() <= printed["init_args"].items()
     elif "callbacks.help" in options[0]:
-        assert "The number of samples of each set on which the measures are taken." in shown
+        assert "The number of samples of each set on which the measures are taken." in " ".join(shown.split())
 
 
 def test_the_printed_configuration_runs(tmp_path, capsys):

@@ -42,8 +42,8 @@ def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
     """
     chain = verified_chain(network)
     shared = _shared_jacobians(chain)
-    size = _chunk_size(chain)
     weightings = output_weightings(outputs, chain.output)
+    size = _chunk_size(chain, len(weightings))
     parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(network), size)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -112,10 +112,10 @@ def _needed_rows(chain: Chain, start: int) -> Tensor | None:
     return (alive if needed is None else alive | needed).expand(len(chain.output), -1)
 
 
-def _chunk_size(chain: Chain) -> int:
-    """The number of samples whose Jacobians fit into the working memory."""
+def _chunk_size(chain: Chain, outputs: int) -> int:
+    """The number of samples whose Jacobians and δ fit into the working memory."""
     shapes = [link.weight.shape for link in chain.links if isinstance(link, LinearLink)]
-    columns = min(shapes[0]) if shapes else 1
+    columns = max(min(shapes[0]) if shapes else 1, outputs)
     widest = max((rows for rows, _ in shapes[:-1]), default=1)
     return max(1, CHUNK_BYTES // (4 * columns * widest))
 

@@ -8,6 +8,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional.evaluation import evaluation
 
 _NO_LAYERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, ParametrizationList)
 
@@ -35,12 +36,13 @@ def weight_layers(model: nn.Module) -> dict[str, Tensor]:
 
     """
     layers = {}
-    for prefix, module in model.named_modules():
-        if isinstance(module, (nn.Linear, _ConvNd)):
-            layers[f"{prefix}.weight".lstrip(".")] = module.weight.detach()
-        elif not isinstance(module, _NO_LAYERS):
-            matrices = module.named_parameters(prefix, recurse=False)
-            layers.update((name, matrix.detach()) for name, matrix in matrices if matrix.dim() == 2)
+    with evaluation(model):  # in train mode, reading a spectrally normalised weight takes a step of its power iteration
+        for prefix, module in model.named_modules():
+            if isinstance(module, (nn.Linear, _ConvNd)):
+                layers[f"{prefix}.weight".lstrip(".")] = module.weight.detach()
+            elif not isinstance(module, _NO_LAYERS):
+                matrices = module.named_parameters(prefix, recurse=False)
+                layers.update((name, matrix.detach()) for name, matrix in matrices if matrix.dim() == 2)
     if not layers:
         raise UnsupportedNetworkError(
             f"expected a network with Linear or convolutional layers, but {type(model).__name__} has no weight matrix; "
@@ -69,5 +71,5 @@ def log_max_weights(model: nn.Module) -> Tensor:
         tensor([0.], dtype=torch.float64)
 
     """
-    maxima = [weight.abs().amax().float() for weight in weight_layers(model).values()]
-    return torch.stack(maxima).cpu().double().log()
+    maxima = [weight.abs().amax().cpu().double() for weight in weight_layers(model).values()]
+    return torch.stack(maxima).log()

@@ -2,7 +2,7 @@
 
 Run it from the repository root; it prints a Markdown table:
 
-    python tests/benchmarks/bench_monitor.py [--steps 40] [--threads 2]
+    python -m tests.benchmarks.bench_monitor [--steps 40] [--threads 2]
 
 An epoch is scaled up from some training steps under Lightning (with the DataLoader) and, as the stricter measure, from
 the same steps in a bare loop on tensors in memory. Times are the best of several epochs.
@@ -18,12 +18,12 @@ import warnings
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
-from bench_stochastic import cifar_resnet18
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import TangentSensitivityMonitor
+from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
+from tests.benchmarks.bench_stochastic import cifar_resnet18
 
 TRAINING, TESTING = 50_000, 2_000
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.modules import module as module_hooks
 
-from lightning_tansens.functional import tangent_sensitivity
+from lightning_tansens.functional import log_max_weights, tangent_sensitivity
 from tests.functional.helpers import assert_equal
 from tests.networks import COVERED, UNCOVERED
 
@@ -53,6 +53,14 @@ def test_nothing_is_left_behind(name, method):
         assert not any(getattr(module, hooks) for module in modules)
         assert not getattr(module_hooks, "_global" + hooks)
     assert not torch.overrides._get_current_function_mode_stack()
+
+
+def test_reading_weights_takes_no_step_of_a_power_iteration():
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(4, 3)).train()
+    before = {name: raw(buffer) for name, buffer in layer.named_buffers()}
+    log_max_weights(layer)
+    assert {name: raw(buffer) for name, buffer in layer.named_buffers()} == before
+    assert layer.training
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)

@@ -1,0 +1,195 @@
+"""The papers' starting quantity: how much a perturbation of the input changes the gradient of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional.evaluation import evaluation
+from lightning_tansens.functional.methods import choose
+from lightning_tansens.functional.network import Network, OutputPicker, Wrt
+from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
+
+#: Working memory for the per-sample gradients that exist at once.
+CHUNK_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """φ(x) = x + δ with δ ~ N(0, s² I), drawn on the CPU; row n of every batch gets the same draw.
+
+    Attributes:
+        scale: The standard deviation s, in units of the input. (The papers write N(0, σI): their σ is the variance.)
+        seed: Names the draw.
+
+    """
+
+    scale: float
+    seed: int = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns φ(x), of the shape of x."""
+        # NumPy draws in order, so that a row does not depend on the number of rows
+        noise = np.random.default_rng(self.seed).standard_normal(tuple(x.shape))
+        return x + self.scale * torch.from_numpy(noise).to(x.dtype).to(x.device)
+
+
+@dataclass(frozen=True)
+class AdversarialSign:
+    """φ(x) = x + s · sign ∇_x ℓ(f(x), ŷ), with the cross-entropy ℓ at the network's own predicted class ŷ.
+
+    A step of the fast gradient sign method that needs no labels (Goodfellow et al. 2015).
+
+    Attributes:
+        scale: The step s for each coordinate, in units of the input.
+
+    """
+
+    scale: float
+
+    def __call__(self, x: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """Returns φ(x) for a network that maps x to logits of shape (N, C)."""
+        leaf = x.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            logits = network(leaf.clone())
+            if logits.shape[1] < 2:
+                raise UnsupportedNetworkError(
+                    f"AdversarialSign: expected a classifier with at least 2 outputs, but got {logits.shape[1]}; pass "
+                    "another perturbation, a callable on a batch"
+                )
+            loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+            (slope,) = torch.autograd.grad(loss, leaf)
+        return x + self.scale * slope.sign()
+
+
+#: φ: a callable on a batch x, or AdversarialSign, which sees the network too.
+Perturbation = Callable[[Tensor], Tensor] | AdversarialSign
+
+
+def gradient_differences(
+    model: nn.Module,
+    inputs: Any,
+    perturbation: Perturbation,
+    *,
+    outputs: Outputs = "sum",
+    wrt: Wrt = None,
+    output: OutputPicker | None = None,
+) -> Tensor:
+    r"""Computes the squared change of each sample's parameter gradient under a perturbation of the input.
+
+    .. math:: \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
+
+    (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for φ(x) = x + δ, δ ~ N(0, s² I), the mean
+    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) The model is evaluated in eval mode and left as it was. Only parameters with
+    ``requires_grad`` count.
+
+    Args:
+        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
+        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        perturbation: φ: :class:`Gaussian`, :class:`AdversarialSign` or any callable that maps x to a tensor of its shape,
+            for example ``lambda x: x.flip(-1)``, which mirrors an image.
+        outputs: "sum" for u = (1, …, 1), a weighting u of shape (C,), or "each" for one output at a time (u = e_c).
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        output: Picks the tensor of outputs, likewise.
+
+    Returns:
+        Shape (N,), or (N, C) for "each", in units of (output / parameter)².
+
+    Raises:
+        TypeError: If x is no floating-point tensor.
+        ValueError: If an argument has a value that is not allowed, φ returns another shape, or there is no sample.
+        UnsupportedNetworkError: If the network mixes the samples of a batch.
+
+    Example:
+        >>> linear = torch.nn.Linear(4, 1)  # the gradient is (x, 1)
+        >>> gradient_differences(linear, torch.zeros(2, 4), lambda x: x + 3)
+        tensor([36., 36.])
+
+    """
+    check_outputs(outputs)
+    with evaluation(model), sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for fused attention
+        network = Network(model, inputs, wrt, output)
+        if not len(network):
+            raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
+        choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
+        perturbed = _perturbed(network, perturbation)
+        with torch.no_grad():
+            weightings = output_weightings(outputs, network(network.x.clone()))
+        columns = [_squared_differences(network, perturbed, weighting) for weighting in weightings]
+    return torch.stack(columns, 1) if isinstance(outputs, str) and outputs == "each" else columns[0]
+
+
+def _perturbed(network: Network, perturbation: Perturbation) -> Tensor:
+    x = network.x.clone()  # the perturbation may change its argument in place
+    perturbed = perturbation(x, network) if isinstance(perturbation, AdversarialSign) else perturbation(x)
+    if not isinstance(perturbed, Tensor) or perturbed.shape != network.x.shape:
+        came = f"shape {tuple(perturbed.shape)}" if isinstance(perturbed, Tensor) else type(perturbed).__name__
+        raise ValueError(
+            f"perturbation: expected a tensor of the inputs' shape {tuple(network.x.shape)}, but got {came}; return one "
+            "perturbed sample for each sample"
+        )
+    return perturbed.detach().to(network.x)
+
+
+class _Bound(nn.Module):
+    """Gives :func:`torch.func.functional_call` something to call while the model has other parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[], Tensor]) -> Tensor:
+        return function()
+
+
+def _places(model: nn.Module, trainable: dict[str, nn.Parameter]) -> dict[str, str]:
+    """Everywhere that a parameter is held, each place once, with the parameter's name.
+
+    Left to find shared ones itself, functional_call swaps those of a module that occurs twice one time too often and does
+    not put them back.
+    """
+    names = {id(parameter): name for name, parameter in trainable.items()}
+    return {
+        f"{prefix}.{own}": names[id(parameter)]
+        for prefix, module in model.named_modules()
+        for own, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in names
+    }
+
+
+def _squared_differences(network: Network, perturbed: Tensor, weighting: Tensor) -> Tensor:
+    parameters = {name: parameter.detach() for name, parameter in network.trainable.items()}
+    if not parameters:
+        return torch.zeros(len(network), dtype=weighting.dtype, device=weighting.device)
+    bound = _Bound(network.model)
+    places = _places(bound, network.trainable)
+
+    def squared_difference(n: Tensor, x: Tensor, moved: Tensor) -> Tensor:
+        one = network.part(cast(Any, n.unsqueeze(0)))
+
+        def change(parameters: dict[str, Tensor]) -> Tensor:
+            # the gradient of the difference is the difference of the gradients
+            def function() -> Tensor:
+                return ((one(x.unsqueeze(0).clone()) - one(moved.unsqueeze(0).clone())) * weighting).sum()
+
+            swapped = {place: parameters[name] for place, name in places.items()}
+            return cast(Tensor, torch.func.functional_call(bound, swapped, (function,), tie_weights=False))
+
+        gradients = torch.func.grad(change)(parameters)
+        return torch.stack([gradient.to(weighting.dtype).square().sum() for gradient in gradients.values()]).sum()
+
+    size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
+    numbers = torch.arange(len(network), device=network.x.device)
+    samples = numbers, network.x, perturbed
+    try:
+        return torch.func.vmap(squared_difference, chunk_size=max(1, CHUNK_BYTES // size))(*samples)
+    except RuntimeError:  # recurrent layers and what depends on values cannot be vectorised
+        return torch.stack([squared_difference(*sample) for sample in zip(*samples)])
