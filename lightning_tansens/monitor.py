@@ -169,6 +169,8 @@ class TangentSensitivityMonitor(pl.Callback):
             with together(trainer):
                 for measured in self._sets:
                     measured.prepare(network, batch_transfer(trainer), pl_module.device)
+                for measure in [measure for measure in self.measures if not measure.needs_data]:
+                    measure.prepare(network, self._sets[0].first_inputs(batch_transfer(trainer)))
                 self._weights_before = self._weights_before or self._measure_weights(network)
         for note in [note for measure in self._sets[0].measures if (note := measure.note())]:
             rank_zero_info(f"TangentSensitivityMonitor: {note}")

@@ -82,12 +82,16 @@ class MeasuredSet:
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
         batch = transfer(self.subset.first())
-        inputs, _ = self._unpack(batch)
+        inputs = self._unpack(batch)[0]
         for measure in self.measures:
             measure.prepare(network, inputs)
             copy_of(measure).update(network, inputs)
         if self.loss is not None:
             self._add_loss(copy_of(self.loss), network, batch)
+
+    def first_inputs(self, transfer: Callable[[Any], Any]) -> Any:
+        """Returns the inputs of a batch of one sample, the same on every process."""
+        return self._unpack(transfer(self.subset.first()))[0]
 
     def update(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
         """Accumulates this process's share of the samples; what was accumulated before is forgotten."""

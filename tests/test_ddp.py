@@ -12,7 +12,15 @@ import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
+from lightning_tansens.metrics import (
+    ActiveNodeSensitivity,
+    EmpiricalSensitivity,
+    FisherRaoSensitivity,
+    InputOutputSensitivity,
+    LayerwiseNormSensitivity,
+    RegionSensitivity,
+    SpectralNormSensitivity,
+)
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
 
 STOPS = "stopped by an estimate"
@@ -24,6 +32,7 @@ CASES = {
     "several sets": ({"num_samples": 3, "test_dataloaders": {"near": Points(9, seed=4, noise=True), "far": Points(2)}}, {}),
     "more samples for the loss": ({"num_samples": 3, "num_loss_samples": 8}, {}),
     "small batches": ({"num_samples": 7, "batch_size": 1}, {}),
+    "all measures": ({"num_samples": 5, "all_measures": True}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
 }
 
@@ -33,7 +42,10 @@ def measure(name, **trainer):
     arguments, options = CASES[name]
     arguments = {"compare_with_labels": True, **arguments}
     empirical = EmpiricalSensitivity(per_layer=arguments.pop("per_layer", False))
-    monitor = make_monitor(measures=[empirical, LayerwiseNormSensitivity(), ActiveNodeSensitivity()], **arguments)
+    measures = [empirical, LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
+    if arguments.pop("all_measures", False):
+        measures += [InputOutputSensitivity(), FisherRaoSensitivity(), RegionSensitivity(), SpectralNormSensitivity()]
+    monitor = make_monitor(measures=measures, **arguments)
     callbacks = [EarlyStopping("tansens/test_loss/empirical", patience=1)] if name == STOPS else []
     data = BoringData(noise=True, validation=name == "validation")
     run = fit(monitor, *callbacks, module=lambda: BoringModule(lr=0.0), data=data, **{**options, **trainer})

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
+from lightning_tansens.metrics import (
+    ActiveNodeSensitivity,
+    EmpiricalSensitivity,
+    FisherRaoSensitivity,
+    InputOutputSensitivity,
+    LayerwiseNormSensitivity,
+    RegionSensitivity,
+    SpectralNormSensitivity,
+)
 from tests.boring import (
     BoringData,
     BoringModule,
@@ -185,3 +193,25 @@ def test_the_linear_form_has_no_undefined_estimate():
     assert not [warning for warning in caught if "TangentSensitivityMonitor" in str(warning.message)]
     ratios = [row["tansens/test_loss/layer_norm"] / row["tansens/train_loss"] for row in monitor.history]
     assert ratios[1:] == pytest.approx([torch.e**2] * 2, rel=1e-5)
+
+
+def test_all_measures_of_a_convolutional_network():
+    def module():
+        image = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 9, 2, padding=1), nn.ReLU(), nn.Flatten())
+        return BoringModule(nn.Sequential(*image, nn.Linear(81, 3)))
+
+    measures = [InputOutputSensitivity(), FisherRaoSensitivity(), RegionSensitivity(), SpectralNormSensitivity()]
+    statistics = ("input_output", "fisher_rao", "region", "region_log_paths", "region_log_probability", "region_dead")
+    names = ("input_output", "fisher_rao", "region", "spectral_norm", "trivial")
+    expected = {
+        *("spectral_norm", "seconds", "train_loss", "train_accuracy"),
+        *(f"{statistic}/{name}" for statistic in statistics for name in ("train", "test")),
+        *(f"{measure}/{name}_stderr" for measure in names[:3] for name in ("train", "test")),
+        *(f"test_{quantity}/{name}" for quantity in ("loss", "accuracy") for name in names),
+        *(f"test_loss/{name}_stderr" for name in names),
+    }
+    monitor = make_monitor(measures=measures)
+    check(expected, monitor, module=module)
+    first, second = monitor.history
+    factor = torch.tensor(first["tansens/spectral_norm"] - second["tansens/spectral_norm"]).exp()
+    assert second["tansens/test_loss/spectral_norm"] == pytest.approx(float(factor) * second["tansens/train_loss"], rel=1e-5)

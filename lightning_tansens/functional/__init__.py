@@ -1,8 +1,29 @@
 """Pure functions: per-sample numbers of a network on a batch."""
 
 from lightning_tansens.functional.active_nodes import active_nodes, preactivations
+from lightning_tansens.functional.bounds import hoeffding_half_width, log_active_node_bound, log_mean_exp
+from lightning_tansens.functional.chain_bounds import (
+    log_active_node_bound_of,
+    log_norm_bound,
+    log_region_bounds,
+    log_sample_norm_bounds,
+)
+from lightning_tansens.functional.fisher_rao import fisher_rao_norms
+from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences
+from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
+from lightning_tansens.functional.mean_tangent import mean_tangent_norm, tangent_matrix, tangent_matrix_sum
 from lightning_tansens.functional.moments import log_absolute_moment, log_psi
+from lightning_tansens.functional.regions import (
+    activation_patterns,
+    activation_regions,
+    count_patterns,
+    log_max_active_weights,
+    neuron_margins,
+    pattern_hashes,
+)
+from lightning_tansens.functional.relu_chain import relu_chain
+from lightning_tansens.functional.spectral import spectral_norms
 from lightning_tansens.functional.tangent_sensitivity import (
     chosen_method,
     tangent_sensitivity,
@@ -10,12 +31,35 @@ from lightning_tansens.functional.tangent_sensitivity import (
 )
 
 __all__ = [
+    "AdversarialSign",
+    "Gaussian",
+    "activation_patterns",
+    "activation_regions",
     "active_nodes",
     "chosen_method",
+    "count_patterns",
+    "fisher_rao_norms",
+    "gradient_differences",
+    "hoeffding_half_width",
+    "input_output_norms",
     "log_absolute_moment",
+    "log_active_node_bound",
+    "log_active_node_bound_of",
+    "log_max_active_weights",
     "log_max_weights",
+    "log_mean_exp",
+    "log_norm_bound",
     "log_psi",
+    "log_region_bounds",
+    "log_sample_norm_bounds",
+    "mean_tangent_norm",
+    "neuron_margins",
+    "pattern_hashes",
     "preactivations",
+    "relu_chain",
+    "spectral_norms",
+    "tangent_matrix",
+    "tangent_matrix_sum",
     "tangent_sensitivity",
     "tangent_sensitivity_blocks",
     "weight_layers",

@@ -3,15 +3,23 @@
 from lightning_tansens.metrics.active_nodes import ActiveNodeSensitivity
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.empirical import EmpiricalSensitivity
+from lightning_tansens.metrics.fisher_rao import FisherRaoSensitivity
+from lightning_tansens.metrics.input_output import InputOutputSensitivity
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
+from lightning_tansens.metrics.region import RegionSensitivity
+from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
 
 __all__ = [
     "ActiveNodeSensitivity",
     "EmpiricalSensitivity",
+    "FisherRaoSensitivity",
+    "InputOutputSensitivity",
     "LabelledLoss",
     "LayerwiseNormSensitivity",
+    "RegionSensitivity",
     "SensitivityMeasure",
+    "SpectralNormSensitivity",
 ]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.spectral_norms import SpectralCache, check_tolerance, spectral_norms
+from lightning_tansens.functional.spectral import SpectralCache, check_tolerance, spectral_norms
 from lightning_tansens.metrics.base import SensitivityMeasure
 
 

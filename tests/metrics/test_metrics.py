@@ -18,7 +18,16 @@ from lightning_tansens.functional import (
     tangent_sensitivity,
     tangent_sensitivity_blocks,
 )
-from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
+from lightning_tansens.metrics import (
+    ActiveNodeSensitivity,
+    EmpiricalSensitivity,
+    FisherRaoSensitivity,
+    InputOutputSensitivity,
+    LabelledLoss,
+    LayerwiseNormSensitivity,
+    RegionSensitivity,
+    SpectralNormSensitivity,
+)
 from tests.cases import CHAINS, Case, frozen, mlp
 
 NET, INPUTS = Case(lambda: mlp(4, 6, 5, 3), outputs=3).make(samples=12)
@@ -30,6 +39,10 @@ MEASURES = {
     "empirical per layer": lambda **kwargs: EmpiricalSensitivity(per_layer=True, **kwargs),
     "active nodes": ActiveNodeSensitivity,
     "layer norm": LayerwiseNormSensitivity,
+    "input output": InputOutputSensitivity,
+    "Fisher-Rao": FisherRaoSensitivity,
+    "region": RegionSensitivity,
+    "spectral norm": SpectralNormSensitivity,
 }
 
 
