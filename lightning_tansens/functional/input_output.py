@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.memory import in_micro_batches
+from lightning_tansens.functional.memory import WHOLE, in_micro_batches
 from lightning_tansens.functional.methods import choose
 from lightning_tansens.functional.network import Network, OutputPicker, Wrt
 from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
-from lightning_tansens.functional.stochastic import WHOLE
 from lightning_tansens.functional.substitutes import twice_differentiable
 
 

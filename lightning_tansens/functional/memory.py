@@ -16,7 +16,11 @@ CPU_BUDGET = 2 * 2**30
 #: gradients.
 COPIES = 4
 
+#: The share of each parameter by name, shape (N, U).
 Blocks = dict[str, Tensor]
+
+#: The name under which methods that cannot tell parameters apart return the whole.
+WHOLE = "all"
 
 
 def bytes_per_sample(network: Network) -> int:

@@ -1,9 +1,7 @@
-"""Unbiased estimates of ‖S(x)‖_F² from random probes, and the exact value from all unit probes, for any network."""
+"""Unbiased estimates of ‖S(x)‖_F² from random probes, for any network."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -12,19 +10,11 @@ from torch import Tensor
 
 from lightning_tansens.functional.input_space import input_space_blocks
 from lightning_tansens.functional.layout import Layouts
-from lightning_tansens.functional.memory import Blocks, in_micro_batches
+from lightning_tansens.functional.memory import WHOLE, Blocks, in_micro_batches
 from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.outputs import Outputs, output_weightings
+from lightning_tansens.functional.outputs import Outputs
 from lightning_tansens.functional.parameter_space import parameter_space_norms
 from lightning_tansens.functional.probes import BLOCK_SIZE, Projection, input_probes, parameter_probes
-
-#: The name under which methods that cannot tell parameters apart return the whole.
-WHOLE = "all"
-
-#: A measurement that will take longer than this says so before it goes on.
-SECONDS_TO_SAY = 10.0
-
-_log = logging.getLogger(__name__)
 
 
 def estimate_in_input_space(
@@ -66,69 +56,9 @@ def estimate_in_parameter_space(
     return {WHOLE: torch.cat([values for _, values in parts])[order.argsort()]}
 
 
-def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts | None, chunk: int = 64) -> Blocks:
-    """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
-
-    Args:
-        network: The network on a batch, in eval mode.
-        outputs: "sum", "each" or a weighting.
-        layouts: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
-        chunk: The number of unit vectors in a pass.
-
-    """
-    rows: list[Blocks] = []
-    for n in range(len(network)):
-        one = network.part([n])
-        if layouts is None:
-            rows.append({WHOLE: _by_double_backward(one, outputs)})
-            continue
-        units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
-        sums: list[Blocks] = []
-        begun = time.perf_counter()
-        for start in range(0, len(units), chunk):
-            if n == 0 and start == chunk:
-                _say_cost((time.perf_counter() - begun) * len(network) * len(units) / chunk, len(units), len(network))
-            directions = units[start : start + chunk]
-            blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, layouts)
-            sums.append({name: values.sum(0, keepdim=True) for name, values in blocks.items()})
-        rows.append({name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]})
-    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-
-def _say_cost(seconds: float, directions: int, samples: int) -> None:
-    level = logging.WARNING if seconds > SECONDS_TO_SAY else logging.INFO
-    _log.log(
-        level,
-        "method='exact' takes %d forward-mode passes for each of %d samples, about %.0f s; method='stochastic' takes one",
-        directions,
-        samples,
-        seconds,
-    )
-
-
 def mean(draws: Sequence[Blocks]) -> Blocks:
     """The mean over probes, by name."""
     return {name: torch.stack([blocks[name] for blocks in draws]).mean(0) for name in draws[0]}
-
-
-def _by_double_backward(network: Network, outputs: Outputs) -> Tensor:
-    """Σ_d ‖∂(∂(u·f)/∂x_d)/∂θ‖² of a single sample, shape (1, U)."""
-    parameters = list(network.trainable.values())
-    x = network.x.clone().requires_grad_()
-    columns = []
-    with torch.enable_grad():
-        output = network(x.clone())
-        for weighting in output_weightings(outputs, output):
-            total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
-            scalar = (output * weighting).sum()
-            slope = None
-            if scalar.requires_grad and parameters:
-                (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
-            for entry in slope.flatten() if slope is not None and slope.requires_grad else ():
-                row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-                total += sum(part.to(total.dtype).square().sum() for part in row if part is not None)
-            columns.append(total)
-    return torch.stack(columns, 1)
 
 
 def _blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:

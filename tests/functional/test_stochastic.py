@@ -9,7 +9,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_tansens.functional import chosen_method, memory, stochastic, tangent_sensitivity, tangent_sensitivity_blocks
+from lightning_tansens.functional import (
+    all_directions,
+    chosen_method,
+    memory,
+    methods,
+    stochastic,
+    tangent_sensitivity,
+    tangent_sensitivity_blocks,
+)
 from lightning_tansens.functional.network import Network
 from tests.cases import CHAINS, Lambda, mlp
 from tests.functional.helpers import assert_equal, reference
@@ -220,14 +228,17 @@ def test_bytes_of_a_sample():
 
 
 @pytest.mark.parametrize(("limit", "level"), [(0.0, "WARNING"), (1e9, "INFO")])
-def test_the_cost_of_all_directions_is_said(limit, level, monkeypatch, caplog):
-    monkeypatch.setattr(stochastic, "SECONDS_TO_SAY", limit)
+@pytest.mark.parametrize("covered", [True, False])
+def test_the_cost_of_all_directions_is_said(limit, level, covered, monkeypatch, caplog):
+    monkeypatch.setattr(all_directions, "SECONDS_TO_WARN", limit)
     net, x = nn.Sequential(nn.Linear(65, 2), nn.Tanh()), torch.randn(3, 65)
+    if not covered:
+        monkeypatch.setattr(methods, "_layouts", lambda network: "no rules")
     with caplog.at_level("INFO", logger="lightning_tansens"):
         tangent_sensitivity(net, x, method="exact")
     (record,) = caplog.records
     assert record.levelname == level
-    assert record.getMessage().startswith("method='exact' takes 65 forward-mode passes for each of 3 samples, about ")
+    assert record.getMessage().startswith("method='exact' takes 65 directions for each of 3 samples, about ")
     assert "65 passes a sample, each about a training step" in chosen_method(net, x, "exact").reason
 
 

@@ -80,9 +80,7 @@ def test_factors():
     now, before = {"region": -6.0}, {"region": -3.0}
     assert RegionSensitivity().log_ratio(now, before) == pytest.approx(math.log(2))
     assert RegionSensitivity("linear").log_ratio(now, before) == -3
-    with pytest.raises(
-        UndefinedEstimateError, match=r"the mean logarithms are 1 and -3; .*\(form='linear'\) needs none"
-    ):
+    with pytest.raises(UndefinedEstimateError, match=r"the mean logarithms are 1 and -3; .*\(form='linear'\) needs none"):
         RegionSensitivity().log_ratio({"region": 1.0}, before)
     assert RegionSensitivity("linear").log_ratio({"region": 1.0}, before) == 4
     with pytest.raises(ValueError, match="form: expected 'log' or 'linear', but got 'both'"):
