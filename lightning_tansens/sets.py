@@ -97,7 +97,8 @@ class MeasuredSet:
         """Accumulates this process's share of the samples; what was accumulated before is forgotten."""
         for metric in self._metrics():
             metric.reset()
-        for positions, loaded in zip(self.subset.positions(), self.subset):
+        # the subset comes first and is exhausted: it keeps its samples for the next time only then
+        for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
             batch = transfer(loaded)
             if positions[0] < self.subset.head:
                 inputs, _ = self._unpack(batch)

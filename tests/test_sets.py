@@ -52,6 +52,21 @@ def test_readings(batch_size):
     assert reading.accuracy == pytest.approx(float((outputs.argmax(1) == TARGETS).float().mean()))
 
 
+def test_samples_are_read_once():
+    asked = []
+
+    class Counted(TensorDataset):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    model = mlp(4, 6, 3)
+    data = measured(Counted(INPUTS, TARGETS))
+    for _ in range(3):
+        data.update(model, identity)
+    assert sorted(asked) == list(range(20))
+
+
 def test_a_set_without_labels_needs_none():
     model = mlp(4, 6, 3)
     data = measured(TensorDataset(INPUTS), loss=False)

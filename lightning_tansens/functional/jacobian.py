@@ -108,7 +108,8 @@ class SharedJacobian(Jacobian):
         if self._slopes.dim() == 1:
             return SharedJacobian((weight * self._slopes) @ self._basis)
         if len(self._basis) < GATHER_FROM_WIDTH:
-            return DenseJacobian((self._basis.T * self._slopes.unsqueeze(1)) @ weight.T)
+            # contiguous, so that the product is one matrix product and not one for each sample
+            return DenseJacobian((self._basis.T.contiguous() * self._slopes.unsqueeze(1)) @ weight.T)
         return GatheredJacobian(*self._gather(), width=len(self._basis)).linear(weight, rows)
 
     def _gather(self) -> tuple[list[Tensor], list[Tensor]]:
