@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.network import call_model
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.network import call_model
 from lightning_tansens.subsets import Subset
 from lightning_tansens.uncertainty import Influence
 

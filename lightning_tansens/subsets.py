@@ -20,7 +20,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lightning_tansens.functional.probes import BLOCK_SIZE
+from lightning_tansens.probing.probes import BLOCK_SIZE
 from lightning_tansens.randomness import Randomness
 
 #: Up to this size a subset is kept in memory; it is the same at every measurement.

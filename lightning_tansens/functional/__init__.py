@@ -1,5 +1,6 @@
 """Pure functions: per-sample numbers of a network on a batch."""
 
+from lightning_tansens.closed_form.relu_chain import relu_chain
 from lightning_tansens.functional.active_nodes import active_nodes, preactivations
 from lightning_tansens.functional.bounds import hoeffding_half_width, log_active_node_bound, log_mean_exp
 from lightning_tansens.functional.chain_bounds import (
@@ -22,7 +23,6 @@ from lightning_tansens.functional.regions import (
     neuron_margins,
     pattern_hashes,
 )
-from lightning_tansens.functional.relu_chain import relu_chain
 from lightning_tansens.functional.spectral import spectral_norms
 from lightning_tansens.functional.tangent_sensitivity import (
     chosen_method,

@@ -1,7 +1,7 @@
 """The papers' bounds of the tangent sensitivity of a network, in natural logarithms.
 
 Depth, widths and weights enter as powers that overflow, so nothing leaves the logarithms. All are for chains of Linear
-layers and ReLU on a batch, :class:`~lightning_tansens.functional.relu_chain.ReluChain`. Index letters: n sample, i and l
+layers and ReLU on a batch, :class:`~lightning_tansens.closed_form.relu_chain.ReluChain`. Index letters: n sample, i and l
 layer of k.
 """
 
@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_tansens.closed_form.relu_chain import ReluChain
 from lightning_tansens.functional.bounds import ActiveNodeForm, check_choice, log_active_node_bound, log_nonnegative
-from lightning_tansens.functional.relu_chain import ReluChain
 
 #: What is bounded: ‖S_u‖² for u = (1, …, 1), or ‖S_{e_c}‖² for any single output c.
 BoundedOutputs = Literal["sum", "each"]
@@ -34,7 +34,7 @@ def log_norm_bound(chain: ReluChain, *, form: NormForm = "layers", outputs: Boun
     parameters, of which biases have no share in S. :func:`log_sample_norm_bounds` is far tighter.
 
     Args:
-        chain: The network, see :func:`~lightning_tansens.functional.relu_chain.relu_chain`.
+        chain: The network, see :func:`~lightning_tansens.closed_form.relu_chain.relu_chain`.
         form: "layers" for the first line, "network" for the second.
         outputs: "sum" bounds ‖S_u‖² for u = (1, …, 1), "each" bounds ‖S_{e_c}‖² for every output c.
 
@@ -46,7 +46,7 @@ def log_norm_bound(chain: ReluChain, *, form: NormForm = "layers", outputs: Boun
 
     Example:
         >>> from torch import nn
-        >>> from lightning_tansens.functional.relu_chain import relu_chain
+        >>> from lightning_tansens.closed_form.relu_chain import relu_chain
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
         >>> _ = nn.init.ones_(net[0].weight), nn.init.constant_(net[2].weight, 2.0)
         >>> chain = relu_chain(net, torch.ones(1, 1))  # S = (2, 1)
@@ -86,7 +86,7 @@ def log_sample_norm_bounds(chain: ReluChain, *, outputs: BoundedOutputs = "sum")
 
     Example:
         >>> from torch import nn
-        >>> from lightning_tansens.functional.relu_chain import relu_chain
+        >>> from lightning_tansens.closed_form.relu_chain import relu_chain
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
         >>> _ = nn.init.ones_(net[0].weight), nn.init.constant_(net[2].weight, 2.0)
         >>> log_sample_norm_bounds(relu_chain(net, torch.ones(1, 1))).exp().round(decimals=9)  # ‖S‖² = 2² + 1²
@@ -120,7 +120,7 @@ def log_active_node_bound_of(
     not above the normal's.
 
     Args:
-        chain: The network on a batch, see :func:`~lightning_tansens.functional.relu_chain.relu_chain`.
+        chain: The network on a batch, see :func:`~lightning_tansens.closed_form.relu_chain.relu_chain`.
         form: "consistent" or "printed", which is no bound.
         outputs: "sum" or "each", see :func:`log_norm_bound`.
 
@@ -132,7 +132,7 @@ def log_active_node_bound_of(
 
     Example:
         >>> from torch import nn
-        >>> from lightning_tansens.functional.relu_chain import relu_chain
+        >>> from lightning_tansens.closed_form.relu_chain import relu_chain
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
         >>> _ = nn.init.ones_(net[0].weight), nn.init.ones_(net[2].weight)
         >>> round(math.exp(log_active_node_bound_of(relu_chain(net, torch.ones(1, 1)))), 9)
@@ -174,7 +174,7 @@ def log_region_bounds(
     Args:
         chain: The network on a batch.
         moments: None for the first form; μ and σ of the number of active units over the set, for the second form, for
-            example :meth:`~lightning_tansens.functional.relu_chain.ReluChain.active_node_moments`.
+            example :meth:`~lightning_tansens.closed_form.relu_chain.ReluChain.active_node_moments`.
         form: Which Γ, see :func:`~lightning_tansens.functional.bounds.log_active_node_bound`.
         outputs: "sum" or "each", see :func:`log_norm_bound`.
 
@@ -186,7 +186,7 @@ def log_region_bounds(
 
     Example:
         >>> from torch import nn
-        >>> from lightning_tansens.functional.relu_chain import relu_chain
+        >>> from lightning_tansens.closed_form.relu_chain import relu_chain
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[4.0], [-5.0]])), nn.init.ones_(net[2].weight)
         >>> bounds = log_region_bounds(relu_chain(net, torch.tensor([[1.0], [-1.0]])))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.evaluation import evaluation, ordinary
-from lightning_tansens.functional.network import OutputPicker, batch_length, call_model, map_tensors
+from lightning_tansens.networks.evaluation import evaluation, ordinary
+from lightning_tansens.networks.network import OutputPicker, batch_length, call_model, map_tensors
 
 
 def fisher_rao_norms(

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.evaluation import evaluation
 from lightning_tansens.functional.methods import choose
-from lightning_tansens.functional.network import Network, OutputPicker, Wrt
-from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.network import Network, OutputPicker, Wrt
+from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
 
 #: Working memory for the per-sample gradients that exist at once.
 CHUNK_BYTES = 128 * 2**20

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.memory import WHOLE, in_micro_batches
 from lightning_tansens.functional.methods import choose
-from lightning_tansens.functional.network import Network, OutputPicker, Wrt
-from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
-from lightning_tansens.functional.substitutes import twice_differentiable
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.memory import WHOLE, in_micro_batches
+from lightning_tansens.networks.network import Network, OutputPicker, Wrt
+from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
+from lightning_tansens.probing.substitutes import twice_differentiable
 
 
 def input_output_norms(

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.memory import WHOLE, in_micro_batches
 from lightning_tansens.functional.methods import choose
-from lightning_tansens.functional.network import Network, OutputPicker, Wrt
-from lightning_tansens.functional.outputs import check_outputs, output_weightings
-from lightning_tansens.functional.substitutes import twice_differentiable
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.memory import WHOLE, in_micro_batches
+from lightning_tansens.networks.network import Network, OutputPicker, Wrt
+from lightning_tansens.networks.outputs import check_outputs, output_weightings
+from lightning_tansens.probing.substitutes import twice_differentiable
 
 #: One weighting u at a time: "sum" for ones, or a vector.
 Weighting = Literal["sum"] | Tensor

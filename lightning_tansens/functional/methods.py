@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_tansens.closed_form.chain import Chain
+from lightning_tansens.closed_form.exact import verified_chain
+from lightning_tansens.closed_form.links import LinearLink
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.chain import Chain
-from lightning_tansens.functional.coverage import find_layouts
-from lightning_tansens.functional.exact import verified_chain
-from lightning_tansens.functional.layout import Layouts
-from lightning_tansens.functional.links import LinearLink
-from lightning_tansens.functional.memory import bytes_per_sample
-from lightning_tansens.functional.network import Network
+from lightning_tansens.networks.memory import bytes_per_sample
+from lightning_tansens.networks.network import Network
+from lightning_tansens.probing.coverage import find_layouts
+from lightning_tansens.probing.layout import Layouts
 
 #: What a user asks for. "exact" is the closed form, or forward-mode passes over the input where there is none;
 #: "stochastic" the better kind of probe; "auto" the closed form where it is affordable, else "stochastic".

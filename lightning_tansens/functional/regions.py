@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tansens.closed_form.relu_chain import relu_chain
 from lightning_tansens.functional.active_nodes import collect_from_activations
-from lightning_tansens.functional.network import OutputPicker, Wrt
-from lightning_tansens.functional.relu_chain import relu_chain
+from lightning_tansens.networks.network import OutputPicker, Wrt
 
 
 class ActivationRegions(NamedTuple):
@@ -205,7 +205,7 @@ def log_max_active_weights(model: nn.Module, inputs: Any, *, wrt: Wrt = None, ou
     active.
 
     Args:
-        model: A chain of Linear layers and ReLU, see :func:`~lightning_tansens.functional.relu_chain.relu_chain`.
+        model: A chain of Linear layers and ReLU, see :func:`~lightning_tansens.closed_form.relu_chain.relu_chain`.
         inputs: A batch of at least one sample.
         wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
         output: Picks the tensor of outputs, likewise.

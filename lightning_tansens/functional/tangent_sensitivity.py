@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.all_directions import exact_by_forward_mode
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.exact import exact_blocks
-from lightning_tansens.functional.memory import WHOLE, Blocks
+from lightning_tansens.closed_form.exact import exact_blocks
 from lightning_tansens.functional.methods import Choice, Method, check_probes, choose
-from lightning_tansens.functional.network import Network, OutputPicker, Wrt, map_tensors
-from lightning_tansens.functional.outputs import Outputs, check_outputs, output_weightings
-from lightning_tansens.functional.stochastic import (
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.memory import WHOLE, Blocks
+from lightning_tansens.networks.network import Network, OutputPicker, Wrt, map_tensors
+from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
+from lightning_tansens.networks.tracing import tensors_in
+from lightning_tansens.probing.all_directions import exact_by_forward_mode
+from lightning_tansens.probing.stochastic import (
     estimate_in_input_space,
     estimate_in_parameter_space,
 )
-from lightning_tansens.functional.substitutes import twice_differentiable
-from lightning_tansens.functional.tracing import tensors_in
+from lightning_tansens.probing.substitutes import twice_differentiable
 
 
 def tangent_sensitivity(

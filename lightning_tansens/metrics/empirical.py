@@ -12,11 +12,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.methods import Choice, Method, check_probes
-from lightning_tansens.functional.network import OutputPicker, Wrt
-from lightning_tansens.functional.outputs import Outputs, check_outputs
-from lightning_tansens.functional.probes import BLOCK_SIZE
 from lightning_tansens.functional.tangent_sensitivity import chosen_method, sum_blocks, tangent_sensitivity_blocks
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
+from lightning_tansens.networks.network import OutputPicker, Wrt
+from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.probing.probes import BLOCK_SIZE
 from lightning_tansens.uncertainty import Influence, relative_standard_error
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
-from lightning_tansens.functional.network import OutputPicker
 from lightning_tansens.metrics.labelled_loss import Criterion
 from lightning_tansens.metrics.mean import MeanSensitivity
+from lightning_tansens.networks.network import OutputPicker
 
 
 class FisherRaoSensitivity(MeanSensitivity):

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.functional.network import OutputPicker, Wrt
-from lightning_tansens.functional.outputs import Outputs, check_outputs
 from lightning_tansens.metrics.mean import MeanSensitivity
+from lightning_tansens.networks.network import OutputPicker, Wrt
+from lightning_tansens.networks.outputs import Outputs, check_outputs
 
 
 class InputOutputSensitivity(MeanSensitivity):

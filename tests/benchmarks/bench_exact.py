@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional import jacobian, tangent_sensitivity
+from lightning_tansens.closed_form import jacobian
+from lightning_tansens.functional import tangent_sensitivity
 
 INPUTS, OUTPUTS = 3072, 10
 NEVER = 10**9

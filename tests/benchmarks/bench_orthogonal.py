@@ -11,13 +11,13 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.coverage import find_layouts
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.input_space import input_space_blocks
-from lightning_tansens.functional.layout import Layouts
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.substitutes import twice_differentiable
 from lightning_tansens.functional.tangent_sensitivity import sum_blocks
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.network import Network
+from lightning_tansens.probing.coverage import find_layouts
+from lightning_tansens.probing.input_space import input_space_blocks
+from lightning_tansens.probing.layout import Layouts
+from lightning_tansens.probing.substitutes import twice_differentiable
 from tests.benchmarks.bench_exact import mlp, table
 from tests.benchmarks.bench_stochastic import ViTTiny, cifar_resnet18
 

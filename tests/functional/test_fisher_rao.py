@@ -9,7 +9,7 @@ from torch import nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from tests.cases import Lambda, mlp
-from tests.functional.test_input_output import mixed_modes, state_of
+from tests.helpers import mixed_modes, state_of
 from tests.modules import Language, draw_tokens
 
 

@@ -12,8 +12,7 @@ from lightning_tansens.functional import gradient_difference
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences
 from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from tests.cases import CHAINS, Lambda, frozen, mlp
-from tests.functional.helpers import assert_equal, select
-from tests.functional.test_input_output import mixed_modes, state_of
+from tests.helpers import assert_equal, mixed_modes, select, state_of
 from tests.networks import COVERED, UNCOVERED
 
 ALL = COVERED | UNCOVERED

@@ -11,7 +11,7 @@ from lightning_tansens.functional import input_output
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from tests.cases import CHAINS, Lambda, mlp
-from tests.functional.helpers import assert_equal, select
+from tests.helpers import assert_equal, mixed_modes, select, state_of
 from tests.networks import COVERED, UNCOVERED
 
 ALL = COVERED | UNCOVERED
@@ -59,27 +59,6 @@ def of_chain(model, inputs):
     x = inputs.clone().requires_grad_()
     result = model(x.clone()).reshape(len(x), -1)
     return torch.stack([torch.autograd.grad(c.sum(), x, retain_graph=True)[0].flatten(1) for c in result.unbind(1)], 1)
-
-
-def state_of(model):
-    """Everything that a measurement must leave as it was."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return {
-        "modes": [module.training for module in model.modules()],
-        "tensors": [(id(t), t.detach().clone().numpy().tobytes(), t._version, t.requires_grad) for t in tensors],
-        "gradients": [None if p.grad is None else p.grad.clone().numpy().tobytes() for p in model.parameters()],
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
-        "random": torch.get_rng_state().numpy().tobytes(),
-        "grad mode": torch.is_grad_enabled(),
-    }
-
-
-def mixed_modes(model):
-    for number, module in enumerate(model.modules()):
-        module.training = number % 2 == 0
-    for parameter in list(model.parameters())[::2]:
-        parameter.grad = torch.randn_like(parameter)
-    return model
 
 
 @pytest.mark.parametrize("name", ALL)

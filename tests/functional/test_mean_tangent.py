@@ -11,8 +11,7 @@ from lightning_tansens.functional import mean_tangent
 from lightning_tansens.functional.mean_tangent import mean_tangent_norm, tangent_matrix, tangent_matrix_sum
 from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from tests.cases import CHAINS, Lambda, frozen, mlp
-from tests.functional.helpers import assert_equal, reference
-from tests.functional.test_input_output import mixed_modes, state_of
+from tests.helpers import assert_equal, mixed_modes, reference, state_of
 from tests.networks import COVERED, UNCOVERED
 from tests.oracle import tangent_matrices
 

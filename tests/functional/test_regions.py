@@ -25,7 +25,7 @@ from lightning_tansens.functional.regions import (
 )
 from tests.cases import Case, mlp
 
-relu_chain_module = importlib.import_module("lightning_tansens.functional.relu_chain")
+relu_chain_module = importlib.import_module("lightning_tansens.closed_form.relu_chain")
 
 TRACED = [activation_regions, activation_patterns, neuron_margins]
 

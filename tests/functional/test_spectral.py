@@ -13,7 +13,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import spectral as module_under_test
 from lightning_tansens.functional.spectral import SpectralCache, spectral_norms
 from tests.cases import Lambda, mlp
-from tests.functional.test_input_output import mixed_modes, state_of
+from tests.helpers import mixed_modes, state_of
 
 CONVOLUTIONS = {
     "3 × 3": (lambda: nn.Conv2d(2, 3, 3), (2, 6, 7)),

@@ -5,7 +5,7 @@ import torch
 from torch.nn.modules import module as module_hooks
 
 from lightning_tansens.functional import log_max_weights, tangent_sensitivity
-from tests.functional.helpers import assert_equal
+from tests.helpers import assert_equal
 from tests.networks import COVERED, UNCOVERED
 
 METHODS = ["exact", "input_space", "parameter_space"]

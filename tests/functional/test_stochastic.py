@@ -10,17 +10,16 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_tansens.functional import (
-    all_directions,
     chosen_method,
-    memory,
     methods,
-    stochastic,
     tangent_sensitivity,
     tangent_sensitivity_blocks,
 )
-from lightning_tansens.functional.network import Network
+from lightning_tansens.networks import memory
+from lightning_tansens.networks.network import Network
+from lightning_tansens.probing import all_directions, stochastic
 from tests.cases import CHAINS, Lambda, mlp
-from tests.functional.helpers import assert_equal, reference
+from tests.helpers import assert_equal, reference
 from tests.modules import Example, normal
 from tests.networks import COVERED, UNCOVERED
 

@@ -8,13 +8,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.input_space import input_space_blocks
-from lightning_tansens.functional.layout import Layouts
-from lightning_tansens.functional.memory import WHOLE, Blocks, in_micro_batches
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.outputs import Outputs
-from lightning_tansens.functional.parameter_space import parameter_space_norms
-from lightning_tansens.functional.probes import BLOCK_SIZE, Projection, input_probes, parameter_probes
+from lightning_tansens.networks.memory import WHOLE, Blocks, in_micro_batches
+from lightning_tansens.networks.network import Network
+from lightning_tansens.networks.outputs import Outputs
+from lightning_tansens.probing.input_space import input_space_blocks
+from lightning_tansens.probing.layout import Layouts
+from lightning_tansens.probing.parameter_space import parameter_space_norms
+from lightning_tansens.probing.probes import BLOCK_SIZE, Projection, input_probes, parameter_probes
 
 
 def estimate_in_input_space(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.network import Network
+from lightning_tansens.networks.network import Network
 
 #: What a measurement may take on a CPU; on a GPU it is half of the memory that is free.
 CPU_BUDGET = 2 * 2**30

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
-from lightning_tansens.functional.contributions import PROJECT_FROM, Outer, squared_norm
-from lightning_tansens.functional.convolutions import ConvolutionRule, Correlation
-from lightning_tansens.functional.layout import Layout
-from lightning_tansens.functional.probes import NUM_PROJECTIONS, Projection
-from tests.functional.helpers import assert_equal
+from lightning_tansens.probing.contributions import PROJECT_FROM, Outer, squared_norm
+from lightning_tansens.probing.convolutions import ConvolutionRule, Correlation
+from lightning_tansens.probing.layout import Layout
+from lightning_tansens.probing.probes import NUM_PROJECTIONS, Projection
+from tests.helpers import assert_equal
 
 SAMPLES = 3
 

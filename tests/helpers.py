@@ -1,4 +1,4 @@
-"""The oracle on an example of :mod:`tests.networks`."""
+"""The oracle on an example of :mod:`tests.networks`, and what a measurement must leave as it was."""
 
 import copy
 from contextlib import contextmanager
@@ -72,3 +72,24 @@ def squares(matrices):
 def assert_equal(actual, expected, rtol=1e-9, atol=1e-20):
     """Relative to each value, with an absolute floor far below every value that matters."""
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def state_of(model):
+    """Everything that a measurement must leave as it was."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return {
+        "modes": [module.training for module in model.modules()],
+        "tensors": [(id(t), t.detach().clone().numpy().tobytes(), t._version, t.requires_grad) for t in tensors],
+        "gradients": [None if p.grad is None else p.grad.clone().numpy().tobytes() for p in model.parameters()],
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "random": torch.get_rng_state().numpy().tobytes(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def mixed_modes(model):
+    for number, module in enumerate(model.modules()):
+        module.training = number % 2 == 0
+    for parameter in list(model.parameters())[::2]:
+        parameter.grad = torch.randn_like(parameter)
+    return model

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.substitutes import SUBSTITUTES, twice_differentiable
-from tests.functional.helpers import assert_equal, plain_activations
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.probing.substitutes import SUBSTITUTES, twice_differentiable
+from tests.helpers import assert_equal, plain_activations
 
 MODEL = nn.Linear(1, 1)
 

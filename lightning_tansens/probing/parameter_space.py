@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.outputs import Outputs, output_weightings
+from lightning_tansens.networks.network import Network
+from lightning_tansens.networks.outputs import Outputs, output_weightings
 
 
 def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> Tensor:

@@ -1,7 +1,7 @@
 """The operators that have layer rules: what each returns, and how its parameters enter.
 
 An operator takes the arguments of a torch function and returns its
-:class:`~lightning_tansens.functional.layer_rules.Result`, or None where its rule does not apply. To cover another torch
+:class:`~lightning_tansens.probing.layer_rules.Result`, or None where its rule does not apply. To cover another torch
 function, write its operator and enter it in :data:`OPERATORS`.
 """
 
@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.functional import norm_layers as norms
-from lightning_tansens.functional.convolutions import convolution, transposed_convolution
-from lightning_tansens.functional.known_derivatives import apply_linear
-from lightning_tansens.functional.layer_rules import (
+from lightning_tansens.probing import norm_layers as norms
+from lightning_tansens.probing.convolutions import convolution, transposed_convolution
+from lightning_tansens.probing.known_derivatives import apply_linear
+from lightning_tansens.probing.layer_rules import (
     BroadcastRule,
     EmbeddingRule,
     LinearRule,

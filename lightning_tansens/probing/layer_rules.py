@@ -4,7 +4,7 @@ For an operator y = op(a; p), a rule turns the operator's input a and the gradie
 per-sample gradient of p. It is linear in δ, and linear in a or independent of it, which is all that the product rule
 needs: d/dε of the gradient is rule(a, δ̇) + rule(ȧ, δ).
 
-The rules of convolutions are in :mod:`~lightning_tansens.functional.convolutions`.
+The rules of convolutions are in :mod:`~lightning_tansens.probing.convolutions`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.contributions import Contribution, Direct, Outer, Scatter
-from lightning_tansens.functional.layout import Layout
+from lightning_tansens.probing.contributions import Contribution, Direct, Outer, Scatter
+from lightning_tansens.probing.layout import Layout
 
 
 class Rule(ABC):

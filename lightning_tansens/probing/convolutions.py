@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.functional.contributions import Outer, OuterSum, by_group
-from lightning_tansens.functional.known_derivatives import apply_linear
-from lightning_tansens.functional.layer_rules import BroadcastRule, Result, Rule, channels_shape, is_computed
-from lightning_tansens.functional.layout import Layout
+from lightning_tansens.probing.contributions import Outer, OuterSum, by_group
+from lightning_tansens.probing.known_derivatives import apply_linear
+from lightning_tansens.probing.layer_rules import BroadcastRule, Result, Rule, channels_shape, is_computed
+from lightning_tansens.probing.layout import Layout
 
 
 @dataclass(frozen=True)

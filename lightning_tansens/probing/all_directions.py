@@ -8,11 +8,11 @@ import time
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.input_space import input_space_blocks
-from lightning_tansens.functional.layout import Layouts
-from lightning_tansens.functional.memory import WHOLE, Blocks
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.outputs import Outputs, output_weightings
+from lightning_tansens.networks.memory import WHOLE, Blocks
+from lightning_tansens.networks.network import Network
+from lightning_tansens.networks.outputs import Outputs, output_weightings
+from lightning_tansens.probing.input_space import input_space_blocks
+from lightning_tansens.probing.layout import Layouts
 
 #: A measurement that will take longer than this warns before it goes on.
 SECONDS_TO_WARN = 10.0

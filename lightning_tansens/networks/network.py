@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.evaluation import ordinary
-from lightning_tansens.functional.tracing import tensors_in
+from lightning_tansens.networks.evaluation import ordinary
+from lightning_tansens.networks.tracing import tensors_in
 
 #: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
 Wrt = str | int | None

@@ -6,9 +6,9 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.functional.network import Network, batch_length, call_model, map_tensors
+from lightning_tansens.networks.network import Network, batch_length, call_model, map_tensors
 from tests.cases import Lambda, mlp
-from tests.functional.helpers import assert_equal
+from tests.helpers import assert_equal
 from tests.modules import Language, draw_tokens, normal
 from tests.networks import COVERED
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_tansens.functional.jacobian import Jacobian
+from lightning_tansens.closed_form.jacobian import Jacobian
 
 
 @dataclass(frozen=True)

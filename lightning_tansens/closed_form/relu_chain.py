@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.closed_form.exact import verified_chain
+from lightning_tansens.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.exact import verified_chain
-from lightning_tansens.functional.links import ElementwiseLink, LinearLink
-from lightning_tansens.functional.network import Network, OutputPicker, Wrt
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.network import Network, OutputPicker, Wrt
 
 #: The number of a layer's largest weights that are looked at before all of them are.
 CANDIDATES = 256

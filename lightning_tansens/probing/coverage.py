@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lightning_tansens.functional.input_space import LayerCall, Trace, gradients_of, run_traced
-from lightning_tansens.functional.layer_rules import EmbeddingRule
-from lightning_tansens.functional.layout import Layout, Layouts, find_layout
-from lightning_tansens.functional.network import Network
+from lightning_tansens.networks.network import Network
+from lightning_tansens.probing.input_space import LayerCall, Trace, gradients_of, run_traced
+from lightning_tansens.probing.layer_rules import EmbeddingRule
+from lightning_tansens.probing.layout import Layout, Layouts, find_layout
 
 
 def find_layouts(network: Network) -> Layouts | str:

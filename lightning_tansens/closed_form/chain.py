@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tansens.closed_form.links import ElementwiseLink, Gain, LinearLink, Link
+from lightning_tansens.closed_form.piecewise import ACTIVATIONS, AFFINE, DROPOUTS, PRELUS, RESHAPES, SHIFTS
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.links import ElementwiseLink, Gain, LinearLink, Link
-from lightning_tansens.functional.piecewise import ACTIVATIONS, AFFINE, DROPOUTS, PRELUS, RESHAPES, SHIFTS
-from lightning_tansens.functional.tracing import CallTracer, tensors_in
+from lightning_tansens.networks.tracing import CallTracer, tensors_in
 
 
 @dataclass(frozen=True)

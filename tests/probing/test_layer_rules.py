@@ -7,15 +7,15 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import chosen_method, tangent_sensitivity_blocks
-from lightning_tansens.functional.contributions import Direct, Outer, Scatter, squared_norm
-from lightning_tansens.functional.coverage import find_layouts
-from lightning_tansens.functional.evaluation import evaluation
-from lightning_tansens.functional.input_space import input_space_blocks
-from lightning_tansens.functional.layout import Layout, find_layout
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.substitutes import twice_differentiable
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.network import Network
+from lightning_tansens.probing.contributions import Direct, Outer, Scatter, squared_norm
+from lightning_tansens.probing.coverage import find_layouts
+from lightning_tansens.probing.input_space import input_space_blocks
+from lightning_tansens.probing.layout import Layout, find_layout
+from lightning_tansens.probing.substitutes import twice_differentiable
 from tests.cases import Lambda
-from tests.functional.helpers import assert_equal, reference, squares
+from tests.helpers import assert_equal, reference, squares
 from tests.modules import Example, normal
 from tests.networks import COVERED, UNCOVERED
 

@@ -13,15 +13,15 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.contributions import Contribution, Signs, squared_norm
-from lightning_tansens.functional.layer_rules import Rule
-from lightning_tansens.functional.layout import Layout, Layouts
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.operators import OPERATORS, opened
-from lightning_tansens.functional.outputs import Outputs, output_weightings
-from lightning_tansens.functional.probes import Projection
-from lightning_tansens.functional.substitutes import SUBSTITUTES
-from lightning_tansens.functional.tracing import CallTracer, tensors_in
+from lightning_tansens.networks.network import Network
+from lightning_tansens.networks.outputs import Outputs, output_weightings
+from lightning_tansens.networks.tracing import CallTracer, tensors_in
+from lightning_tansens.probing.contributions import Contribution, Signs, squared_norm
+from lightning_tansens.probing.layer_rules import Rule
+from lightning_tansens.probing.layout import Layout, Layouts
+from lightning_tansens.probing.operators import OPERATORS, opened
+from lightning_tansens.probing.probes import Projection
+from lightning_tansens.probing.substitutes import SUBSTITUTES
 
 #: Switches the watching of torch functions off, which takes a microsecond for each: in our own code it would see thousands.
 _untraced = torch._C.DisableTorchFunction
@@ -87,7 +87,7 @@ def input_space_blocks(
         network: The network on a batch, in eval mode.
         probes: v, of the shape of x.
         outputs: "sum", "each" or a weighting.
-        layouts: For each call where the samples are, from :func:`~lightning_tansens.functional.coverage.find_layouts`.
+        layouts: For each call where the samples are, from :func:`~lightning_tansens.probing.coverage.find_layouts`.
         projection: Random combinations of a weight's rows, which take the place of expensive norms; None for exact ones.
 
     Returns:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.functional import smooth_layers, substitutes
-from lightning_tansens.functional.known_derivatives import apply_linear, apply_scale, tangent_of
-from lightning_tansens.functional.layer_rules import BroadcastRule, Result, channels_shape, is_computed
+from lightning_tansens.probing import smooth_layers, substitutes
+from lightning_tansens.probing.known_derivatives import apply_linear, apply_scale, tangent_of
+from lightning_tansens.probing.layer_rules import BroadcastRule, Result, channels_shape, is_computed
 
 
 def batch_norm(

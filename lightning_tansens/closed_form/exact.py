@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.closed_form.chain import Chain, trace_chain
+from lightning_tansens.closed_form.jacobian import IdentityJacobian, Jacobian
+from lightning_tansens.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.chain import Chain, trace_chain
-from lightning_tansens.functional.jacobian import IdentityJacobian, Jacobian
-from lightning_tansens.functional.links import ElementwiseLink, LinearLink
-from lightning_tansens.functional.network import Network
-from lightning_tansens.functional.outputs import Outputs, output_weightings
+from lightning_tansens.networks.network import Network
+from lightning_tansens.networks.outputs import Outputs, output_weightings
 
 #: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
 CHUNK_BYTES = 4 * 2**20

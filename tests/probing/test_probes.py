@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tansens.functional import probes
-from lightning_tansens.functional.probes import BLOCK_SIZE, input_probes, parameter_probes
-from tests.functional.helpers import assert_equal
+from lightning_tansens.probing import probes
+from lightning_tansens.probing.probes import BLOCK_SIZE, input_probes, parameter_probes
+from tests.helpers import assert_equal
 
 
 def parameters(*shapes):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lightning_tansens.functional import smooth_layers
-from lightning_tansens.functional.known_derivatives import apply_gate, tangent_of, value_of
+from lightning_tansens.probing import smooth_layers
+from lightning_tansens.probing.known_derivatives import apply_gate, tangent_of, value_of
 
 
 def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.forward_ad import make_dual
 
-from lightning_tansens.functional.known_derivatives import apply_known, split_dual
+from lightning_tansens.probing.known_derivatives import apply_known, split_dual
 
 
 def gelu(x: Tensor) -> Tensor:
