@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.base import Measure
 from lightning_tansens.report import REFERENCE_NAMES
 
 
@@ -51,11 +51,21 @@ def _check_named_sets(sets: Mapping[str, object]) -> None:
             raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {type(data).__name__}")
 
 
+def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
+    """Refuses an option that needs the labels of the test sets where they are not used."""
+    for name, wanted in needing.items():
+        if wanted and not compare_with_labels:
+            raise ValueError(
+                f"{name}: expected compare_with_labels=True beside {name}=True, which needs the true loss of the test sets, "
+                "but got False"
+            )
+
+
 def check_measures(measures: Sequence[object]) -> None:
     """Refuses what is no measure, and two measures of one key."""
     for measure in measures:
-        if not isinstance(measure, SensitivityMeasure):
-            raise TypeError(f"measures: expected SensitivityMeasure objects, but got {type(measure).__name__}")
-    keys = [measure.key for measure in measures if isinstance(measure, SensitivityMeasure)]
+        if not isinstance(measure, Measure):
+            raise TypeError(f"measures: expected Measure objects, but got {type(measure).__name__}")
+    keys = [measure.key for measure in measures if isinstance(measure, Measure)]
     if len(set(keys)) < len(keys):
         raise ValueError(f"measures: expected one measure for each key, but got the keys {keys}")

@@ -15,14 +15,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.arguments import check_choice, check_counts, check_measures, check_sets
+from lightning_tansens.arguments import check_choice, check_counts, check_labels_used, check_measures, check_sets
+from lightning_tansens.correlations import gap_correlations
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.loggers import log_histogram, logging_step
 from lightning_tansens.metrics import default_measures
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.processes import together
-from lightning_tansens.report import make_report
+from lightning_tansens.report import make_report, precision_note
 from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
 from lightning_tansens.subsets import Subset
 from lightning_tansens.trainer_data import (
@@ -57,6 +58,7 @@ class TangentSensitivityMonitor(pl.Callback):
       ``tansens/<s>_accuracy/trivial``: the reference's own, the baseline that an estimate should beat;
       ``tansens/<s>_loss/<m>_stderr``, ``tansens/<s>_loss/trivial_stderr``: the standard errors;
       ``tansens/<s>_loss/actual``, ``tansens/<s>_accuracy/actual``: the truth, with ``compare_with_labels``.
+    - ``tansens/class_loss/<set>/<class>``, ``tansens/pearson/<m>/<s>``, ``tansens/spearman/<m>/<s>``: where asked for.
     - ``tansens/seconds``: what the measurement took.
 
     Args:
@@ -73,7 +75,11 @@ class TangentSensitivityMonitor(pl.Callback):
         unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
         criterion: A callable on (outputs, targets) that returns the mean loss or one for each sample; None for
             cross-entropy.
-        compare_with_labels: Whether to log the true loss of test sets that have labels. No estimate sees these labels.
+        compare_with_labels: Whether to log the true loss of test sets that have labels, and the measures that need labels
+            on them. No estimate sees these labels.
+        by_class: Whether to log the loss of each class, where the labels are classes.
+        correlate_with_gap: Whether to log the correlations, over the measurements so far, of all that is measured on a test
+            set with the gap between its true loss and the reference's; needs ``compare_with_labels``.
         accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
         network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
@@ -95,7 +101,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self,
         test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | None = None,
         reference: Literal["train", "val"] | DataLoader | Dataset = "train",
-        measures: list[SensitivityMeasure] | None = None,
+        measures: list[Measure] | None = None,
         num_samples: int = 256,
         num_loss_samples: int = 1024,
         batch_size: int = 256,
@@ -103,6 +109,8 @@ class TangentSensitivityMonitor(pl.Callback):
         unpack: Unpack | None = None,
         criterion: Criterion | None = None,
         compare_with_labels: bool = False,
+        by_class: bool = False,
+        correlate_with_gap: bool = False,
         accuracy_form: AccuracyForm = "error",
         network: str | None = None,
         measure_at: MeasureAt = "auto",
@@ -121,6 +129,7 @@ class TangentSensitivityMonitor(pl.Callback):
         check_sets(test_dataloaders, reference)
         self.measures = default_measures() if measures is None else list(measures)
         check_measures(self.measures)
+        check_labels_used(compare_with_labels, correlate_with_gap=correlate_with_gap)
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.num_samples = num_samples
@@ -130,6 +139,8 @@ class TangentSensitivityMonitor(pl.Callback):
         self.unpack = unpack or unpack_pair
         self.criterion = criterion
         self.compare_with_labels = compare_with_labels
+        self.by_class = by_class
+        self.correlate_with_gap = correlate_with_gap
         self.accuracy_form = accuracy_form
         self.network = network
         self.measure_at = measure_at
@@ -172,7 +183,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 for measure in [measure for measure in self.measures if not measure.needs_data]:
                     measure.prepare(network, self._sets[0].first_inputs(batch_transfer(trainer)))
                 self._weights_before = self._weights_before or self._measure_weights(network)
-        for note in [note for measure in self._sets[0].measures if (note := measure.note())]:
+        for note in dict.fromkeys(note for measure in self._sets[0].measures if (note := measure.note())):
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -232,12 +243,22 @@ class TangentSensitivityMonitor(pl.Callback):
             self._warn_once(key, f"{key} is left out of the log: {reason}")
         self._weights_before = weights_now
         self._measured_step = trainer.global_step
+        if self.correlate_with_gap:
+            rows, sets = [*self.history, report.scalars], list(readings)
+            report.scalars |= gap_correlations(rows, sets[0], sets[1:], self.prefix)
         self._log(trainer, report.scalars)
-        self._say_precision(report.scalars)
+        if "precision" not in self._said:
+            self._said.add("precision")
+            for measured in self._sets:
+                precision = precision_note(report.scalars, measured.name, measured.subset.head, self.prefix)
+                if precision is not None:
+                    rank_zero_info(f"TangentSensitivityMonitor: {precision}")
         for name, reading in readings.items():
-            for key, values in reading.distributions.items():
-                for logger in trainer.loggers if trainer.is_global_zero else ():
-                    log_histogram(logger, f"{self.prefix}/{key}_histogram/{name}", values, logging_step(trainer))
+            for key, parts in reading.distributions.items():
+                for part, values in parts.items():
+                    tag = "/".join(filter(None, [self.prefix, f"{key}_histogram", name, part]))
+                    for logger in trainer.loggers if trainer.is_global_zero else ():
+                        log_histogram(logger, tag, values, logging_step(trainer))
 
     def _log(self, trainer: pl.Trainer, scalars: dict[str, float]) -> None:
         log = trainer.lightning_module.log
@@ -245,20 +266,6 @@ class TangentSensitivityMonitor(pl.Callback):
         for key, value in scalars.items():
             log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, add_dataloader_idx=False)
         self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **scalars})
-
-    def _say_precision(self, scalars: dict[str, float]) -> None:
-        if "precision" in self._said:
-            return
-        self._said.add("precision")
-        seconds = scalars[f"{self.prefix}/seconds"]
-        for measured in self._sets:
-            key = f"{self.prefix}/empirical/{measured.name}"
-            if f"{key}_stderr" in scalars and scalars.get(key):
-                rank_zero_info(
-                    f"TangentSensitivityMonitor: {key} is known to {scalars[f'{key}_stderr'] / scalars[key]:.1%} with "
-                    f"{measured.subset.head} samples; four times as many would halve that, at about {4 * seconds:.1f} s "
-                    f"for a measurement instead of {seconds:.1f} s"
-                )
 
     def _measure_weights(self, network: nn.Module) -> dict[str, dict[str, float]]:
         values = {}
@@ -288,7 +295,8 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: the {name} set has {len(subset)} samples, fewer than num_samples="
                 f"{self.num_samples}; all of them are used"
             )
-        return MeasuredSet(name, subset, self.measures, LabelledLoss(self.criterion) if labelled else None, self.unpack)
+        loss = LabelledLoss(self.criterion, self.by_class) if labelled else None
+        return MeasuredSet(name, subset, self.measures, loss, self.unpack)
 
     def _warn_once(self, subject: str, message: str) -> None:
         if subject not in self._said:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.sets import Reading
 from lightning_tansens.uncertainty import relative_standard_error
 
@@ -33,7 +33,7 @@ class Report:
 
 
 def make_report(
-    measures: Sequence[SensitivityMeasure],
+    measures: Sequence[Measure],
     reference_name: str,
     readings: Mapping[str, Reading],
     weights_now: Values,
@@ -64,12 +64,15 @@ def make_report(
         for set_name, reading in readings.items():
             for name, value in reading.values.get(measure.key, {}).items():
                 scalars[f"{prefix}/{name}/{set_name}"] = value
-            for layer, value in reading.layers.get(measure.key, {}).items():
-                scalars[f"{prefix}/{measure.key}/{set_name}/{layer}"] = value
+            for part, value in reading.parts.get(measure.key, {}).items():
+                scalars[f"{prefix}/{measure.key}/{set_name}/{part}"] = value
             if measure.key in reading.errors:
                 scalars[f"{prefix}/{measure.key}/{set_name}_stderr"] = reading.errors[measure.key]
 
-    measures_by_key = {measure.key: measure for measure in measures}
+    for set_name, reading in readings.items():
+        for label, loss in reading.class_losses.items():
+            scalars[f"{prefix}/class_loss/{set_name}/{label}"] = loss
+    estimating = {measure.key: measure for measure in measures if isinstance(measure, SensitivityMeasure)}
     reference = readings[reference_name]
     assert reference.loss is not None
     scalars[f"{prefix}/{reference_name}_loss"] = reference.loss
@@ -79,14 +82,14 @@ def make_report(
         if set_name == reference_name:
             continue
         ratios = {"trivial": 0.0}
-        for measure in measures:
+        for measure in estimating.values():
             try:
                 ratios[measure.key] = _log_ratio(measure, reading, reference, weights_now, weights_before)
             except UndefinedEstimateError as error:
                 report.undefined[measure.key] = str(error)
         for name, ratio in ratios.items():
             estimate = scalars[f"{prefix}/{set_name}_loss/{name}"] = estimate_loss(ratio, reference.loss)
-            spread = _relative_error(measures_by_key.get(name), reading, reference)
+            spread = _relative_error(estimating.get(name), reading, reference)
             if spread is not None:
                 scalars[f"{prefix}/{set_name}_loss/{name}_stderr"] = spread * abs(estimate)
             if reference.accuracy is not None:
@@ -99,6 +102,17 @@ def make_report(
     for key in [key for key, value in scalars.items() if not math.isfinite(value)]:
         report.undefined[key] = f"its value is {scalars.pop(key)}"
     return report
+
+
+def precision_note(scalars: Mapping[str, float], set_name: str, samples: int, prefix: str = "tansens") -> str | None:
+    """Returns how well the empirical sensitivity of a set is known and what knowing it better costs, if that is known."""
+    key, seconds = f"{prefix}/empirical/{set_name}", scalars[f"{prefix}/seconds"]
+    if f"{key}_stderr" not in scalars or not scalars.get(key):
+        return None
+    return (
+        f"{key} is known to {scalars[f'{key}_stderr'] / scalars[key]:.1%} with {samples} samples; four times as many would "
+        f"halve that, at about {4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
+    )
 
 
 def _log_ratio(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import call_model
@@ -29,24 +29,26 @@ class Reading:
 
     Attributes:
         values: For each measure, by key, its named scalars.
-        layers: For each measure, by key, its values per layer.
-        distributions: For each measure that has one, by key, one number per sample.
+        parts: For each measure, by key, its values by part (a layer, an output, a class).
+        distributions: For each measure, by key, and its parts, one number per sample; the whole is "".
         influences: For each measure that knows them, by key, how far each sample moves it.
         errors: For each measure that knows it, by key, its standard error.
         loss: The mean loss, where labels were used.
         loss_influence: How far each sample moves the loss, if that is known.
         accuracy: The accuracy, where labels were used and the task is a classification.
+        class_losses: The mean loss of each class, likewise.
 
     """
 
     values: dict[str, dict[str, float]]
-    layers: dict[str, dict[str, float]] = field(default_factory=dict)
-    distributions: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    distributions: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     influences: dict[str, Influence] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     loss: float | None = None
     loss_influence: Influence | None = None
     accuracy: float | None = None
+    class_losses: dict[int, float] = field(default_factory=dict)
 
 
 class MeasuredSet:
@@ -55,18 +57,22 @@ class MeasuredSet:
     Args:
         name: The set's name in the logged keys.
         subset: The samples; the measures see its head, the loss all of it.
-        measures: The measures; each set has copies of its own.
+        measures: The measures; each set has copies of its own, and those that need labels only with a loss.
         loss: Where to accumulate the labelled loss; None leaves the labels alone.
         unpack: Splits a batch into inputs and targets.
 
     """
 
     def __init__(
-        self, name: str, subset: Subset, measures: list[SensitivityMeasure], loss: LabelledLoss | None, unpack: Unpack
+        self, name: str, subset: Subset, measures: Sequence[Measure], loss: LabelledLoss | None, unpack: Unpack
     ) -> None:
         self.name = name
         self.subset = subset
-        self.measures = [copy_of(measure) for measure in measures if measure.needs_data]
+        self.measures = [
+            copy_of(measure)
+            for measure in measures
+            if measure.needs_data and (loss is not None or not isinstance(measure, LabelledMeasure))
+        ]
         self.loss = loss
         self._unpack = unpack
 
@@ -82,12 +88,12 @@ class MeasuredSet:
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
         batch = transfer(self.subset.first())
-        inputs = self._unpack(batch)[0]
+        inputs, targets = self._unpack(batch)
         for measure in self.measures:
             measure.prepare(network, inputs)
-            copy_of(measure).update(network, inputs)
+            self._add(copy_of(measure), network, inputs, targets)
         if self.loss is not None:
-            self._add_loss(copy_of(self.loss), network, batch)
+            self._add_loss(copy_of(self.loss), network, inputs, targets)
 
     def first_inputs(self, transfer: Callable[[Any], Any]) -> Any:
         """Returns the inputs of a batch of one sample, the same on every process."""
@@ -99,57 +105,72 @@ class MeasuredSet:
             metric.reset()
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
         for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
-            batch = transfer(loaded)
+            inputs, targets = self._unpack(transfer(loaded))
             if positions[0] < self.subset.head:
-                inputs, _ = self._unpack(batch)
                 for measure in self.measures:
-                    measure.update(network, inputs, positions)
+                    self._add(measure, network, inputs, targets, positions)
             if self.loss is not None:
-                self._add_loss(self.loss, network, batch, positions)
+                self._add_loss(self.loss, network, inputs, targets, positions)
 
     def read(self) -> Reading:
         """Syncs with the other processes, all of which must call it, and returns the values."""
         values: dict[str, dict[str, float]] = {}
-        layers: dict[str, dict[str, float]] = {}
-        distributions: dict[str, Tensor] = {}
+        parts: dict[str, dict[str, float]] = {}
+        distributions: dict[str, dict[str, Tensor]] = {}
         influences: dict[str, Influence] = {}
         errors: dict[str, float] = {}
         for measure in self.measures:
             with measure.sync_context():
                 values[measure.key] = _floats(measure.values())
-                layers[measure.key] = _floats(measure.layer_values())
-                distribution = measure.distribution()
-                if distribution is not None:
-                    distributions[measure.key] = distribution.detach().cpu().clone()
-                influence, error = measure.influence(), measure.standard_error()
+                parts[measure.key] = _floats(measure.part_values())
+                distributions[measure.key] = {
+                    part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()
+                }
+                influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
                 if influence is not None:
                     influences[measure.key] = influence
+                error = measure.standard_error()
                 if error is not None:
                     errors[measure.key] = error
         if self.loss is None:
-            return Reading(values, layers, distributions, influences, errors)
+            return Reading(values, parts, distributions, influences, errors)
         with self.loss.sync_context():
             loss, accuracy, influence = self.loss.total / self.loss.count, self.loss.accuracy(), self.loss.influence()
+            class_losses = self.loss.class_losses()
         return Reading(
             values,
-            layers,
+            parts,
             distributions,
             influences,
             errors,
             loss=float(loss),
             loss_influence=influence,
             accuracy=None if accuracy is None else float(accuracy),
+            class_losses=class_losses,
         )
 
-    def _add_loss(self, loss: LabelledLoss, network: nn.Module, batch: Any, positions: Sequence[int] | None = None) -> None:
-        inputs, targets = self._unpack(batch)
+    def _add(
+        self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
+    ) -> None:
+        """Adds a batch to a measure; labels go to none but a labelled one."""
+        if isinstance(measure, LabelledMeasure):
+            measure.update(network, inputs, self._labels(targets), positions)
+        else:
+            measure.update(network, inputs, positions)
+
+    def _add_loss(
+        self, loss: LabelledLoss, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
+    ) -> None:
+        with evaluation(network), torch.no_grad():
+            loss.update(call_model(network, inputs), self._labels(targets), positions)
+
+    def _labels(self, targets: Any) -> Any:
         if targets is None:
             raise ValueError(
                 f"expected the {self.name} set to have labels, because its loss is measured, but its batches hold inputs "
                 "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
             )
-        with evaluation(network), torch.no_grad():
-            loss.update(call_model(network, inputs), targets, positions)
+        return targets
 
     def _metrics(self) -> list[Metric]:
         return [*self.measures, *([self.loss] if self.loss is not None else [])]

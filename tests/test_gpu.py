@@ -124,9 +124,8 @@ def filled(measure, model, inputs):
     measure.prepare(model, inputs[:1])
     for part in inputs.split([40, 30]):
         measure.update(model, part)
-    values = {name: float(value) for name, value in {**measure.values(), **measure.layer_values()}.items()}
-    distribution = measure.distribution()
-    samples = [] if distribution is None else distribution.tolist()
+    values = {name: float(value) for name, value in {**measure.values(), **measure.part_values()}.items()}
+    samples = {part: numbers.tolist() for part, numbers in measure.distributions().items()}.get("", [])
     return values, samples, measure.standard_error() or 0.0  # the weights' measure has none
 
 

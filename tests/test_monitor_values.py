@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.functional.moments import log_psi
+from lightning_tansens.metrics import ClassSensitivity, default_measures
 from lightning_tansens.subsets import Subset
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, untimed
 
@@ -182,6 +183,23 @@ class Spy(nn.Sequential):
         assert len(args) == 1
         assert args[0].shape[1:] == (4,)
         return super().forward(*args)
+
+
+def test_what_describes_by_labels_gives_no_estimate():
+    histories = []
+    for labels in (LABELS, LABELS.flip(0)):
+        measures = [ClassSensitivity(), *default_measures()]
+        monitor = make_monitor(
+            measures=measures, test_dataloaders=TensorDataset(INPUTS, labels), compare_with_labels=True, by_class=True
+        )
+        fit(monitor, data=loader())
+        histories.append(monitor.history)
+    for row, permuted in zip(*histories):
+        estimates = [key for key in row if key.startswith(("tansens/test_loss/", "tansens/test_accuracy/"))]
+        assert [key for key in estimates if row[key] != permuted[key] and not key.endswith("/actual")] == []
+        assert not any("class_sensitivity" in key for key in estimates)
+        described = [{k: v for k, v in r.items() if "class_sensitivity/test/" in k} for r in (row, permuted)]
+        assert described[0] != described[1]
 
 
 def test_the_network_is_given_inputs_alone():

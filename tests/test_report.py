@@ -67,8 +67,8 @@ def test_the_accuracy_by_the_ratio():
 
 def test_shares_of_the_layers():
     sets = {
-        "train": reading(loss=0.5, layers={"empirical": {"net.0": 1.5}}),
-        "test": reading(layers={"empirical": {"net.0": 2.5}}),
+        "train": reading(loss=0.5, parts={"empirical": {"net.0": 1.5}}),
+        "test": reading(parts={"empirical": {"net.0": 2.5}}),
     }
     scalars = report(sets).scalars
     assert scalars["tansens/empirical/train/net.0"] == 1.5

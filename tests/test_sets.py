@@ -45,9 +45,9 @@ def test_readings(batch_size):
     )
     mean = float(active_nodes(model, INPUTS).sum(1).double().mean())
     assert reading.values["active_nodes"]["active_nodes_mean"] == pytest.approx(mean)
-    assert sum(reading.layers["empirical"].values()) == pytest.approx(reading.values["empirical"]["empirical"])
-    assert reading.layers["active_nodes"] == {}
-    assert {key: value.shape for key, value in reading.distributions.items()} == {"active_nodes": (20,)}
+    assert sum(reading.parts["empirical"].values()) == pytest.approx(reading.values["empirical"]["empirical"])
+    assert reading.parts["active_nodes"] == {}
+    assert {part: value.shape for part, value in reading.distributions["active_nodes"].items()} == {"": (20,)}
     assert reading.loss == pytest.approx(float(F.cross_entropy(outputs, TARGETS)), rel=1e-5)
     assert reading.accuracy == pytest.approx(float((outputs.argmax(1) == TARGETS).float().mean()))
 

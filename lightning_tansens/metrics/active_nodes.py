@@ -93,9 +93,9 @@ class ActiveNodeSensitivity(SensitivityMeasure):
             "active_nodes_std": std,
         }
 
-    def distribution(self) -> Tensor | None:
+    def distributions(self) -> dict[str, Tensor]:
         """Returns the number of active nodes of each sample (Figure 1 of the paper), shape (N,)."""
-        return dim_zero_cat(self.samples) if len(self.samples) else None
+        return {"": dim_zero_cat(self.samples)} if len(self.samples) else {}
 
     def influence(self) -> Influence | None:
         """Returns each sample's effect on log ψ* through the mean and the standard deviation."""

@@ -13,16 +13,18 @@ from torchmetrics import Metric
 from lightning_tansens.uncertainty import Influence
 
 
-class SensitivityMeasure(Metric, ABC):
+class Measure(Metric, ABC):
     """A torchmetrics Metric of one network on one set of inputs.
 
-    To add a measure, subclass this in a file of its own: add states that are sums and counts in ``__init__``, fill them
-    in :meth:`update`, turn them into named numbers in :meth:`values`, and say in :meth:`log_ratio` how two sets (or two
-    moments in time) compare. The monitor logs, syncs and estimates with any such object.
+    To add a measure, subclass this (or :class:`SensitivityMeasure`, if it gives an estimate of the loss, or
+    :class:`LabelledMeasure`, if it needs labels) in a file of its own: add states that are sums and counts in
+    ``__init__``, fill them in ``update(model, inputs, positions)`` and turn them into named numbers in :meth:`values`. The
+    monitor logs and syncs any such object. In ``update``, ``positions`` are the samples' positions in their set, which
+    name random probes and pair samples; None continues where the last batch ended.
 
     Attributes:
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
-        needs_data: False for a measure of the weights alone; it is compared with its own previous value.
+        needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
 
     """
 
@@ -43,53 +45,24 @@ class SensitivityMeasure(Metric, ABC):
         """
 
     @abstractmethod
-    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
-        """Adds a batch.
-
-        Args:
-            model: The network.
-            inputs: The batch; None where the measure needs no data.
-            positions: The samples' positions in their set, which name random probes and pair samples; None continues
-                where the last batch ended.
-
-        """
-
-    @abstractmethod
     def values(self) -> dict[str, Tensor]:
         """Returns the scalars to log, by name; one of them is named :attr:`key`. Needs synced states."""
 
-    def layer_values(self) -> dict[str, Tensor]:
-        """Returns what is logged per layer, by the layer's name; nothing by default. Needs synced states."""
+    def part_values(self) -> dict[str, Tensor]:
+        """Returns what is logged by part, such as a layer, an output or a class; nothing by default. Needs synced states."""
         return {}
 
-    def distribution(self) -> Tensor | None:
-        """Returns one number per sample for a histogram, shape (N,), if the measure has one. Needs synced states."""
-        return None
+    def distributions(self) -> dict[str, Tensor]:
+        """Returns numbers for histograms, one a sample, shapes (N,), by part; the whole is "". Needs synced states."""
+        return {}
 
     def note(self) -> str | None:
         """Returns what a user should know about how the network is measured, once :meth:`prepare` has seen it."""
         return None
 
-    def influence(self) -> Influence | None:
-        """Returns how far each sample moves the factor's logarithm, if the measure knows. Needs synced states."""
-        return None
-
     def standard_error(self) -> float | None:
         """Returns the standard error of :meth:`compute`, if the measure knows. Needs synced states."""
         return None
-
-    @abstractmethod
-    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns the logarithm of the factor by which the reference's loss is scaled.
-
-        Args:
-            target: :meth:`values` on the target set (now, for a measure that needs no data).
-            reference: :meth:`values` on the reference set (at the previous measurement).
-
-        Raises:
-            UndefinedEstimateError: If these values define no factor; the message says why.
-
-        """
 
     def compute(self) -> Tensor:
         """Returns the measure itself, a scalar; under DDP over the samples of all processes."""
@@ -111,6 +84,54 @@ class SensitivityMeasure(Metric, ABC):
     def _sum_state(self, name: str, *shape: int) -> None:
         """Adds a state that sums up in double precision."""
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+
+class SensitivityMeasure(Measure):
+    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it."""
+
+    @abstractmethod
+    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            model: The network.
+            inputs: The batch; None where the measure needs no data.
+            positions: The samples' positions in their set; None continues where the last batch ended.
+
+        """
+
+    def influence(self) -> Influence | None:
+        """Returns how far each sample moves the factor's logarithm, if the measure knows. Needs synced states."""
+        return None
+
+    @abstractmethod
+    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
+        """Returns the logarithm of the factor by which the reference's loss is scaled.
+
+        Args:
+            target: :meth:`values` on the target set (now, for a measure that needs no data).
+            reference: :meth:`values` on the reference set (at the previous measurement).
+
+        Raises:
+            UndefinedEstimateError: If these values define no factor; the message says why.
+
+        """
+
+
+class LabelledMeasure(Measure):
+    """A measure that describes a set by its labels; it is taken where labels may be used, and no estimate sees it."""
+
+    @abstractmethod
+    def update(self, model: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
+        """Adds a labelled batch.
+
+        Args:
+            model: The network.
+            inputs: The batch.
+            targets: Its labels.
+            positions: The samples' positions in their set; None continues where the last batch ended.
+
+        """
 
 
 def positions_from(positions: Sequence[int] | None, start: int, like: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.methods import Choice, Method, check_probes
-from lightning_tansens.functional.tangent_sensitivity import chosen_method, sum_blocks, tangent_sensitivity_blocks
+from lightning_tansens.functional.methods import Method
+from lightning_tansens.functional.tangent_sensitivity import sum_blocks
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
+from lightning_tansens.metrics.tangent import TangentQuestion
 from lightning_tansens.networks.network import OutputPicker, Wrt
-from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.networks.outputs import Outputs
 from lightning_tansens.probing.probes import BLOCK_SIZE
 from lightning_tansens.uncertainty import Influence, relative_standard_error
 
@@ -76,18 +77,9 @@ class EmpiricalSensitivity(SensitivityMeasure):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_outputs(outputs)
-        check_probes(method, num_probes)
         if not all(0 <= q <= 1 for q in quantiles):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, but got {tuple(quantiles)}")
-        self.outputs = outputs
-        self.method: Method = method
-        self.num_probes = num_probes
-        self.seed = seed
-        self.wrt = wrt
-        self.output = output
-        #: How the network is measured and why, once it has been.
-        self.choice: Choice | None = None
+        self.tangent = TangentQuestion(outputs, method, num_probes, seed, wrt, output)
         self.quantiles = tuple(quantiles)
         self.per_layer = per_layer
         self.layers: tuple[str, ...] | None = None
@@ -120,18 +112,7 @@ class EmpiricalSensitivity(SensitivityMeasure):
             self.layer_totals += torch.stack([block.sum() for block in blocks.values()]).to(self.layer_totals)
 
     def _blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None) -> dict[str, Tensor]:
-        self.choice = chosen_method(model, inputs, self.method, self.wrt, self.output)
-        blocks = tangent_sensitivity_blocks(
-            model,
-            inputs,
-            outputs=self.outputs,
-            method=self.method,
-            num_probes=self.num_probes,
-            generator=torch.Generator().manual_seed(self.seed),
-            indices=positions,
-            wrt=self.wrt,
-            output=self.output,
-        )
+        blocks = self.tangent.blocks(model, inputs, positions)
         return {name: block.flatten(1).sum(1) if block.dim() > 1 else block for name, block in blocks.items()}
 
     def _learn_layers(self, blocks: dict[str, Tensor]) -> None:
@@ -155,7 +136,7 @@ class EmpiricalSensitivity(SensitivityMeasure):
             values[f"empirical_q{100 * q:g}"] = torch.quantile(samples.float(), q)
         return values
 
-    def layer_values(self) -> dict[str, Tensor]:
+    def part_values(self) -> dict[str, Tensor]:
         """Returns the mean share of each weight in ‖S‖_F²; they add up to the mean of ‖S‖_F²."""
         if not self.per_layer or self.layers is None:
             return {}
@@ -163,14 +144,15 @@ class EmpiricalSensitivity(SensitivityMeasure):
 
     def note(self) -> str | None:
         """Returns how the network is measured, and why."""
-        return None if self.choice is None else f"tangent sensitivity is measured by {self.choice}"
+        return self.tangent.note()
 
     def influence(self) -> Influence | None:
         """Returns x_n/mean − 1 for x_n = ‖S(x_n)‖_F²."""
         if not len(self.samples):
             return None
         samples, positions = dim_zero_cat(self.samples).double(), dim_zero_cat(self.positions)
-        shared = self.choice is not None and self.choice.way == "parameter_space"
+        choice = self.tangent.choice
+        shared = choice is not None and choice.way == "parameter_space"
         return Influence(samples / samples.mean() - 1, positions, BLOCK_SIZE if shared else 1)
 
     def standard_error(self) -> float | None:

@@ -27,6 +27,7 @@ class LabelledLoss(Metric):
     Args:
         criterion: A callable on (outputs, targets) that returns a loss for each sample, or their mean; None for
             cross-entropy.
+        by_class: Whether to keep the labels, for :meth:`class_losses`.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Example:
@@ -47,13 +48,16 @@ class LabelledLoss(Metric):
     correct: Tensor
     classified: Tensor
     samples: list[Tensor]
+    labels: list[Tensor]
     positions: list[Tensor]
 
-    def __init__(self, criterion: Criterion | None = None, **kwargs: Any) -> None:
+    def __init__(self, criterion: Criterion | None = None, by_class: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
         self._criterion = (criterion if criterion is not None else cross_entropy,)
+        self.by_class = by_class
         self.add_state("samples", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
         self.add_state("positions", [], dist_reduce_fx="cat")
         for name in ("total", "count", "correct", "classified"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -78,6 +82,8 @@ class LabelledLoss(Metric):
         if is_classification(outputs, targets):
             self.correct += (outputs.argmax(1) == targets).sum()
             self.classified += samples
+            if self.by_class and of_samples is not None:
+                self.labels.append(targets.to(of_samples))
 
     def _of_samples(self, losses: Tensor, outputs: Any, targets: Any) -> Tensor | None:
         """Each sample's loss; a criterion that returns means is asked for one sample at a time."""
@@ -94,6 +100,13 @@ class LabelledLoss(Metric):
             return None
         samples = dim_zero_cat(self.samples)
         return Influence(samples / samples.mean() - 1, dim_zero_cat(self.positions)) if samples.mean() else None
+
+    def class_losses(self) -> dict[int, float]:
+        """Returns the mean loss of each class that has samples; nothing for a regression. Needs synced states."""
+        if not len(self.labels):
+            return {}
+        labels, losses = dim_zero_cat(self.labels), dim_zero_cat(self.samples)
+        return {int(label): float(losses[labels == label].double().mean()) for label in labels.unique()}
 
     def compute(self) -> Tensor:
         """Returns the mean loss."""

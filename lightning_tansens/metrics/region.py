@@ -90,9 +90,9 @@ class RegionSensitivity(SensitivityMeasure):
             "region_dead": self.dead / (self.count + self.dead),
         }
 
-    def distribution(self) -> Tensor | None:
+    def distributions(self) -> dict[str, Tensor]:
         """Returns the logarithm of each sample that has one, shape (N,)."""
-        return dim_zero_cat(self.samples) if len(self.samples) else None
+        return {"": dim_zero_cat(self.samples)} if len(self.samples) else {}
 
     def influence(self) -> Influence | None:
         """Returns each sample's effect on the logarithm of the factor."""

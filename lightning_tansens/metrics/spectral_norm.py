@@ -77,7 +77,7 @@ class SpectralNormSensitivity(SensitivityMeasure):
         """Returns log Π_i ‖W_i‖₂; the mean over the updates, which all processes agree on."""
         return {self.key: self.log_norms.sum() / self.count}
 
-    def layer_values(self) -> dict[str, Tensor]:
+    def part_values(self) -> dict[str, Tensor]:
         """Returns ‖W_i‖₂ of each layer."""
         return dict(zip(self.layers, (self.log_norms / self.count).exp())) if self.count else {}
 

@@ -24,8 +24,8 @@ def test_the_mean_of_the_norms(split, outputs):
     measure = fed(InputOutputSensitivity(outputs), split)
     assert list(measure.values()) == ["input_output"]
     torch.testing.assert_close(measure.compute(), norms.mean(), rtol=1e-12, atol=0)
-    assert measure.distribution() is None
-    assert measure.layer_values() == {}
+    assert measure.distributions() == {}
+    assert measure.part_values() == {}
     assert measure.note() is None
     assert measure.needs_data
 

@@ -106,15 +106,15 @@ def test_empirical(split, outputs):
     for q, name in [(0.1, "q10"), (0.5, "q50"), (0.999, "q99.9")]:
         assert_equal(values[f"empirical_{name}"], torch.quantile(squares, q))
     assert_equal(measure.compute(), squares.mean())
-    assert measure.distribution() is None
-    assert measure.layer_values() == {}
+    assert measure.distributions() == {}
+    assert measure.part_values() == {}
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("outputs", ["sum", "each"])
 def test_shares_of_the_layers_add_up(split, outputs):
     measure = fed(EmpiricalSensitivity(outputs=outputs, per_layer=True), split)
-    layers = measure.layer_values()
+    layers = measure.part_values()
     blocks = tangent_sensitivity_blocks(NET, INPUTS, outputs=outputs)
     assert list(layers) == ["0", "2", "4"]
     for (name, share), block in zip(layers.items(), blocks.values()):
@@ -126,12 +126,12 @@ def test_shares_of_the_layers_add_up(split, outputs):
 def test_layers_may_be_unfrozen_between_measurements():
     model = frozen(copy.deepcopy(NET), "0.weight")
     measure = fed(EmpiricalSensitivity(per_layer=True), model=model)
-    assert list(measure.layer_values()) == ["2", "4"]
+    assert list(measure.part_values()) == ["2", "4"]
     measure.reset()
     model.requires_grad_(True)
     fed(measure, model=model)
-    assert_equal(sum(measure.layer_values().values()), tangent_sensitivity(NET, INPUTS).mean())
-    assert list(measure.layer_values()) == ["0", "2", "4"]
+    assert_equal(sum(measure.part_values().values()), tangent_sensitivity(NET, INPUTS).mean())
+    assert list(measure.part_values()) == ["0", "2", "4"]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -142,8 +142,8 @@ def test_active_nodes(split):
     assert_equal(values["active_nodes_mean"], counts.mean())
     assert_equal(values["active_nodes_std"], counts.std(unbiased=False))
     assert_equal(values["active_nodes"], torch.tensor(log_psi(3, float(counts.mean()), float(counts.std(unbiased=False)))))
-    assert_equal(measure.distribution(), counts)
-    assert measure.layer_values() == {}
+    assert_equal(measure.distributions()[""], counts)
+    assert measure.part_values() == {}
     deeper = fed(ActiveNodeSensitivity(depth=5), split).compute()
     assert_equal(deeper, torch.tensor(log_psi(5, float(counts.mean()), float(counts.std(unbiased=False)))))
 
@@ -164,7 +164,7 @@ def test_layer_norm(updates):
         measure.update(NET)
     assert_equal(measure.compute(), log_max_weights(NET).sum())
     assert measure.values().keys() == {"layer_norm"}
-    assert measure.distribution() is None
+    assert measure.distributions() == {}
     assert not measure.needs_data
 
 
@@ -216,9 +216,9 @@ def test_reset_clone_pickle_to_and_forward(name):
     expected = measure.compute()
     for other in (measure.clone(), pickle.loads(pickle.dumps(measure)), copy.deepcopy(measure), measure.to("cpu")):
         assert torch.equal(other.compute(), expected)
-        assert other.layer_values() == measure.layer_values()
+        assert other.part_values() == measure.part_values()
     measure.reset()
-    assert measure.distribution() is None
+    assert measure.distributions() == {}
     assert torch.equal(fed(measure).compute(), expected)
     assert not measure.compute().requires_grad
 
@@ -226,7 +226,7 @@ def test_reset_clone_pickle_to_and_forward(name):
     assert_equal(first(NET, INPUTS[:5]), fed(MEASURES[name](), [5], INPUTS[:5]).compute())
     assert_equal(first(NET, INPUTS[5:]), fed(MEASURES[name](), [7], INPUTS[5:]).compute())
     assert_equal(first.compute(), expected)
-    assert_equal(sum(first.layer_values().values()), sum(fed(MEASURES[name]()).layer_values().values()))
+    assert_equal(sum(first.part_values().values()), sum(fed(MEASURES[name]()).part_values().values()))
 
 
 def test_states_are_moved_with_the_measure():
@@ -271,15 +271,15 @@ def test_sync(name, split):
     whole = fed(MEASURES[name]())
     with measure.sync_context(**others):
         assert measure.count == 12
-        values, layers, distribution = measure.values(), measure.layer_values(), measure.distribution()
+        values, layers, distributions = measure.values(), measure.part_values(), measure.distributions()
     for key, expected in whole.values().items():
         assert_equal(values[key], expected)
-    assert layers.keys() == whole.layer_values().keys()
-    for key, expected in whole.layer_values().items():
+    assert layers.keys() == whole.part_values().keys()
+    for key, expected in whole.part_values().items():
         assert_equal(layers[key], expected)
-    assert (distribution is None) == (whole.distribution() is None)
-    if distribution is not None:
-        assert_equal(distribution, whole.distribution())
+    assert distributions.keys() == whole.distributions().keys()
+    for part, expected in whole.distributions().items():
+        assert_equal(distributions[part], expected)
     # the measure's own share is back
     assert measure.count == split[0]
     assert all(torch.equal(getattr(measure, key), state) for key, state in own.items())

@@ -37,7 +37,7 @@ def test_the_means(split):
     assert_equal(values["region"], (probability + paths).mean())
     assert values["region_dead"] == 0
     assert_equal(measure.compute(), values["region"])
-    torch.testing.assert_close(measure.distribution().double(), probability + paths, rtol=1e-6, atol=0)
+    torch.testing.assert_close(measure.distributions()[""].double(), probability + paths, rtol=1e-6, atol=0)
 
 
 def test_samples_without_an_active_path_are_left_out():

@@ -37,12 +37,12 @@ def test_the_logarithm_of_the_product(updates):
         measure.update(NET)
     assert list(measure.values()) == ["spectral_norm"]
     assert float(measure.compute()) == pytest.approx(log_product(NET), rel=1e-6)
-    layers = measure.layer_values()
+    layers = measure.part_values()
     assert list(layers) == ["0", "2", "4"]
     for name, norm in layers.items():
         assert float(norm) == pytest.approx(np.linalg.norm(NET[int(name)].weight.detach().numpy(), 2), rel=1e-6)
     assert not measure.needs_data
-    assert measure.distribution() is None
+    assert measure.distributions() == {}
     assert measure.influence() is None
     assert measure.standard_error() is None
 
@@ -60,7 +60,7 @@ def test_depth_does_not_overflow():
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_without_an_update_there_is_no_value():
     assert torch.isnan(SpectralNormSensitivity().compute())
-    assert SpectralNormSensitivity().layer_values() == {}
+    assert SpectralNormSensitivity().part_values() == {}
 
 
 def test_sizes_and_vectors_outlive_copies_and_resets(monkeypatch):
@@ -82,7 +82,7 @@ def test_sizes_and_vectors_outlive_copies_and_resets(monkeypatch):
     for turn, fresh in enumerate([measure, copy_of(measure), measure.clone(), copy.deepcopy(measure), measure]):
         fresh.reset()
         fresh.update(model)
-        assert [float(norm) for norm in fresh.layer_values().values()] == pytest.approx(expected, rel=1e-6)
+        assert [float(norm) for norm in fresh.part_values().values()] == pytest.approx(expected, rel=1e-6)
         assert [known is not None for known in starts] == [turn > 0]
         starts.clear()
     assert "cache" not in measure.state_dict()
@@ -97,12 +97,12 @@ def test_prepare_on_another_size():
         measure.reset()
         measure.prepare(model, inputs)
         measure.update(model)
-        values[size] = float(measure.layer_values()["0"])
+        values[size] = float(measure.part_values()["0"])
         assert values[size] == pytest.approx(float(spectral_norms(model, inputs)["0.weight"]), rel=1e-6)
     assert values[2] < 0.99 * values[9]
     measure.reset()
     measure.update(model, torch.zeros(1, 1, 2, 2, dtype=torch.float64))  # inputs of an update count
-    assert float(measure.layer_values()["0"]) == pytest.approx(values[2], rel=1e-6)
+    assert float(measure.part_values()["0"]) == pytest.approx(values[2], rel=1e-6)
 
 
 def test_reset_clone_pickle_and_forward():
@@ -110,7 +110,7 @@ def test_reset_clone_pickle_and_forward():
     expected = measure.compute()
     for other in (measure.clone(), pickle.loads(pickle.dumps(measure)), copy.deepcopy(measure), measure.to("cpu")):
         assert torch.equal(other.compute(), expected)
-        assert other.layer_values() == measure.layer_values()
+        assert other.part_values() == measure.part_values()
         other.update(NET)
         assert_equal(other.compute(), expected)
     measure.reset()
@@ -119,7 +119,7 @@ def test_reset_clone_pickle_and_forward():
     assert_equal(first(NET, INPUTS[:5]), expected)
     assert_equal(first(NET, INPUTS[5:]), expected)
     assert_equal(first.compute(), expected)
-    assert_equal(sum(first.layer_values().values()), sum(measure.layer_values().values()))
+    assert_equal(sum(first.part_values().values()), sum(measure.part_values().values()))
 
 
 def test_a_network_may_change_its_layers_between_measurements():
@@ -127,7 +127,7 @@ def test_a_network_may_change_its_layers_between_measurements():
     measure.update(NET)
     measure.reset()
     measure.update(NET[:3])
-    assert list(measure.layer_values()) == ["0", "2"]
+    assert list(measure.part_values()) == ["0", "2"]
     assert float(measure.compute()) == pytest.approx(log_product(NET[:3]), rel=1e-6)
 
 
@@ -164,8 +164,8 @@ def test_a_layer_of_zeros():
     measure = SpectralNormSensitivity()
     measure.update(model)
     assert measure.compute() == -math.inf
-    assert float(measure.layer_values()["2"]) == 0
-    assert float(measure.layer_values()["0"]) > 0
+    assert float(measure.part_values()["2"]) == 0
+    assert float(measure.part_values()["0"]) > 0
 
 
 def test_wrong_arguments():
