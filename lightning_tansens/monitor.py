@@ -150,6 +150,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.history: list[dict[str, float]] = []
         self._sets: list[MeasuredSet] = []
         self._weights_before: dict[str, dict[str, float]] = {}
+        self._memories: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
         self._measured_step: int | None = None
         self._said: set[str] = set()
 
@@ -164,7 +165,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
-        self.history, self._sets, self._weights_before = [], [], {}
+        self.history, self._sets, self._weights_before, self._memories = [], [], {}, {}
         self._measured_step = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -180,9 +181,13 @@ class TangentSensitivityMonitor(pl.Callback):
             with together(trainer):
                 for measured in self._sets:
                     measured.prepare(network, batch_transfer(trainer), pl_module.device)
+                    measured.load_memories(self._memories.get(measured.name, {}))
+                    measured.update_first(network, batch_transfer(trainer))
                 for measure in [measure for measure in self.measures if not measure.needs_data]:
                     measure.prepare(network, self._sets[0].first_inputs(batch_transfer(trainer)))
                 self._weights_before = self._weights_before or self._measure_weights(network)
+        for measured in self._sets:
+            measured.remember_first()
         for note in dict.fromkeys(note for measure in self._sets[0].measures if (note := measure.note())):
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
@@ -204,11 +209,17 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: the norms of the previous measurement, and the history."""
-        return {"weights_before": self._weights_before, "history": self.history, "measured_step": self._measured_step}
+        return {
+            "weights_before": self._weights_before,
+            "memories": {measured.name: measured.memories() for measured in self._sets} or self._memories,
+            "history": self.history,
+            "measured_step": self._measured_step,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a checkpoint was taken."""
         self._weights_before = state_dict["weights_before"]
+        self._memories = state_dict.get("memories", {})
         self.history = list(state_dict["history"])
         self._measured_step = state_dict["measured_step"]
 

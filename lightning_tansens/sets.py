@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -84,7 +84,7 @@ class MeasuredSet:
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
-        for metric in self._metrics():
+        for metric in [*self.measures, *([self.loss] if self.loss is not None else [])]:
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
         batch = transfer(self.subset.first())
@@ -101,16 +101,46 @@ class MeasuredSet:
 
     def update(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
         """Accumulates this process's share of the samples; what was accumulated before is forgotten."""
-        for metric in self._metrics():
+        self._accumulate(self.measures, self.loss, network, transfer)
+
+    def update_first(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
+        """Accumulates for the measures that compare with what was before the first step, unless they remember it."""
+        fresh = self._without_memory()
+        if fresh:
+            self._accumulate(fresh, None, network, transfer)
+
+    def remember_first(self) -> None:
+        """Syncs with the other processes, all of which must call it, and keeps what was there before the first step."""
+        for measure in self._without_memory():
+            with measure.sync_context():
+                measure.remember()
+
+    def memories(self) -> dict[str, dict[str, Tensor]]:
+        """Returns what the measures remember, by key."""
+        return {measure.key: measure.memory() for measure in self.measures if measure.memory()}
+
+    def load_memories(self, memories: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes what :meth:`memories` returned."""
+        for measure in self.measures:
+            if measure.key in memories:
+                measure.load_memory(memories[measure.key])
+
+    def _without_memory(self) -> list[Measure]:
+        return [measure for measure in self.measures if measure.remembers and not measure.memory()]
+
+    def _accumulate(
+        self, measures: list[Measure], loss: LabelledLoss | None, network: nn.Module, transfer: Callable[[Any], Any]
+    ) -> None:
+        for metric in [*measures, *([loss] if loss is not None else [])]:
             metric.reset()
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
         for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
             inputs, targets = self._unpack(transfer(loaded))
             if positions[0] < self.subset.head:
-                for measure in self.measures:
+                for measure in measures:
                     self._add(measure, network, inputs, targets, positions)
-            if self.loss is not None:
-                self._add_loss(self.loss, network, inputs, targets, positions)
+            if loss is not None:
+                self._add_loss(loss, network, inputs, targets, positions)
 
     def read(self) -> Reading:
         """Syncs with the other processes, all of which must call it, and returns the values."""
@@ -132,6 +162,7 @@ class MeasuredSet:
                 error = measure.standard_error()
                 if error is not None:
                     errors[measure.key] = error
+                measure.remember()
         if self.loss is None:
             return Reading(values, parts, distributions, influences, errors)
         with self.loss.sync_context():
@@ -171,9 +202,6 @@ class MeasuredSet:
                 "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
             )
         return targets
-
-    def _metrics(self) -> list[Metric]:
-        return [*self.measures, *([self.loss] if self.loss is not None else [])]
 
 
 def copy_of(metric: AnyMetric) -> AnyMetric:

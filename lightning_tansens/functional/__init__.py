@@ -23,6 +23,7 @@ from lightning_tansens.functional.regions import (
     neuron_margins,
     pattern_hashes,
 )
+from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.functional.spectral import spectral_norms
 from lightning_tansens.functional.tangent_sensitivity import (
     chosen_method,
@@ -62,5 +63,6 @@ __all__ = [
     "tangent_matrix_sum",
     "tangent_sensitivity",
     "tangent_sensitivity_blocks",
+    "tangent_sketches",
     "weight_layers",
 ]

@@ -8,6 +8,7 @@ from lightning_tansens.metrics.fisher_rao import FisherRaoSensitivity
 from lightning_tansens.metrics.input_output import InputOutputSensitivity
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
+from lightning_tansens.metrics.movement import SensitivityMovement
 from lightning_tansens.metrics.output_sensitivity import OutputSensitivity
 from lightning_tansens.metrics.region import RegionSensitivity
 from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
@@ -25,6 +26,7 @@ __all__ = [
     "OutputSensitivity",
     "RegionSensitivity",
     "SensitivityMeasure",
+    "SensitivityMovement",
     "SpectralNormSensitivity",
 ]
 

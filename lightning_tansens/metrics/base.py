@@ -25,6 +25,7 @@ class Measure(Metric, ABC):
     Attributes:
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
         needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
+        remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
 
     """
 
@@ -34,6 +35,7 @@ class Measure(Metric, ABC):
 
     key: ClassVar[str]
     needs_data: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
         """Adds the states whose shape depends on the network; every rank calls it before the first update.
@@ -63,6 +65,16 @@ class Measure(Metric, ABC):
     def standard_error(self) -> float | None:
         """Returns the standard error of :meth:`compute`, if the measure knows. Needs synced states."""
         return None
+
+    def remember(self) -> None:
+        """Keeps what the next measurement is compared with; called once a measurement, with synced states."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """Returns what was kept, for a checkpoint."""
+        return {}
+
+    def load_memory(self, memory: Mapping[str, Tensor]) -> None:
+        """Takes what :meth:`memory` returned, from a checkpoint."""
 
     def compute(self) -> Tensor:
         """Returns the measure itself, a scalar; under DDP over the samples of all processes."""

@@ -27,16 +27,21 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
         Shape (N, U).
 
     """
+    products = parameter_space_products(network, probes, outputs)
+    return torch.stack([product.flatten(1).square().sum(1) for product in products], 1)
+
+
+def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
+    """Computes Sᵀ w of each sample, for one weighting of the outputs after another; the shapes are those of x."""
     x = network.x.clone().requires_grad_()
     with torch.enable_grad():
         output = network(x.clone())  # the network may begin with an in-place call
         weightings = output_weightings(outputs, output)
-        columns = [_squared_norm(network, probes, x, (output * weighting).sum()) for weighting in weightings]
-    return torch.stack(columns, 1)
+        return [_product(network, probes, x, (output * weighting).sum()) for weighting in weightings]
 
 
-def _squared_norm(network: Network, probes: dict[str, Tensor], x: Tensor, scalar: Tensor) -> Tensor:
-    zero = torch.zeros(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+def _product(network: Network, probes: dict[str, Tensor], x: Tensor, scalar: Tensor) -> Tensor:
+    zero = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32), requires_grad=False)
     parameters = network.trainable
     if not scalar.requires_grad or not parameters:
         return zero
@@ -45,4 +50,4 @@ def _squared_norm(network: Network, probes: dict[str, Tensor], x: Tensor, scalar
     if not terms:
         return zero
     (derivative,) = torch.autograd.grad(torch.stack(terms).sum(), x, retain_graph=True, allow_unused=True)
-    return zero if derivative is None else derivative.to(zero.dtype).flatten(1).square().sum(1)
+    return zero if derivative is None else derivative.to(zero.dtype)

@@ -45,7 +45,7 @@ def estimate_in_parameter_space(
 ) -> Blocks:
     """Averages ‖Sᵀ w‖² over parameter-space probes that a block of samples shares, shape (N, U)."""
     parts: list[tuple[list[int], Tensor]] = []
-    for block, places in _blocks_of(indices).items():
+    for block, places in blocks_of(indices).items():
         draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
 
         def measure(part: Network, _: slice, draws: list[dict[str, Tensor]] = draws) -> Blocks:
@@ -61,7 +61,7 @@ def mean(draws: Sequence[Blocks]) -> Blocks:
     return {name: torch.stack([blocks[name] for blocks in draws]).mean(0) for name in draws[0]}
 
 
-def _blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:
-    """The places of a batch by the block that their samples belong to."""
+def blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:
+    """Returns the places of a batch by the block of samples, which share parameter-space probes, that they belong to."""
     places = sorted(range(len(indices)), key=lambda place: indices[place] // BLOCK_SIZE)
     return {block: list(group) for block, group in groupby(places, key=lambda place: indices[place] // BLOCK_SIZE)}

@@ -1,0 +1,103 @@
+"""A few numbers a sample that stand for its tangent sensitivity, so that two moments of a training can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tansens.functional.methods import check_probes, choose
+from lightning_tansens.networks.evaluation import evaluation
+from lightning_tansens.networks.memory import WHOLE, bytes_per_sample, in_micro_batches
+from lightning_tansens.networks.network import Network, OutputPicker, Wrt
+from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.probing.parameter_space import parameter_space_products
+from lightning_tansens.probing.probes import input_probes, parameter_probes
+from lightning_tansens.probing.stochastic import blocks_of
+from lightning_tansens.probing.substitutes import twice_differentiable
+
+#: Input-space probes for each parameter-space probe: they cost a product each, and no further backward pass.
+DIRECTIONS = 16
+
+
+def tangent_sketches(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    outputs: Outputs = "sum",
+    num_probes: int = 1,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+    wrt: Wrt = None,
+    output: OutputPicker | None = None,
+) -> Tensor:
+    r"""Computes random bilinear forms of each sample's tangent sensitivity.
+
+    .. math:: z_{n,jk} = w_j^T S_u(x_n)\, v_{n,k}, \qquad E\, z_{n,jk}^2 = \|S_u(x_n)\|_F^2
+
+    with random signs w over the parameters and v over the inputs (S is that of Definition 1 in Daróczy 2022 and in Rácz et
+    al. 2023). The signs depend on the seed and on the sample alone, so that sketches of the same samples at other weights
+    can be subtracted: the mean square of a difference is an unbiased estimate of ‖S(θ, x_n) − S(θ', x_n)‖_F². It takes a
+    double backward pass for each w. The model is evaluated in eval mode and left as it was.
+
+    Args:
+        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
+        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        outputs: "sum" for u = (1, …, 1) or a weighting u of shape (C,); "each" for all e_c, one after another.
+        num_probes: Number of w; 16 v go with each.
+        seed: Names the signs.
+        indices: The samples' positions in their set; None counts from zero.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        output: Picks the tensor of outputs, likewise.
+
+    Returns:
+        Shape (N, M) with M = U · num_probes · 16 (U = 1, or C for "each"), in units of output / (parameter · input).
+
+    Raises:
+        TypeError: If x is no floating-point tensor.
+        ValueError: If an argument has a value that is not allowed.
+        UnsupportedNetworkError: If the network mixes the samples of a batch.
+
+    Example:
+        >>> linear, x = torch.nn.Linear(50, 1), torch.randn(3, 50)
+        >>> z = tangent_sketches(linear, x)
+        >>> torch.equal(z, tangent_sketches(linear, x))  # S of a linear map does not depend on x or θ
+        True
+
+    """
+    check_outputs(outputs)
+    check_probes("parameter_space", num_probes)
+    with evaluation(model), twice_differentiable(model):
+        network = Network(model, inputs, wrt, output)
+        if not len(network):
+            raise ValueError("inputs: expected at least one sample, but got an empty batch")
+        choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
+        positions = range(len(network)) if indices is None else indices
+        sample_bytes = bytes_per_sample(network)
+        parts: list[tuple[list[int], Tensor]] = []
+        for block, places in blocks_of(positions).items():
+            draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
+            own = [positions[place] for place in places]
+
+            def measure(
+                part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own
+            ) -> dict[str, Tensor]:
+                columns = [
+                    _contract(product, seed, own[place], probe)
+                    for probe, w in enumerate(draws)
+                    for product in parameter_space_products(part, w, outputs)
+                ]
+                return {WHOLE: torch.cat(columns, 1)}
+
+            parts.append((places, in_micro_batches(network.part(places), measure, sample_bytes)[WHOLE]))
+    order = torch.tensor([place for places, _ in parts for place in places])
+    return torch.cat([values for _, values in parts])[order.argsort()]
+
+
+def _contract(product: Tensor, seed: int, indices: Sequence[int], probe: int) -> Tensor:
+    """Sᵀw times each v, shape (N, 16)."""
+    flat = product.flatten(1)
+    directions = input_probes([DIRECTIONS, flat.shape[1]], seed, indices, probe).to(flat)
+    return torch.einsum("nd,nkd->nk", flat, directions)
