@@ -1,7 +1,8 @@
 """Label-free estimates of the test loss while a network trains, from its tangent sensitivity."""
 
 from lightning_tansens import functional, metrics
+from lightning_tansens.fresh import FreshEarlyStopping, FreshModelCheckpoint
 from lightning_tansens.monitor import TangentSensitivityMonitor
 from lightning_tansens.version import __version__
 
-__all__ = ["TangentSensitivityMonitor", "__version__", "functional", "metrics"]
+__all__ = ["FreshEarlyStopping", "FreshModelCheckpoint", "TangentSensitivityMonitor", "__version__", "functional", "metrics"]

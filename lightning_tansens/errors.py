@@ -7,3 +7,11 @@ class UnsupportedNetworkError(ValueError):
 
 class UndefinedEstimateError(ValueError):
     """A measure has values, but they define no estimate (a ratio of numbers of opposite sign, a zero reference)."""
+
+
+class NonFiniteWeightsError(ArithmeticError):
+    """A weight is infinite or not a number, so that nothing can be measured."""
+
+
+class FailedElsewhereError(RuntimeError):
+    """The measurement failed on another process, so that it is given up on this one too."""

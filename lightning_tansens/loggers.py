@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import singledispatch
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
+
+
+def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None:
+    """Sends scalars to every logger and makes them known to callbacks; every process must call it.
+
+    Args:
+        trainer: The Trainer, in a hook in which values can be logged.
+        scalars: Values by key, the same on every process.
+
+    """
+    # every process logs: a key that only rank 0 has cannot be monitored
+    for key, value in scalars.items():
+        trainer.lightning_module.log(
+            key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, add_dataloader_idx=False
+        )
+
+
+def log_histograms(trainer: pl.Trainer, histograms: Mapping[str, Tensor]) -> None:
+    """Sends histograms to the loggers, from rank 0.
+
+    Args:
+        trainer: The Trainer.
+        histograms: One number per sample, shapes (N,), by tag.
+
+    """
+    for tag, values in histograms.items():
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            log_histogram(logger, tag, values, logging_step(trainer))
 
 
 @singledispatch

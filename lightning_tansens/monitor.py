@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -11,20 +12,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.arguments import check_choice, check_counts, check_labels_used, check_measures, check_sets
 from lightning_tansens.correlations import gap_correlations
 from lightning_tansens.estimates import AccuracyForm
-from lightning_tansens.loggers import log_histogram, logging_step
+from lightning_tansens.failures import Failures, OnFailure, check_finite
+from lightning_tansens.loggers import log_histograms, log_scalars, logging_step
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.processes import together
-from lightning_tansens.report import make_report, precision_note
-from lightning_tansens.sets import MeasuredSet, Unpack, copy_of, unpack_pair
+from lightning_tansens.randomness import isolated_rng
+from lightning_tansens.report import Report, make_report, precision_note
+from lightning_tansens.sets import MeasuredSet, Unpack, measure_weights, unpack_pair
 from lightning_tansens.subsets import Subset
 from lightning_tansens.trainer_data import (
     Data,
@@ -84,6 +85,9 @@ class TangentSensitivityMonitor(pl.Callback):
         network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
             wherever there is a validation loop and "train_epoch_end" where not.
+        on_failure: What to do when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
+            epoch's values are left out and training goes on) or "ignore". What cannot be measured at all is refused before
+            the first step, whatever is chosen.
         seed: Seed of the subsets, of the transforms' randomness on them, and of random probes.
         prefix: What the logged keys begin with.
 
@@ -114,6 +118,7 @@ class TangentSensitivityMonitor(pl.Callback):
         accuracy_form: AccuracyForm = "error",
         network: str | None = None,
         measure_at: MeasureAt = "auto",
+        on_failure: OnFailure = "warn",
         seed: int = 0,
         prefix: str = "tansens",
     ) -> None:
@@ -126,6 +131,7 @@ class TangentSensitivityMonitor(pl.Callback):
         )
         check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
         check_choice("measure_at", measure_at, get_args(MeasureAt))
+        check_choice("on_failure", on_failure, get_args(OnFailure))
         check_sets(test_dataloaders, reference)
         self.measures = default_measures() if measures is None else list(measures)
         check_measures(self.measures)
@@ -144,6 +150,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.accuracy_form = accuracy_form
         self.network = network
         self.measure_at = measure_at
+        self.on_failure = on_failure
         self.seed = seed
         self.prefix = prefix
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
@@ -152,6 +159,8 @@ class TangentSensitivityMonitor(pl.Callback):
         self._weights_before: dict[str, dict[str, float]] = {}
         self._memories: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
         self._measured_step: int | None = None
+        self._logged_step: int | None = None
+        self._failures = Failures(on_failure)
         self._said: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ hooks
@@ -166,7 +175,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
         self.history, self._sets, self._weights_before, self._memories = [], [], {}, {}
-        self._measured_step = None
+        self._measured_step = self._logged_step = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on one sample, before the first step."""
@@ -175,17 +184,16 @@ class TangentSensitivityMonitor(pl.Callback):
                 "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none; add one or "
                 "use measure_at='auto'"
             )
-        with isolate_rng():
+        with together(trainer), isolated_rng():
             self._sets = self._draw_sets(trainer)
             network = find_network(pl_module, self.network)
-            with together(trainer):
-                for measured in self._sets:
-                    measured.prepare(network, batch_transfer(trainer), pl_module.device)
-                    measured.load_memories(self._memories.get(measured.name, {}))
-                    measured.update_first(network, batch_transfer(trainer))
-                for measure in [measure for measure in self.measures if not measure.needs_data]:
-                    measure.prepare(network, self._sets[0].first_inputs(batch_transfer(trainer)))
-                self._weights_before = self._weights_before or self._measure_weights(network)
+            for measured in self._sets:
+                measured.prepare(network, batch_transfer(trainer), pl_module.device)
+                measured.load_memories(self._memories.get(measured.name, {}))
+                measured.update_first(network, batch_transfer(trainer))
+            for measure in [measure for measure in self.measures if not measure.needs_data]:
+                measure.prepare(network, self._sets[0].first_inputs(batch_transfer(trainer)))
+            self._weights_before = self._weights_before or measure_weights(self.measures, network)
         for measured in self._sets:
             measured.remember_first()
         for note in dict.fromkeys(note for measure in self._sets[0].measures if (note := measure.note())):
@@ -201,6 +209,10 @@ class TangentSensitivityMonitor(pl.Callback):
         """Measures after an epoch, unless a validation has just done so."""
         if self.measure_at != "validation_epoch_end":
             self._measure_if_due(trainer, pl_module)
+
+    def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
+        """Says whether a key was logged with a value of the current weights."""
+        return self._logged_step == trainer.global_step and key in self.history[-1]
 
     @property
     def state_key(self) -> str:
@@ -228,64 +240,58 @@ class TangentSensitivityMonitor(pl.Callback):
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._measured_step:
             return
-        network = find_network(pl_module, self.network)
-        finite = all(bool(parameter.isfinite().all()) for parameter in network.parameters())
-        if not trainer.strategy.reduce_boolean_decision(finite):
-            self._warn_once("weights", "the network has non-finite weights, so nothing is measured or logged")
-            return
+        self._measured_step = trainer.global_step
+        try:
+            with isolated_rng():
+                self._measure(trainer, pl_module)
+        except Exception as error:  # whatever the user's code raises; all processes have left the measurement
+            self._failures.handle(error, trainer.current_epoch, trainer.is_global_zero)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # what may fail on one process stands under `together`; what talks to the others stands outside of it
         start = time.perf_counter()
-        with isolate_rng(), together(trainer):
+        with together(trainer):
+            network = find_network(pl_module, self.network)
+            check_finite(network)
             for measured in self._sets:
                 measured.update(network, batch_transfer(trainer))
-            weights_now = self._measure_weights(network)
-        readings = {measured.name: measured.read() for measured in self._sets}
-        report = make_report(
-            self.measures,
-            self._sets[0].name,
-            readings,
-            weights_now,
-            self._weights_before,
-            self.accuracy_form,
-            self.prefix,
-        )
+            weights_now = measure_weights(self.measures, network)
+        with ExitStack() as stack:
+            for measured in self._sets:
+                stack.enter_context(measured.synced())
+            with together(trainer):
+                report = make_report(
+                    self.measures,
+                    self._sets[0].name,
+                    {measured.name: measured.read() for measured in self._sets},
+                    weights_now,
+                    self._weights_before,
+                    self.accuracy_form,
+                    self.prefix,
+                )
+                if self.correlate_with_gap:
+                    rows, names = [*self.history, report.scalars], [measured.name for measured in self._sets]
+                    report.scalars |= gap_correlations(rows, names[0], names[1:], self.prefix)
         seconds = torch.tensor(time.perf_counter() - start, device=pl_module.device)
         report.scalars[f"{self.prefix}/seconds"] = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+        self._weights_before = weights_now
+        with together(trainer):
+            log_scalars(trainer, report.scalars)
+            self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **report.scalars})
+            self._logged_step = trainer.global_step
+            self._say(report)
+            log_histograms(trainer, report.histograms)
+
+    def _say(self, report: Report) -> None:
+        """Says once what is missing and why, and how precise the values are."""
         for key, reason in report.undefined.items():
             self._warn_once(key, f"{key} is left out of the log: {reason}")
-        self._weights_before = weights_now
-        self._measured_step = trainer.global_step
-        if self.correlate_with_gap:
-            rows, sets = [*self.history, report.scalars], list(readings)
-            report.scalars |= gap_correlations(rows, sets[0], sets[1:], self.prefix)
-        self._log(trainer, report.scalars)
         if "precision" not in self._said:
             self._said.add("precision")
             for measured in self._sets:
                 precision = precision_note(report.scalars, measured.name, measured.subset.head, self.prefix)
                 if precision is not None:
                     rank_zero_info(f"TangentSensitivityMonitor: {precision}")
-        for name, reading in readings.items():
-            for key, parts in reading.distributions.items():
-                for part, values in parts.items():
-                    tag = "/".join(filter(None, [self.prefix, f"{key}_histogram", name, part]))
-                    for logger in trainer.loggers if trainer.is_global_zero else ():
-                        log_histogram(logger, tag, values, logging_step(trainer))
-
-    def _log(self, trainer: pl.Trainer, scalars: dict[str, float]) -> None:
-        log = trainer.lightning_module.log
-        # every process logs: a key that only rank 0 has cannot be monitored; the values are synced already
-        for key, value in scalars.items():
-            log(key, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1, add_dataloader_idx=False)
-        self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **scalars})
-
-    def _measure_weights(self, network: nn.Module) -> dict[str, dict[str, float]]:
-        values = {}
-        for measure in self.measures:
-            if not measure.needs_data:
-                fresh = copy_of(measure)
-                fresh.update(network)
-                values[measure.key] = {name: float(value) for name, value in fresh.values().items()}
-        return values
 
     def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
         name, data = reference_data(trainer, self.reference)

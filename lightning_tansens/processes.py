@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import lightning.pytorch as pl
 
+from lightning_tansens.errors import FailedElsewhereError
+
 
 @contextmanager
 def together(trainer: pl.Trainer) -> Iterator[None]:
@@ -17,6 +19,6 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
     except Exception as caught:
         error = caught
     if not trainer.strategy.reduce_boolean_decision(error is None):
-        raise error or RuntimeError(
+        raise error or FailedElsewhereError(
             "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
         )

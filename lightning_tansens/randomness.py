@@ -17,6 +17,19 @@ _DEPTH = 6
 _WIDTH = 100
 
 
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Restores the global random states after the block, also where it raises."""
+    error: BaseException | None = None
+    with isolate_rng():  # restores nothing if the block raises
+        try:
+            yield
+        except BaseException as caught:
+            error = caught
+    if error is not None:
+        raise error
+
+
 class Randomness:
     """Seeds everything random about an object, and puts it back.
 
@@ -44,7 +57,7 @@ class Randomness:
     def isolated(self) -> Iterator[None]:
         """Restores every state after the block."""
         restores = [_restore(generator) for generator in self._generators]
-        with isolate_rng():
+        with isolated_rng():
             try:
                 yield
             finally:

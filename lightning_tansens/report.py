@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
@@ -24,11 +26,13 @@ class Report:
 
     Attributes:
         scalars: The values by key.
+        histograms: One number per sample, shapes (N,), by tag.
         undefined: Why a value is missing this time, by the measure's key or by its own.
 
     """
 
     scalars: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, Tensor] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
 
 
@@ -66,6 +70,9 @@ def make_report(
                 scalars[f"{prefix}/{name}/{set_name}"] = value
             for part, value in reading.parts.get(measure.key, {}).items():
                 scalars[f"{prefix}/{measure.key}/{set_name}/{part}"] = value
+            for part, numbers in reading.distributions.get(measure.key, {}).items():
+                tag = "/".join(filter(None, [prefix, f"{measure.key}_histogram", set_name, part]))
+                report.histograms[tag] = numbers
             if measure.key in reading.errors:
                 scalars[f"{prefix}/{measure.key}/{set_name}_stderr"] = reading.errors[measure.key]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -84,7 +85,7 @@ class MeasuredSet:
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
-        for metric in [*self.measures, *([self.loss] if self.loss is not None else [])]:
+        for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
         batch = transfer(self.subset.first())
@@ -125,6 +126,9 @@ class MeasuredSet:
             if measure.key in memories:
                 measure.load_memory(memories[measure.key])
 
+    def _metrics(self) -> list[Metric]:
+        return [*self.measures, *([self.loss] if self.loss is not None else [])]
+
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
 
@@ -142,42 +146,48 @@ class MeasuredSet:
             if loss is not None:
                 self._add_loss(loss, network, inputs, targets, positions)
 
+    @contextmanager
+    def synced(self) -> Iterator[None]:
+        """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
+        with ExitStack() as stack:
+            for metric in self._metrics():
+                metric.sync()
+                stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced where the block raises
+            yield
+
     def read(self) -> Reading:
-        """Syncs with the other processes, all of which must call it, and returns the values."""
+        """Returns the values, inside of :meth:`synced`; it talks to no other process."""
         values: dict[str, dict[str, float]] = {}
         parts: dict[str, dict[str, float]] = {}
         distributions: dict[str, dict[str, Tensor]] = {}
         influences: dict[str, Influence] = {}
         errors: dict[str, float] = {}
         for measure in self.measures:
-            with measure.sync_context():
-                values[measure.key] = _floats(measure.values())
-                parts[measure.key] = _floats(measure.part_values())
-                distributions[measure.key] = {
-                    part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()
-                }
-                influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
-                if influence is not None:
-                    influences[measure.key] = influence
-                error = measure.standard_error()
-                if error is not None:
-                    errors[measure.key] = error
-                measure.remember()
+            values[measure.key] = _floats(measure.values())
+            parts[measure.key] = _floats(measure.part_values())
+            distributions[measure.key] = {
+                part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()
+            }
+            influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
+            if influence is not None:
+                influences[measure.key] = influence
+            error = measure.standard_error()
+            if error is not None:
+                errors[measure.key] = error
+            measure.remember()
         if self.loss is None:
             return Reading(values, parts, distributions, influences, errors)
-        with self.loss.sync_context():
-            loss, accuracy, influence = self.loss.total / self.loss.count, self.loss.accuracy(), self.loss.influence()
-            class_losses = self.loss.class_losses()
+        accuracy = self.loss.accuracy()
         return Reading(
             values,
             parts,
             distributions,
             influences,
             errors,
-            loss=float(loss),
-            loss_influence=influence,
+            loss=float(self.loss.total / self.loss.count),  # its compute() would sync once more
+            loss_influence=self.loss.influence(),
             accuracy=None if accuracy is None else float(accuracy),
-            class_losses=class_losses,
+            class_losses=self.loss.class_losses(),
         )
 
     def _add(
@@ -202,6 +212,21 @@ class MeasuredSet:
                 "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
             )
         return targets
+
+
+def _unsync(metric: Metric) -> None:
+    metric.unsync(should_unsync=metric._is_synced)
+
+
+def measure_weights(measures: Sequence[Measure], network: nn.Module) -> dict[str, dict[str, float]]:
+    """Returns the values of the measures that need no data, by the measure's key."""
+    values = {}
+    for measure in measures:
+        if not measure.needs_data:
+            fresh = copy_of(measure)
+            fresh.update(network)
+            values[measure.key] = _floats(fresh.values())
+    return values
 
 
 def copy_of(metric: AnyMetric) -> AnyMetric:

@@ -1,0 +1,71 @@
+"""What happens when a measurement fails."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from typing import Literal
+
+from torch import nn
+
+from lightning_tansens.errors import FailedElsewhereError, NonFiniteWeightsError
+
+#: "raise" stops the training, "warn" says so once and goes on, "ignore" goes on.
+OnFailure = Literal["raise", "warn", "ignore"]
+
+
+class Failures:
+    """Decides about failed measurements, all of whose processes have failed together.
+
+    Args:
+        policy: What to do.
+
+    """
+
+    def __init__(self, policy: OnFailure) -> None:
+        self.policy: OnFailure = policy
+        self._said: set[type[Exception]] = set()
+
+    def handle(self, error: Exception, epoch: int, is_global_zero: bool = True) -> None:
+        """Raises the error, or warns about the first one of its kind, or does nothing.
+
+        Args:
+            error: What the measurement raised on this process.
+            epoch: The epoch after which it was taken, from 0.
+            is_global_zero: Whether this is the process that speaks for all.
+
+        """
+        if self.policy == "raise":
+            raise error
+        if self.policy == "ignore" or type(error) in self._said:
+            return
+        self._said.add(type(error))
+        # the process that failed says why; the others would repeat one another
+        if isinstance(error, FailedElsewhereError) and not is_global_zero:
+            return
+        warnings.warn(
+            f"TangentSensitivityMonitor: the measurement after epoch {epoch} failed, its values are left out and training "
+            f"goes on: {_cause(error)}; on_failure='raise' stops instead (said once for each type of error)",
+            stacklevel=2,
+        )
+
+
+def check_finite(network: nn.Module) -> None:
+    """Refuses a network that has diverged.
+
+    Raises:
+        NonFiniteWeightsError: If a weight is infinite or not a number.
+
+    """
+    for name, parameter in network.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise NonFiniteWeightsError(
+                f"expected finite weights, but '{name}' has infinite ones or ones that are not a number; a smaller "
+                "learning rate or gradient clipping may keep the training from diverging"
+            )
+
+
+def _cause(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}: {error}"

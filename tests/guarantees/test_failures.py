@@ -1,0 +1,288 @@
+"""A measurement that fails takes its own values with it and nothing else, on one process or on two."""
+
+import os
+import socket
+import sys
+import warnings
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.utils.data import Dataset
+
+from lightning_tansens import loggers, subsets
+from lightning_tansens.errors import FailedElsewhereError, NonFiniteWeightsError
+from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
+from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor
+from tests.test_monitor_training import assert_same
+
+EPOCHS = 4
+
+
+class Switch:
+    """Fails from the second measurement on, while ``on``; what is tried before the first step succeeds."""
+
+    def __init__(self, error, only_rank=None):
+        self.error, self.only_rank, self.armed = error, only_rank, False
+
+    def __call__(self):
+        torch.rand(7)  # random numbers that are used up before the failure must be given back
+        if self.armed and self.only_rank in (None, int(os.environ.get("LOCAL_RANK", "0"))):
+            raise self.error
+
+
+class Arming(Recorder):
+    """Arms the switch for the measurement after the second epoch, and lets go of it after the third."""
+
+    def __init__(self, switch):
+        super().__init__()
+        self.switch = switch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.switch.armed = trainer.is_last_batch and trainer.current_epoch in (1, 2)
+
+
+class BreaksHalfway(Dataset):
+    """Test data that cannot be read past the third sample."""
+
+    def __init__(self, switch):
+        self.switch, self.points = switch, Points(10, seed=2)
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, index):
+        if index % 3 == 0:
+            self.switch()
+        return self.points[index]
+
+
+class ChangesShape(BreaksHalfway):
+    """Test data whose samples come in two shapes once the switch is on."""
+
+    def __getitem__(self, index):
+        inputs, label = self.points[index]
+        return (inputs[:2] if self.switch.armed and index % 2 else inputs), label
+
+
+class Hooked(BoringModule):
+    """Has a forward hook that fails in eval mode, in which measurements are taken."""
+
+    switch = None
+
+    def __init__(self):
+        super().__init__()
+        self.network[0].register_forward_hook(self.in_hook)
+
+    def in_hook(self, module, inputs, output):
+        if not module.training:
+            type(self).switch()
+
+
+class Fails(EmpiricalSensitivity):
+    """A measure that is accumulated and then has no values."""
+
+    switch = None
+
+    def values(self):
+        type(self).switch()
+        return super().values()
+
+
+def criterion(switch):
+    def loss(outputs, targets):
+        switch()
+        return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    return loss
+
+
+def case(name, switch):
+    """Arguments of the monitor, and the module, for one kind of failure."""
+    Hooked.switch = Fails.switch = switch
+    return {
+        "criterion": lambda: ({"criterion": criterion(switch)}, None),
+        "hook": lambda: ({}, Hooked),
+        "test loader": lambda: ({"test_dataloaders": BreaksHalfway(switch)}, None),
+        "changing shapes": lambda: ({"test_dataloaders": ChangesShape(switch)}, None),
+        "values": lambda: ({"measures": [ActiveNodeSensitivity(), Fails()]}, None),
+    }[name]()
+
+
+CASES = {
+    "criterion": ZeroDivisionError("float division by zero"),
+    "hook": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 TiB"),
+    "test loader": OSError("the disk is gone"),
+    "changing shapes": RuntimeError("stack expects each tensor to be equal size"),
+    "values": ValueError("no value"),
+}
+
+
+def run(name, policy, only_rank=None, **options):
+    switch = Switch(CASES[name], only_rank)
+    arguments, module = case(name, switch)
+    # samples are read anew at each measurement, so that a reader can fail
+    monitor, recorder = make_monitor(on_failure=policy, **arguments), Arming(switch)
+    options = {"data": BoringData(noise=True), "module": module, "max_epochs": EPOCHS, **options}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(recorder, monitor, **options)
+    said = [str(w.message) for w in caught if "the measurement after epoch" in str(w.message)]
+    return monitor, recorder, said
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """A run without a monitor."""
+    recorder = Recorder()
+    fit(recorder, data=BoringData(noise=True), max_epochs=EPOCHS)
+    return recorder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch):
+    monkeypatch.setattr(subsets, "CACHE_BYTES", -1)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("policy", ["warn", "ignore"])
+def test_training_goes_on_without_the_failed_epochs(name, policy, undisturbed):
+    monitor, recorder, said = run(name, policy)
+    assert [row["epoch"] for row in monitor.history] == [0, 3]
+    assert_same(recorder.epochs, undisturbed.epochs)
+    if policy == "ignore":
+        assert said == []
+    else:
+        (message,) = said
+        assert "TangentSensitivityMonitor: the measurement after epoch 1 failed, its values are left out" in message
+        assert str(CASES[name]) in message
+        assert type(CASES[name]).__name__ in message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_raise_stops_the_training(name):
+    with pytest.raises(type(CASES[name]), match=str(CASES[name])[:20]):
+        run(name, "raise")
+
+
+def test_diverged_weights():
+    class Diverges(Recorder):
+        def on_train_batch_end(self, trainer, pl_module, *rest):
+            with torch.no_grad():
+                pl_module.network[2].bias[0] = torch.nan
+
+    with pytest.raises(NonFiniteWeightsError, match=r"expected finite weights, but '\S+' has infinite ones"):
+        fit(Diverges(), make_monitor(on_failure="raise"))
+
+
+def test_a_full_disk_under_the_logger(tmp_path, monkeypatch):
+    """Scalars are Lightning's to write; the histograms, which are ours, fail by the policy."""
+    log = loggers.log_histogram.registry[TensorBoardLogger]
+
+    def full(logger, tag, values, step):
+        raise OSError(28, "No space left on device")
+
+    loggers.log_histogram.register(TensorBoardLogger, full)
+    try:
+        monitor = make_monitor()
+        with pytest.warns(UserWarning, match="No space left on device"):
+            fit(monitor, logger=TensorBoardLogger(tmp_path), max_epochs=3)
+        assert [row["epoch"] for row in monitor.history] == [0, 1, 2]
+        with pytest.raises(OSError, match="No space left on device"):
+            fit(make_monitor(on_failure="raise"), logger=TensorBoardLogger(tmp_path))
+    finally:
+        loggers.log_histogram.register(TensorBoardLogger, log)
+
+
+def test_the_policy_is_one_of_three():
+    with pytest.raises(ValueError, match=r"on_failure: expected one of \['raise', 'warn', 'ignore'\], but got 'stop'"):
+        make_monitor(on_failure="stop")
+
+
+def test_an_interrupt_is_no_failure():
+    def interrupt(outputs, targets):
+        if armed:
+            raise SystemExit(3)
+        return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    armed = []
+
+    class Arm(Recorder):
+        def on_train_start(self, trainer, pl_module):
+            armed.append(True)
+
+    with pytest.raises(SystemExit):
+        fit(make_monitor(criterion=interrupt, on_failure="ignore"), Arm())
+
+
+# ---------------------------------------------------------------------------------------------- two processes
+
+
+def work(rank, port, folder):
+    """One of two processes; only the second one fails."""
+    torch.set_num_threads(1)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    os.environ.update(address, LOCAL_RANK=str(rank))
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    subsets.CACHE_BYTES = -1
+    found = {}
+
+    def strategy():
+        return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))
+
+    for name in CASES:
+        monitor, recorder, said = run(name, "warn", only_rank=1, devices=2, strategy=strategy())
+        weights = [epoch["weights"] for epoch in recorder.epochs]
+        found[name] = [row["epoch"] for row in monitor.history], said, weights
+    switch = Switch(CASES["criterion"], only_rank=1)
+    try:
+        fit(
+            Arming(switch),
+            make_monitor(on_failure="raise", criterion=criterion(switch)),
+            devices=2,
+            strategy=strategy(),
+            max_epochs=EPOCHS,
+        )
+    except Exception as error:
+        found["raise"] = type(error).__name__
+    torch.save(found, folder / f"{rank}.pt")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    if not dist.is_gloo_available():
+        pytest.skip("two processes on a CPU need gloo")
+    folder = tmp_path_factory.mktemp("failures")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(work, args=(port, folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_failure_on_one_process_is_all_processes(name, processes):
+    for rank in range(2):
+        epochs, said, weights = processes[rank][name]
+        assert epochs == [0, 3]
+        assert len(said) == 1
+        if name == "changing shapes":  # which fails on both, each in its own way
+            assert "RuntimeError in" in said[0]
+        else:
+            assert (str(CASES[name]) in said[0]) == (rank == 1)
+        assert_same(weights, processes[0][name][2])
+    elsewhere = "failed on another one, whose output says why" in processes[0][name][1][0]
+    assert elsewhere == (name != "changing shapes")
+
+
+def test_raising_on_one_process_stops_all(processes):
+    assert processes[0]["raise"] == FailedElsewhereError.__name__
+    assert processes[1]["raise"] == "ZeroDivisionError"
