@@ -3,6 +3,15 @@
 from lightning_tansens import functional, metrics
 from lightning_tansens.fresh import FreshEarlyStopping, FreshModelCheckpoint
 from lightning_tansens.monitor import TangentSensitivityMonitor
+from lightning_tansens.regulariser import TangentSensitivityRegulariser
 from lightning_tansens.version import __version__
 
-__all__ = ["FreshEarlyStopping", "FreshModelCheckpoint", "TangentSensitivityMonitor", "__version__", "functional", "metrics"]
+__all__ = [
+    "FreshEarlyStopping",
+    "FreshModelCheckpoint",
+    "TangentSensitivityMonitor",
+    "TangentSensitivityRegulariser",
+    "__version__",
+    "functional",
+    "metrics",
+]

@@ -83,7 +83,8 @@ def _is_fresh(trainer: pl.Trainer, key: str) -> bool:
 
 def _expect_monitor(trainer: pl.Trainer, callback: pl.Callback, key: str) -> None:
     if not _monitors(trainer, key):
+        own = type(callback).__bases__[0].__name__
         raise MisconfigurationException(
-            f"{type(callback).__name__}: expected a key of a TangentSensitivityMonitor among the Trainer's callbacks, but got "
-            f"{key!r}; add the monitor, or use Lightning's own {type(callback).__bases__[0].__name__} for other keys"
+            f"{type(callback).__name__}: expected a key of a TangentSensitivityMonitor among the Trainer's callbacks, but "
+            f"got {key!r}; add the monitor, or use Lightning's own {own} for other keys"
         )

@@ -229,9 +229,20 @@ class TangentSensitivityMonitor(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues where a checkpoint was taken."""
+        """Continues where a checkpoint was taken.
+
+        Raises:
+            ValueError: If the state is not that of a monitor.
+
+        """
+        for name in ("history", "weights_before", "measured_step"):
+            if name not in state_dict:
+                raise ValueError(
+                    f"expected the state of a TangentSensitivityMonitor, but {name!r} is missing from it, which has "
+                    f"{list(state_dict)}; pass weights alone, or take the state out of the checkpoint"
+                )
         self._weights_before = state_dict["weights_before"]
-        self._memories = state_dict.get("memories", {})
+        self._memories = state_dict.get("memories", {})  # older states have none
         self.history = list(state_dict["history"])
         self._measured_step = state_dict["measured_step"]
 

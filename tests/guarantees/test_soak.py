@@ -1,0 +1,95 @@
+"""Five hundred epochs with everything switched on: nothing grows but the log.
+
+Run: ``python -m pytest -m slow tests/guarantees/test_soak.py``.
+"""
+
+import gc
+import os
+import resource
+import tracemalloc
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_tansens import metrics
+from tests.boring import BoringData, fit, make_monitor
+
+EPOCHS, SETTLED = 500, 100
+
+
+def every_measure():
+    """One of each kind; those that read the network's weights, its activations, its outputs and its labels."""
+    classes = [getattr(metrics, name) for name in metrics.__all__]
+    abstract = (metrics.Measure, metrics.SensitivityMeasure, metrics.LabelledMeasure)
+    return [cls() for cls in classes if issubclass(cls, metrics.Measure) and cls not in abstract]
+
+
+class Watch(pl.Callback):
+    """Notes, after each epoch, what the process holds."""
+
+    def __init__(self, folder):
+        self.folder, self.rows = folder, []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch % 50 == 0:
+            gc.collect()
+            self.rows.append(
+                {
+                    "epoch": trainer.current_epoch,
+                    "traced": tracemalloc.get_traced_memory()[0],
+                    "resident": _resident(),
+                    "files": len(os.listdir("/proc/self/fd")),
+                    "hooks": sum(
+                        len(hooks)
+                        for module in pl_module.modules()
+                        for name, hooks in vars(module).items()
+                        if name.endswith("_hooks")
+                    ),
+                    "events": sum(path.stat().st_size for path in Path(self.folder).rglob("events*")),
+                }
+            )
+
+
+def _resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_nothing_grows(tmp_path):
+    monitor = make_monitor(
+        measures=every_measure(), compare_with_labels=True, by_class=True, correlate_with_gap=True, on_failure="raise"
+    )
+    watch = Watch(tmp_path)
+    save = ModelCheckpoint(tmp_path, save_last=True)
+    tracemalloc.start()
+    try:
+        fit(
+            watch,
+            monitor,
+            save,
+            data=BoringData(validation=True),
+            max_epochs=EPOCHS + 1,
+            enable_checkpointing=True,
+            logger=TensorBoardLogger(tmp_path),
+            log_every_n_steps=1000,
+        )
+    finally:
+        tracemalloc.stop()
+    assert len(monitor.history) == EPOCHS + 1
+    rows = {row["epoch"]: row for row in watch.rows}
+    settled, last = rows[SETTLED], rows[EPOCHS]
+    print(*watch.rows, sep="\n")
+    assert last["hooks"] == settled["hooks"]
+    assert last["files"] <= settled["files"]
+    # the history is kept: its numbers, as Python objects in dicts
+    history = 200 * sum(len(row) for row in monitor.history[SETTLED:])
+    assert last["traced"] - settled["traced"] < history
+    assert last["resident"] - settled["resident"] < history + 20 * 2**20
+    # in proportion: as much in the second half as in the first, without what is written once
+    half = rows[300]["events"] - settled["events"]
+    assert last["events"] - rows[300]["events"] == pytest.approx(half, rel=0.1)
