@@ -35,6 +35,7 @@ from lightning_tansens.trainer_data import (
     reference_data,
     test_data,
 )
+from lightning_tansens.undisturbed import undisturbed
 
 MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
 
@@ -184,7 +185,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none; add one or "
                 "use measure_at='auto'"
             )
-        with together(trainer), isolated_rng():
+        with together(trainer), isolated_rng(), undisturbed(pl_module):
             self._sets = self._draw_sets(trainer)
             network = find_network(pl_module, self.network)
             for measured in self._sets:
@@ -261,7 +262,7 @@ class TangentSensitivityMonitor(pl.Callback):
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         start = time.perf_counter()
-        with together(trainer):
+        with together(trainer), undisturbed(pl_module):
             network = find_network(pl_module, self.network)
             check_finite(network)
             for measured in self._sets:

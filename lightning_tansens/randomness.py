@@ -56,13 +56,18 @@ class Randomness:
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """Restores every state after the block."""
+        with isolated_rng(), self.isolated_generators():
+            yield
+
+    @contextmanager
+    def isolated_generators(self) -> Iterator[None]:
+        """Restores the states of the generators that the object holds after the block."""
         restores = [_restore(generator) for generator in self._generators]
-        with isolated_rng():
-            try:
-                yield
-            finally:
-                for restore in restores:
-                    restore()
+        try:
+            yield
+        finally:
+            for restore in restores:
+                restore()
 
     def seed(self, seed: int) -> None:
         """Seeds every state; inside of :meth:`isolated` only."""

@@ -137,6 +137,11 @@ class MeasuredSet:
     ) -> None:
         for metric in [*measures, *([loss] if loss is not None else [])]:
             metric.reset()
+        if not any(part[0] < self.subset.head for part in self.subset.positions()):
+            # without a sample, shapes that depend on the network are learnt anew all the same
+            inputs = self.first_inputs(transfer)
+            for measure in measures:
+                measure.prepare(network, inputs)
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
         for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
             inputs, targets = self._unpack(transfer(loaded))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
@@ -84,8 +85,9 @@ def _own_test_data(trainer: pl.Trainer) -> Any:
     datamodule: Any = getattr(trainer, "datamodule", None)
     with isolate_rng():
         if datamodule is not None and is_overridden("test_dataloader", datamodule):
-            datamodule.setup("test")
-            return datamodule.test_dataloader()
+            own = copy.copy(datamodule)  # what setup replaces stays as it is for the training
+            own.setup("test")
+            return own.test_dataloader()
         if is_overridden("test_dataloader", trainer.lightning_module):
             return trainer.lightning_module.test_dataloader()
     return None

@@ -71,7 +71,8 @@ def test_the_command_line_and_python_write_the_same_event_file(tmp_path):
 def test_every_argument_can_be_set_from_yaml(tmp_path):
     monitor = run(tmp_path, yaml.safe_load(EVERYTHING))
     empirical, layer_norm, active_nodes = monitor.measures
-    assert (empirical.outputs, empirical.num_probes, empirical.quantiles, empirical.per_layer) == ("each", 2, (0.25,), True)
+    assert (empirical.tangent.outputs, empirical.tangent.num_probes) == ("each", 2)
+    assert (empirical.quantiles, empirical.per_layer) == ((0.25,), True)
     assert (layer_norm.form, active_nodes.depth) == ("linear", 3)
     assert (monitor.num_samples, monitor.batch_size, monitor.every_n_epochs, monitor.seed) == (8, 3, 2, 7)
     assert (monitor.accuracy_form, monitor.measure_at, monitor.network) == ("ratio", "train_epoch_end", "network")

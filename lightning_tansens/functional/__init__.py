@@ -11,6 +11,7 @@ from lightning_tansens.functional.chain_bounds import (
 )
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences
+from lightning_tansens.functional.information import entropy, mutual_information
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
 from lightning_tansens.functional.mean_tangent import mean_tangent_norm, tangent_matrix, tangent_matrix_sum
@@ -39,6 +40,7 @@ __all__ = [
     "active_nodes",
     "chosen_method",
     "count_patterns",
+    "entropy",
     "fisher_rao_norms",
     "gradient_differences",
     "hoeffding_half_width",
@@ -54,6 +56,7 @@ __all__ = [
     "log_region_bounds",
     "log_sample_norm_bounds",
     "mean_tangent_norm",
+    "mutual_information",
     "neuron_margins",
     "pattern_hashes",
     "preactivations",

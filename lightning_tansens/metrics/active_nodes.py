@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.active_nodes import active_nodes
+from lightning_tansens.functional.active_nodes import active_nodes, collect_from_activations
 from lightning_tansens.functional.layer_norms import weight_layers
 from lightning_tansens.functional.moments import log_psi
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
+from lightning_tansens.networks.tracing import CallTracer
 from lightning_tansens.uncertainty import Influence, relative_standard_error
 
 
@@ -32,6 +33,8 @@ class ActiveNodeSensitivity(SensitivityMeasure):
 
     Args:
         depth: k; None counts the network's weight layers.
+        per_layer: Whether to report the mean and the distribution of each activation's n_i(x). Its name is the path of the
+            module that calls it; a module that calls several has ``<path>/1``, ``<path>/2``, … in the order of the calls.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -51,27 +54,47 @@ class ActiveNodeSensitivity(SensitivityMeasure):
 
     count: Tensor
     total: Tensor
+    layer_totals: Tensor
     square_total: Tensor
     depths: Tensor
     samples: list[Tensor]
+    layer_samples: list[Tensor]
     positions: list[Tensor]
 
-    def __init__(self, depth: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, depth: int | None = None, per_layer: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if depth is not None and (not isinstance(depth, int) or depth < 1):
             raise ValueError(f"depth: expected a positive integer (the number of weight layers) or None, but got {depth!r}")
         self.depth = depth
+        self.per_layer = per_layer
+        self.layers: tuple[str, ...] = ()
         self._sum_state("count")
         self._sum_state("total")
         self._sum_state("square_total")
         self.add_state("depths", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
         self.add_state("samples", [], dist_reduce_fx="cat")
         self.add_state("positions", [], dist_reduce_fx="cat")
+        if per_layer:
+            self._sum_state("layer_totals")  # its length is learnt from the network
+            self.add_state("layer_samples", [], dist_reduce_fx="cat")
+
+    def prepare(self, model: nn.Module, inputs: Any) -> None:
+        """Learns the names of the layers."""
+        if self.per_layer:
+            self._learn_layers(model, inputs)
 
     def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...)."""
+        """Adds the samples of a batch of shape (N, ...).
+
+        Raises:
+            ValueError: If the layers are reported, and the forward pass calls another number of activations than before.
+
+        """
         start = int(self.count)
-        totals = active_nodes(model, inputs).sum(1).to(self.total)
+        counts = active_nodes(model, inputs)
+        totals = counts.sum(1).to(self.total)
+        if self.per_layer:
+            self._add_layers(model, inputs, counts)
         self.depths = self.depths.clamp(min=self.depth or len(weight_layers(model)))
         self.count += len(totals)
         self.total += totals.sum()
@@ -79,6 +102,29 @@ class ActiveNodeSensitivity(SensitivityMeasure):
         samples = totals.to(self.dtype)  # the type of the empty state of a process without a sample
         self.samples.append(samples)
         self.positions.append(positions_from(positions, start, samples))
+
+    def _add_layers(self, model: nn.Module, inputs: Any, counts: Tensor) -> None:
+        if not self.layers:
+            self._learn_layers(model, inputs)
+        if counts.shape[1] != len(self.layers):
+            raise ValueError(
+                f"per_layer: expected the {len(self.layers)} calls of activations that were there at first, but the forward "
+                f"pass calls {counts.shape[1]}; leave per_layer out where their number depends on the samples"
+            )
+        self.layer_totals += counts.sum(0).to(self.layer_totals)
+        # flat, as a process without a sample cannot know the number of columns
+        self.layer_samples.append(counts.to(self.total.device, self.dtype).flatten())
+
+    def _learn_layers(self, model: nn.Module, inputs: Any) -> None:
+        tracer = CallTracer(model)
+        with tracer.running():
+            paths = collect_from_activations(model, inputs, lambda hidden: tracer.module_name)
+        self.layers = tuple(
+            path if paths.count(path) == 1 else f"{path}/{1 + paths[:i].count(path)}" for i, path in enumerate(paths)
+        )
+        device = self.total.device
+        self._sum_state("layer_totals", len(paths))
+        self.layer_totals = self.layer_totals.to(device)
 
     def values(self) -> dict[str, Tensor]:
         """Returns log ψ*, and the mean and the standard deviation of the number of active nodes."""
@@ -93,9 +139,19 @@ class ActiveNodeSensitivity(SensitivityMeasure):
             "active_nodes_std": std,
         }
 
+    def part_values(self) -> dict[str, Tensor]:
+        """Returns the mean number of active nodes of each layer, if asked for; they add up to the mean of the whole."""
+        return dict(zip(self.layers, self.layer_totals / self.count)) if self.layers else {}
+
     def distributions(self) -> dict[str, Tensor]:
-        """Returns the number of active nodes of each sample (Figure 1 of the paper), shape (N,)."""
-        return {"": dim_zero_cat(self.samples)} if len(self.samples) else {}
+        """Returns the number of active nodes of each sample (Figure 1 of the paper), shape (N,), and of its layers."""
+        if not len(self.samples):
+            return {}
+        whole = {"": dim_zero_cat(self.samples)}
+        if not self.per_layer:
+            return whole
+        columns = dim_zero_cat(self.layer_samples).reshape(-1, len(self.layers)).unbind(1)
+        return whole | dict(zip(self.layers, columns))
 
     def influence(self) -> Influence | None:
         """Returns each sample's effect on log ψ* through the mean and the standard deviation."""

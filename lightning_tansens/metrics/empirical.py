@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.functional.bounds import hoeffding_half_width
 from lightning_tansens.functional.methods import Method
 from lightning_tansens.functional.tangent_sensitivity import sum_blocks
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
@@ -41,6 +42,8 @@ class EmpiricalSensitivity(SensitivityMeasure):
         output: Picks the tensor of outputs, likewise.
         quantiles: The quantiles of ‖S(x)‖_F² over the set to report, each between 0 and 1.
         per_layer: Whether to report the mean share of each weight, ‖δ_i‖²‖J_{i-1}‖_F².
+        confidence: Whether, and with what confidence, to report Hoeffding's half-width of the mean, see
+            :func:`~lightning_tansens.functional.hoeffding_half_width`.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -74,6 +77,7 @@ class EmpiricalSensitivity(SensitivityMeasure):
         output: OutputPicker | None = None,
         quantiles: Sequence[float] = (0.5, 0.95),
         per_layer: bool = False,
+        confidence: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,7 +85,10 @@ class EmpiricalSensitivity(SensitivityMeasure):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, but got {tuple(quantiles)}")
         self.tangent = TangentQuestion(outputs, method, num_probes, seed, wrt, output)
         self.quantiles = tuple(quantiles)
+        if confidence is not None and not 0 < confidence < 1:
+            raise ValueError(f"confidence: expected a number between 0 and 1, or None, but got {confidence!r}")
         self.per_layer = per_layer
+        self.confidence = confidence
         self.layers: tuple[str, ...] | None = None
         self._sum_state("total")
         self._sum_state("norm_total")
@@ -125,7 +132,7 @@ class EmpiricalSensitivity(SensitivityMeasure):
                 self.layer_totals = self.layer_totals.to(self.total.device)
 
     def values(self) -> dict[str, Tensor]:
-        """Returns the mean of ‖S‖_F², the mean of ‖S‖_F, the maximum and the quantiles of ‖S‖_F²."""
+        """Returns the mean of ‖S‖_F², the mean of ‖S‖_F, the maximum and the quantiles of ‖S‖_F², Hoeffding's half-width."""
         samples = dim_zero_cat(self.samples) if len(self.samples) else torch.full((1,), math.nan, device=self.device)
         values = {
             "empirical": self.total / self.count,
@@ -134,6 +141,9 @@ class EmpiricalSensitivity(SensitivityMeasure):
         }
         for q in self.quantiles:
             values[f"empirical_q{100 * q:g}"] = torch.quantile(samples.float(), q)
+        if self.confidence is not None and bool(self.count):
+            half_width = hoeffding_half_width(float(samples.max()), int(self.count), self.confidence)
+            values["empirical_hoeffding"] = torch.as_tensor(half_width, dtype=torch.float64)
         return values
 
     def part_values(self) -> dict[str, Tensor]:

@@ -102,7 +102,8 @@ def _signs(size: int, seed: int, stream: int, indices: Sequence[int], probe: int
 
 def _bytes(steps: int, seed: int, stream: int, start: int, length: int, probe: int, number: int) -> np.ndarray:
     # Philox is counter-based: the counter names sample, probe and parameter, so nothing has to be drawn in order
-    generator = np.random.Philox(key=[seed % 2**64, stream], counter=[start * steps, 0, probe, number])
+    key = np.array([seed % 2**64, stream], dtype=np.uint64)  # a list of such numbers would become one of floats
+    generator = np.random.Philox(key=key, counter=[start * steps, 0, probe, number])
     return generator.random_raw(length * steps * _STEP_BYTES // 8).view(np.uint8).reshape(length, -1)
 
 

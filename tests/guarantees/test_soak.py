@@ -14,17 +14,10 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_tansens import metrics
 from tests.boring import BoringData, fit, make_monitor
+from tests.guarantees.recording import every_measure
 
 EPOCHS, SETTLED = 500, 100
-
-
-def every_measure():
-    """One of each kind; those that read the network's weights, its activations, its outputs and its labels."""
-    classes = [getattr(metrics, name) for name in metrics.__all__]
-    abstract = (metrics.Measure, metrics.SensitivityMeasure, metrics.LabelledMeasure)
-    return [cls() for cls in classes if issubclass(cls, metrics.Measure) and cls not in abstract]
 
 
 class Watch(pl.Callback):

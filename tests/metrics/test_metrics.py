@@ -84,6 +84,17 @@ def synced(make, splits):
     return measures[0], {"dist_sync_fn": gathered(*measures), "distributed_available": lambda: True}
 
 
+def test_hoeffding():
+    measure = fed(EmpiricalSensitivity(confidence=0.9))
+    largest = float(tangent_sensitivity(NET, INPUTS).max())
+    assert float(measure.values()["empirical_hoeffding"]) == pytest.approx(
+        largest * (2 * math.log(10) / 12) ** 0.5, rel=1e-6
+    )
+    assert "empirical_hoeffding" not in fed(EmpiricalSensitivity()).values()
+    with pytest.raises(ValueError, match=r"confidence: expected a number between 0 and 1, or None, but got 1\.5"):
+        EmpiricalSensitivity(confidence=1.5)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("outputs", ["sum", "each", torch.tensor([1.0, -2.0, 0.5])], ids=["sum", "each", "weighting"])
 def test_empirical(split, outputs):

@@ -70,3 +70,9 @@ def test_the_stream_is_pinned():
 
 #: The first probe of seed 0.
 SIGNS = [1, -1, -1, 1, 1, -1, 1, 1, 1, 1, -1, 1, 1, -1, -1, -1]
+
+
+@pytest.mark.parametrize(("seed", "other"), [(-1, -2), (2**63 + 5, 2**63 + 7), (2**53, 2**53 + 1)])
+def test_large_and_negative_seeds_are_told_apart(seed, other):
+    draws = [input_probes([64], s, range(3), 0) for s in (seed, other)]
+    assert not torch.equal(*draws)

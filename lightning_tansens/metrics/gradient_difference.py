@@ -1,0 +1,183 @@
+"""How much a perturbation of the inputs of a set changes the gradient of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_tansens.functional.gradient_difference import (
+    AdversarialSign,
+    Gaussian,
+    Perturbation,
+    gradient_differences,
+)
+from lightning_tansens.metrics.base import Measure
+from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
+from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.randomness import Randomness
+
+#: φ; a command line takes a class only where the return type is left open.
+AnyPerturbation = Callable[..., Any]
+
+#: Keeps these draws apart from those of the probes, which have streams of their own.
+_NOISE_STREAM = 3
+
+
+class GradientDifference(Measure):
+    r"""The mean squared change of the parameter gradient under a perturbation φ of the input.
+
+    .. math:: E_{x \in X} \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
+
+    (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for a Gaussian φ of standard deviation s it
+    tends to s² times Eq. 3 as s → 0.) It describes a set and gives no estimate.
+
+    What is random in φ belongs to a sample's position in its set: results depend neither on the batches nor on the number of
+    processes, are the same at every measurement, and leave the random states as they were. A callable other than the two
+    that come with the package is called on one sample at a time, shape (1, ...), with the global random states, and those of
+    generators that it holds, seeded for that sample.
+
+    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: a scalar, in units of (output /
+    parameter)².
+
+    Args:
+        perturbation: φ: :class:`~lightning_tansens.functional.gradient_difference.Gaussian`,
+            :class:`~lightning_tansens.functional.gradient_difference.AdversarialSign`, or any callable that maps x to a
+            tensor of its shape, for example an augmentation.
+        outputs: "sum" (u = 1), "each" (then it is summed over the outputs) or a weighting of shape (C,).
+        seed: Names the random numbers of a callable; Gaussian has a seed of its own.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        output: Picks the tensor of outputs, likewise.
+        kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: If the perturbation is not callable.
+        ValueError: If an argument has a value that is not allowed.
+
+    Example:
+        >>> measure = GradientDifference(lambda x: x + 3)
+        >>> measure.update(nn.Linear(4, 1), torch.zeros(2, 4))  # the gradient is (x, 1)
+        >>> measure.compute()
+        tensor(36., dtype=torch.float64)
+
+    """
+
+    key = "gradient_difference"
+
+    total: Tensor
+    count: Tensor
+    samples: list[Tensor]
+
+    def __init__(
+        self,
+        perturbation: AnyPerturbation,
+        outputs: Outputs = "sum",
+        seed: int = 0,
+        wrt: Wrt = None,
+        output: OutputPicker | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not callable(perturbation):
+            raise TypeError(
+                f"perturbation: expected Gaussian, AdversarialSign or a callable on a batch, but got "
+                f"{type(perturbation).__name__}"
+            )
+        check_outputs(outputs)
+        # an augmentation may be a module; in a tuple it does not become a part of the metric's own module tree
+        self._perturbation = (perturbation,)
+        self.outputs = outputs
+        self.seed = seed
+        self.wrt = wrt
+        self.output = output
+        self._sum_state("total")
+        self._sum_state("count")
+        self.add_state("samples", [], dist_reduce_fx="cat")
+
+    def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
+        """Adds the samples of a batch of shape (N, ...)."""
+        start = int(self.count)
+        indices = range(start, start + batch_length(inputs)) if positions is None else positions
+        squares = gradient_differences(
+            model,
+            inputs,
+            _at_positions(self._perturbation[0], indices, self.seed),
+            outputs=self.outputs,
+            wrt=self.wrt,
+            output=self.output,
+        ).to(self.total)
+        squares = squares.sum(1) if squares.dim() > 1 else squares
+        self.total += squares.sum()
+        self.count += len(squares)
+        self.samples.append(squares.to(self.dtype))  # the type of the empty state of a process without a sample
+
+    def values(self) -> dict[str, Tensor]:
+        """Returns the mean."""
+        return {self.key: self.total / self.count}
+
+    def distributions(self) -> dict[str, Tensor]:
+        """Returns each sample's squared change, shape (N,)."""
+        return {"": dim_zero_cat(self.samples)} if len(self.samples) else {}
+
+    def standard_error(self) -> float | None:
+        """Returns the standard error of the mean; nan for one sample."""
+        if not len(self.samples):
+            return None
+        samples = dim_zero_cat(self.samples).double()
+        return float(samples.std() / len(samples) ** 0.5) if len(samples) > 1 else float("nan")
+
+
+def _at_positions(perturbation: AnyPerturbation, positions: Sequence[int], seed: int) -> Perturbation:
+    """The perturbation with what is random in it drawn for each sample by its position."""
+    if isinstance(perturbation, AdversarialSign):
+        return perturbation  # nothing is random in it
+    if isinstance(perturbation, Gaussian):
+        return _GaussianAt(perturbation, positions)
+    return _SeededAt(perturbation, positions, seed)
+
+
+@dataclass(frozen=True)
+class _GaussianAt:
+    gaussian: Gaussian
+    positions: Sequence[int]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        key = np.array([self.gaussian.seed % 2**64, _NOISE_STREAM], dtype=np.uint64)
+        noise = np.empty(x.shape)
+        for row, position in zip(noise, self.positions, strict=True):
+            # Philox is counter-based: the counter names the sample, so nothing has to be drawn in order
+            row[...] = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, position])).standard_normal(row.shape)
+        return x + self.gaussian.scale * torch.from_numpy(noise).to(x.dtype).to(x.device)
+
+
+@dataclass(frozen=True)
+class _SeededAt:
+    perturbation: AnyPerturbation
+    positions: Sequence[int]
+    seed: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        randomness, rows = Randomness(self.perturbation), []
+        with randomness.isolated():
+            for one, position in zip(x.split(1), self.positions, strict=True):
+                seed = self.seed * 1_000_003 + position
+                randomness.seed(seed)
+                if x.is_cuda:
+                    torch.cuda.manual_seed_all(seed)
+                rows.append(_checked(self.perturbation(one), one))
+        return torch.cat(rows)
+
+
+def _checked(moved: Any, one: Tensor) -> Tensor:
+    if not isinstance(moved, Tensor) or moved.shape != one.shape:
+        came = f"shape {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+        raise ValueError(
+            f"perturbation: expected a tensor of the sample's shape {tuple(one.shape)}, but got {came}; return the "
+            "perturbed sample, with its first axis of length 1"
+        )
+    return moved

@@ -1,0 +1,100 @@
+"""How much the activation patterns of a set say about its labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tansens.functional.bounds import check_choice
+from lightning_tansens.functional.information import Correction, entropy, mutual_information
+from lightning_tansens.functional.regions import activation_patterns, pattern_hashes
+from lightning_tansens.metrics.base import LabelledMeasure
+from lightning_tansens.metrics.patterns import from_digits, to_digits
+
+
+class PatternInformation(LabelledMeasure):
+    r"""The mutual information between labels and activation patterns, and between labels and the number of active nodes.
+
+    .. math:: \hat I(A(x); y), \qquad \hat I(T(x); y), \qquad \hat H(y)
+
+    with the pattern A(x) of active hidden units, their number T(x) and the labels' entropy, which is the ceiling of both
+    (Daróczy 2022 leaves the mutual information between patterns and labels open). The estimates are those of
+    :func:`~lightning_tansens.functional.information.mutual_information`, in nats. They are biased high, and the one of the
+    patterns says nothing where every sample has a pattern of its own: it is the ceiling then, whatever the labels. See how
+    many there are with :class:`~lightning_tansens.metrics.patterns.ActivationPatterns`. T(x) has fewer values and is the one
+    to watch in wide networks. The bias falls as the set grows, so compare sets of one size. It needs class indices as
+    labels, describes a set and gives no estimate.
+
+    As input to ``update``: a model, a batch of shape (N, ...) and labels of shape (N,). As output of ``compute``: the
+    information of the patterns, a scalar, in nats.
+
+    Args:
+        correction: "none", or "miller_madow" to take off the first term of the bias; the ceiling is corrected likewise.
+        kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If the correction is neither.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
+        >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [-1.0]]))
+        >>> measure = PatternInformation()
+        >>> measure.update(net, torch.tensor([[3.0], [-3.0], [2.0], [-1.0]]), torch.tensor([0, 1, 0, 1]))
+        >>> {name: f"{value:.3f}" for name, value in measure.values().items()}  # one unit is active everywhere
+        {'pattern_information': '0.693', 'count_information': '0.000', 'label_entropy': '0.693'}
+
+    """
+
+    key = "pattern_information"
+
+    hashes: list[Tensor]
+    counts: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, correction: Correction = "none", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_choice("correction", correction, Correction)
+        self.correction: Correction = correction
+        for name in ("hashes", "counts", "labels"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, model: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
+        """Adds the samples of a batch of shape (N, ...) with labels of shape (N,); their positions do not matter.
+
+        Raises:
+            ValueError: If the labels are no class indices.
+
+        """
+        patterns = activation_patterns(model, inputs)
+        _check_classes(targets, len(patterns))
+        self.hashes.append(to_digits(pattern_hashes(patterns), self))
+        self.counts.append(to_digits(patterns.sum(1), self))
+        self.labels.append(to_digits(targets, self))
+
+    def values(self) -> dict[str, Tensor]:
+        """Returns the information of the patterns and of the number of active nodes, and the labels' entropy, in nats."""
+        labels = from_digits(self.labels)
+        values = dict.fromkeys(("pattern_information", "count_information", "label_entropy"), math.nan)
+        if len(labels):
+            values["pattern_information"] = mutual_information(from_digits(self.hashes), labels, self.correction)
+            values["count_information"] = mutual_information(from_digits(self.counts), labels, self.correction)
+            values["label_entropy"] = entropy(labels, self.correction)
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+
+def _check_classes(targets: Any, samples: int) -> None:
+    if not isinstance(targets, Tensor) or targets.shape != (samples,) or targets.is_floating_point():
+        came = f"shape {tuple(targets.shape)}, {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise ValueError(
+            f"targets: expected class indices of shape ({samples},), but got {came}; leave PatternInformation out where the "
+            "labels are no classes"
+        )
+    if len(targets) and int(targets.min()) < 0:
+        raise ValueError(
+            f"targets: expected class indices, none below 0, but got {int(targets.min())}; leave PatternInformation out "
+            "where labels are missing, or take those samples out of the set"
+        )

@@ -1,0 +1,182 @@
+"""A training is bitwise the same with the monitor and without, step by step, whatever kind of training it is.
+
+Compared after every step and every epoch: weights and buffers, gradients, states of optimisers and schedulers, train or eval
+mode, the random states of torch, NumPy and Python, PyTorch's settings, hooks, batches and losses, and what is logged.
+"""
+
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+from tests.boring import BoringData, Points
+from tests.guarantees import models
+from tests.guarantees.recording import Run, every_measure, full_monitor, record
+from tests.test_monitor_training import RUNS, Noisy, Stream, assert_same
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
+
+
+def validated():
+    return BoringData(noise=True, validation=True)
+
+
+def stopping():
+    return [EarlyStopping("val_loss", mode="max", patience=2, verbose=False)]
+
+
+def averaging():
+    return [StochasticWeightAveraging(0.02, swa_epoch_start=1, annealing_epochs=1)]
+
+
+def stopped_early(trainer):
+    return trainer.current_epoch < trainer.max_epochs
+
+
+def unfrozen(trainer):
+    return len(trainer.optimizers[0].param_groups) == 2
+
+
+def in_workers(make, **kwargs):
+    return models.from_loader(make, num_workers=2, **kwargs)
+
+
+def noisy_points():
+    return Points(noise=True)
+
+
+KINDS = {
+    # dropout, BatchNorm and random augmentation are part of all that do not name a module
+    "convolutions and a scheduler": Run(models.Convolutional),
+    "spectral normalisation": Run(models.SpectrallyNormalised),
+    "GAN": Run(models.Adversarial, validated, network="network"),
+    "unfreezing": Run(models.PartlyTrained, callbacks=lambda: [models.Unfreezing()], happened=unfrozen),
+    "augmentation in 2 workers": Run(data=in_workers(noisy_points, shuffle=True)),
+    "persistent workers": Run(data=in_workers(noisy_points, shuffle=True, persistent_workers=True)),
+    "stream with a state": Run(data=models.from_loader(models.Stateful)),
+    "stream in 2 workers": Run(data=in_workers(Stream), options={"max_epochs": 1}),
+    "accumulation on a schedule": Run(callbacks=lambda: [GradientAccumulationScheduler({0: 1, 1: 3})]),
+    "gradients clipped by value": Run(options={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
+    "EMA": Run(data=validated, callbacks=lambda: [EMAWeightAveraging(decay=0.8)]),
+    "averaged weights, not validated": Run(callbacks=lambda: [WeightAveraging(use_buffers=False)]),
+    "stochastic weight averaging": Run(data=validated, callbacks=averaging, options={"max_epochs": 3}),
+    "compiled, validated within the epoch": Run(models.Compiled, validated, options={"val_check_interval": 2}),
+    "compiled as a whole": Run(lambda: torch.compile(Noisy(), backend="aot_eager")),
+    "early stopping": Run(data=validated, callbacks=stopping, options={"max_epochs": 8}, happened=stopped_early),
+    "limit_train_batches": Run(options={"limit_train_batches": 2}),
+    "max_steps within an epoch": Run(options={"max_steps": 5, "max_epochs": -1}),
+    "the datamodule splits at each setup, loaders reloaded": Run(
+        data=models.Splitting, options={"reload_dataloaders_every_n_epochs": 1}
+    ),
+    "the datamodule splits at each setup, validated late": Run(
+        data=models.Splitting, options={"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    ),
+    "the network has a generator of its own": Run(models.OwnNoise),
+    "the batch transfer has a generator of its own": Run(models.TransferNoise),
+    "the network logs in forward": Run(models.LoggingForward),
+    "reloaded loaders": Run(data=models.Curriculum, options={"reload_dataloaders_every_n_epochs": 1, "max_epochs": 3}),
+}
+# from the shorter test, which has fewer measures and compares at epoch ends alone
+AGAIN = (
+    "dropout, BatchNorm, shuffling, augmentation",
+    "accumulated gradients",
+    "BatchNorm in eval mode",
+    "validation within accumulation",
+    "two optimizers",
+    "stream",
+    "bfloat16 autocast",
+    "clipped gradients",
+)
+KINDS |= {name: Run(module, data, options=options) for name in AGAIN for module, data, options in [RUNS[name]]}
+
+
+@pytest.mark.parametrize("run", KINDS.values(), ids=KINDS)
+def test_every_step_is_the_same_with_all_measures_on(run):
+    monitor = full_monitor(network=run.network)
+    plain, watched = record(run), record(run, monitor)
+    assert_same(plain, watched)
+    assert plain["logged"]
+    logged = {key.split("/")[1] for key in monitor.history[0] if "/" in key}
+    assert logged >= {measure.key for measure in every_measure()} | {"test_loss", "class_loss"}
+
+
+class Disturbance(pl.Callback):
+    """Does at one epoch's end what a monitor must not do."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            self.what(trainer, pl_module)
+
+
+DISTURBANCES = {
+    "a number from torch": lambda trainer, module: torch.rand(1),
+    "a number from NumPy": lambda trainer, module: np.random.rand(),
+    "a number from Python": lambda trainer, module: random.random(),
+    "a pass in train mode": lambda trainer, module: module(torch.ones(2, 4)),
+    "eval mode": lambda trainer, module: module.network[1].eval(),
+    "a gradient": lambda trainer, module: module(torch.ones(2, 4)).sum().backward(),
+    "a weight's last bit": lambda trainer, module: module.network[0].bias.data[:1].mul_(1 + 2**-23),
+    "a momentum": lambda trainer, module: next(iter(trainer.optimizers[0].state.values()))["momentum_buffer"].mul_(2),
+    "a hook": lambda trainer, module: module.network[0].register_forward_hook(lambda *_: None),
+    "an attribute": lambda trainer, module: setattr(module.network[0], "seen", True),
+    "a setting": lambda trainer, module: torch.set_anomaly_enabled(True),
+    "a logged value": lambda trainer, module: module.log("train_loss_again", 1.0),
+    "a stop": lambda trainer, module: setattr(trainer, "should_stop", True),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return record(Run(callbacks=lambda: [Disturbance(lambda *_: None)]))
+
+
+@pytest.mark.parametrize("what", DISTURBANCES.values(), ids=DISTURBANCES)
+def test_the_comparison_sees(what, undisturbed):
+    try:
+        disturbed = record(Run(callbacks=lambda: [Disturbance(what)]))
+    finally:
+        torch.set_anomaly_enabled(False)
+    with pytest.raises(AssertionError):
+        assert_same(undisturbed, disturbed)
+
+
+def test_the_comparison_sees_no_difference_where_there_is_none(undisturbed):
+    assert_same(undisturbed, record(Run()))
+
+
+def test_a_second_monitor_changes_nothing_either():
+    monitors = [full_monitor(), full_monitor(prefix="tansens/second", every_n_epochs=2, seed=1)]
+    assert_same(record(Run(data=validated)), record(Run(data=validated), *monitors))
+    assert [len(monitor.history) for monitor in monitors] == [2, 1]
+
+
+KNOWN = {
+    "the data set keeps what it drew first": (
+        Run(data=models.from_loader(models.Remembering, shuffle=True)),
+        "a measurement fills the memory of a data set that caches random transforms",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(run, id=name, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=why))
+        for name, (run, why) in KNOWN.items()
+    ],
+)
+def test_every_step_is_the_same_although(run):
+    plain, watched = record(run), record(run, full_monitor())
+    assert_same(plain, watched)
