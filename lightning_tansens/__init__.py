@@ -2,6 +2,7 @@
 
 from lightning_tansens import functional, metrics
 from lightning_tansens.fresh import FreshEarlyStopping, FreshModelCheckpoint
+from lightning_tansens.generalization_monitor import GeneralizationBoundMonitor
 from lightning_tansens.monitor import TangentSensitivityMonitor
 from lightning_tansens.regulariser import TangentSensitivityRegulariser
 from lightning_tansens.version import __version__
@@ -9,6 +10,7 @@ from lightning_tansens.version import __version__
 __all__ = [
     "FreshEarlyStopping",
     "FreshModelCheckpoint",
+    "GeneralizationBoundMonitor",
     "TangentSensitivityMonitor",
     "TangentSensitivityRegulariser",
     "__version__",

@@ -10,7 +10,13 @@ from lightning_tansens.functional.chain_bounds import (
     log_sample_norm_bounds,
 )
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
-from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences
+from lightning_tansens.functional.generalization import Theorem5Bound, lipschitz_constant, theorem5_bound
+from lightning_tansens.functional.gradient_difference import (
+    AdversarialSign,
+    Gaussian,
+    gradient_differences,
+    gradient_norms,
+)
 from lightning_tansens.functional.information import entropy, mutual_information
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
@@ -35,6 +41,7 @@ from lightning_tansens.functional.tangent_sensitivity import (
 __all__ = [
     "AdversarialSign",
     "Gaussian",
+    "Theorem5Bound",
     "activation_patterns",
     "activation_regions",
     "active_nodes",
@@ -43,8 +50,10 @@ __all__ = [
     "entropy",
     "fisher_rao_norms",
     "gradient_differences",
+    "gradient_norms",
     "hoeffding_half_width",
     "input_output_norms",
+    "lipschitz_constant",
     "log_absolute_moment",
     "log_active_node_bound",
     "log_active_node_bound_of",
@@ -67,5 +76,6 @@ __all__ = [
     "tangent_sensitivity",
     "tangent_sensitivity_blocks",
     "tangent_sketches",
+    "theorem5_bound",
     "weight_layers",
 ]

@@ -114,16 +114,42 @@ def gradient_differences(
         tensor([36., 36.])
 
     """
+    return _squares(model, inputs, outputs, wrt, output, perturbation)
+
+
+def gradient_norms(
+    model: nn.Module, inputs: Any, *, outputs: Outputs = "sum", wrt: Wrt = None, output: OutputPicker | None = None
+) -> Tensor:
+    r"""Computes the norm of each sample's parameter gradient, ‖∇_θ (u·f)(x)‖.
+
+    Its maximum over a set at the start of a training is K_∇0 of Theorem 5 in Rácz et al. 2023. The arguments and errors are
+    those of :func:`gradient_differences`.
+
+    Returns:
+        Shape (N,), or (N, C) for "each", in units of output / parameter.
+
+    Example:
+        >>> gradient_norms(torch.nn.Linear(2, 1, bias=False), torch.tensor([[3.0, 4.0]]))
+        tensor([5.])
+
+    """
+    return _squares(model, inputs, outputs, wrt, output, None).sqrt()
+
+
+def _squares(
+    model: nn.Module, inputs: Any, outputs: Outputs, wrt: Wrt, output: OutputPicker | None, perturbation: Perturbation | None
+) -> Tensor:
+    """The squared norms of gradients, or of their changes under a perturbation."""
     check_outputs(outputs)
     with evaluation(model), sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for fused attention
         network = Network(model, inputs, wrt, output)
         if not len(network):
             raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
         choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
-        perturbed = _perturbed(network, perturbation)
+        perturbed = None if perturbation is None else _perturbed(network, perturbation)
         with torch.no_grad():
             weightings = output_weightings(outputs, network(network.x.clone()))
-        columns = [_squared_differences(network, perturbed, weighting) for weighting in weightings]
+        columns = [_squared_gradients(network, perturbed, weighting) for weighting in weightings]
     return torch.stack(columns, 1) if isinstance(outputs, str) and outputs == "each" else columns[0]
 
 
@@ -165,20 +191,23 @@ def _places(model: nn.Module, trainable: dict[str, nn.Parameter]) -> dict[str, s
     }
 
 
-def _squared_differences(network: Network, perturbed: Tensor, weighting: Tensor) -> Tensor:
+def _squared_gradients(network: Network, perturbed: Tensor | None, weighting: Tensor) -> Tensor:
     parameters = {name: parameter.detach() for name, parameter in network.trainable.items()}
     if not parameters:
         return torch.zeros(len(network), dtype=weighting.dtype, device=weighting.device)
     bound = _Bound(network.model)
     places = _places(bound, network.trainable)
 
-    def squared_difference(n: Tensor, x: Tensor, moved: Tensor) -> Tensor:
+    def square(n: Tensor, x: Tensor, *moved: Tensor) -> Tensor:
         one = network.part(cast(Any, n.unsqueeze(0)))
 
         def change(parameters: dict[str, Tensor]) -> Tensor:
             # the gradient of the difference is the difference of the gradients
             def function() -> Tensor:
-                return ((one(x.unsqueeze(0).clone()) - one(moved.unsqueeze(0).clone())) * weighting).sum()
+                result = one(x.unsqueeze(0).clone())
+                for other in moved:
+                    result = result - one(other.unsqueeze(0).clone())
+                return (result * weighting).sum()
 
             swapped = {place: parameters[name] for place, name in places.items()}
             return cast(Tensor, torch.func.functional_call(bound, swapped, (function,), tie_weights=False))
@@ -188,8 +217,8 @@ def _squared_differences(network: Network, perturbed: Tensor, weighting: Tensor)
 
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
     numbers = torch.arange(len(network), device=network.x.device)
-    samples = numbers, network.x, perturbed
+    samples = (numbers, network.x) if perturbed is None else (numbers, network.x, perturbed)
     try:
-        return torch.func.vmap(squared_difference, chunk_size=max(1, CHUNK_BYTES // size))(*samples)
+        return torch.func.vmap(square, chunk_size=max(1, CHUNK_BYTES // size))(*samples)
     except RuntimeError:  # recurrent layers and what depends on values cannot be vectorised
-        return torch.stack([squared_difference(*sample) for sample in zip(*samples)])
+        return torch.stack([square(*sample) for sample in zip(*samples)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.functional.methods import check_probes
 from lightning_tansens.functional.sketches import tangent_sketches

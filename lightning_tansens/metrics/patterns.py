@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.functional.regions import activation_patterns, count_patterns, pattern_hashes
 from lightning_tansens.metrics.base import Measure

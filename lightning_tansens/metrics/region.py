@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.regions import activation_regions
