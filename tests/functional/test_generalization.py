@@ -63,8 +63,6 @@ ARGUMENTS = {
     "num_samples": 16,
     "confidence": 1 - 4 / math.e**2,
 }
-    k_loss=2.0, k_gradient=3.0, k_initial=0.5, radius=4.0, loss_bound=5.0, num_samples=16, confidence=1 - 4 / math.e**2
-)
 
 
 def test_terms_by_hand():
