@@ -142,6 +142,9 @@ def summarise(run: Run) -> dict[str, str]:
         of_outputs = [pearson(gap, output) for output in run.outputs.T]
         row[f"{name}: mean"] = f"{pearson(gap, mean):.3f}"
         row[f"{name}: Spearman"] = f"{correlations(gap.tolist(), mean.tolist()).get('spearman', np.nan):.3f}"
+        # what any growing series would reach, and what is left when the trend is taken out
+        row[f"{name}: epoch number"] = f"{pearson(gap, run.epochs):.3f}"
+        row[f"{name}: changes"] = f"{pearson(np.diff(gap), np.diff(mean)):.3f}"
         row[f"{name}: outputs"] = f"{min(of_outputs):.3f} to {max(of_outputs):.3f}"
     matrix = pair_correlations(run)
     matching = np.eye(len(matrix), dtype=bool)
