@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example_projects"
@@ -61,25 +60,13 @@ def test_mnist(run_example, tmp_path):
     check(run_example("mnist", f"--data.data_dir={tmp_path}", "--data.download=false"))
 
 
-@pytest.fixture
-def cifar10_folder(tmp_path):
-    """A few random images in the layout of ImageFolder."""
-    for part, count in {"train": 6, "test": 2}.items():
-        for label in range(10):
-            folder = tmp_path / "images" / part / f"class{label}"
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()).save(folder / f"{i}.png")
-    return tmp_path / "images"
+def test_cifar10(run_example, image_folder):
+    check(run_example("cifar10", f"--data.data_dir={image_folder}"))
 
 
-def test_cifar10(run_example, cifar10_folder):
-    check(run_example("cifar10", f"--data.data_dir={cifar10_folder}"))
-
-
-def test_cifar10_with_held_out_reference(run_example, cifar10_folder):
+def test_cifar10_with_held_out_reference(run_example, image_folder):
     options = ("--data.augment=false", "--data.validation_size=20", "--trainer.callbacks.reference=val")
-    check(run_example("cifar10", f"--data.data_dir={cifar10_folder}", *options), reference="val")
+    check(run_example("cifar10", f"--data.data_dir={image_folder}", *options), reference="val")
 
 
 def test_plot_of_a_history(run_example, tmp_path, monkeypatch):

@@ -10,24 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "example_projects" / "generalization_bound_paper"
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A few random images in the layout of ImageFolder."""
-    generator = torch.Generator().manual_seed(0)
-    for part, count in {"train": 6, "test": 3}.items():
-        for label in range(10):
-            folder = tmp_path / "images" / part / f"class{label}"
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(256, (32, 32, 3), dtype=torch.uint8, generator=generator)
-                Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -48,9 +33,15 @@ def read(file):
         return list(csv.DictReader(stream))
 
 
-def test_from_the_run_to_the_table(call, images, tmp_path, capsys):
+def test_from_the_run_to_the_table(call, image_folder, tmp_path, capsys):
     history, kept = tmp_path / "history.csv", tmp_path / "w12.csv"
-    small = ("--data.data_dir", images, "--data.download=false", "--data.batch_size=20", "--model.widths=[3072,12,12,12,10]")
+    small = (
+        "--data.data_dir",
+        image_folder,
+        "--data.download=false",
+        "--data.batch_size=20",
+        "--model.widths=[3072,12,12,12,10]",
+    )
     for epochs in (2, 4):
         latest = sorted(tmp_path.glob("lightning_logs/**/*.ckpt"), key=lambda path: path.stat().st_mtime)[-1:]
         go_on = [f"--ckpt_path={path}" for path in latest]
@@ -82,10 +73,10 @@ def test_from_the_run_to_the_table(call, images, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "wide.yaml"])
-def test_the_networks_are_the_papers(name, call, images):
+def test_the_networks_are_the_papers(name, call, image_folder):
     """The configuration as it is, but for a training of no steps."""
     with pytest.raises(SystemExit) as stopped:
-        call("main.py", "fit", f"--config={EXAMPLE / name}", f"--data.data_dir={images}", "--print_config")
+        call("main.py", "fit", f"--config={EXAMPLE / name}", f"--data.data_dir={image_folder}", "--print_config")
     assert stopped.value.code == 0
 
 

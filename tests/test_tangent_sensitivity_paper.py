@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 ROOT = Path(__file__).parents[1]
@@ -23,18 +22,6 @@ def module(monkeypatch):
     """Imports a file of the example by its name."""
     monkeypatch.setattr(sys, "path", [str(EXAMPLE), *sys.path])
     return importlib.import_module
-
-
-@pytest.fixture
-def image_folder(tmp_path):
-    """A few random images in the layout of ImageFolder."""
-    for part, count in {"train": 8, "test": 4}.items():
-        for label in range(10):
-            folder = tmp_path / "images" / part / f"class{label}"
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(torch.randint(256, (32, 32, 3), dtype=torch.uint8).numpy()).save(folder / f"{i}.png")
-    return tmp_path / "images"
 
 
 def read(file):
