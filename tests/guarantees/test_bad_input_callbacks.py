@@ -1,0 +1,142 @@
+"""Wrong arguments of the callbacks and of the regulariser: when they are made, and when a fit starts."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import lightning_tansens
+from lightning_tansens import TangentSensitivityMonitor, TangentSensitivityRegulariser
+from tests.boring import BoringModule, Points, make_trainer
+from tests.guarantees.test_bad_input import (
+    FEW,
+    Call,
+    annotations_of,
+    batch,
+    draw_wrong,
+    fail_as_known,
+    known_failures,
+    net,
+    works_or_is_refused,
+)
+
+
+def fit_with(*callbacks, network=None, **trainer):
+    """Trains for one step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = make_trainer(*callbacks, max_epochs=1, **trainer)
+        made.fit(BoringModule(network), DataLoader(Points(4), batch_size=4))
+
+
+def with_monitor(name, **arguments):
+    """A fit with a callback that watches a key of the monitor."""
+    monitor = TangentSensitivityMonitor(Points(3), num_samples=2, num_loss_samples=2)
+    fit_with(monitor, getattr(lightning_tansens, name)(**arguments), enable_checkpointing=name == "FreshModelCheckpoint")
+
+
+def regularised(**arguments):
+    made = {name: arguments.pop(name) for name in list(arguments) if name not in ("model", "inputs")}
+    return TangentSensitivityRegulariser(**made)(**arguments)
+
+
+def regulariser(**others):
+    return lambda: {"model": net(), "inputs": batch(), "strength": 0.1, **others}
+
+
+def monitored(**arguments):
+    fit_with(TangentSensitivityMonitor(**arguments))
+
+
+def monitor():
+    return {"test_dataloaders": Points(3), "num_samples": 2, "num_loss_samples": 2, "on_failure": "raise"}
+
+
+def bounded(**arguments):
+    scalar = torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False), torch.nn.ReLU(), torch.nn.Linear(6, 3, bias=False))
+    fit_with(lightning_tansens.GeneralizationBoundMonitor(**arguments), network=scalar)
+
+
+KEY = "tansens/test_loss/empirical"
+CALLBACKS = {
+    "FreshEarlyStopping": Call(
+        lambda **arguments: with_monitor("FreshEarlyStopping", **arguments), lambda: {"monitor": KEY}, {"monitor": "str"}
+    ),
+    "FreshModelCheckpoint": Call(
+        lambda **arguments: with_monitor("FreshModelCheckpoint", **arguments),
+        lambda: {"monitor": KEY, "save_top_k": 0},
+        {"monitor": "str | None"},
+    ),
+    "GeneralizationBoundMonitor": Call(bounded, lambda: {}, annotations_of(lightning_tansens.GeneralizationBoundMonitor)),
+    "TangentSensitivityMonitor": Call(monitored, monitor, annotations_of(TangentSensitivityMonitor)),
+    "TangentSensitivityRegulariser": Call(
+        regularised, regulariser(), annotations_of(TangentSensitivityRegulariser, TangentSensitivityRegulariser.forward)
+    ),
+}
+
+#: What fails today: callbacks, arguments, kinds of value, and why.
+KNOWN = [
+    ("FreshEarlyStopping", "monitor", "any, -text, -empty text", "key.startswith of what is no string: AttributeError"),
+    (
+        "FreshModelCheckpoint",
+        "monitor",
+        "any, -None, -text, -empty text",
+        "key.startswith of what is no string: AttributeError",
+    ),
+    ("GeneralizationBoundMonitor", "confidence", "types", "compared before it is known to be a number"),
+    (
+        "GeneralizationBoundMonitor TangentSensitivityMonitor",
+        "unpack",
+        "any, -None",
+        "not checked to be callable; what is false is taken for None",
+    ),
+    ("GeneralizationBoundMonitor TangentSensitivityMonitor", "network", "bytes", "not checked to be text"),
+    (
+        "GeneralizationBoundMonitor TangentSensitivityMonitor",
+        "seed",
+        "any, -negative, -zero",
+        "not checked to be an integer",
+    ),
+    ("GeneralizationBoundMonitor TangentSensitivityMonitor", "prefix", "any, -text, -empty text", "not checked to be text"),
+    (
+        "TangentSensitivityMonitor",
+        "measures",
+        "any, -None, -text, -empty text, -bytes, -list",
+        "list() of what is no sequence",
+    ),
+    (
+        "TangentSensitivityMonitor",
+        "criterion",
+        "any, -None, returns nothing",
+        "not checked to be callable, nor what it returns",
+    ),
+    ("TangentSensitivityRegulariser", "strength", "types", "compared before it is known to be a number"),
+    ("TangentSensitivityRegulariser", "output", "any, -None", "not checked to be callable"),
+    ("TangentSensitivityRegulariser", "model", "any", "nothing checks that it is an nn.Module: AttributeError"),
+]
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_the_valid_call_works(name):
+    CALLBACKS[name]()
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+@FEW
+@given(data=st.data())
+def test_a_wrong_argument_works_or_is_refused_by_name(name, data):
+    works_or_is_refused(*draw_wrong(data, CALLBACKS, KNOWN, name))
+
+
+@pytest.mark.parametrize("rows", known_failures(KNOWN))
+def test_known_failures(rows):
+    fail_as_known(CALLBACKS, rows)
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_an_unknown_argument_is_named(name):
+    with pytest.raises(TypeError, match="num_prob"):
+        CALLBACKS[name](num_prob=3)
