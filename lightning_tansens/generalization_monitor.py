@@ -18,6 +18,7 @@ from lightning_tansens.functional.generalization import Loss, lipschitz_constant
 from lightning_tansens.functional.gradient_difference import gradient_norms
 from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from lightning_tansens.loggers import log_scalars, logging_step
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import call_model
 from lightning_tansens.processes import together
@@ -99,6 +100,7 @@ class GeneralizationBoundMonitor(pl.Callback):
         prefix: str = "tansens_bound",
     ) -> None:
         super().__init__()
+        check_seed(seed)
         check_choice("loss", loss, get_args(Loss))
         sample_size = num_samples if sample_size is None else sample_size
         check_counts(num_samples=num_samples, batch_size=batch_size, sample_size=sample_size)

@@ -22,6 +22,7 @@ from lightning_tansens.loggers import log_histograms, log_scalars, logging_step
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
 from lightning_tansens.report import Report, make_report, precision_note
@@ -130,6 +131,7 @@ class TangentSensitivityMonitor(pl.Callback):
             batch_size=batch_size,
             every_n_epochs=every_n_epochs,
         )
+        check_seed(seed)
         check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
         check_choice("measure_at", measure_at, get_args(MeasureAt))
         check_choice("on_failure", on_failure, get_args(OnFailure))

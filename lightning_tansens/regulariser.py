@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tansens.arguments import check_choice, check_counts
 from lightning_tansens.functional.tangent_sensitivity import choose_way
+from lightning_tansens.networks.checks import check_model
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import Network, OutputPicker, Wrt
 from lightning_tansens.probing.probes import input_probes, parameter_probes
@@ -110,6 +111,7 @@ class TangentSensitivityRegulariser(nn.Module):
         return value
 
     def _estimate(self, model: nn.Module, inputs: Any) -> Tensor:
+        check_model(model)
         modes = {module: module.training for module in model.modules()}
         with evaluation(model), isolate_rng():
             choose_way(self._network(model, inputs), "parameter_space")  # refuses mixed samples, examined once

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.methods import choose
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import Network, OutputPicker, Wrt
 from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
@@ -35,10 +36,14 @@ class Gaussian:
     scale: float
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuses what is no seed."""
+        check_seed(self.seed)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Returns φ(x), of the shape of x."""
         # NumPy draws in order, so that a row does not depend on the number of rows
-        noise = np.random.default_rng(self.seed).standard_normal(tuple(x.shape))
+        noise = np.random.default_rng(self.seed % 2**64).standard_normal(tuple(x.shape))
         return x + self.scale * torch.from_numpy(noise).to(x.dtype).to(x.device)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.methods import check_probes, choose
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.memory import WHOLE, bytes_per_sample, in_micro_batches
 from lightning_tansens.networks.network import Network, OutputPicker, Wrt
@@ -69,6 +70,7 @@ def tangent_sketches(
     """
     check_outputs(outputs)
     check_probes("parameter_space", num_probes)
+    check_seed(seed)
     with evaluation(model), twice_differentiable(model):
         network = Network(model, inputs, wrt, output)
         if not len(network):

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
+from lightning_tansens.networks.checks import check_model
 from lightning_tansens.networks.evaluation import evaluation, ordinary
 from lightning_tansens.networks.network import call_model, map_tensors
 
@@ -71,6 +72,7 @@ class SpectralCache:
 
     def of(self, model: nn.Module) -> Memory:
         """Returns what is known of a network."""
+        check_model(model)
         return self._memories.setdefault(model, Memory())
 
     def learn_sizes(self, model: nn.Module, inputs: Any) -> None:
@@ -81,6 +83,7 @@ class SpectralCache:
             inputs: A batch of at least one sample, or a tuple or dict of arguments.
 
         """
+        check_model(model)
         sizes: dict[str, list[Size]] = {}
 
         def watch(name: str, module: _ConvNd) -> Any:

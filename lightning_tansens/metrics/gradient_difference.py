@@ -18,6 +18,7 @@ from lightning_tansens.functional.gradient_difference import (
     gradient_differences,
 )
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
 from lightning_tansens.networks.outputs import Outputs, check_outputs
 from lightning_tansens.randomness import Randomness
@@ -89,6 +90,7 @@ class GradientDifference(Measure):
                 f"{type(perturbation).__name__}"
             )
         check_outputs(outputs)
+        check_seed(seed)
         # an augmentation may be a module; in a tuple it does not become a part of the metric's own module tree
         self._perturbation = (perturbation,)
         self.outputs = outputs

@@ -13,6 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from lightning_tansens.functional.methods import check_probes
 from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.metrics.base import Measure, positions_from
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
 from lightning_tansens.networks.outputs import Outputs, check_outputs
 
@@ -74,6 +75,7 @@ class SensitivityMovement(Measure):
         super().__init__(**kwargs)
         check_outputs(outputs)
         check_probes("parameter_space", num_probes)
+        check_seed(seed)
         self.outputs = outputs
         self.num_probes = num_probes
         self.seed = seed

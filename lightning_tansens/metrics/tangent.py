@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.functional.methods import Choice, Method, check_probes
 from lightning_tansens.functional.tangent_sensitivity import chosen_method, tangent_sensitivity_blocks
+from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.network import OutputPicker, Wrt
 from lightning_tansens.networks.outputs import Outputs, check_outputs
 
@@ -44,6 +45,7 @@ class TangentQuestion:
     ) -> None:
         check_outputs(outputs)
         check_probes(method, num_probes)
+        check_seed(seed)
         self.outputs = outputs
         self.method: Method = method
         self.num_probes = num_probes

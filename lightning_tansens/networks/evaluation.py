@@ -10,6 +10,8 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from lightning_tansens.networks.checks import check_model
+
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
@@ -36,6 +38,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         [True, False]
 
     """
+    check_model(model)
     modules = list(model.modules())
     modes = [module.training for module in modules]
     devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}

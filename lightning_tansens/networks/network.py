@@ -44,8 +44,17 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Any) -> Any:
 
 
 def batch_length(inputs: Any) -> int:
-    """Returns the number of samples in a batch: the length of its first tensor."""
-    return len(next(tensors_in(inputs)))
+    """Returns the number of samples in a batch: the length of its first tensor.
+
+    Raises:
+        TypeError: If there is no tensor, or it is a scalar.
+
+    """
+    first = next(tensors_in(inputs), None)
+    if first is None or not first.dim():
+        came = type(inputs).__name__ if first is None else "a scalar"
+        raise TypeError(f"inputs: expected a batch with tensors of shape (N, ...), but got {came}")
+    return len(first)
 
 
 class Network:
@@ -165,6 +174,8 @@ class Network:
 
     def first_three(self) -> Network:
         """The same network on its first three samples, or on fewer again and again."""
+        if not len(self):
+            raise ValueError("inputs: expected at least one sample, but got an empty batch")
         return self.part([n % len(self) for n in range(3)])
 
     @property

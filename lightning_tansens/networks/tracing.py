@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from lightning_tansens.networks.checks import check_model
+
 
 class CallTracer(TorchFunctionMode):
     """Sees every torch function that a forward pass calls, together with the module in which it happens.
@@ -24,6 +26,7 @@ class CallTracer(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        check_model(model)
         self._names = {module: name or type(module).__name__ for name, module in model.named_modules()}
         self._stack: list[nn.Module] = []
 

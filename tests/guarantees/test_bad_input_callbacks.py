@@ -94,12 +94,6 @@ KNOWN = [
         "not checked to be callable; what is false is taken for None",
     ),
     ("GeneralizationBoundMonitor TangentSensitivityMonitor", "network", "bytes", "not checked to be text"),
-    (
-        "GeneralizationBoundMonitor TangentSensitivityMonitor",
-        "seed",
-        "any, -negative, -zero",
-        "not checked to be an integer",
-    ),
     ("GeneralizationBoundMonitor TangentSensitivityMonitor", "prefix", "any, -text, -empty text", "not checked to be text"),
     (
         "TangentSensitivityMonitor",
@@ -115,7 +109,6 @@ KNOWN = [
     ),
     ("TangentSensitivityRegulariser", "strength", "types", "compared before it is known to be a number"),
     ("TangentSensitivityRegulariser", "output", "any, -None", "not checked to be callable"),
-    ("TangentSensitivityRegulariser", "model", "any", "nothing checks that it is an nn.Module: AttributeError"),
 ]
 
 
