@@ -25,7 +25,7 @@ from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
 from lightning_tansens.sets import Unpack, unpack_pair
 from lightning_tansens.subsets import Subset
-from lightning_tansens.trainer_data import batch_transfer, find_network, reference_data
+from lightning_tansens.trainer_data import batch_transfer, draw_subset, find_network, reference_data
 from lightning_tansens.undisturbed import undisturbed
 
 #: What is kept as the largest value so far, over samples, outputs, measurements and processes.
@@ -134,9 +134,8 @@ class GeneralizationBoundMonitor(pl.Callback):
         """Keeps θ_0 and measures at it, unless a checkpoint has brought both."""
         with together(trainer), isolated_rng(), undisturbed(pl_module):
             network = find_network(pl_module, self.network)
-            data = reference_data(trainer, "train")[1]
-            ranks = trainer.global_rank, trainer.world_size
-            self._subset = Subset(data, self.num_samples, self.batch_size, self.seed, *ranks)
+            name, data = reference_data(trainer, "train")
+            self._subset = draw_subset(trainer, name, data, self.num_samples, self.batch_size, self.seed)
             if not self._start:
                 self._start = {name: parameter.detach().cpu().clone() for name, parameter in network.named_parameters()}
                 self._measure(trainer, network, initial=True)

@@ -27,10 +27,10 @@ from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
 from lightning_tansens.report import Report, make_report, precision_note
 from lightning_tansens.sets import MeasuredSet, Unpack, measure_weights, unpack_pair
-from lightning_tansens.subsets import Subset
 from lightning_tansens.trainer_data import (
     Data,
     batch_transfer,
+    draw_subset,
     find_network,
     has_validation,
     reference_data,
@@ -315,17 +315,8 @@ class TangentSensitivityMonitor(pl.Callback):
         return sets
 
     def _draw(self, trainer: pl.Trainer, name: str, data: Data, labelled: bool) -> MeasuredSet:
-        try:
-            ranks = trainer.global_rank, trainer.world_size
-            count = max(self.num_samples, self.num_loss_samples) if labelled else self.num_samples
-            subset = Subset(data, count, self.batch_size, self.seed, *ranks, head=self.num_samples)
-        except ValueError as error:
-            raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
-        if len(subset) < self.num_samples:
-            rank_zero_warn(
-                f"TangentSensitivityMonitor: the {name} set has {len(subset)} samples, fewer than num_samples="
-                f"{self.num_samples}; all of them are used"
-            )
+        count = max(self.num_samples, self.num_loss_samples) if labelled else self.num_samples
+        subset = draw_subset(trainer, name, data, count, self.batch_size, self.seed, head=self.num_samples)
         loss = LabelledLoss(self.criterion, self.by_class) if labelled else None
         return MeasuredSet(name, subset, self.measures, loss, self.unpack)
 

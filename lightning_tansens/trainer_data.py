@@ -8,10 +8,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+from lightning_tansens.subsets import Subset
 
 Data = DataLoader[Any] | Dataset[Any]
 
@@ -65,6 +68,37 @@ def test_data(trainer: pl.Trainer, test_dataloaders: Data | Mapping[str, Data] |
             "one to the callback: TangentSensitivityMonitor(test_dataloaders=...)"
         )
     return dict(found)
+
+
+def draw_subset(
+    trainer: pl.Trainer, name: str, data: Data, num_samples: int, batch_size: int, seed: int, head: int | None = None
+) -> Subset:
+    """Draws this process's share of a fixed subset, and warns where the set is smaller than asked for.
+
+    Args:
+        trainer: The Trainer.
+        name: The set's name, for messages.
+        data: Where the samples come from.
+        num_samples: The number of samples of all processes.
+        batch_size: The number of samples in a batch.
+        seed: Names the subset.
+        head: The number of samples on which the measures are taken; None for all.
+
+    Raises:
+        MisconfigurationException: If no subset can be drawn.
+
+    """
+    try:
+        subset = Subset(data, num_samples, batch_size, seed, trainer.global_rank, trainer.world_size, head=head)
+    except ValueError as error:
+        raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
+    measured = head or num_samples
+    if len(subset) < measured:
+        rank_zero_warn(
+            f"lightning-tansens: the {name} set has {len(subset)} samples, fewer than num_samples={measured}; all of "
+            "them are used"
+        )
+    return subset
 
 
 def has_validation(trainer: pl.Trainer) -> bool:
