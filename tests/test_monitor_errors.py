@@ -239,9 +239,7 @@ def said(monitor, *callbacks, **options):
 def test_fewer_samples_than_asked_for_are_all_used():
     monitor = make_monitor(num_samples=11)
     messages = said(monitor)
-    assert messages == [
-        "lightning-tansens: the test set has 10 samples, fewer than num_samples=11; all of them are used"
-    ]
+    assert messages == ["lightning-tansens: the test set has 10 samples, fewer than num_samples=11; all of them are used"]
     assert len(monitor.history) == 2
     whole = make_monitor(num_samples=10)
     fit(whole)
