@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_tansens.keys import REFERENCE_NAMES
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.report import REFERENCE_NAMES
 
 
 def check_counts(**counts: object) -> None:

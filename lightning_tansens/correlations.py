@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from lightning_tansens.keys import ACTUAL, Keys
+
 #: With two points a correlation is ±1 whatever they are.
 MIN_POINTS = 3
 
 
 def gap_correlations(
-    history: Sequence[Mapping[str, float]], reference: str, targets: Sequence[str], prefix: str = "tansens"
+    history: Sequence[Mapping[str, float]], reference: str, targets: Sequence[str], keys: Keys | None = None
 ) -> dict[str, float]:
     r"""Computes the correlations over time of the generalisation gap with everything measured on a target set.
 
@@ -26,7 +28,7 @@ def gap_correlations(
         history: One row of logged values a measurement, in order; rows without a gap are passed over.
         reference: The reference's name.
         targets: The names of the target sets; one without a true loss is passed over.
-        prefix: What every key begins with.
+        keys: How the values are named; None for ``tansens/…``.
 
     Returns:
         ``<prefix>/pearson/<measure>/<set>`` and ``<prefix>/spearman/<measure>/<set>``, followed by the part (layer,
@@ -38,16 +40,17 @@ def gap_correlations(
         {'tansens/pearson/m/test': '0.96', 'tansens/spearman/m/test': '1.00'}
 
     """
+    keys = keys or Keys()
     found = {}
     for target in targets:
-        losses = f"{prefix}/{reference}_loss", f"{prefix}/{target}_loss/actual"
+        losses = keys.labelled(reference, "loss"), keys.estimate(target, "loss", ACTUAL)
         rows = [row for row in history if all(key in row for key in losses)]
         gaps = [abs(row[losses[1]] - row[losses[0]]) for row in rows]
-        for name in _measured_on(target, rows[-1] if rows else {}, prefix):
-            key = f"{prefix}/{name}"
+        for name in _measured_on(target, rows[-1] if rows else {}, keys.prefix):
+            key = keys.value(name)
             points = [(row[key], gap) for row, gap in zip(rows, gaps, strict=True) if key in row]
             for kind, value in correlations(*zip(*points, strict=True)).items():
-                found[f"{prefix}/{kind}/{name}"] = value
+                found[keys.value(kind, name)] = value
     return found
 
 

@@ -18,6 +18,7 @@ from lightning_tansens.arguments import check_choice, check_counts, check_labels
 from lightning_tansens.correlations import gap_correlations
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import Failures, OnFailure, check_finite
+from lightning_tansens.keys import Keys
 from lightning_tansens.loggers import log_histograms, log_scalars, logging_step
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
@@ -156,6 +157,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.on_failure = on_failure
         self.seed = seed
         self.prefix = prefix
+        self._keys = Keys(prefix)
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
         self.history: list[dict[str, float]] = []
         self._sets: list[MeasuredSet] = []
@@ -281,13 +283,13 @@ class TangentSensitivityMonitor(pl.Callback):
                     weights_now,
                     self._weights_before,
                     self.accuracy_form,
-                    self.prefix,
+                    self._keys,
                 )
                 if self.correlate_with_gap:
                     rows, names = [*self.history, report.scalars], [measured.name for measured in self._sets]
-                    report.scalars |= gap_correlations(rows, names[0], names[1:], self.prefix)
+                    report.scalars |= gap_correlations(rows, names[0], names[1:], self._keys)
         seconds = torch.tensor(time.perf_counter() - start, device=pl_module.device)
-        report.scalars[f"{self.prefix}/seconds"] = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+        report.scalars[self._keys.value("seconds")] = float(trainer.strategy.reduce(seconds, reduce_op="max"))
         self._weights_before = weights_now
         with together(trainer):
             log_scalars(trainer, report.scalars)
@@ -303,7 +305,7 @@ class TangentSensitivityMonitor(pl.Callback):
         if "precision" not in self._said:
             self._said.add("precision")
             for measured in self._sets:
-                precision = precision_note(report.scalars, measured.name, measured.subset.head, self.prefix)
+                precision = precision_note(report.scalars, measured.name, measured.subset.head, self._keys)
                 if precision is not None:
                     rank_zero_info(f"TangentSensitivityMonitor: {precision}")
 

@@ -1,4 +1,4 @@
-"""The scalars that are logged, under their keys: the one place where keys are made."""
+"""What is logged at one measurement: values and estimates under their keys."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from torch import Tensor
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
+from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.sets import Reading
 from lightning_tansens.uncertainty import relative_standard_error
-
-#: Names that the monitor uses for the reference; a test set cannot have them.
-REFERENCE_NAMES = ("train", "val", "reference")
 
 Values = Mapping[str, Mapping[str, float]]
 
@@ -43,7 +41,7 @@ def make_report(
     weights_now: Values,
     weights_before: Values,
     accuracy_form: AccuracyForm = "error",
-    prefix: str = "tansens",
+    keys: Keys | None = None,
 ) -> Report:
     """Gives every value its key, and computes the estimates of loss and accuracy.
 
@@ -54,70 +52,72 @@ def make_report(
         weights_now: The values of the measures that need no data, by the measure's key.
         weights_before: The same at the previous measurement.
         accuracy_form: How the accuracy is estimated.
-        prefix: What every key begins with.
+        keys: How the values are named; None for ``tansens/…``.
 
     Returns:
         The scalars, and the reasons for estimates that are missing.
 
     """
+    keys = keys or Keys()
     report = Report()
     scalars = report.scalars
     for measure in measures:
         for name, value in weights_now.get(measure.key, {}).items():
-            scalars[f"{prefix}/{name}"] = value
+            scalars[keys.value(name)] = value
         for set_name, reading in readings.items():
             for name, value in reading.values.get(measure.key, {}).items():
-                scalars[f"{prefix}/{name}/{set_name}"] = value
+                scalars[keys.value(name, set_name)] = value
             for part, value in reading.parts.get(measure.key, {}).items():
-                scalars[f"{prefix}/{measure.key}/{set_name}/{part}"] = value
+                scalars[keys.value(measure.key, set_name, part)] = value
             for part, numbers in reading.distributions.get(measure.key, {}).items():
-                tag = "/".join(filter(None, [prefix, f"{measure.key}_histogram", set_name, part]))
-                report.histograms[tag] = numbers
+                report.histograms[keys.value(f"{measure.key}_histogram", set_name, part)] = numbers
             if measure.key in reading.errors:
-                scalars[f"{prefix}/{measure.key}/{set_name}_stderr"] = reading.errors[measure.key]
+                scalars[keys.stderr(keys.value(measure.key, set_name))] = reading.errors[measure.key]
 
     for set_name, reading in readings.items():
         for label, loss in reading.class_losses.items():
-            scalars[f"{prefix}/class_loss/{set_name}/{label}"] = loss
+            scalars[keys.value("class_loss", set_name, str(label))] = loss
     estimating = {measure.key: measure for measure in measures if isinstance(measure, SensitivityMeasure)}
     reference = readings[reference_name]
     assert reference.loss is not None
-    scalars[f"{prefix}/{reference_name}_loss"] = reference.loss
+    scalars[keys.labelled(reference_name, "loss")] = reference.loss
     if reference.accuracy is not None:
-        scalars[f"{prefix}/{reference_name}_accuracy"] = reference.accuracy
+        scalars[keys.labelled(reference_name, "accuracy")] = reference.accuracy
     for set_name, reading in readings.items():
         if set_name == reference_name:
             continue
-        ratios = {"trivial": 0.0}
+        ratios = {TRIVIAL: 0.0}
         for measure in estimating.values():
             try:
                 ratios[measure.key] = _log_ratio(measure, reading, reference, weights_now, weights_before)
             except UndefinedEstimateError as error:
                 report.undefined[measure.key] = str(error)
         for name, ratio in ratios.items():
-            estimate = scalars[f"{prefix}/{set_name}_loss/{name}"] = estimate_loss(ratio, reference.loss)
+            key = keys.estimate(set_name, "loss", name)
+            scalars[key] = estimate_loss(ratio, reference.loss)
             spread = _relative_error(estimating.get(name), reading, reference)
             if spread is not None:
-                scalars[f"{prefix}/{set_name}_loss/{name}_stderr"] = spread * abs(estimate)
+                scalars[keys.stderr(key)] = spread * abs(scalars[key])
             if reference.accuracy is not None:
                 accuracy = estimate_accuracy(ratio, reference.accuracy, accuracy_form)
-                scalars[f"{prefix}/{set_name}_accuracy/{name}"] = accuracy
+                scalars[keys.estimate(set_name, "accuracy", name)] = accuracy
         if reading.loss is not None:
-            scalars[f"{prefix}/{set_name}_loss/actual"] = reading.loss
+            scalars[keys.estimate(set_name, "loss", ACTUAL)] = reading.loss
         if reading.accuracy is not None:
-            scalars[f"{prefix}/{set_name}_accuracy/actual"] = reading.accuracy
+            scalars[keys.estimate(set_name, "accuracy", ACTUAL)] = reading.accuracy
     for key in [key for key, value in scalars.items() if not math.isfinite(value)]:
         report.undefined[key] = f"its value is {scalars.pop(key)}"
     return report
 
 
-def precision_note(scalars: Mapping[str, float], set_name: str, samples: int, prefix: str = "tansens") -> str | None:
+def precision_note(scalars: Mapping[str, float], set_name: str, samples: int, keys: Keys) -> str | None:
     """Returns how well the empirical sensitivity of a set is known and what knowing it better costs, if that is known."""
-    key, seconds = f"{prefix}/empirical/{set_name}", scalars[f"{prefix}/seconds"]
-    if f"{key}_stderr" not in scalars or not scalars.get(key):
+    key, seconds = keys.value("empirical", set_name), scalars[keys.value("seconds")]
+    error = scalars.get(keys.stderr(key))
+    if error is None or not scalars.get(key):
         return None
     return (
-        f"{key} is known to {scalars[f'{key}_stderr'] / scalars[key]:.1%} with {samples} samples; four times as many would "
+        f"{key} is known to {error / scalars[key]:.1%} with {samples} samples; four times as many would "
         f"halve that, at about {4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
     )
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from lightning_tansens.correlations import correlations, gap_correlations
+from lightning_tansens.keys import Keys
 from lightning_tansens.metrics import ClassSensitivity, EmpiricalSensitivity, OutputSensitivity
 from tests.boring import BoringData, fit, make_monitor
+
+KEYS = Keys("t")
 
 
 def by_hand(x, y):
@@ -50,25 +53,25 @@ def rows():
 
 
 def test_which_keys():
-    found = gap_correlations(rows(), "train", ["s", "other"], prefix="t")
+    found = gap_correlations(rows(), "train", ["s", "other"], keys=KEYS)
     gaps = [abs(gap) for gap in SERIES[1]]
     assert found.keys() == {f"t/{kind}/m/s{part}" for kind in ("pearson", "spearman") for part in ("", "/part")}
     assert found["t/pearson/m/s"] == pytest.approx(by_hand(SERIES[0], gaps))
     assert found["t/pearson/m/s/part"] == pytest.approx(-found["t/pearson/m/s"])
     # what was logged before is not correlated itself
     again = [row | found for row in rows()]
-    assert gap_correlations(again, "train", ["s"], prefix="t") == pytest.approx(found)
+    assert gap_correlations(again, "train", ["s"], keys=KEYS) == pytest.approx(found)
 
 
 def test_rows_without_a_value_or_a_gap_are_passed_over():
     some = rows()
-    expected = gap_correlations(some, "train", ["s"], prefix="t")
+    expected = gap_correlations(some, "train", ["s"], keys=KEYS)
     without_gap = {key: value for key, value in some[0].items() if not key.endswith("actual")}
     without_value = {key: value for key, value in some[0].items() if key != "t/m/s"}
-    assert gap_correlations([without_gap, *some], "train", ["s"], prefix="t") == expected
-    assert gap_correlations([without_value, *some], "train", ["s"], prefix="t")["t/pearson/m/s"] == expected["t/pearson/m/s"]
+    assert gap_correlations([without_gap, *some], "train", ["s"], keys=KEYS) == expected
+    assert gap_correlations([without_value, *some], "train", ["s"], keys=KEYS)["t/pearson/m/s"] == expected["t/pearson/m/s"]
     assert gap_correlations([], "train", ["s"]) == {}
-    assert gap_correlations([without_gap], "train", ["s"], prefix="t") == {}
+    assert gap_correlations([without_gap], "train", ["s"], keys=KEYS) == {}
 
 
 def test_live():

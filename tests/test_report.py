@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from lightning_tansens.keys import Keys
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
 from lightning_tansens.report import make_report
 from lightning_tansens.sets import Reading
@@ -43,7 +44,7 @@ def test_keys_are_those_of_the_monitor_s_docstring(accuracy):
 
 def test_values():
     sets = {"val": reading(loss=0.5, accuracy=0.9), "a": reading(3.0, 4.0), "b": reading(1.0, 2.0, loss=0.7, accuracy=0.6)}
-    scalars = report(sets, "val", prefix="p").scalars
+    scalars = report(sets, "val", keys=Keys("p")).scalars
     assert all(key.startswith("p/") for key in scalars)
     assert scalars["p/val_loss"] == scalars["p/a_loss/trivial"] == scalars["p/b_loss/trivial"] == 0.5
     assert scalars["p/val_accuracy"] == 0.9
