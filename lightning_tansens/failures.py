@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
@@ -26,6 +28,14 @@ class Failures:
         self.policy: OnFailure = policy
         self._said: set[type[Exception]] = set()
 
+    @contextmanager
+    def handled(self, epoch: int, is_global_zero: bool = True) -> Iterator[None]:
+        """Gives what the block raises to :meth:`handle`."""
+        try:
+            yield
+        except Exception as error:  # whatever the user's code raises; all processes have left the measurement
+            self.handle(error, epoch, is_global_zero)
+
     def handle(self, error: Exception, epoch: int, is_global_zero: bool = True) -> None:
         """Raises the error, or warns about the first one of its kind, or does nothing.
 
@@ -44,8 +54,8 @@ class Failures:
         if isinstance(error, FailedElsewhereError) and not is_global_zero:
             return
         warnings.warn(
-            f"TangentSensitivityMonitor: the measurement after epoch {epoch} failed, its values are left out and training "
-            f"goes on: {_cause(error)}; on_failure='raise' stops instead (said once for each type of error)",
+            f"TangentSensitivityMonitor: the measurement after epoch {epoch} failed, its values are left out and the "
+            f"run goes on: {_cause(error)}; on_failure='raise' stops instead (said once for each type of error)",
             stacklevel=2,
         )
 

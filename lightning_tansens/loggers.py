@@ -57,10 +57,10 @@ def _(logger: TensorBoardLogger, tag: str, values: Tensor, step: int) -> None:
 
 
 def logging_step(trainer: pl.Trainer) -> int:
-    """Returns the step at which ``self.log`` puts the values of an epoch, for what is written directly.
+    """Returns the step at which ``self.log`` puts the values of an epoch or an evaluation, for what is written directly.
 
     ``trainer.global_step`` is one further, and counts each optimizer's steps. Lightning counts an epoch's last step before
     the hooks of the epoch's end, but logs what they log at the step itself.
     """
     stepped = int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-    return stepped if trainer.validating else stepped - 1
+    return stepped if trainer.validating or trainer.testing else stepped - 1

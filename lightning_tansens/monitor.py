@@ -1,9 +1,8 @@
-"""The callback: it decides when to measure, hands data to the measures and values to the loggers."""
+"""The callback: it decides when to measure, draws the sets and hands values to the loggers."""
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -15,19 +14,19 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.arguments import check_choice, check_counts, check_labels_used, check_measures, check_sets
-from lightning_tansens.correlations import gap_correlations
 from lightning_tansens.estimates import AccuracyForm
-from lightning_tansens.failures import Failures, OnFailure, check_finite
+from lightning_tansens.failures import Failures, OnFailure
 from lightning_tansens.keys import Keys
 from lightning_tansens.loggers import log_histograms, log_scalars, logging_step
+from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
-from lightning_tansens.report import Report, make_report, precision_note
-from lightning_tansens.sets import MeasuredSet, Unpack, measure_weights, unpack_pair
+from lightning_tansens.report import Report, precision_note
+from lightning_tansens.sets import MeasuredSet, Unpack, unpack_pair
 from lightning_tansens.trainer_data import (
     Data,
     batch_transfer,
@@ -47,7 +46,8 @@ class TangentSensitivityMonitor(pl.Callback):
 
     On a fixed random subset of the reference (the training set, by default) and of each test set, every measure is
     computed; the reference's labelled loss times the ratio of the two is the estimate of the test loss. Training is left
-    bitwise as it was: weights, gradients, modes, buffers and random states.
+    bitwise as it was: weights, gradients, modes, buffers and random states. ``Trainer.validate`` and ``Trainer.test`` measure
+    once, at their end.
 
     Logged keys, for a measure ``m`` (``empirical``, ``layer_norm``, ``active_nodes``), a reference ``r`` (``train``,
     ``val`` or ``reference``) and a test set ``s`` (``test``, or the names of a dict):
@@ -160,7 +160,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._keys = Keys(prefix)
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
         self.history: list[dict[str, float]] = []
-        self._sets: list[MeasuredSet] = []
+        self._measurement: Measurement | None = None
         self._weights_before: dict[str, dict[str, float]] = {}
         self._memories: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
         self._measured_step: int | None = None
@@ -179,7 +179,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
-        self.history, self._sets, self._weights_before, self._memories = [], [], {}, {}
+        self.history, self._measurement, self._weights_before, self._memories = [], None, {}, {}
         self._measured_step = self._logged_step = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -189,31 +189,26 @@ class TangentSensitivityMonitor(pl.Callback):
                 "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none; add one or "
                 "use measure_at='auto'"
             )
-        with together(trainer), isolated_rng(), undisturbed(pl_module):
-            self._sets = self._draw_sets(trainer)
-            network = find_network(pl_module, self.network)
-            for measured in self._sets:
-                measured.prepare(network, batch_transfer(trainer), pl_module.device)
-                measured.load_memories(self._memories.get(measured.name, {}))
-                measured.update_first(network, batch_transfer(trainer))
-            for measure in [measure for measure in self.measures if not measure.needs_data]:
-                measure.prepare(network, self._sets[0].first_inputs(batch_transfer(trainer)))
-            self._weights_before = self._weights_before or measure_weights(self.measures, network)
-        for measured in self._sets:
-            measured.remember_first()
-        for note in dict.fromkeys(note for measure in self._sets[0].measures if (note := measure.note())):
+        with isolated_rng():
+            self._measurement = self._prepare(trainer, pl_module)
+        for note in self._measurement.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after a validation, where its values are in time for checkpoints chosen then."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and self.measure_at != "train_epoch_end":
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._evaluate(trainer, pl_module)
+        elif trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self.measure_at != "train_epoch_end":
             self._measure_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
         if self.measure_at != "validation_epoch_end":
             self._measure_if_due(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures once in ``Trainer.test``."""
+        self._evaluate(trainer, pl_module)
 
     def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
         """Says whether a key was logged with a value of the current weights."""
@@ -226,9 +221,10 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: the norms of the previous measurement, and the history."""
+        memories, weights_before = self._remembered()
         return {
-            "weights_before": self._weights_before,
-            "memories": {measured.name: measured.memories() for measured in self._sets} or self._memories,
+            "weights_before": weights_before,
+            "memories": memories,
             "history": self.history,
             "measured_step": self._measured_step,
         }
@@ -257,54 +253,56 @@ class TangentSensitivityMonitor(pl.Callback):
         if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._measured_step:
             return
         self._measured_step = trainer.global_step
-        try:
-            with isolated_rng():
-                self._measure(trainer, pl_module)
-        except Exception as error:  # whatever the user's code raises; all processes have left the measurement
-            self._failures.handle(error, trainer.current_epoch, trainer.is_global_zero)
+        with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
+            assert self._measurement is not None
+            self._measure(trainer, pl_module, self._measurement)
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures weights outside of a fit, whose memory is left as it is."""
+        policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
+        with policy, isolated_rng(), torch.inference_mode(False):
+            self._measure(trainer, pl_module, self._prepare(trainer, pl_module))
+
+    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
+        with together(trainer), undisturbed(pl_module):
+            measurement = Measurement(
+                self.measures, self._draw_sets(trainer), self._keys, self.accuracy_form, self.correlate_with_gap
+            )
+            network = find_network(pl_module, self.network)
+            measurement.prepare(network, batch_transfer(trainer), pl_module.device, *self._remembered())
+        measurement.remember_first()
+        return measurement
+
+    def _remembered(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is compared with: of the running fit, or else of a loaded checkpoint."""
+        if self._measurement is None:
+            return self._memories, self._weights_before
+        return self._measurement.memories(), self._measurement.weights_before
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
         start = time.perf_counter()
         with together(trainer), undisturbed(pl_module):
-            network = find_network(pl_module, self.network)
-            check_finite(network)
-            for measured in self._sets:
-                measured.update(network, batch_transfer(trainer))
-            weights_now = measure_weights(self.measures, network)
-        with ExitStack() as stack:
-            for measured in self._sets:
-                stack.enter_context(measured.synced())
-            with together(trainer):
-                report = make_report(
-                    self.measures,
-                    self._sets[0].name,
-                    {measured.name: measured.read() for measured in self._sets},
-                    weights_now,
-                    self._weights_before,
-                    self.accuracy_form,
-                    self._keys,
-                )
-                if self.correlate_with_gap:
-                    rows, names = [*self.history, report.scalars], [measured.name for measured in self._sets]
-                    report.scalars |= gap_correlations(rows, names[0], names[1:], self._keys)
+            measurement.accumulate(find_network(pl_module, self.network), batch_transfer(trainer))
+        with measurement.synced(), together(trainer):
+            report = measurement.report(self.history)
         seconds = torch.tensor(time.perf_counter() - start, device=pl_module.device)
         report.scalars[self._keys.value("seconds")] = float(trainer.strategy.reduce(seconds, reduce_op="max"))
-        self._weights_before = weights_now
+        measurement.remember_weights()
         with together(trainer):
             log_scalars(trainer, report.scalars)
             self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **report.scalars})
             self._logged_step = trainer.global_step
-            self._say(report)
+            self._say(report, measurement)
             log_histograms(trainer, report.histograms)
 
-    def _say(self, report: Report) -> None:
+    def _say(self, report: Report, measurement: Measurement) -> None:
         """Says once what is missing and why, and how precise the values are."""
         for key, reason in report.undefined.items():
             self._warn_once(key, f"{key} is left out of the log: {reason}")
         if "precision" not in self._said:
             self._said.add("precision")
-            for measured in self._sets:
+            for measured in measurement.sets:
                 precision = precision_note(report.scalars, measured.name, measured.subset.head, self._keys)
                 if precision is not None:
                     rank_zero_info(f"TangentSensitivityMonitor: {precision}")

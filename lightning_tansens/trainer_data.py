@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -23,7 +24,7 @@ def reference_data(trainer: pl.Trainer, reference: str | Data) -> tuple[str, Dat
     """Returns the reference set's name in the logged keys, and its data.
 
     Args:
-        trainer: The Trainer, once its fit loop is set up.
+        trainer: The Trainer, once its loop is set up.
         reference: "train", "val", a DataLoader or a Dataset.
 
     Raises:
@@ -32,7 +33,7 @@ def reference_data(trainer: pl.Trainer, reference: str | Data) -> tuple[str, Dat
     """
     if not isinstance(reference, str):
         return "reference", reference
-    loaders: Any = trainer.train_dataloader if reference == "train" else _validation_data(trainer)
+    loaders: Any = _training_data(trainer) if reference == "train" else _validation_data(trainer)
     if isinstance(loaders, (list, tuple)) and len(loaders) == 1:
         loaders = loaders[0]
     if not isinstance(loaders, DataLoader):
@@ -107,23 +108,40 @@ def has_validation(trainer: pl.Trainer) -> bool:
     return trainer.enable_validation and not (isinstance(data, (list, tuple)) and not data)
 
 
+def _training_data(trainer: pl.Trainer) -> Any:
+    if trainer.train_dataloader is not None:
+        return trainer.train_dataloader
+    return _own_data(trainer, TrainerFn.FITTING, "train_dataloader")  # no fit has loaded it
+
+
 def _validation_data(trainer: pl.Trainer) -> Any:
-    if trainer.val_dataloaders is not None or not trainer.enable_validation:
+    if trainer.val_dataloaders is not None:
         return trainer.val_dataloaders
+    if trainer.state.fn != TrainerFn.FITTING:
+        return _own_data(trainer, TrainerFn.FITTING, "val_dataloader")
+    if not trainer.enable_validation:
+        return None
     # without a sanity check, the Trainer loads it only before the first epoch that validates
     with isolate_rng():
         return trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
 
 
 def _own_test_data(trainer: pl.Trainer) -> Any:
+    if trainer.state.fn == TrainerFn.TESTING:
+        return trainer.test_dataloaders
+    return _own_data(trainer, TrainerFn.TESTING, "test_dataloader")
+
+
+def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str) -> Any:
+    """What the datamodule (after its own ``setup``), or else the LightningModule, has for another stage."""
     datamodule: Any = getattr(trainer, "datamodule", None)
     with isolate_rng():
-        if datamodule is not None and is_overridden("test_dataloader", datamodule):
+        if datamodule is not None and is_overridden(hook, datamodule):
             own = copy.copy(datamodule)  # what setup replaces stays as it is for the training
-            own.setup("test")
-            return own.test_dataloader()
-        if is_overridden("test_dataloader", trainer.lightning_module):
-            return trainer.lightning_module.test_dataloader()
+            own.setup(stage.value)
+            return getattr(own, hook)()
+        if is_overridden(hook, trainer.lightning_module):
+            return getattr(trainer.lightning_module, hook)()
     return None
 
 

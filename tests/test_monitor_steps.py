@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_tansens.metrics import LayerwiseNormSensitivity
-from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, make_trainer, measured
+from tests.boring import BoringData, BoringModule, Recorder, fit, make_monitor, measured
 from tests.test_monitor_training import TwoOptimizers
 
 KEY = "tansens/test_loss/empirical"
@@ -177,26 +177,6 @@ def test_barebones_measures_without_logging():
     names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = fit(monitor, barebones=True, **dict.fromkeys(names))
     assert len(monitor.history) == 2
-    assert not measured(trainer)
-
-
-@pytest.mark.parametrize("inference_mode", [True, False])
-@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
-def test_other_stages_are_left_alone(stage, inference_mode):
-    monitor = make_monitor()
-    data = BoringData(validation=True)
-    trainer = fit(monitor, data=data, max_epochs=1, inference_mode=inference_mode)
-    history = list(monitor.history)
-    data.predict_dataloader = lambda: loader(Points())
-    getattr(trainer, stage)(trainer.lightning_module, datamodule=data, **({} if stage == "predict" else {"verbose": False}))
-    assert monitor.history == history
-    assert not measured(trainer)
-
-
-@pytest.mark.parametrize("stage", ["validate", "test"])
-def test_other_stages_need_no_fit(stage):
-    trainer = make_trainer(make_monitor())
-    getattr(trainer, stage)(BoringModule(), datamodule=BoringData(validation=True), verbose=False)
     assert not measured(trainer)
 
 
