@@ -82,8 +82,18 @@ class Measurement:
         for measured in self.sets:
             measured.remember_first()
 
-    def accumulate(self, network: nn.Module, transfer: Transfer) -> None:
+    @property
+    def num_batches(self) -> int:
+        """The number of batches that this process measures."""
+        return sum(len(measured.subset.positions()) for measured in self.sets)
+
+    def accumulate(self, network: nn.Module, transfer: Transfer, tick: Callable[[], object]) -> None:
         """Takes every measure on this process's share of the sets.
+
+        Args:
+            network: The network.
+            transfer: Brings a batch to the device.
+            tick: Called after each batch.
 
         Raises:
             NonFiniteWeightsError: If the network has diverged.
@@ -91,7 +101,7 @@ class Measurement:
         """
         check_finite(network)
         for measured in self.sets:
-            measured.update(network, transfer)
+            measured.update(network, transfer, tick)
         self._weights_now = measure_weights(self.measures, network)
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -10,22 +11,25 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.arguments import check_choice, check_counts, check_labels_used, check_measures, check_sets
+from lightning_tansens.console import measurement_line, say, slow_progress, summary_table
+from lightning_tansens.display import Display
+from lightning_tansens.display.notices import Notices
+from lightning_tansens.display.page import Page
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import Failures, OnFailure
-from lightning_tansens.keys import Keys
-from lightning_tansens.loggers import log_histograms, log_scalars, logging_step
+from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.loggers import hyperparameters, log_scalars, logging_step, writers
 from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
-from lightning_tansens.metrics.base import Measure
+from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
-from lightning_tansens.report import Report, precision_note
 from lightning_tansens.sets import MeasuredSet, Unpack, unpack_pair
 from lightning_tansens.trainer_data import (
     Data,
@@ -46,8 +50,8 @@ class TangentSensitivityMonitor(pl.Callback):
 
     On a fixed random subset of the reference (the training set, by default) and of each test set, every measure is
     computed; the reference's labelled loss times the ratio of the two is the estimate of the test loss. Training is left
-    bitwise as it was: weights, gradients, modes, buffers and random states. ``Trainer.validate`` and ``Trainer.test`` measure
-    once, at their end.
+    bitwise as it was: weights, gradients, modes, buffers and random states. ``Trainer.validate`` and ``Trainer.test``
+    measure once, at their end.
 
     Logged keys, for a measure ``m`` (``empirical``, ``layer_norm``, ``active_nodes``), a reference ``r`` (``train``,
     ``val`` or ``reference``) and a test set ``s`` (``test``, or the names of a dict):
@@ -91,6 +95,8 @@ class TangentSensitivityMonitor(pl.Callback):
         on_failure: What to do when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". What cannot be measured at all is refused before
             the first step, whatever is chosen.
+        display: What the loggers are sent beside scalars: charts, texts, histograms, figures; None for all of them.
+        verbose: Whether to print a line for each measurement, and a table at the end of a fit.
         seed: Seed of the subsets, of the transforms' randomness on them, and of random probes.
         prefix: What the logged keys begin with.
 
@@ -122,6 +128,8 @@ class TangentSensitivityMonitor(pl.Callback):
         network: str | None = None,
         measure_at: MeasureAt = "auto",
         on_failure: OnFailure = "warn",
+        display: Display | None = None,
+        verbose: bool = False,
         seed: int = 0,
         prefix: str = "tansens",
     ) -> None:
@@ -155,18 +163,21 @@ class TangentSensitivityMonitor(pl.Callback):
         self.network = network
         self.measure_at = measure_at
         self.on_failure = on_failure
+        self.display = display or Display()
+        self.verbose = verbose
         self.seed = seed
         self.prefix = prefix
         self._keys = Keys(prefix)
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
         self.history: list[dict[str, float]] = []
         self._measurement: Measurement | None = None
+        self._page: Page | None = None
         self._weights_before: dict[str, dict[str, float]] = {}
         self._memories: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
         self._measured_step: int | None = None
         self._logged_step: int | None = None
         self._failures = Failures(on_failure)
-        self._said: set[str] = set()
+        self._notices = Notices()
 
     # ------------------------------------------------------------------------------------------------ hooks
 
@@ -182,6 +193,14 @@ class TangentSensitivityMonitor(pl.Callback):
         self.history, self._measurement, self._weights_before, self._memories = [], None, {}, {}
         self._measured_step = self._logged_step = None
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
+        sets = self.test_dataloaders if isinstance(self.test_dataloaders, Mapping) else ("test",)
+        names = [ACTUAL, TRIVIAL, *(measure.key for measure in self.measures if isinstance(measure, SensitivityMeasure))]
+        keys = [self._keys.estimate(name, quantity, m) for name in sets for quantity in get_args(Quantity) for m in names]
+        for writer in writers(trainer) if self.display.layout else ():
+            writer.compare(keys, hyperparameters(trainer))
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on one sample, before the first step."""
         if self.measure_at == "validation_epoch_end" and not has_validation(trainer):
@@ -191,6 +210,7 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
+        self._page = self._new_page(trainer)
         for note in self._measurement.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
@@ -205,6 +225,14 @@ class TangentSensitivityMonitor(pl.Callback):
         """Measures after an epoch, unless a validation has just done so."""
         if self.measure_at != "validation_epoch_end":
             self._measure_if_due(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws the last figures and, if asked to, prints how the estimates did."""
+        if self.verbose and self.history:
+            say(trainer, summary_table(self.history, self._keys))
+        with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
+            if self._page is not None and self._measurement is not None:
+                self._page.finish(self.history, self._measurement.sets)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures once in ``Trainer.test``."""
@@ -255,13 +283,14 @@ class TangentSensitivityMonitor(pl.Callback):
         self._measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
             assert self._measurement is not None
-            self._measure(trainer, pl_module, self._measurement)
+            assert self._page is not None
+            self._measure(trainer, pl_module, self._measurement, self._page)
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures weights outside of a fit, whose memory is left as it is."""
         policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
         with policy, isolated_rng(), torch.inference_mode(False):
-            self._measure(trainer, pl_module, self._prepare(trainer, pl_module))
+            self._measure(trainer, pl_module, self._prepare(trainer, pl_module), self._new_page(trainer))
 
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
@@ -280,10 +309,12 @@ class TangentSensitivityMonitor(pl.Callback):
             return self._memories, self._weights_before
         return self._measurement.memories(), self._measurement.weights_before
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
         start = time.perf_counter()
-        with together(trainer), undisturbed(pl_module):
-            measurement.accumulate(find_network(pl_module, self.network), batch_transfer(trainer))
+        shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
+        with together(trainer), undisturbed(pl_module), progress:
+            measurement.accumulate(find_network(pl_module, self.network), batch_transfer(trainer), progress.update)
         with measurement.synced(), together(trainer):
             report = measurement.report(self.history)
         seconds = torch.tensor(time.perf_counter() - start, device=pl_module.device)
@@ -293,19 +324,13 @@ class TangentSensitivityMonitor(pl.Callback):
             log_scalars(trainer, report.scalars)
             self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **report.scalars})
             self._logged_step = trainer.global_step
-            self._say(report, measurement)
-            log_histograms(trainer, report.histograms)
+            if self.verbose:
+                say(trainer, measurement_line(self.history[-1], self._keys))
+            self._notices.say(report, measurement.sets)
+            page.show(report, self.history, measurement.sets)
 
-    def _say(self, report: Report, measurement: Measurement) -> None:
-        """Says once what is missing and why, and how precise the values are."""
-        for key, reason in report.undefined.items():
-            self._warn_once(key, f"{key} is left out of the log: {reason}")
-        if "precision" not in self._said:
-            self._said.add("precision")
-            for measured in measurement.sets:
-                precision = precision_note(report.scalars, measured.name, measured.subset.head, self._keys)
-                if precision is not None:
-                    rank_zero_info(f"TangentSensitivityMonitor: {precision}")
+    def _new_page(self, trainer: pl.Trainer) -> Page:
+        return Page(self.display, self._keys, writers(trainer), self.correlate_with_gap)
 
     def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
         name, data = reference_data(trainer, self.reference)
@@ -319,8 +344,3 @@ class TangentSensitivityMonitor(pl.Callback):
         subset = draw_subset(trainer, name, data, count, self.batch_size, self.seed, head=self.num_samples)
         loss = LabelledLoss(self.criterion, self.by_class) if labelled else None
         return MeasuredSet(name, subset, self.measures, loss, self.unpack)
-
-    def _warn_once(self, subject: str, message: str) -> None:
-        if subject not in self._said:
-            self._said.add(subject)
-            rank_zero_warn(f"TangentSensitivityMonitor: {message} (said once)")

@@ -13,7 +13,7 @@ from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimat
 from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.sets import Reading
-from lightning_tansens.uncertainty import relative_standard_error
+from lightning_tansens.uncertainty import Influence, relative_standard_error
 
 Values = Mapping[str, Mapping[str, float]]
 
@@ -25,12 +25,16 @@ class Report:
     Attributes:
         scalars: The values by key.
         histograms: One number per sample, shapes (N,), by tag.
+        influences: For each set and measure that knows them, how far each sample moves it.
         undefined: Why a value is missing this time, by the measure's key or by its own.
+        keys: How the values are named.
 
     """
 
+    keys: Keys = field(default_factory=Keys)
     scalars: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, Tensor] = field(default_factory=dict)
+    influences: dict[str, dict[str, Influence]] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,7 +63,7 @@ def make_report(
 
     """
     keys = keys or Keys()
-    report = Report()
+    report = Report(keys, influences={name: reading.influences for name, reading in readings.items()})
     scalars = report.scalars
     for measure in measures:
         for name, value in weights_now.get(measure.key, {}).items():
@@ -110,8 +114,9 @@ def make_report(
     return report
 
 
-def precision_note(scalars: Mapping[str, float], set_name: str, samples: int, keys: Keys) -> str | None:
+def precision_note(report: Report, set_name: str, samples: int) -> str | None:
     """Returns how well the empirical sensitivity of a set is known and what knowing it better costs, if that is known."""
+    scalars, keys = report.scalars, report.keys
     key, seconds = keys.value("empirical", set_name), scalars[keys.value("seconds")]
     error = scalars.get(keys.stderr(key))
     if error is None or not scalars.get(key):

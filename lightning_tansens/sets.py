@@ -100,9 +100,20 @@ class MeasuredSet:
         """Returns the inputs of a batch of one sample, the same on every process."""
         return self._unpack(transfer(self.subset.first()))[0]
 
-    def update(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
-        """Accumulates this process's share of the samples; what was accumulated before is forgotten."""
-        self._accumulate(self.measures, self.loss, network, transfer)
+    def samples(self, positions: Sequence[int]) -> Any:
+        """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
+        return self._unpack(self.subset.samples(positions))[0]
+
+    def update(self, network: nn.Module, transfer: Callable[[Any], Any], tick: Callable[[], object] = lambda: None) -> None:
+        """Accumulates this process's share of the samples; what was accumulated before is forgotten.
+
+        Args:
+            network: The network.
+            transfer: Brings a batch to the device.
+            tick: Called after each batch.
+
+        """
+        self._accumulate(self.measures, self.loss, network, transfer, tick)
 
     def update_first(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
         """Accumulates for the measures that compare with what was before the first step, unless they remember it."""
@@ -133,7 +144,12 @@ class MeasuredSet:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
 
     def _accumulate(
-        self, measures: list[Measure], loss: LabelledLoss | None, network: nn.Module, transfer: Callable[[Any], Any]
+        self,
+        measures: list[Measure],
+        loss: LabelledLoss | None,
+        network: nn.Module,
+        transfer: Callable[[Any], Any],
+        tick: Callable[[], object] = lambda: None,
     ) -> None:
         for metric in [*measures, *([loss] if loss is not None else [])]:
             metric.reset()
@@ -150,6 +166,7 @@ class MeasuredSet:
                     self._add(measure, network, inputs, targets, positions)
             if loss is not None:
                 self._add_loss(loss, network, inputs, targets, positions)
+            tick()
 
     @contextmanager
     def synced(self) -> Iterator[None]:

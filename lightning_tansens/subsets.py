@@ -119,6 +119,10 @@ class Subset:
         """Returns a batch of one sample, the same on every process, also on one without a share."""
         return self._load(self.indices[:1])
 
+    def samples(self, positions: Sequence[int]) -> Any:
+        """Returns a batch of the samples at these positions, whichever process measures them."""
+        return self._load([self.indices[position] for position in positions])
+
     def _load(self, indices: Sequence[int]) -> Any:
         with self._randomness.isolated():
             return self._collate([self._sample(index) for index in indices])

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 
 STOPS = "stopped by an estimate"
 DOUBLE = "double precision"
+TESTED = "tested after the fit"
 CASES = {
     "seven samples": ({"num_samples": 7}, {}),
     "shares of the layers": ({"num_samples": 7, "per_layer": True}, {}),
@@ -46,6 +47,7 @@ CASES = {
     "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
     "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
     DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
+    TESTED: ({"num_samples": 7}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
 }
 
@@ -63,6 +65,8 @@ def measure(name, *callbacks, **trainer):
     callbacks += (EarlyStopping("tansens/test_loss/empirical", patience=1),) if name == STOPS else ()
     data = BoringData(noise=True, validation=name == "validation")
     run = fit(monitor, *callbacks, module=lambda: BoringModule(lr=0.0), data=data, **{**options, **trainer})
+    if name == TESTED:
+        run.test(run.lightning_module, datamodule=data, verbose=False)
     return untimed(monitor.history), sorted(measured(run))
 
 
@@ -105,7 +109,7 @@ def assert_values(row, other, **tolerance):
 @pytest.mark.parametrize("name", CASES)
 def test_several_processes_give_the_values_of_one(name, processes):
     expected, keys = alone(name)
-    assert len(expected) == 2
+    assert len(expected) == (3 if name == TESTED else 2)
     for found in processes:
         history, keys_of_rank = found[name]
         assert keys_of_rank == keys

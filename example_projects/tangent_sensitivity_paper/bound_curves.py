@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -11,40 +10,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from run_histories import write_rows
 
-from lightning_tansens.functional import log_active_node_bound
+from lightning_tansens.figures import BoundSetting as Setting
+from lightning_tansens.figures import plot_bound
 from lightning_tansens.functional.bounds import ActiveNodeForm
 
-INPUTS = 3072
 DEPTHS = (2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 300, 500, 700, 1000)
 #: The few depths that are drawn as curves.
 CURVES = (2, 5, 10, 100, 1000)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A network of layers of one width without biases, one output, and its active units.
-
-    Attributes:
-        depth: k, the number of weight layers.
-        width: Units of each hidden layer.
-        max_weight: w_max.
-        mean_share: μ/N, for N = (k − 1) · width hidden units.
-        std_share: σ/N.
-
-    """
-
-    depth: int = 5
-    width: int = 1000
-    max_weight: float = 0.1
-    mean_share: float = 0.48
-    std_share: float = 0.04
-
-    def log10_bound(self, form: ActiveNodeForm) -> float:
-        """Returns the common logarithm of Eq. 2's bound, in the form that is printed or the consistent one."""
-        units = (self.depth - 1) * self.width
-        parameters = self.width * (INPUTS + (self.depth - 2) * self.width + 1)
-        moments = self.mean_share * units, self.std_share * units
-        return log_active_node_bound(parameters, INPUTS, self.depth, *moments, self.max_weight, form=form) / math.log(10)
 
 
 #: What each panel varies, with the label of its axis and the values.
@@ -81,36 +53,25 @@ def doublings(depth: int = 5) -> list[dict[str, float | str]]:
 
 def draw(folder: Path) -> None:
     """Writes the numbers, the figure, and the same bounds over the depth."""
-    rows = curves()
-    write_rows(folder / "figure2.csv", rows)
+    write_rows(folder / "figure2.csv", curves())
     write_rows(folder / "figure2_doublings.csv", [row for depth in (5, 100) for row in doublings(depth)])
-    _draw_panels(folder / "figure2.png", rows, over_depth=False)
-    _draw_panels(folder / "figure2_depth.png", rows, over_depth=True)
+    _draw_panels(folder / "figure2.png", over_depth=False)
+    _draw_panels(folder / "figure2_depth.png", over_depth=True)
 
 
-def _draw_panels(file: Path, rows: list[dict[str, float | str]], over_depth: bool) -> None:
+def _draw_panels(file: Path, over_depth: bool) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
-    colours = plt.get_cmap("viridis")
     for axis, (name, (label, numbers)) in zip(axes.flat, PANELS.items(), strict=True):
-        across, along = ("depth", "value") if over_depth else ("value", "depth")
-        steps = numbers[:: len(numbers) // 4].tolist() if over_depth else list(CURVES)
-        for position, step in enumerate(steps):
-            points = [row for row in rows if row["varied"] == name and row[along] == step]
-            colour = colours(position / len(steps))
-            for form, style in (("consistent", "-"), ("printed", "--")):
-                heights = [row[f"log10_{form}"] for row in points]
-                text = (f"{step:.3g}" if over_depth else f"k = {step}") if form == "consistent" else None
-                axis.plot([row[across] for row in points], heights, style, color=colour, label=text)
-        if over_depth or name != "mean_share":
-            axis.set_xscale("log")
-        axis.set_yscale("symlog", linthresh=10)
-        axis.set_xlabel("depth k (weight layers)" if over_depth else label)
-        axis.set_ylabel("log₁₀ of the bound")
-        axis.grid(alpha=0.3)
         if over_depth:
+            plot_bound("depth", DEPTHS, name, numbers[:: len(numbers) // 4].tolist(), ax=axis)
             axis.legend(title=label, fontsize="x-small", title_fontsize="x-small", loc="upper left")
+        else:
+            plot_bound(name, numbers.tolist(), "depth", CURVES, ax=axis)
+            axis.get_legend().remove()
+            axis.set_xlabel(label)
+        axis.set_ylabel("log₁₀ of the bound")
     if not over_depth:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), title="depth k", loc="outside right center")
     figure.suptitle(
         "Eq. 2, consistent (solid) and printed (dashed)\n"
         "layers of 1000, w_max = 0.1, μ = 0.48 N, σ = 0.04 N, one of them varied"

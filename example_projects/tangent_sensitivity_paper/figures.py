@@ -15,7 +15,10 @@ matplotlib.use("Agg")
 import bound_curves
 import estimate_errors
 import matplotlib.pyplot as plt
+import torch
 from run_histories import PAPER_ESTIMATES, RUNS, Row, finished_runs, write_rows
+
+from lightning_tansens.figures import plot_histograms
 
 COLOURS = dict(
     zip(PAPER_ESTIMATES, ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:pink"), strict=True)
@@ -35,18 +38,17 @@ def draw_figure1(folder: Path) -> None:
     for axis, name in zip(axes.flat, names, strict=True):
         with (folder / f"{name}_active_nodes.csv").open(newline="") as stream:
             counts = [{key: int(number) for key, number in row.items()} for row in csv.DictReader(stream)]
-        for part, colour in (("train", "tab:red"), ("test", "black")):
-            total = sum(row[part] for row in counts)
-            mean = sum(row["active"] * row[part] for row in counts) / total
-            std = (sum((row["active"] - mean) ** 2 * row[part] for row in counts) / total) ** 0.5
-            rows.append({"run": name, "set": part, "images": total, "mean": mean, "std": std})
-            active, heights = [row["active"] for row in counts], [row[part] / total for row in counts]
-            axis.step(active, heights, where="mid", color=colour, label=f"{part}: {mean:.1f} ± {std:.1f}")
+        active = torch.tensor([row["active"] for row in counts])
+        sets = {part: active.repeat_interleave(torch.tensor([row[part] for row in counts])) for part in ("train", "test")}
+        for part, units in sets.items():
+            mean, std = float(units.double().mean()), float(units.double().std(correction=0))
+            rows.append({"run": name, "set": part, "images": len(units), "mean": mean, "std": std})
+        plot_histograms(sets, name="active hidden units of 400", ax=axis)
         axis.set_title(RUNS[name])
-        axis.set_xlabel("active hidden units of 400")
         axis.set_ylim(0, 1.35 * axis.get_ylim()[1])  # room for the legend
         axis.legend(loc="upper center")
-    axes[0, 0].set_ylabel("share of images")
+        axis.set_ylabel("")
+    axes[0, 0].set_ylabel("share of images in a bin")
     write_rows(folder / "figure1.csv", rows)
     figure.savefig(folder / "figure1.png", dpi=110)
 

@@ -143,6 +143,18 @@ class ActiveNodeSensitivity(SensitivityMeasure):
         """Returns the mean number of active nodes of each layer, if asked for; they add up to the mean of the whole."""
         return dict(zip(self.layers, self.layer_totals / self.count)) if self.layers else {}
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots log ψ*, or the mean number of active nodes of each layer with ``per_layer``, or what is given.
+
+        See :meth:`Measure.plot`.
+        """
+        from lightning_tansens.figures.labels import part_label  # matplotlib is optional
+        from lightning_tansens.figures.measures import plot_values, synced_parts
+
+        if val is not None or not (parts := synced_parts(self)):
+            return super().plot(val, ax)
+        return plot_values(self, parts, part_label(self.key), ax)
+
     def distributions(self) -> dict[str, Tensor]:
         """Returns the number of active nodes of each sample (Figure 1 of the paper), shape (N,), and of its layers."""
         if not len(self.samples):

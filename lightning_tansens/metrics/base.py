@@ -81,17 +81,25 @@ class Measure(Metric, ABC):
         return self.values()[self.key]
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots one value or a sequence of values, in torchmetrics' convention.
+        """Plots a value as a point or a sequence of values as a curve, in torchmetrics' convention.
 
         Args:
-            val: What ``compute`` or ``forward`` returned, or a list of it; None computes the value now.
-            ax: A matplotlib axis to draw on.
+            val: What ``compute`` returned, or a list of it; what ``values`` or ``part_values`` returned, or a list of it;
+                None takes the value now.
+            ax: A matplotlib axis to draw on; None for one of a new figure.
 
         Returns:
             The figure and the axis.
 
+        Raises:
+            TypeError: If ``val`` is none of these.
+            ValueError: If it is an empty sequence.
+
         """
-        return self._plot(val, ax)
+        from lightning_tansens.figures.labels import value_label  # matplotlib is optional
+        from lightning_tansens.figures.measures import plot_values
+
+        return plot_values(self, val, value_label(self.key), ax)
 
     def _sum_state(self, name: str, *shape: int) -> None:
         """Adds a state that sums up in double precision."""

@@ -125,6 +125,20 @@ class ClassSensitivity(LabelledMeasure):
             parts |= {f"{k}/{c}": mean for k in present for c, mean in enumerate(means[k])}
         return parts
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots a heat map of classes and outputs with ``matrix``, else a bar for each class, or what is given.
+
+        See :meth:`Measure.plot`.
+        """
+        from lightning_tansens.figures.labels import value_label  # matplotlib is optional
+        from lightning_tansens.figures.measures import plot_bars, plot_matrix, synced_parts
+
+        if val is not None or not (parts := synced_parts(self)):
+            return super().plot(val, ax)
+        if self.matrix:
+            return plot_matrix(parts, value_label(self.key), ax)
+        return plot_bars({name: mean for name, mean in parts.items() if "/" not in name}, value_label(self.key), "class", ax)
+
     def note(self) -> str | None:
         """Returns how the network is measured, and why."""
         return self.tangent.note()

@@ -152,6 +152,12 @@ class EmpiricalSensitivity(SensitivityMeasure):
             return {}
         return dict(zip(self.layers, self.layer_totals / self.count))
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots the mean, or each layer's share of it with ``per_layer``, or what is given, see :meth:`Measure.plot`."""
+        from lightning_tansens.figures.measures import synced_parts  # matplotlib is optional
+
+        return super().plot(synced_parts(self) or None if val is None else val, ax)
+
     def note(self) -> str | None:
         """Returns how the network is measured, and why."""
         return self.tangent.note()

@@ -89,6 +89,15 @@ class OutputSensitivity(Measure):
         """Returns each output's mean, by its number."""
         return {str(c): mean for c, mean in enumerate(self.totals / self.count)} if self.totals.dim() else {}
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots a bar for each output, or what is given, see :meth:`Measure.plot`."""
+        from lightning_tansens.figures.labels import value_label  # matplotlib is optional
+        from lightning_tansens.figures.measures import plot_bars, synced_parts
+
+        if val is not None or not (parts := synced_parts(self)):
+            return super().plot(val, ax)
+        return plot_bars(parts, value_label(self.key), "output", ax)
+
     def note(self) -> str | None:
         """Returns how the network is measured, and why."""
         return self.tangent.note()

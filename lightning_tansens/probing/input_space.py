@@ -40,6 +40,7 @@ class LayerCall:
         edge: Where the gradient δ with respect to the operator's output is found.
         shape: The shape of the operator's output.
         rules: For each parameter, by name, how it enters.
+        owner: What keeps the edge's node alive, where the edge itself does not.
 
     """
 
@@ -49,6 +50,7 @@ class LayerCall:
     edge: GradientEdge
     shape: torch.Size
     rules: dict[str, Rule]
+    owner: Tensor | None
 
 
 @dataclass
@@ -160,7 +162,10 @@ class _InputTracer(CallTracer):
             tangent = forward_ad.unpack_dual(result).tangent
             features = found.features
             edge = get_gradient_edge(result)
-            self.calls.append(LayerCall(features, features._version, tangent, edge, result.shape, rules))
+            # in torch 2.8 and before, an edge does not own the node of a custom function; one element of its output does,
+            # at less memory than the output itself
+            owner = None if hasattr(edge, "ownership_token") else result.flatten()[:1].clone()
+            self.calls.append(LayerCall(features, features._version, tangent, edge, result.shape, rules, owner))
         return result
 
 

@@ -1,0 +1,42 @@
+"""What a run shows beside its scalars: a choice that YAML can make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Display:
+    """Chooses what a monitor sends to the loggers beside scalars.
+
+    Args:
+        layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars), with the borders of each
+            estimate's standard error as values of their own.
+        texts: Whether the measures are described, once a run.
+        histograms: Whether the distributions over the samples are sent at each measurement.
+        figure_time: The share of the run's time that drawing figures may take: 0 for none, 1 for figures at every
+            measurement. Figures are drawn after the first measurement, after the last, and between them as often as the
+            share allows. They need matplotlib; without it none are drawn.
+        num_images: How many of the least and of the most sensitive samples of each test set are drawn, where they are
+            images; 0 for none.
+
+    Raises:
+        ValueError: If the share or the number is out of range.
+
+    Example:
+        >>> Display(figure_time=0).histograms
+        True
+
+    """
+
+    layout: bool = True
+    texts: bool = True
+    histograms: bool = True
+    figure_time: float = 0.01
+    num_images: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.figure_time <= 1:
+            raise ValueError(f"figure_time: expected a share between 0 and 1, but got {self.figure_time!r}")
+        if self.num_images < 0:
+            raise ValueError(f"num_images: expected a number of images, 0 for none, but got {self.num_images!r}")

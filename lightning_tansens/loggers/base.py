@@ -1,0 +1,90 @@
+"""One interface to what loggers take beside scalars; each kind of logger has a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: For each category and each chart, its kind ("Multiline" or "Margin") and its keys.
+Layout = Mapping[str, Mapping[str, list[Any]]]
+
+
+class Writer:
+    """What can be sent to a logger beside scalars; this one takes nothing, a subclass overrides what its logger can take.
+
+    To support another logger, subclass this and register it: ``writer_of.register(MyLogger, MyWriter)``.
+
+    Args:
+        logger: The logger.
+
+    Attributes:
+        takes_figures: Whether :meth:`figure` shows or keeps anything.
+
+    """
+
+    takes_figures = False
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def histogram(self, tag: str, values: Tensor, step: int) -> None:
+        """Sends a distribution: one number per sample, shape (N,)."""
+
+    def band(self, key: str, low: float, high: float, step: int) -> None:
+        """Sends the borders of a band around a scalar, for charts that need them as values of their own."""
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """Sends a figure of matplotlib."""
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """Sends a text."""
+
+    def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Sends a table: rows with the same keys."""
+
+    def layout(self, layout: Layout) -> None:
+        """Sends the grouping of scalars into charts."""
+
+    def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
+        """Says, before the first step, by which scalars runs are compared.
+
+        Args:
+            keys: The scalars' keys.
+            hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
+
+        """
+
+
+@singledispatch
+def writer_of(logger: Any) -> Writer:
+    """Returns the writer for a logger; one that takes nothing for an unknown kind."""
+    return Writer(logger)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Writes rows as a table in Markdown.
+
+    Example:
+        >>> print(markdown_table([{"name": "a", "MAE": 0.12345}]))
+        | name | MAE |
+        |---|---|
+        | a | 0.1234 |
+
+    """
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(map(_cell, row.values())) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,181 @@
+"""Estimates against the truth: what is drawn is what was recorded."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
+
+from lightning_tansens.figures import plot_estimates, plot_scatter_estimates
+from lightning_tansens.figures.canvas import robust_limits
+from lightning_tansens.keys import Keys
+from tests.figures.histories import EPOCHS, ERRORS, LOSSES, as_csv, band, drawn, history
+
+NAMES = {
+    "trivial: the reference's own": "trivial",
+    "empirical": "empirical",
+    "layer-wise norm": "layer_norm",
+    "true": "actual",
+}
+
+
+@pytest.mark.parametrize("rows", [history(), as_csv(history())], ids=["history", "csv"])
+def test_the_lines_are_the_rows(rows):
+    figure, ax = plot_estimates(rows)
+    assert isinstance(figure, Figure)
+    assert ax.figure is figure
+    assert drawn(ax) == {label: LOSSES[name] for label, name in NAMES.items()}
+    assert all(line.get_xdata().tolist() == EPOCHS for line in ax.lines)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(NAMES)
+    assert ax.get_xlabel() == "epoch"
+    assert ax.get_ylabel() == "loss on test [units of the criterion]"
+
+
+def test_the_band_is_one_standard_error():
+    _, ax = plot_estimates(history())
+    (area,) = ax.collections  # nothing else has a standard error
+    low, high = band(area)
+    assert low == [value - error for value, error in zip(LOSSES["empirical"], ERRORS)]
+    assert high == [value + error for value, error in zip(LOSSES["empirical"], ERRORS)]
+    (line,) = [line for line in ax.lines if line.get_label() == "empirical"]
+    assert same_color(area.get_facecolor()[0][:3], line.get_color())
+
+
+def test_the_truth_is_black_and_solid_and_the_trivial_one_dashed_grey():
+    _, ax = plot_estimates(history())
+    lines = {line.get_label(): line for line in ax.lines}
+    true, trivial = lines["true"], lines["trivial: the reference's own"]
+    assert same_color(true.get_color(), "black")
+    assert true.get_linestyle() == "-"
+    red, green, blue = (int(trivial.get_color()[i : i + 2], 16) for i in (1, 3, 5))
+    assert red == green == blue
+    assert trivial.get_linestyle() == "--"
+    assert true.get_zorder() > max(line.get_zorder() for label, line in lines.items() if label != "true")
+
+
+def test_without_labels_there_is_no_truth():
+    rows = [{key: value for key, value in row.items() if not key.endswith("/actual")} for row in history()]
+    assert "true" not in drawn(plot_estimates(rows)[1])
+
+
+def test_accuracy_and_other_sets():
+    _, ax = plot_estimates(history(), quantity="accuracy")
+    assert drawn(ax)["empirical"] == [1 - value / 4 for value in LOSSES["empirical"]]
+    assert ax.get_ylabel() == "accuracy on test [share of samples]"
+    assert drawn(plot_estimates(history(), "other")[1])["true"] == [value + 1 for value in LOSSES["actual"]]
+
+
+def test_another_prefix():
+    rows = [{key.replace("tansens/", "mine/"): value for key, value in row.items()} for row in history()]
+    assert drawn(plot_estimates(rows, keys=Keys("mine"))[1])["true"] == LOSSES["actual"]
+
+
+def test_one_measurement_has_a_marker():
+    _, ax = plot_estimates(history()[:1])
+    assert all(line.get_marker() not in ("", "None") for line in ax.lines)
+
+
+def test_the_given_axis_is_drawn_on():
+    figure = Figure()
+    _, given = figure.subplots(1, 2)
+    same, ax = plot_estimates(history(), ax=given)
+    assert same is figure
+    assert ax is given
+    assert len(given.lines) == 4
+
+
+def test_a_subfigure_belongs_to_its_figure():
+    figure = Figure()
+    given = figure.subfigures(1, 2)[0].subplots()
+    assert plot_estimates(history(), ax=given)[0] is figure
+
+
+def test_a_far_estimate_does_not_flatten_the_others():
+    rows = history() * 10
+    rows[0] = {**rows[0], "tansens/test_loss/empirical": 1e6}
+    _, ax = plot_estimates(rows)
+    low, high = ax.get_ylim()
+    assert 0 < low < 0.5
+    assert 1.5 < high < 2
+    assert [text.get_text() for text in ax.texts] == ["1 value outside"]
+    assert not plot_estimates(history())[1].texts
+
+
+def test_limits():
+    """The truth is always seen; of the others, what is further off than their span is not."""
+    always, usually = np.array([0.0, 1.0]), np.array([0.5] * 98 + [1.9, 50.0, np.nan])
+    low, high, outside = robust_limits(always, usually)
+    assert (low, high, outside) == pytest.approx((-0.095, 1.995, 1))
+    assert robust_limits(np.array([]), np.array([np.nan])) == (0, 1, 0)
+    low, high, outside = robust_limits(np.array([2.0]), np.array([]))  # of one value, something around it
+    assert low < 2 < high
+    assert outside == 0
+
+
+def test_scatter():
+    _, ax = plot_scatter_estimates(history(), "test")
+    points = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert points["empirical"] == [list(pair) for pair in zip(LOSSES["actual"], LOSSES["empirical"])]
+    markers = [line.get_marker() for line in ax.lines if line.get_label() != "estimate = truth"]
+    assert len(set(markers)) == len(markers) == 3
+    (diagonal,) = [line for line in ax.lines if line.get_label() == "estimate = truth"]
+    assert diagonal.get_slope() == 1
+    x, y = diagonal.get_xy1()
+    assert x == y
+    assert ax.get_xlabel() == "true loss on test [units of the criterion]"
+    assert ax.get_ylabel() == "estimated loss on test [units of the criterion]"
+
+
+def test_scatter_of_several_sets():
+    _, ax = plot_scatter_estimates(history())
+    first = LOSSES["actual"]
+    (line,) = [line for line in ax.lines if line.get_label() == "empirical"]
+    assert line.get_xdata().tolist() == [*first, *(value + 1 for value in first)]
+    assert ax.get_xlabel().startswith("true loss on test, other ")
+    assert plot_scatter_estimates(history(), ["other"])[1].get_xlabel().startswith("true loss on other ")
+
+
+def test_an_estimator_looks_the_same_everywhere():
+    """Also one that has no style of its own, whatever else is drawn."""
+    rows = [{**row, "tansens/test_loss/my_own": 1.0} for row in history()]
+    lines = [line for plot in (plot_estimates, plot_scatter_estimates) for line in plot(rows, target="test")[1].lines]
+    for label in ("empirical", "layer-wise norm", "my own"):
+        looks = {(line.get_color(), line.get_marker()) for line in lines if line.get_label() == label}
+        assert len(looks) == 1
+
+
+@pytest.mark.parametrize("plot", [plot_estimates, plot_scatter_estimates])
+def test_what_is_refused(plot):
+    rows = history()
+    with pytest.raises(ValueError, match=r"target: expected one of the test sets \['test', 'other'\], but got 'tset'"):
+        plot(rows, target="tset")
+    with pytest.raises(ValueError, match=r"quantity: expected one of \['loss', 'accuracy'\], but got 'error'"):
+        plot(rows, quantity="error")
+    with pytest.raises(
+        ValueError, match=r"quantity: expected estimates of the accuracy of \['other'\], but none was logged"
+    ):
+        plot(rows, target="other", quantity="accuracy")
+    with pytest.raises(ValueError, match="history: expected a row for each measurement, but got none"):
+        plot([])
+    with pytest.raises(TypeError, match=r"history: expected the rows of a monitor's history, a list of dicts, but got dict"):
+        plot(rows[0])
+    with pytest.raises(ValueError, match="history: expected rows with their 'epoch', but got one without"):
+        plot([{"tansens/train_loss": 1.0}])
+    with pytest.raises(TypeError, match=r"ax: expected one matplotlib Axes, or None for a new figure, but got ndarray"):
+        plot(rows, target="test", ax=Figure().subplots(1, 2))
+
+
+def test_a_wrong_prefix():
+    with pytest.raises(
+        ValueError, match=r"expected one of the test sets \[\], but got 'test'; is the prefix of the keys 'mine'"
+    ):
+        plot_estimates(history(), keys=Keys("mine"))
+    with pytest.raises(ValueError, match="target: expected a test set, but none was logged under 'mine'; pass keys with"):
+        plot_scatter_estimates(history(), keys=Keys("mine"))
+
+
+def test_scatter_needs_the_truth():
+    rows = [{key: value for key, value in row.items() if not key.endswith("/actual")} for row in history()]
+    with pytest.raises(
+        ValueError, match=r"expected the true loss of 'test', .* pass compare_with_labels=True to the monitor"
+    ):
+        plot_scatter_estimates(rows)

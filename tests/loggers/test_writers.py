@@ -1,0 +1,281 @@
+"""What each logger is sent, read back from where it keeps it."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata
+
+from lightning_tansens.display import Display
+from lightning_tansens.loggers import Writer, writer_of, writers
+from lightning_tansens.loggers.base import markdown_table
+from lightning_tansens.loggers.folder import FOLDER
+from tests.boring import BoringData, BoringModule, fit, make_monitor, make_trainer, untimed
+
+ROWS = [{"name": "a", "MAE": 0.12345, "coverage": None}, {"name": "b", "MAE": 2, "coverage": 0.5}]
+TABLE = "| name | MAE | coverage |\n|---|---|---|\n| a | 0.1235 |  |\n| b | 2 | 0.5 |"
+
+
+def drawn():
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot([0, 1])
+    return figure
+
+
+def read(folder):
+    events = EventAccumulator(str(folder), {"tensors": 0, "scalars": 0, "histograms": 0, "images": 0})
+    events.Reload()
+    return events
+
+
+@pytest.fixture
+def tensorboard(tmp_path):
+    logger = TensorBoardLogger(tmp_path, "", "")
+    return logger, writer_of(logger)
+
+
+def test_tensorboard_takes_everything(tensorboard):
+    logger, writer = tensorboard
+    writer.histogram("h", torch.arange(10.0), 3)
+    writer.figure("f", drawn(), 3)
+    writer.text("t", "some **text**", 3)
+    writer.table("r", ROWS, 3)
+    writer.band("k", 1.0, 2.0, 3)
+    logger.experiment.flush()
+    events = read(logger.log_dir)
+    assert [(row.step, row.histogram_value.num) for row in events.Histograms("h")] == [(3, 10)]
+    assert [row.step for row in events.Images("f")] == [3]
+    assert events.Tensors("t/text_summary")[0].tensor_proto.string_val == [b"some **text**"]
+    assert events.Tensors("r/text_summary")[0].tensor_proto.string_val == [TABLE.encode()]
+    assert [events.Scalars(f"k_{border}")[0].value for border in ("lower", "upper")] == [1.0, 2.0]
+
+
+def test_tensorboards_layout_is_read_back(tensorboard):
+    logger, writer = tensorboard
+    writer.layout({"group": {"chart": ["Multiline", ["^a$", "^b$"]], "band": ["Margin", ["k", "k_lower", "k_upper"]]}})
+    logger.experiment.flush()
+    (event,) = read(logger.log_dir).Tensors("custom_scalars__config__")
+    (category,) = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]).category
+    lines, band = category.chart
+    assert (category.title, lines.title, list(lines.multiline.tag)) == ("group", "chart", ["^a$", "^b$"])
+    (series,) = band.margin.series
+    assert (series.value, series.lower, series.upper) == ("k", "k_lower", "k_upper")
+
+
+class WithHyperparameters(BoringModule):
+    def __init__(self, lr=0.1, widths=(3, 4), network=None):
+        super().__init__(lr=lr)
+        self.save_hyperparameters(ignore="network")
+
+
+@pytest.mark.parametrize("module", [WithHyperparameters, BoringModule])
+def test_tensorboards_runs_are_compared_by_the_estimates(module, tmp_path):
+    fit(make_monitor(), module=module(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
+    kept = read(tmp_path).PluginTagToContent("hparams")
+    experiment = metadata.parse_experiment_plugin_data(kept[metadata.EXPERIMENT_TAG])
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    estimates = [
+        f"tansens/test_{quantity}/{name}"
+        for quantity in ("loss", "accuracy")
+        for name in ("actual", "trivial", "empirical", "layer_norm", "active_nodes")
+    ]
+    hyperparameters = {"lr", "widths"} if module is WithHyperparameters else set()
+    assert metrics == [*(["hp_metric"] if hyperparameters else []), *estimates]
+    assert {info.name for info in experiment.hparam_infos} == hyperparameters
+    session = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+    assert set(session.hparams) == hyperparameters
+    assert not hyperparameters or session.hparams["lr"].number_value == 0.1
+
+
+def test_csv_runs_keep_the_latest_figures_and_texts(tmp_path):
+    logger = CSVLogger(tmp_path, "", "")
+    writer = writer_of(logger)
+    for step in (1, 2):
+        writer.figure("tansens/figures/x", drawn(), step)
+        writer.table("tansens/scores", ROWS[:step], step)
+    writer.text("tansens/measures", "text", 1)
+    folder = tmp_path / FOLDER
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "tansens_figures_x.png",
+        "tansens_measures.md",
+        "tansens_scores.md",
+    ]
+    assert (folder / "tansens_scores.md").read_text() == TABLE + "\n"
+    assert (folder / "tansens_figures_x.png").read_bytes()[1:4] == b"PNG"
+
+
+class Unknown(DummyLogger):
+    """Some other kind of logger."""
+
+    save_dir = None
+
+
+def test_where_no_logger_takes_figures_they_are_kept_in_the_run(tmp_path):
+    trainer = make_trainer(logger=Unknown(), default_root_dir=tmp_path)
+    other, folder = writers(trainer)
+    assert type(other) is Writer
+    folder.figure("tansens/figures/x", drawn(), 1)
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["tansens_figures_x.png"]
+    assert writers(make_trainer(logger=False)) == []
+    assert len(writers(make_trainer(logger=[Unknown(), TensorBoardLogger(tmp_path)]))) == 2
+    assert writers(make_trainer(logger=True, fast_dev_run=True)) == []
+
+
+def test_an_unknown_logger_is_spared_everything():
+    writer = writer_of(Unknown())
+    assert not writer.takes_figures
+    writer.histogram("h", torch.arange(3.0), 0)
+    writer.figure("f", drawn(), 0)
+    writer.text("t", "text", 0)
+    writer.table("r", ROWS, 0)
+    writer.band("k", 0.0, 1.0, 0)
+    writer.layout({})
+    writer.compare(["k"], None)
+
+
+def test_a_users_logger_can_be_registered():
+    class Mine(Unknown):
+        pass
+
+    class MyWriter(Writer):
+        takes_figures = True
+
+    writer_of.register(Mine, MyWriter)
+    assert isinstance(writer_of(Mine()), MyWriter)
+
+
+def test_a_table_in_markdown():
+    assert markdown_table(ROWS) == TABLE
+    assert markdown_table([]) == ""
+
+
+# ------------------------------------------------------------------------------------------ within a fit
+
+
+def test_a_fit_fills_the_page(tmp_path):
+    monitor = make_monitor(compare_with_labels=True, display=Display(figure_time=1))
+    fit(monitor, data=BoringData(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=3)
+    events = read(tmp_path)
+    tags = events.Tags()
+    steps = [row["step"] for row in monitor.history]
+    assert set(tags["images"]) == {
+        f"tansens/figures/{name}" for name in ("test_loss", "test_accuracy", "test_gap", "active_nodes")
+    }
+    assert [image.step for image in events.Images("tansens/figures/test_loss")] == steps
+    assert len(events.Tensors("custom_scalars__config__")) == 1
+    text = events.Tensors("tansens/measures/text_summary")
+    assert len(text) == 1
+    assert b"**active_nodes**: The distribution" in text[0].tensor_proto.string_val[0]
+    assert set(tags["histograms"]) == {f"tansens/active_nodes_histogram/{name}" for name in ("train", "test")}
+    value, error = (monitor.history[-1][f"tansens/test_loss/empirical{end}"] for end in ("", "_stderr"))
+    borders = [events.Scalars(f"tansens/test_loss/empirical_{border}")[-1].value for border in ("lower", "upper")]
+    assert borders == pytest.approx([value - error, value + error])
+
+
+def test_figures_can_be_left_out_or_take_a_share_of_the_time(tmp_path):
+    counts = {}
+    for share in (0, 1e-9, 1):
+        folder = tmp_path / str(share)
+        fit(make_monitor(display=Display(figure_time=share)), logger=TensorBoardLogger(folder, "", ""), max_epochs=4)
+        events = read(folder)
+        counts[share] = len(events.Images("tansens/figures/test_loss")) if events.Tags()["images"] else 0
+    assert counts == {0: 0, 1e-9: 2, 1: 4}  # the first and the last measurement
+
+
+def test_what_is_switched_off_is_not_sent(tmp_path):
+    display = Display(layout=False, texts=False, histograms=False, figure_time=0)
+    monitor = make_monitor(display=display)
+    fit(monitor, logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
+    tags = read(tmp_path).Tags()
+    assert not tags["histograms"]
+    assert not tags["images"]
+    assert not tags["tensors"]
+    assert {tag for tag in tags["scalars"] if tag.startswith("tansens/")} == {
+        key for key in monitor.history[0] if "/" in key
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"figure_time": 2}, "figure_time: expected a share between 0 and 1, but got 2"),
+        ({"num_images": -1}, "num_images: expected a number of images, 0 for none, but got -1"),
+    ],
+)
+def test_impossible_displays_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Display(**options)
+
+
+# ------------------------------------------------------------------------------ services, offline
+
+
+def test_wandb(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    sent = []
+    log = logger.experiment.log
+    monkeypatch.setattr(logger.experiment, "log", lambda row, *args, **kwargs: (sent.append(row), log(row, *args, **kwargs)))
+    writer = writer_of(logger)
+    writer.histogram("h", torch.arange(10.0), 3)
+    writer.figure("f", drawn(), 3)
+    writer.text("t", "text", 3)
+    writer.table("r", ROWS, 3)
+    logger.experiment.finish()
+    kinds = {tag: value for row in sent for tag, value in row.items() if tag != "trainer/global_step"}
+    assert isinstance(kinds["h"], wandb.Histogram)
+    assert sum(kinds["h"].histogram) == 10
+    assert isinstance(kinds["f"][0], wandb.Image)
+    assert kinds["t"].data == [["text"]]
+    assert kinds["r"].columns == ["name", "MAE", "coverage"]
+    assert all(row["trainer/global_step"] == 3 for row in sent)
+
+
+def mlflow_logger(folder, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return MLFlowLogger("experiment", tracking_uri=f"file:{folder}")
+
+
+def test_mlflow(tmp_path, monkeypatch):
+    logger = mlflow_logger(tmp_path, monkeypatch)
+    writer = writer_of(logger)
+    writer.histogram("h", torch.arange(10.0), 3)
+    writer.figure("f", drawn(), 3)
+    writer.text("t", "text", 3)
+    writer.table("r", ROWS, 3)
+    (artifacts,) = tmp_path.glob("*/*/artifacts")
+    assert sum(json.loads((artifacts / "h" / "000000003.json").read_text())["counts"]) == 10
+    assert (artifacts / "f" / "000000003.png").read_bytes()[1:4] == b"PNG"
+    assert (artifacts / "t.md").read_text() == "text"
+    assert (artifacts / "r.md").read_text() == TABLE
+
+
+def test_mlflow_gets_the_same_scalars(tmp_path, monkeypatch):
+    logger = mlflow_logger(tmp_path, monkeypatch)
+    monitor = make_monitor(on_failure="raise")
+    fit(monitor, logger=logger, max_epochs=2)
+    client, run = logger.experiment, logger.run_id
+    for key in [key for key in untimed(monitor.history)[0] if "/" in key]:
+        values = [metric.value for metric in client.get_metric_history(run, key)]
+        assert values == pytest.approx([row[key] for row in monitor.history])
+
+
+def test_wandb_gets_the_same_scalars(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    sent = []
+    monkeypatch.setattr(logger.experiment, "log", lambda row, *args, **kwargs: sent.append(row))
+    monitor = make_monitor(on_failure="raise")
+    fit(monitor, logger=logger, max_epochs=2)
+    logger.experiment.finish()
+    key = "tansens/test_loss/empirical"
+    assert [row[key] for row in sent if key in row] == pytest.approx([row[key] for row in monitor.history])
+    assert any("tansens/figures/test_loss" in row for row in sent)

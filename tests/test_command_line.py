@@ -1,0 +1,461 @@
+"""The command that measures checkpoints: the values are those of the run, and what cannot be used is named."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningCLI
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
+
+from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens.command_line import main
+from lightning_tansens.command_line.checkpoints import find_checkpoints
+from lightning_tansens.command_line.configuration import configure
+from lightning_tansens.command_line.measuring import measure_checkpoints
+from lightning_tansens.metrics import LayerwiseNormSensitivity
+from tests.boring import BoringData, BoringModule, Points
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
+
+MODEL, DATA = "tests.boring.BoringModule", "tests.boring.BoringData"
+MONITOR = "lightning_tansens.TangentSensitivityMonitor"
+MEASURES = [
+    {"class_path": f"lightning_tansens.metrics.{name}"}
+    for name in ("LayerwiseNormSensitivity", "EmpiricalSensitivity", "SensitivityMovement")
+]
+EXACT = {"rel": 1e-6, "abs": 1e-9}
+
+
+class LinkingCLI(LightningCLI):
+    """Has an argument of its own, and one that follows from another."""
+
+    def add_arguments_to_parser(self, parser):
+        parser.add_argument("--report", type=str | None, default=None)
+        parser.link_arguments("data.noise", "model.lr", compute_fn=lambda noise: 0.1)
+
+    def before_fit(self):
+        self.trainer.started = True
+
+    def after_fit(self):
+        assert self.trainer.global_step, "nothing was trained"
+
+
+class WithoutSteps(LightningModule):
+    """Can be trained and not evaluated; its test loader has no labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = BoringModule().network
+
+    def forward(self, inputs):
+        return self.network(inputs)
+
+    training_step = BoringModule.training_step
+    lr, loss = 0.1, "cross_entropy"
+    configure_optimizers = BoringModule.configure_optimizers
+
+    def train_dataloader(self):
+        return DataLoader(Points(), batch_size=4)
+
+    def test_dataloader(self):
+        return DataLoader(Points(10, seed=2, labels=None), batch_size=4)
+
+
+class MadeInSetup(BoringModule):
+    """Has no layers before the Trainer sets it up, and fails in an evaluation of its own."""
+
+    def setup(self, stage):
+        self.network = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+
+    def test_step(self, batch, batch_idx):
+        raise AssertionError("its own test was run")
+
+    def on_test_epoch_end(self):
+        raise AssertionError("its own test was run")
+
+
+def configuration(folder, monitor=None, **sections):
+    """A user's YAML as plain data."""
+    quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False)
+    arguments = {"num_samples": 7, "num_loss_samples": 9, "batch_size": 3, "compare_with_labels": True, **(monitor or {})}
+    checkpoints = {"dirpath": str(folder / "checkpoints"), "save_top_k": -1, "save_last": True}
+    return {
+        "seed_everything": 0,
+        "trainer": {
+            **quiet,
+            **{"max_epochs": 2, "accelerator": "cpu", "devices": 1},
+            "logger": {
+                "class_path": "CSVLogger",
+                "init_args": {"save_dir": str(folder / "logs"), "name": "", "version": ""},
+            },
+            "callbacks": [
+                {"class_path": MONITOR, "init_args": arguments},
+                {"class_path": "ModelCheckpoint", "init_args": checkpoints},
+                {"class_path": "EarlyStopping", "init_args": {"monitor": "tansens/test_loss/empirical"}},
+            ],
+        },
+        **sections,
+    }
+
+
+def train(folder, written, cli=LightningCLI, classes=(BoringModule, BoringData), **options):
+    """Runs ``fit`` with a YAML and returns its monitor."""
+    path = folder / "written.yaml"
+    path.write_text(yaml.safe_dump(written))
+    done = cli(*classes, args=["fit", "--config", str(path)], **options)
+    return next(callback for callback in done.trainer.callbacks if isinstance(callback, TangentSensitivityMonitor))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run of two epochs, and what its monitor logged."""
+    folder = tmp_path_factory.mktemp("run")
+    sections = {"model": {"class_path": MODEL, "init_args": {"lr": 0.3}}, "data": {"class_path": DATA}}
+    written = configuration(folder, {"measures": MEASURES, "correlate_with_gap": True}, **sections)
+    return folder, train(folder, written, classes=(None, None)).history
+
+
+def evaluate(folder, *options, config="written.yaml", ckpt="checkpoints"):
+    return main(["evaluate", "--config", str(folder / config), "--ckpt", str(folder / ckpt), *map(str, options)])
+
+
+def rows_of(path):
+    with path.open() as file:
+        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+
+
+def assert_same_values(rows, history):
+    """Every value of the run is there again; the first row has no estimate that compares with an earlier one."""
+    assert len(rows) == len(history)
+    for number, (row, logged) in enumerate(zip(rows, history)):
+        left_out = {
+            key for key in logged if "_loss/layer_norm" in key or "_accuracy/layer_norm" in key or "/movement/" in key
+        }
+        assert len(left_out) > 3
+        expected = logged.keys() - {"tansens/seconds", "step"} - (left_out if number == 0 else set())
+        assert len(expected) > 15
+        assert row.keys() - {"checkpoint", "step", "tansens/seconds"} == expected
+        assert {key: float(row[key]) for key in expected} == pytest.approx({key: logged[key] for key in expected}, **EXACT)
+        assert int(row["step"]) == logged["step"] + 1  # the checkpoint's own
+
+
+def test_the_values_are_those_of_the_run(run, tmp_path, capsys):
+    folder, history = run
+    assert evaluate(folder, "--csv", tmp_path / "new" / "out.csv", "--log_dir", tmp_path / "events") == 0
+    rows = rows_of(tmp_path / "new" / "out.csv")
+    assert_same_values(rows, history)
+    assert [row["checkpoint"].rpartition("/")[2] for row in rows] == ["epoch=0-step=3.ckpt", "epoch=1-step=6.ckpt"]
+
+    lines = capsys.readouterr().out.splitlines()
+    heading = lines.index("test loss")
+    assert lines[heading + 1].split() == ["epoch", "step", "trivial", "layer_norm", "empirical", "actual"]
+    for line, row in zip(lines[heading + 2 :], history):
+        values = [f"{row[f'tansens/test_loss/{name}']:.4f}" for name in ("trivial", "layer_norm", "empirical", "actual")]
+        assert line.split() == [
+            str(row["epoch"]),
+            str(row["step"] + 1),
+            *(values if row["epoch"] else values[:1] + values[2:]),
+        ]
+    assert "test accuracy" in lines
+
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    logged = defaultdict(dict)
+    for tag in events.Tags()["scalars"]:
+        for event in events.Scalars(tag):
+            logged[event.step][tag] = event.value
+    assert sorted(logged) == [3, 6]
+    for row in rows:
+        values = {key: float(value) for key, value in row.items() if key not in ("checkpoint", "step")}
+        assert logged[int(row["step"])] == pytest.approx(values, rel=1e-6)
+
+
+def test_it_runs_as_a_process_with_the_configuration_that_the_run_saved(run, tmp_path):
+    folder, history = run
+    saved, out = folder / "logs" / "config.yaml", tmp_path / "out.csv"
+    command = [sys.executable, "-m", "lightning_tansens", "evaluate", "--config", saved, "--ckpt", folder / "checkpoints"]
+    done = subprocess.run([*map(str, command), "--csv", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_values(rows_of(out), history)
+    assert done.stdout.startswith("test loss\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_trained_or_written_beside(run, tmp_path, monkeypatch):
+    folder, _ = run
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert evaluate(folder) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_are_sorted_by_what_is_in_them_and_copies_are_left_out(run, tmp_path):
+    contents = torch.load(run[0] / "checkpoints" / "last.ckpt")
+    other = {name: weights + 1 for name, weights in contents["state_dict"].items()}
+    for name, changes in {
+        "a": {"epoch": 10, "global_step": 33},
+        "b": {"epoch": 9, "global_step": 30},
+        "c": {"epoch": 9, "global_step": 28},
+        "last": {"epoch": 10, "global_step": 33},
+        "other": {"epoch": 10, "global_step": 33, "state_dict": other},
+    }.items():
+        torch.save({**contents, **changes}, tmp_path / f"{name}.ckpt")
+    found = find_checkpoints(tmp_path)
+    assert [checkpoint.path.stem for checkpoint in found] == ["c", "b", "a", "other"]
+    assert [(checkpoint.epoch, checkpoint.step) for checkpoint in found] == [(9, 28), (9, 30), (10, 33), (10, 33)]
+
+
+def test_one_batch_passes_through_the_loop(run):
+    folder, _ = run
+    configured = configure(folder / "written.yaml", None, None, None, [])
+    rows = list(measure_checkpoints(configured, find_checkpoints(folder / "checkpoints")))
+    assert len(rows) == 2
+    assert configured.trainer.num_test_batches == [1]
+    assert configured.trainer.logger is None
+
+
+def test_without_jsonargparse(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    with pytest.raises(SystemExit) as ended:
+        evaluate(run[0])
+    assert ended.value.code == 2
+    assert_said(capsys, r"expected jsonargparse.*pip install 'lightning-tansens\[cli\]'")
+
+
+def test_one_checkpoint_and_changes_of_the_configuration(run, tmp_path):
+    folder, history = run
+    out = tmp_path / "out.csv"
+    narrower = "--trainer.callbacks=[{class_path: " + MONITOR + ", init_args: {num_samples: 4, prefix: mine}}]"
+    assert evaluate(folder, "--csv", out, narrower, ckpt="checkpoints/last.ckpt") == 0
+    (row,) = rows_of(out)
+    assert row["epoch"] == "1"
+    assert "mine/test_loss/empirical" in row
+    assert "mine/test_loss/actual" not in row
+    assert float(row["mine/layer_norm"]) == pytest.approx(history[1]["tansens/layer_norm"], **EXACT)
+
+
+def test_a_fit_level_and_the_classes_of_a_program(tmp_path):
+    monitor = {"measures": MEASURES, "reference": "val"}
+    written = configuration(tmp_path, monitor, model={"lr": 0.3}, data={"validation": True})
+    history = train(tmp_path, written).history
+    (tmp_path / "level.yaml").write_text(yaml.safe_dump({"fit": written}))
+    out = tmp_path / "out.csv"
+    assert evaluate(tmp_path, "--csv", out, "--model", MODEL, "--data", DATA, config="level.yaml") == 0
+    assert_same_values(rows_of(out), history)
+
+
+def test_a_command_line_of_the_user(tmp_path, capsys):
+    classes = ["--model", MODEL, "--data", DATA]
+    history = train(tmp_path, {**configuration(tmp_path, {"measures": MEASURES}), "report": "x"}, LinkingCLI).history
+    out = tmp_path / "out.csv"
+    assert evaluate(tmp_path, "--csv", out, *classes, "--cli", f"{__name__}.LinkingCLI", config="logs/config.yaml") == 0
+    assert_same_values(rows_of(out), history)
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path, *classes)
+    assert_said(capsys, r"written\.yaml: .*report.*need --cli module\.Class")
+
+
+@pytest.mark.parametrize("name", ["WithoutSteps", "MadeInSetup"])
+def test_modules_whose_own_evaluation_is_missing_or_fails(name, tmp_path):
+    labelled = {"compare_with_labels": name == "MadeInSetup"}
+    sections = {"model": {"class_path": f"{__name__}.{name}"}}
+    if name == "MadeInSetup":
+        sections["data"] = {"class_path": DATA}
+    written = configuration(tmp_path, {"measures": MEASURES, **labelled}, **sections)
+    history = train(tmp_path, written, classes=(None, None)).history
+    assert evaluate(tmp_path, "--csv", tmp_path / "out.csv") == 0
+    assert_same_values(rows_of(tmp_path / "out.csv"), history)
+
+
+def test_several_monitors_each_with_a_prefix(tmp_path):
+    written = configuration(tmp_path, {"measures": MEASURES})
+    own = {
+        "num_samples": 5,
+        "prefix": "own",
+        "measures": [{"class_path": "lightning_tansens.metrics.LayerwiseNormSensitivity"}],
+    }
+    written["trainer"]["callbacks"].append({"class_path": MONITOR, "init_args": own})
+    history = train(tmp_path, written).history
+    assert evaluate(tmp_path, "--csv", tmp_path / "out.csv", "--model", MODEL, "--data", DATA) == 0
+    rows = rows_of(tmp_path / "out.csv")
+    assert all("own/layer_norm" in row for row in rows)
+    assert ["own/test_loss/layer_norm" in row for row in rows] == [False, True]
+    others = [{key: value for key, value in row.items() if not key.startswith("own/")} for row in rows]
+    assert_same_values(others, history)
+
+
+def broken(folder, change):
+    """A folder with one checkpoint of the run, changed."""
+    made = folder / "made"
+    made.mkdir()
+    contents = torch.load(folder / "taken.ckpt")
+    change(contents)
+    torch.save(contents, made / "changed.ckpt")
+    return made
+
+
+class Unknown:
+    """What only unpickling could make, at the price of a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("made by unpickling",)
+
+
+CHANGES = {
+    "an object": (
+        lambda contents: contents.update(extra=Unknown()),
+        r"changed.ckpt: expected a checkpoint of tensors.*posix\.mkdir",
+    ),
+    "no Lightning": (
+        lambda contents: contents.pop("state_dict"),
+        r"changed.ckpt: expected a checkpoint of Lightning.*state_dict",
+    ),
+    "other weights": (
+        lambda contents: contents["state_dict"].pop("network.0.weight"),
+        r"changed.ckpt: expected the weights of BoringModule: .*network.0.weight",
+    ),
+    "no state": (
+        lambda contents: contents["callbacks"].clear(),
+        r"changed.ckpt: expected the state of the monitor that logs under 'tansens'.*'movement'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_checkpoints_that_cannot_be_used(change, message, run, tmp_path, capsys, monkeypatch):
+    folder, _ = run
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.ckpt").write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
+    made = broken(tmp_path, change)
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--config", str(folder / "written.yaml"), "--ckpt", str(made)])
+    assert ended.value.code == 2
+    assert_said(capsys, message)
+    assert not (tmp_path / "made by unpickling").exists()
+
+
+@pytest.mark.parametrize("contents", [b"", b"no archive", "half"])
+def test_files_that_are_no_checkpoints(contents, run, tmp_path, capsys):
+    folder, _ = run
+    whole = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "bad.ckpt").write_bytes(whole[: len(whole) // 2] if contents == "half" else contents)
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--config", str(folder / "written.yaml"), "--ckpt", str(tmp_path)])
+    assert ended.value.code == 2
+    assert_said(capsys, r"bad\.ckpt: expected a checkpoint")
+
+
+def test_folders_without_checkpoints(run, tmp_path, capsys):
+    folder, _ = run
+    for name, message in {"": r"expected a folder with \*\.ckpt files", "nowhere": "there is no such file"}.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["evaluate", "--config", str(folder / "written.yaml"), "--ckpt", str(tmp_path / name)])
+        assert ended.value.code == 2
+        assert_said(capsys, message)
+
+
+def assert_said(capsys, message):
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, said), said
+
+
+def change(**sections):
+    return lambda written: {key: value for key, value in {**written, **sections}.items() if value is not None}
+
+
+def without_monitor(written):
+    return {**written, "trainer": {**written["trainer"], "callbacks": None}}
+
+
+def unknown_trainer_key(written):
+    return {**written, "trainer": {**written["trainer"], "max_epoch": 3}}
+
+
+CONFIGURATIONS = {
+    "no data": (change(data=None), r"written\.yaml: expected a datamodule or a model with one of.*BoringModule"),
+    "data without a class": (
+        change(data={"noise": True}),
+        r"written\.yaml: expected data\.class_path.*--data module\.Class",
+    ),
+    "no model": (change(model=None), r"written\.yaml: expected model\.class_path.*--model module\.Class"),
+    "an unknown section": (change(mdoel={"lr": 0.1}), r"written\.yaml: .*mdoel"),
+    "an unknown key": (unknown_trainer_key, r"written\.yaml: .*max_epoch"),
+    "no monitor": (without_monitor, r"written\.yaml: expected a TangentSensitivityMonitor.*--trainer\.callbacks\+="),
+    "a wrong value": (
+        lambda written: yaml.safe_load(yaml.safe_dump(written).replace("num_samples: 7", "num_samples: 0")),
+        r"written\.yaml: .*num_samples: expected a positive integer, but got 0",
+    ),
+    "no such class": (change(model={"class_path": "tests.boring.Nothing"}), r"written\.yaml: .*Nothing"),
+    "a list": (lambda written: [1], r"written\.yaml: expected a configuration of LightningCLI, but got list"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_configurations_that_cannot_be_used(make, message, run, tmp_path, capsys):
+    folder, _ = run
+    path = tmp_path / "written.yaml"
+    path.write_text(yaml.safe_dump(make(yaml.safe_load((folder / "written.yaml").read_text()))))
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--config", str(path), "--ckpt", str(folder / "checkpoints")])
+    assert ended.value.code == 2
+    assert_said(capsys, message)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "!!python/object/apply:os.system ['false']"])
+def test_files_that_are_no_plain_yaml(text, run, tmp_path, capsys):
+    folder, _ = run
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--config", str(tmp_path / "bad.yaml"), "--ckpt", str(folder / "checkpoints")])
+    assert ended.value.code == 2
+    assert_said(capsys, r"bad\.yaml: expected a YAML file")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.nonsense=1"], "nonsense"),
+        (["--model", "tests.boring.Nothing"], r"--model tests\.boring\.Nothing: expected the import path of a class"),
+        (["--data", "tests.boring.BoringModule"], r"--data .*: expected a subclass of LightningDataModule, but got"),
+        (["--cli", "nowhere.CLI"], r"--cli nowhere\.CLI: expected the import path"),
+        (["--model", "BoringModule"], r"--model BoringModule: expected the import path"),
+    ],
+)
+def test_options_that_cannot_be_used(options, message, run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        evaluate(run[0], *options)
+    assert ended.value.code == 2
+    assert_said(capsys, message)
+
+
+@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["measure"]])
+def test_the_usage_is_said(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert_said(capsys, "usage: lightning-tansens")
+
+
+def test_a_measurement_that_fails_keeps_those_before_it(run, tmp_path, capsys, monkeypatch):
+    folder, history = run
+    update, calls = LayerwiseNormSensitivity.update, []
+
+    def failing(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) > 3:
+            raise OSError("a disk is broken")
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(LayerwiseNormSensitivity, "update", failing)
+    assert evaluate(folder, "--csv", tmp_path / "out.csv") == 1
+    assert_same_values(rows_of(tmp_path / "out.csv"), history[:1])
+    assert_said(capsys, r"epoch=1-step=6\.ckpt: the measurement failed: OSError: a disk is broken")
