@@ -6,21 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_tansens.checks import check_choice
 from lightning_tansens.keys import REFERENCE_NAMES
 from lightning_tansens.metrics.base import Measure
-
-
-def check_counts(**counts: object) -> None:
-    """Refuses what is no positive integer."""
-    for name, number in counts.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"{name}: expected a positive integer, but got {number!r}")
-
-
-def check_choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> None:
-    """Refuses a value that is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)} {otherwise}".rstrip() + f", but got {value!r}")
 
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
@@ -61,8 +49,10 @@ def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
             )
 
 
-def check_measures(measures: Sequence[object]) -> None:
+def check_measures(measures: object) -> None:
     """Refuses what is no measure, and two measures of one key."""
+    if isinstance(measures, (str, bytes)) or not isinstance(measures, Sequence):
+        raise TypeError(f"measures: expected a list of Measure objects or None, but got {measures!r}")
     for measure in measures:
         if not isinstance(measure, Measure):
             raise TypeError(f"measures: expected Measure objects, but got {type(measure).__name__}")

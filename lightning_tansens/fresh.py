@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_tansens.checks import check_text
 from lightning_tansens.monitor import TangentSensitivityMonitor
 
 
@@ -82,6 +83,7 @@ def _is_fresh(trainer: pl.Trainer, key: str) -> bool:
 
 
 def _expect_monitor(trainer: pl.Trainer, callback: pl.Callback, key: str) -> None:
+    check_text("monitor", key)
     if not _monitors(trainer, key):
         own = type(callback).__bases__[0].__name__
         raise MisconfigurationException(

@@ -13,12 +13,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_tansens.arguments import check_choice, check_counts
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.functional.generalization import Loss, lipschitz_constant, theorem5_bound
 from lightning_tansens.functional.gradient_difference import gradient_norms
 from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from lightning_tansens.loggers import log_scalars, logging_step
-from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import call_model
 from lightning_tansens.processes import together
@@ -104,14 +103,17 @@ class GeneralizationBoundMonitor(pl.Callback):
         check_choice("loss", loss, get_args(Loss))
         sample_size = num_samples if sample_size is None else sample_size
         check_counts(num_samples=num_samples, batch_size=batch_size, sample_size=sample_size)
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence: expected a number between 0 and 1, but got {confidence!r}")
+        check_share("confidence", confidence)
+        check_callable("unpack", unpack)
+        check_text("prefix", prefix)
+        if network is not None:
+            check_text("network", network)
         self.loss: Loss = loss
         self.num_samples = num_samples
         self.sample_size = sample_size
         self.confidence = confidence
         self.batch_size = batch_size
-        self.unpack = unpack or unpack_pair
+        self.unpack = unpack_pair if unpack is None else unpack
         self.network = network
         self.seed = seed
         self.prefix = prefix

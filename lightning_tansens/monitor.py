@@ -14,7 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.arguments import check_choice, check_counts, check_labels_used, check_measures, check_sets
+from lightning_tansens.arguments import check_labels_used, check_measures, check_sets
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
 from lightning_tansens.console import measurement_line, say, slow_progress, summary_table
 from lightning_tansens.display import Display
 from lightning_tansens.display.notices import Notices
@@ -27,7 +28,6 @@ from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
-from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
 from lightning_tansens.sets import MeasuredSet, Unpack, unpack_pair
@@ -145,8 +145,16 @@ class TangentSensitivityMonitor(pl.Callback):
         check_choice("measure_at", measure_at, get_args(MeasureAt))
         check_choice("on_failure", on_failure, get_args(OnFailure))
         check_sets(test_dataloaders, reference)
+        check_callable("unpack", unpack)
+        check_callable("criterion", criterion)
+        check_text("prefix", prefix)
+        if display is not None and not isinstance(display, Display):
+            raise TypeError(f"display: expected a Display or None, but got {display!r}")
+        if network is not None:
+            check_text("network", network)
+        if measures is not None:
+            check_measures(measures)
         self.measures = default_measures() if measures is None else list(measures)
-        check_measures(self.measures)
         check_labels_used(compare_with_labels, correlate_with_gap=correlate_with_gap)
         self.test_dataloaders = test_dataloaders
         self.reference = reference
@@ -154,7 +162,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.num_loss_samples = num_loss_samples
         self.batch_size = batch_size
         self.every_n_epochs = every_n_epochs
-        self.unpack = unpack or unpack_pair
+        self.unpack = unpack_pair if unpack is None else unpack
         self.criterion = criterion
         self.compare_with_labels = compare_with_labels
         self.by_class = by_class

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from lightning_tansens.arguments import check_choice, check_counts
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_model, check_numbers
 from lightning_tansens.functional.tangent_sensitivity import choose_way
-from lightning_tansens.networks.checks import check_model
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import Network, OutputPicker, Wrt
 from lightning_tansens.probing.probes import input_probes, parameter_probes
@@ -79,8 +77,8 @@ class TangentSensitivityRegulariser(nn.Module):
         output: OutputPicker | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= strength < math.inf:
-            raise ValueError(f"strength: expected a finite number that is not negative, but got {strength!r}")
+        check_numbers(at_least=0, strength=strength)
+        check_callable("output", output)
         check_choice("outputs", outputs, get_args(PenalisedOutputs))
         check_counts(num_probes=num_probes)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:

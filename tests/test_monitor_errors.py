@@ -269,8 +269,7 @@ def test_non_finite_weights_are_not_measured_and_training_goes_on():
     messages = said(monitor, Broken(), module=lambda: BoringModule(lr=0.0), max_epochs=5)
     (message,) = messages
     assert (
-        "the measurement after epoch 1 failed, its values are left out and the run goes on: NonFiniteWeightsError"
-        in message
+        "the measurement after epoch 1 failed, its values are left out and the run goes on: NonFiniteWeightsError" in message
     )
     assert "expected finite weights, but 'network.0.weight' has infinite ones or ones that are not a number" in message
     assert [row["epoch"] for row in monitor.history] == [0, 3, 4]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_tansens.checks import check_counts, check_numbers
+
 
 @dataclass(frozen=True)
 class Display:
@@ -36,7 +38,7 @@ class Display:
     num_images: int = 8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.figure_time <= 1:
+        check_numbers(at_least=0, figure_time=self.figure_time)
+        if self.figure_time > 1:
             raise ValueError(f"figure_time: expected a share between 0 and 1, but got {self.figure_time!r}")
-        if self.num_images < 0:
-            raise ValueError(f"num_images: expected a number of images, 0 for none, but got {self.num_images!r}")
+        check_counts(at_least=0, num_images=self.num_images)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from lightning_tansens.arguments import check_choice
+from lightning_tansens.checks import check_choice
 from lightning_tansens.figures.canvas import one_axis, ordered_colours
 from lightning_tansens.functional.bounds import ActiveNodeForm, log_active_node_bound
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_tansens.checks import check_counts
 from lightning_tansens.figures.canvas import one_axis
 from lightning_tansens.figures.style import set_style
 
@@ -147,11 +148,10 @@ def common_edges(sets: list[Numbers], bins: int | None = None) -> Numbers:
         ValueError: If ``bins`` is no positive integer.
 
     """
-    if bins is not None and (not isinstance(bins, int) or isinstance(bins, bool) or bins < 1):
-        raise ValueError(f"bins: expected a positive integer or None, but got {bins!r}")
     together = np.concatenate(sets)
     if bins is not None:
-        return np.histogram_bin_edges(together, bins)
+        check_counts(bins=bins)
+        return np.histogram_bin_edges(together, int(bins))
     if np.array_equal(together, together.round()):
         width = max(1.0, np.ceil((np.ptp(together) + 1) / MAX_BINS))
         return np.arange(together.min() - 0.5, together.max() + width, width)

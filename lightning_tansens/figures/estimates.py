@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from lightning_tansens.arguments import check_choice
+from lightning_tansens.checks import check_choice
 from lightning_tansens.figures.canvas import legend_beside, one_axis, robust_limits, say_outside, set_epochs, some_points
 from lightning_tansens.figures.labels import estimate_label
 from lightning_tansens.figures.rows import (
@@ -136,7 +136,8 @@ def plot_scatter_estimates(
     shown = [estimates[known_truth] for estimates in of_all.values()]
     left, right, _ = robust_limits(truth, truth)
     low, high, outside = robust_limits(truth, _all_of(shown))
-    ax.axline((left, left), slope=1, color="black", linewidth=1, zorder=1, label="estimate = truth")
+    ends = [min(left, low), max(right, high)]
+    ax.plot(ends, ends, color="black", linewidth=1, zorder=1, label="estimate = truth")
     ax.set(xlim=(left, right), ylim=(low, high))
     say_outside(ax, outside)
     sets = ", ".join(targets) if len(targets) <= 3 else f"{len(targets)} sets"

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_tansens.checks import check_counts
 from lightning_tansens.figures.canvas import new_figure
 from lightning_tansens.figures.labels import value_label
 
@@ -43,9 +44,8 @@ def plot_extreme_samples(images: Tensor, values: Tensor, k: int = 8, name: str =
     """
     _check_images(images)
     _check_values(values, len(images))
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k: expected a positive integer, but got {k!r}")
-    k = min(k, len(images))
+    check_counts(k=k)
+    k = min(int(k), len(images))
     # stable, so that equal values come in the order of the batch
     order = values.detach().cpu().argsort(stable=True)
     largest = values.detach().cpu().argsort(descending=True, stable=True)

@@ -36,7 +36,7 @@ VALUES = {
     "empirical_max": Label(r"maximum of $\|S\|_F^2$", f"({_TANGENT})²"),
     "active_nodes": Label(r"active nodes, $\log\,\psi^*$", _NATURAL, logarithm=True),
     "active_nodes_mean": Label("mean number of active hidden units", "units"),
-    "active_nodes_std": Label("standard deviation of the number of active hidden units", "units"),
+    "active_nodes_std": Label("standard deviation of active hidden units", "units"),
     "layer_norm": Label(r"layer-wise norm, $\log\,\Pi_i\,w_{max,i}$", _NATURAL, logarithm=True),
     "input_output": Label(r"mean $\|\partial f/\partial x\|_F$", "output / input"),
     "fisher_rao": Label("Fisher–Rao norm", "loss²"),

@@ -192,7 +192,8 @@ def plot_layer_shares(
     ax.stackplot(epochs, shares, labels=labels, colors=colours, edgecolor="white", linewidth=0.8)
     set_epochs(ax)
     ax.set(ylim=(0, 1), xlim=(epochs.min(), epochs.max()))
-    ax.set_ylabel(f"share of each layer in {part_label(measure).name} on {set_name}")
+    ax.set_title(f"{part_label(measure).name} on {set_name}", fontsize="medium")
+    ax.set_ylabel("share of each layer")
     legend_beside(ax, "layer", reverse=True)  # in the order of the areas
     return figure, ax
 

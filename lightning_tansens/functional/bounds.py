@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
+from lightning_tansens.checks import MAX_ORDER, check_choice, check_counts, check_numbers, check_share, check_tensor
 from lightning_tansens.functional.moments import log_absolute_moment
 
 #: Theorem 2 as it is printed, or as it follows from its own argument.
@@ -64,17 +65,12 @@ def log_active_node_bound(
         2.0
 
     """
-    check_choice("form", form, ActiveNodeForm)
-    for name, number, least in (
-        ("num_parameters", num_parameters, 0),
-        ("input_dim", input_dim, 1),
-        ("depth", depth, 1),
-        ("num_outputs", num_outputs, 1),
-    ):
-        if int(number) != number or number < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, but got {number!r}")
-    if not (math.isfinite(max_weight) and max_weight >= 0):
-        raise ValueError(f"max_weight: expected the largest magnitude of a weight, finite and >= 0, but got {max_weight!r}")
+    check_choice("form", form, get_args(ActiveNodeForm))
+    check_counts(at_least=0, num_parameters=num_parameters)
+    check_counts(input_dim=input_dim, num_outputs=num_outputs)
+    check_counts(at_most=MAX_ORDER, depth=depth)
+    check_numbers(at_least=0, max_weight=max_weight, std=std)
+    check_numbers(mean=mean)
     log_bound = log_nonnegative(num_parameters) + math.log(input_dim)
     order = depth - 1
     if order == 0:
@@ -95,7 +91,8 @@ def log_mean_exp(values: Tensor) -> float:
         The natural logarithm.
 
     Raises:
-        ValueError: If there are no values.
+        TypeError: If the values are no tensor.
+        ValueError: If they are no vector, or there are none.
 
     Example:
         >>> import torch
@@ -103,6 +100,11 @@ def log_mean_exp(values: Tensor) -> float:
         1000.0
 
     """
+    check_tensor("values", values)
+    if values.dim() != 1 or not values.is_floating_point():
+        raise ValueError(
+            f"values: expected floating-point numbers of shape (N,), but got {values.dtype} of shape {tuple(values.shape)}"
+        )
     if not len(values):
         raise ValueError("values: expected at least one number, but got none; a mean over no samples is not defined")
     return float(values.double().logsumexp(0)) - math.log(len(values))
@@ -134,26 +136,12 @@ def hoeffding_half_width(maximum: float, num_samples: int, confidence: float = 0
         0.245
 
     """
-    if not (math.isfinite(maximum) and maximum >= 0):
-        raise ValueError(f"maximum: expected the largest squared norm, finite and >= 0, but got {maximum!r}")
-    if int(num_samples) != num_samples or num_samples < 1:
-        raise ValueError(f"num_samples: expected a positive integer, but got {num_samples!r}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1, both excluded, but got {confidence!r}")
+    check_numbers(at_least=0, maximum=maximum)
+    check_counts(num_samples=num_samples)
+    check_share("confidence", confidence)
     return maximum * math.sqrt(-2 * math.log1p(-confidence) / num_samples)
 
 
 def log_nonnegative(number: float) -> float:
     """Computes the natural logarithm of a number that may be zero."""
     return math.log(number) if number > 0 else -math.inf
-
-
-def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuses a value that is none of a Literal's choices.
-
-    Raises:
-        ValueError: If it is none of them.
-
-    """
-    if value not in get_args(choices):
-        raise ValueError(f"{name}: expected one of {list(get_args(choices))}, but got {value!r}")

@@ -8,13 +8,15 @@ layer of k.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lightning_tansens.checks import check_choice
 from lightning_tansens.closed_form.relu_chain import ReluChain
-from lightning_tansens.functional.bounds import ActiveNodeForm, check_choice, log_active_node_bound, log_nonnegative
+from lightning_tansens.functional.bounds import ActiveNodeForm, log_active_node_bound, log_nonnegative
 
 #: What is bounded: ‖S_u‖² for u = (1, …, 1), or ‖S_{e_c}‖² for any single output c.
 BoundedOutputs = Literal["sum", "each"]
@@ -54,8 +56,9 @@ def log_norm_bound(chain: ReluChain, *, form: NormForm = "layers", outputs: Boun
         8.0
 
     """
-    check_choice("form", form, NormForm)
-    check_choice("outputs", outputs, BoundedOutputs)
+    _check_chain(chain)
+    check_choice("form", form, get_args(NormForm))
+    check_choice("outputs", outputs, get_args(BoundedOutputs))
     log_maxima = chain.max_weights.log()
     if form == "network":
         log_maxima = log_maxima.max().expand(chain.depth)
@@ -93,7 +96,8 @@ def log_sample_norm_bounds(chain: ReluChain, *, outputs: BoundedOutputs = "sum")
         tensor([5.], dtype=torch.float64)
 
     """
-    check_choice("outputs", outputs, BoundedOutputs)
+    _check_chain(chain)
+    check_choice("outputs", outputs, get_args(BoundedOutputs))
     k, log_maxima = chain.depth, chain.max_weights.log()
     layers = torch.arange(k, device=log_maxima.device)
     # W_l, counted from 0, touches the hidden layers l − 1 and l
@@ -139,7 +143,8 @@ def log_active_node_bound_of(
         2.0
 
     """
-    check_choice("outputs", outputs, BoundedOutputs)
+    _check_chain(chain)
+    check_choice("outputs", outputs, get_args(BoundedOutputs))
     mean, std = chain.active_node_moments()
     return log_active_node_bound(
         chain.num_parameters,
@@ -194,9 +199,12 @@ def log_region_bounds(
         tensor([256., 400.], dtype=torch.float64)
 
     """
-    check_choice("form", form, ActiveNodeForm)
-    check_choice("outputs", outputs, BoundedOutputs)
+    _check_chain(chain)
+    check_choice("form", form, get_args(ActiveNodeForm))
+    check_choice("outputs", outputs, get_args(BoundedOutputs))
     order = 2 * (chain.depth - 1)
+    if moments is not None and not (isinstance(moments, Sequence) and len(moments) == 2 and not isinstance(moments, str)):
+        raise TypeError(f"moments: expected two numbers, mean and standard deviation, or None, but got {moments!r}")
     if moments is None:
         log_factor = (
             log_nonnegative(chain.num_parameters) + math.log(chain.input_dim) + order * math.log(_width(chain, outputs))
@@ -213,6 +221,11 @@ def log_region_bounds(
         )
     log_weights = chain.log_max_active_weights()
     return log_factor + (order * log_weights if order else torch.zeros_like(log_weights))
+
+
+def _check_chain(chain: object) -> None:
+    if not isinstance(chain, ReluChain):
+        raise TypeError(f"chain: expected a ReluChain, but got {type(chain).__name__}; pass what relu_chain returns")
 
 
 def _width(chain: ReluChain, outputs: BoundedOutputs) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.networks.evaluation import evaluation, ordinary
 from lightning_tansens.networks.network import OutputPicker, batch_length, call_model, map_tensors
@@ -49,6 +50,8 @@ def fisher_rao_norms(
         tensor([    0., 32400.])
 
     """
+    check_callable("output", output)
+    check_callable("criterion", criterion)
     with evaluation(model):
         with torch.no_grad():
             # the network may begin with an in-place call

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lightning_tansens.checks import check_counts, check_numbers, check_share
+
 #: A loss of which the bound knows the Lipschitz constant.
 Loss = Literal["logistic", "cross_entropy", "squared", "half_squared"]
 
@@ -93,20 +95,10 @@ def theorem5_bound(
         Theorem5Bound(complexity=6.0, confidence=0.0, initial=0.5)
 
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples: expected at least 1, but got {num_samples}; pass the size of the sample")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1, but got {confidence}; pass for example 0.95")
-    constants = {
-        "k_loss": k_loss,
-        "k_gradient": k_gradient,
-        "k_initial": k_initial,
-        "radius": radius,
-        "loss_bound": loss_bound,
-    }
-    for name, value in constants.items():
-        if not value >= 0:
-            raise ValueError(f"{name}: expected a number >= 0, but got {value}")
+    check_counts(num_samples=num_samples)
+    check_share("confidence", confidence)
+    constants = {"k_loss": k_loss, "k_gradient": k_gradient, "k_initial": k_initial}
+    check_numbers(at_least=0, infinite=True, **constants, radius=radius, loss_bound=loss_bound)
     return Theorem5Bound(
         complexity=2 * k_loss * k_gradient * radius / math.sqrt(num_samples),
         confidence=loss_bound * math.sqrt(2 * math.log(4 / (1 - confidence)) / num_samples),

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_tansens.checks import check_numbers, check_seed
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.methods import choose
-from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.network import Network, OutputPicker, Wrt
 from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
@@ -37,7 +37,8 @@ class Gaussian:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what is no seed."""
+        """Refuses what is no scale or no seed."""
+        check_numbers(scale=self.scale)
         check_seed(self.seed)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -59,6 +60,10 @@ class AdversarialSign:
     """
 
     scale: float
+
+    def __post_init__(self) -> None:
+        """Refuses what is no scale."""
+        check_numbers(scale=self.scale)
 
     def __call__(self, x: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns φ(x) for a network that maps x to logits of shape (N, C)."""
@@ -119,6 +124,8 @@ def gradient_differences(
         tensor([36., 36.])
 
     """
+    if not callable(perturbation):
+        raise TypeError(f"perturbation: expected a callable on a batch, but got {perturbation!r}")
     return _squares(model, inputs, outputs, wrt, output, perturbation)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from lightning_tansens.functional.bounds import check_choice
+from lightning_tansens.checks import check_choice, check_tensor
 
 #: The plug-in estimate as it is, or with the first term of its bias taken off.
 Correction = Literal["none", "miller_madow"]
@@ -30,6 +30,7 @@ def entropy(series: Tensor, correction: Correction = "none") -> float:
         The entropy in nats, not below zero.
 
     Raises:
+        TypeError: If the series is no tensor.
         ValueError: If the correction is neither, or the series is no vector of at least one number.
 
     Example:
@@ -38,7 +39,7 @@ def entropy(series: Tensor, correction: Correction = "none") -> float:
         0.693147181
 
     """
-    check_choice("correction", correction, Correction)
+    check_choice("correction", correction, get_args(Correction))
     return _entropy(_counts(_codes("series", series)), correction)
 
 
@@ -67,6 +68,7 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
         be below zero, where it is not cut off, so that a mean over several of them is not biased by that.
 
     Raises:
+        TypeError: If a series is no tensor.
         ValueError: If the correction is neither, or the series are no vectors of one length, at least 1.
 
     Example:
@@ -76,7 +78,7 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
         (0.693147181, 0.0)
 
     """
-    check_choice("correction", correction, Correction)
+    check_choice("correction", correction, get_args(Correction))
     rows, columns = _codes("first", first), _codes("second", second)
     if len(rows) != len(columns):
         raise ValueError(
@@ -92,6 +94,7 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
 
 def _codes(name: str, series: Tensor) -> np.ndarray:
     """The series with its distinct values numbered from zero."""
+    check_tensor(name, series)
     if series.dim() != 1 or not len(series):
         raise ValueError(
             f"{name}: expected a series of shape (N,) with at least one number, but got shape {tuple(series.shape)}; pass "

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_tansens.checks import check_choice, check_counts
 from lightning_tansens.closed_form.chain import Chain
 from lightning_tansens.closed_form.exact import verified_chain
 from lightning_tansens.closed_form.links import LinearLink
@@ -84,10 +85,8 @@ def check_probes(method: object, num_probes: object) -> None:
         ValueError: If there is no such method, or the number is no positive integer.
 
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method: expected one of {list(get_args(Method))}, but got {method!r}")
-    if not isinstance(num_probes, int) or isinstance(num_probes, bool) or num_probes < 1:
-        raise ValueError(f"num_probes: expected a positive integer, but got {num_probes!r}")
+    check_choice("method", method, get_args(Method))
+    check_counts(num_probes=num_probes)
 
 
 def _examine(network: Network, method: Method) -> Choice:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
+from lightning_tansens.checks import MAX_ORDER, check_counts, check_numbers
+
 # Behind this ratio the negative tail of N(μ, σ²) is below 1e-20 of any moment up to the 2000th.
 _NO_NEGATIVE_TAIL = 12.0
 
@@ -38,10 +40,9 @@ def log_absolute_moment(order: int, mean: float, std: float) -> float:
         25.0
 
     """
-    if order < 0 or int(order) != order:
-        raise ValueError(f"order: expected an integer of at least 0, but got {order!r}")
-    if not (math.isfinite(mean) and math.isfinite(std)) or std < 0:
-        raise ValueError(f"mean and std: expected finite numbers with std >= 0, but got {mean!r} and {std!r}")
+    check_counts(at_least=0, at_most=2 * MAX_ORDER, order=order)
+    check_numbers(mean=mean)
+    check_numbers(at_least=0, std=std)
     mean = abs(mean)
     if order == 0:
         return 0.0
@@ -79,8 +80,9 @@ def log_psi(depth: int, mean: float, std: float) -> float:
         0.0
 
     """
-    if depth < 1 or int(depth) != depth:
-        raise ValueError(f"depth: expected a positive integer, the number of weight layers, but got {depth!r}")
+    check_counts(at_most=MAX_ORDER, depth=depth)
+    check_numbers(mean=mean)
+    check_numbers(at_least=0, std=std)
     if depth == 1:
         return 0.0
     order = depth - 1

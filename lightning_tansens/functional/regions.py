@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_tensor
 from lightning_tansens.closed_form.relu_chain import relu_chain
 from lightning_tansens.functional.active_nodes import collect_from_activations
 from lightning_tansens.networks.network import OutputPicker, Wrt
@@ -124,11 +125,21 @@ def count_patterns(patterns: Tensor) -> int:
     Returns:
         The number of distinct rows.
 
+    Raises:
+        TypeError: If the patterns are no tensor.
+        ValueError: If they are a scalar or complex.
+
     Example:
         >>> count_patterns(torch.tensor([[True, False], [False, True], [True, False]]))
         2
 
     """
+    check_tensor("patterns", patterns)
+    if not patterns.dim() or patterns.is_complex():
+        raise ValueError(
+            f"patterns: expected shape (N, units) or (N,) of booleans or integers, but got {patterns.dtype} of shape "
+            f"{tuple(patterns.shape)}"
+        )
     return len(torch.unique(patterns, dim=0))
 
 
@@ -152,6 +163,7 @@ def pattern_hashes(patterns: Tensor) -> Tensor:
         torch.Size([2])
 
     """
+    check_tensor("patterns", patterns)
     if patterns.dtype != torch.bool or patterns.dim() != 2:
         raise TypeError(
             f"patterns: expected booleans of shape (N, units), but got {patterns.dtype} of shape "

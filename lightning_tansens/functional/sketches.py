@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_seed, checked_positions
 from lightning_tansens.functional.methods import check_probes, choose
-from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.evaluation import evaluation
 from lightning_tansens.networks.memory import WHOLE, bytes_per_sample, in_micro_batches
 from lightning_tansens.networks.network import Network, OutputPicker, Wrt
@@ -76,7 +76,7 @@ def tangent_sketches(
         if not len(network):
             raise ValueError("inputs: expected at least one sample, but got an empty batch")
         choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
-        positions = range(len(network)) if indices is None else indices
+        positions = range(len(network)) if indices is None else checked_positions("indices", indices, len(network))
         sample_bytes = bytes_per_sample(network)
         parts: list[tuple[list[int], Tensor]] = []
         for block, places in blocks_of(positions).items():

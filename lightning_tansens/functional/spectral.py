@@ -16,9 +16,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_tansens.checks import check_model
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.networks.checks import check_model
 from lightning_tansens.networks.evaluation import evaluation, ordinary
 from lightning_tansens.networks.network import call_model, map_tensors
 
@@ -144,6 +144,8 @@ def spectral_norms(
 
     """
     check_tolerance(tolerance)
+    if cache is not None and not isinstance(cache, SpectralCache):
+        raise TypeError(f"cache: expected a SpectralCache or None, but got {type(cache).__name__}")
     cache = SpectralCache() if cache is None else cache
     if inputs is not None:
         cache.learn_sizes(model, inputs)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_choice, checked_positions
 from lightning_tansens.closed_form.exact import exact_blocks
 from lightning_tansens.functional.methods import Choice, Method, check_probes, choose
 from lightning_tansens.networks.evaluation import evaluation
@@ -130,9 +131,7 @@ def tangent_sensitivity_blocks(
         return {name: block[:0] for name, block in blocks.items()}
     with evaluation(model):
         network = Network(model, inputs, wrt, output)
-        own = range(len(network)) if indices is None else [int(index) for index in indices]
-        if len(own) != len(network):
-            raise ValueError(f"indices: expected one for each of the {len(network)} samples, but got {len(own)}")
+        own = range(len(network)) if indices is None else checked_positions("indices", indices, len(network))
         seed = 0 if generator is None else _seed(generator)
         blocks = _measure(network, choose_way(network, method), outputs, num_probes, seed, own)
         if not blocks:  # nothing is trainable
@@ -165,6 +164,7 @@ def chosen_method(
         'input_space'
 
     """
+    check_choice("method", method, get_args(Method))
     with evaluation(model):
         return choose_way(Network(model, inputs, wrt, output), method)
 

@@ -74,7 +74,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         >>> print(markdown_table([{"name": "a", "MAE": 0.12345}]))
         | name | MAE |
         |---|---|
-        | a | 0.1234 |
+        | a | 0.1235 |
 
     """
     if not rows:

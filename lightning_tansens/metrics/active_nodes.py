@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.checks import MAX_ORDER, check_counts
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.active_nodes import active_nodes, collect_from_activations
 from lightning_tansens.functional.layer_norms import weight_layers
@@ -63,8 +64,8 @@ class ActiveNodeSensitivity(SensitivityMeasure):
 
     def __init__(self, depth: int | None = None, per_layer: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if depth is not None and (not isinstance(depth, int) or depth < 1):
-            raise ValueError(f"depth: expected a positive integer (the number of weight layers) or None, but got {depth!r}")
+        if depth is not None:
+            check_counts(at_most=MAX_ORDER, depth=depth)
         self.depth = depth
         self.per_layer = per_layer
         self.layers: tuple[str, ...] = ()
@@ -170,6 +171,8 @@ class ActiveNodeSensitivity(SensitivityMeasure):
         if not len(self.samples):
             return None
         samples, values = dim_zero_cat(self.samples), self.values()
+        if not len(samples):
+            return None
         mean, std, depth = float(values["active_nodes_mean"]), float(values["active_nodes_std"]), int(self.depths)
         if std == 0:
             return Influence(torch.zeros_like(samples), dim_zero_cat(self.positions))
@@ -187,9 +190,9 @@ class ActiveNodeSensitivity(SensitivityMeasure):
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns log ψ*(target) − log ψ*(reference), Eq. 7."""
-        ratio = target[self.key] - reference[self.key]
-        if math.isinf(target[self.key]) or math.isinf(reference[self.key]):
+        if not (math.isfinite(target[self.key]) and math.isfinite(reference[self.key])):
             raise UndefinedEstimateError(
-                f"log ψ* is {target[self.key]} and {reference[self.key]}: no hidden unit is active on one of the sets"
+                f"log ψ* is {target[self.key]} and {reference[self.key]}: no hidden unit is active on one of the sets, or "
+                "there is no sample"
             )
-        return ratio
+        return target[self.key] - reference[self.key]

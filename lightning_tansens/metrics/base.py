@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_tansens.checks import checked_positions
 from lightning_tansens.uncertainty import Influence
 
 
@@ -156,5 +157,5 @@ class LabelledMeasure(Measure):
 
 def positions_from(positions: Sequence[int] | None, start: int, like: Tensor) -> Tensor:
     """Returns the samples' positions as a state; without positions they continue from ``start``."""
-    chosen = range(start, start + len(like)) if positions is None else positions
-    return torch.tensor(list(chosen), dtype=like.dtype, device=like.device)
+    own = range(start, start + len(like)) if positions is None else checked_positions("positions", positions, len(like))
+    return torch.tensor(list(own), dtype=like.dtype, device=like.device)

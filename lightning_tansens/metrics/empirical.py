@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.checks import check_share
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.bounds import hoeffding_half_width
 from lightning_tansens.functional.methods import Method
@@ -81,12 +82,14 @@ class EmpiricalSensitivity(SensitivityMeasure):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not all(0 <= q <= 1 for q in quantiles):
+        if isinstance(quantiles, (str, bytes)) or not isinstance(quantiles, Sequence):
+            raise TypeError(f"quantiles: expected a list of numbers between 0 and 1, but got {quantiles!r}")
+        if not all(isinstance(q, (int, float)) and 0 <= q <= 1 for q in quantiles):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, but got {tuple(quantiles)}")
         self.tangent = TangentQuestion(outputs, method, num_probes, seed, wrt, output)
         self.quantiles = tuple(quantiles)
-        if confidence is not None and not 0 < confidence < 1:
-            raise ValueError(f"confidence: expected a number between 0 and 1, or None, but got {confidence!r}")
+        if confidence is not None:
+            check_share("confidence", confidence)
         self.per_layer = per_layer
         self.confidence = confidence
         self.layers: tuple[str, ...] | None = None
@@ -178,9 +181,9 @@ class EmpiricalSensitivity(SensitivityMeasure):
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns log Ŝ(target) − log Ŝ(reference), Eq. 8."""
-        if not (target["empirical"] > 0 and reference["empirical"] > 0):
+        if not (0 < target["empirical"] < math.inf and 0 < reference["empirical"] < math.inf):
             raise UndefinedEstimateError(
                 f"the mean squared sensitivities are {target['empirical']:.3g} and {reference['empirical']:.3g}; their "
-                "ratio is an estimate only if both are positive"
+                "ratio is an estimate only if both are positive and finite"
             )
         return math.log(target["empirical"]) - math.log(reference["empirical"])

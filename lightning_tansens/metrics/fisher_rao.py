@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from lightning_tansens.metrics.labelled_loss import Criterion
 from lightning_tansens.metrics.mean import MeanSensitivity
@@ -41,6 +42,8 @@ class FisherRaoSensitivity(MeanSensitivity):
 
     def __init__(self, criterion: Criterion | None = None, output: OutputPicker | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_callable("criterion", criterion)
+        check_callable("output", output)
         # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
         self._criterion = (criterion,)
         self.output = output

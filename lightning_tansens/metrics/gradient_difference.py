@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.checks import check_callable, check_seed, checked_positions
 from lightning_tansens.functional.gradient_difference import (
     AdversarialSign,
     Gaussian,
@@ -18,7 +19,6 @@ from lightning_tansens.functional.gradient_difference import (
     gradient_differences,
 )
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
 from lightning_tansens.networks.outputs import Outputs, check_outputs
 from lightning_tansens.randomness import Randomness
@@ -91,6 +91,7 @@ class GradientDifference(Measure):
             )
         check_outputs(outputs)
         check_seed(seed)
+        check_callable("output", output)
         # an augmentation may be a module; in a tuple it does not become a part of the metric's own module tree
         self._perturbation = (perturbation,)
         self.outputs = outputs
@@ -104,11 +105,12 @@ class GradientDifference(Measure):
     def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
         """Adds the samples of a batch of shape (N, ...)."""
         start = int(self.count)
-        indices = range(start, start + batch_length(inputs)) if positions is None else positions
+        samples = batch_length(inputs)
+        own = range(start, start + samples) if positions is None else checked_positions("positions", positions, samples)
         squares = gradient_differences(
             model,
             inputs,
-            _at_positions(self._perturbation[0], indices, self.seed),
+            _at_positions(self._perturbation[0], own, self.seed),
             outputs=self.outputs,
             wrt=self.wrt,
             output=self.output,

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.metrics.mean import MeanSensitivity
 from lightning_tansens.networks.network import OutputPicker, Wrt
@@ -50,6 +51,7 @@ class InputOutputSensitivity(MeanSensitivity):
     ) -> None:
         super().__init__(**kwargs)
         check_outputs(outputs)
+        check_callable("output", output)
         self.outputs = outputs
         self.wrt = wrt
         self.output = output

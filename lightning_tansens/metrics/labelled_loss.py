@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.checks import check_callable
 from lightning_tansens.metrics.base import positions_from
 from lightning_tansens.uncertainty import Influence
 
@@ -53,6 +54,7 @@ class LabelledLoss(Metric):
 
     def __init__(self, criterion: Criterion | None = None, by_class: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_callable("criterion", criterion)
         # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
         self._criterion = (criterion if criterion is not None else cross_entropy,)
         self.by_class = by_class
@@ -63,9 +65,20 @@ class LabelledLoss(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, outputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds a batch."""
+        """Adds a batch.
+
+        Raises:
+            TypeError: If the criterion returns no tensor.
+            ValueError: If it returns neither a mean nor a loss for each sample, or there is no batch of targets.
+
+        """
+        if isinstance(targets, Tensor) and not targets.dim():
+            raise ValueError("targets: expected one for each sample, but got a scalar; keep the batch dimension")
         samples = len(targets)
-        losses = self._criterion[0](outputs, targets).detach()
+        losses = self._criterion[0](outputs, targets)
+        if not isinstance(losses, Tensor):
+            raise TypeError(f"criterion: expected a tensor of losses, but got {type(losses).__name__}; return a tensor")
+        losses = losses.detach()
         if losses.dim() > 0 and len(losses) != samples:
             raise ValueError(
                 f"criterion: expected one loss for each of the {samples} samples, or their mean, but got shape "

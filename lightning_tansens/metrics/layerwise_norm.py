@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UndefinedEstimateError
@@ -75,6 +74,11 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns the logarithm of the factor of Eq. 6 or of its logarithmic form."""
         now, before = target[self.key], reference[self.key]
+        if not (math.isfinite(now) and math.isfinite(before)):
+            raise UndefinedEstimateError(
+                f"log Π w_max was {before:.3g} and is {now:.3g}; their ratio is an estimate only if both are finite, that "
+                "is, if no layer is zero"
+            )
         if self.form == "linear":
             return 2 * (before - now)
         if now * before <= 0 or min(abs(now), abs(before)) <= SMALLEST_LOGARITHM:
@@ -83,4 +87,4 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
                 f"have one sign and a magnitude over {SMALLEST_LOGARITHM}; LayerwiseNormSensitivity(form='linear') has no "
                 "such pole"
             )
-        return float(torch.log(torch.tensor(before / now, dtype=torch.float64))) if math.isfinite(now) else math.nan
+        return math.log(before / now)

@@ -70,9 +70,9 @@ class MeanSensitivity(SensitivityMeasure):
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns the logarithm of the ratio of the means."""
-        if not (target[self.key] > 0 and reference[self.key] > 0):
+        if not (0 < target[self.key] < math.inf and 0 < reference[self.key] < math.inf):
             raise UndefinedEstimateError(
                 f"the means of {self.key} are {target[self.key]:.3g} and {reference[self.key]:.3g}; their ratio is an "
-                "estimate only if both are positive"
+                "estimate only if both are positive and finite"
             )
         return math.log(target[self.key]) - math.log(reference[self.key])

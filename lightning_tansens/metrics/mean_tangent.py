@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.mean_tangent import LARGEST, Weighting, tangent_matrix_sum
 from lightning_tansens.metrics.base import SensitivityMeasure
@@ -63,6 +64,7 @@ class MeanTangentSensitivity(SensitivityMeasure):
     ) -> None:
         super().__init__(**kwargs)
         check_outputs(outputs)
+        check_callable("output", output)
         if isinstance(outputs, str) and outputs != "sum":
             raise ValueError(
                 f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; the unit vector e_c takes "
@@ -126,9 +128,9 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns the logarithm of the ratio of the squared norms."""
-        if not (target[self.key] > 0 and reference[self.key] > 0):
+        if not (0 < target[self.key] < math.inf and 0 < reference[self.key] < math.inf):
             raise UndefinedEstimateError(
                 f"the norms of the mean matrices are {target[self.key]:.3g} and {reference[self.key]:.3g}; their ratio is "
-                "an estimate only if both are positive"
+                "an estimate only if both are positive and finite"
             )
         return 2 * (math.log(target[self.key]) - math.log(reference[self.key]))

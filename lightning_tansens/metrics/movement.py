@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.checks import check_callable, check_seed, checked_positions
 from lightning_tansens.functional.methods import check_probes
 from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.metrics.base import Measure, positions_from
-from lightning_tansens.networks.checks import check_seed
 from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
 from lightning_tansens.networks.outputs import Outputs, check_outputs
 
@@ -76,6 +76,7 @@ class SensitivityMovement(Measure):
         check_outputs(outputs)
         check_probes("parameter_space", num_probes)
         check_seed(seed)
+        check_callable("output", output)
         self.outputs = outputs
         self.num_probes = num_probes
         self.seed = seed
@@ -88,7 +89,8 @@ class SensitivityMovement(Measure):
     def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
         """Adds the samples of a batch of shape (N, ...)."""
         start = sum(len(part) for part in self.sketches)
-        indices = positions if positions is not None else range(start, start + batch_length(inputs))
+        samples = batch_length(inputs)
+        indices = range(start, start + samples) if positions is None else checked_positions("positions", positions, samples)
         drawn = tangent_sketches(
             model,
             inputs,

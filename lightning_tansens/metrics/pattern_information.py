@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.bounds import check_choice
+from lightning_tansens.checks import check_choice
 from lightning_tansens.functional.information import Correction, entropy, mutual_information
 from lightning_tansens.functional.regions import activation_patterns, pattern_hashes
 from lightning_tansens.metrics.base import LabelledMeasure
@@ -57,7 +57,7 @@ class PatternInformation(LabelledMeasure):
 
     def __init__(self, correction: Correction = "none", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_choice("correction", correction, Correction)
+        check_choice("correction", correction, get_args(Correction))
         self.correction: Correction = correction
         for name in ("hashes", "counts", "labels"):
             self.add_state(name, [], dist_reduce_fx="cat")

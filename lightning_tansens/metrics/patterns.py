@@ -72,10 +72,12 @@ def to_digits(numbers: Tensor, metric: Measure) -> Tensor:
         Digits between 0 and 255, shape (8 N,).
 
     """
+    if not len(numbers):
+        return torch.zeros(0, dtype=metric.dtype, device=metric.device)  # torch views no bytes of nothing
     return numbers.to(metric.device, torch.int64).contiguous().view(torch.uint8).to(metric.dtype)
 
 
 def from_digits(digits: Tensor | list[Tensor]) -> Tensor:
     """Reads what :func:`to_digits` has written, int64, shape (N,); ``digits`` may be the list of several batches."""
     joined = dim_zero_cat(digits) if len(digits) else torch.zeros(0)
-    return joined.to(torch.uint8).view(torch.int64)
+    return joined.to(torch.uint8).view(torch.int64) if len(joined) else joined.long()

@@ -114,7 +114,7 @@ class RegionSensitivity(SensitivityMeasure):
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns the logarithm of R(target)/R(reference), or R(target) − R(reference) for "linear"."""
         now, before = target[self.key], reference[self.key]
-        if math.isnan(now) or math.isnan(before):
+        if not (math.isfinite(now) and math.isfinite(before)):
             raise UndefinedEstimateError("on one of the sets no sample has an active path, so there is no mean logarithm")
         if self.form == "linear":
             return now - before

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_callable, check_seed, checked_positions
 from lightning_tansens.functional.methods import Choice, Method, check_probes
 from lightning_tansens.functional.tangent_sensitivity import chosen_method, tangent_sensitivity_blocks
-from lightning_tansens.networks.checks import check_seed
-from lightning_tansens.networks.network import OutputPicker, Wrt
+from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
 from lightning_tansens.networks.outputs import Outputs, check_outputs
 
 
@@ -46,6 +46,7 @@ class TangentQuestion:
         check_outputs(outputs)
         check_probes(method, num_probes)
         check_seed(seed)
+        check_callable("output", output)
         self.outputs = outputs
         self.method: Method = method
         self.num_probes = num_probes
@@ -56,6 +57,8 @@ class TangentQuestion:
 
     def blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Returns the squared norm of each parameter's block, shapes (N,) or, for each output, (N, C), by name."""
+        if positions is not None:
+            positions = checked_positions("positions", positions, batch_length(inputs))
         self.choice = chosen_method(model, inputs, self.method, self.wrt, self.output)
         return tangent_sensitivity_blocks(
             model,

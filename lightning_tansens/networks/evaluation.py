@@ -10,7 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from lightning_tansens.networks.checks import check_model
+from lightning_tansens.checks import check_model
 
 
 @contextmanager

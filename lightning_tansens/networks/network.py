@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.networks.evaluation import ordinary
 from lightning_tansens.networks.tracing import tensors_in
@@ -75,6 +76,9 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, inputs: Any, wrt: Wrt = None, output: OutputPicker | None = None) -> None:
+        check_callable("output", output)
+        if wrt == "":
+            raise ValueError("wrt: expected the name of an input or of a submodule, but got an empty one")
         self.model = model
         self.wrt = wrt
         self.output = output

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from lightning_tansens.networks.checks import check_model
+from lightning_tansens.checks import check_model
 
 
 class CallTracer(TorchFunctionMode):

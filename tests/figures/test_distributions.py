@@ -97,7 +97,7 @@ def test_ticks_of_many_epochs_do_not_overlap():
 
 @pytest.mark.parametrize("bins", [0, 2.5, True])
 def test_bins_that_are_refused(bins):
-    with pytest.raises(ValueError, match=rf"bins: expected a positive integer or None, but got {bins}"):
+    with pytest.raises(ValueError, match=rf"bins: expected a positive integer, but got {bins}"):
         plot_histograms({"test": TEST}, bins=bins)
 
 

@@ -38,8 +38,8 @@ def test_order_and_values():
 
 def test_title():
     figure, _ = plot_extreme_samples(IMAGES, VALUES)
-    assert figure.get_suptitle() == r"samples by $\|S(x)\|_F^2$ [(output / (parameter · input))²]"
-    assert plot_extreme_samples(IMAGES, VALUES, name="my value")[0].get_suptitle() == "my value"
+    assert figure.texts[0].get_text() == r"samples by $\|S(x)\|_F^2$ [(output / (parameter · input))²]"
+    assert plot_extreme_samples(IMAGES, VALUES, name="my value")[0].texts[0].get_text() == "my value"
 
 
 def test_colour_and_single_channel():

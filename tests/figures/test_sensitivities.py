@@ -127,7 +127,8 @@ def test_a_layer_that_is_not_always_there():
 def test_layers_of_active_nodes_are_numbers_of_units():
     rows = [{"epoch": 0, "tansens/active_nodes/test/0": 3.0, "tansens/active_nodes/test/1": 1.0}]
     _, ax = plot_layer_shares(rows, measure="active_nodes")
-    assert ax.get_ylabel() == "share of each layer in mean number of active hidden units on test"
+    assert ax.get_title() == "mean number of active hidden units on test"
+    assert ax.get_ylabel() == "share of each layer"
 
 
 def test_losses():

@@ -98,15 +98,15 @@ VALID = {"num_parameters": 6, "input_dim": 5, "depth": 3, "mean": 4.0, "std": 1.
     [
         ("num_parameters", -1, "num_parameters: expected an integer of at least 0, but got -1"),
         ("num_parameters", 2.5, "num_parameters: expected an integer of at least 0, but got 2.5"),
-        ("input_dim", 0, "input_dim: expected an integer of at least 1, but got 0"),
-        ("depth", 0, "depth: expected an integer of at least 1, but got 0"),
-        ("depth", 1.5, "depth: expected an integer of at least 1, but got 1.5"),
-        ("num_outputs", 0, "num_outputs: expected an integer of at least 1, but got 0"),
-        ("max_weight", -0.5, "max_weight: expected the largest magnitude of a weight, finite and >= 0, but got -0.5"),
+        ("input_dim", 0, "input_dim: expected a positive integer, but got 0"),
+        ("depth", 0, "depth: expected a positive integer, but got 0"),
+        ("depth", 1.5, "depth: expected a positive integer, but got 1.5"),
+        ("num_outputs", 0, "num_outputs: expected a positive integer, but got 0"),
+        ("max_weight", -0.5, "max_weight: expected a finite number >= 0, but got -0.5"),
         ("max_weight", math.inf, "max_weight: expected .* but got inf"),
         ("max_weight", math.nan, "max_weight: expected .* but got nan"),
-        ("std", -1.0, "mean and std: expected finite numbers with std >= 0"),
-        ("mean", math.nan, "mean and std: expected finite numbers with std >= 0"),
+        ("std", -1.0, "std: expected a finite number >= 0, but got -1.0"),
+        ("mean", math.nan, "mean: expected a finite number, but got nan"),
         ("form", "exact", r"form: expected one of \['printed', 'consistent'\], but got 'exact'"),
     ],
 )
@@ -152,7 +152,7 @@ def test_hoeffding_holds_for_the_worst_variables(confidence):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1.0, 10), "maximum: expected the largest squared norm, finite and >= 0, but got -1.0"),
+        ((-1.0, 10), "maximum: expected a finite number >= 0, but got -1.0"),
         ((math.nan, 10), "maximum: expected .* but got nan"),
         ((1.0, 0), "num_samples: expected a positive integer, but got 0"),
         ((1.0, 2.5), "num_samples: expected a positive integer, but got 2.5"),

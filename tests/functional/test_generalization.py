@@ -76,9 +76,9 @@ def test_refusals():
         lipschitz_constant("hinge")
     with pytest.raises(ValueError, match="largest_residual: expected a number for the loss 'squared'"):
         lipschitz_constant("squared")
-    with pytest.raises(ValueError, match="num_samples: expected at least 1, but got 0"):
+    with pytest.raises(ValueError, match="num_samples: expected a positive integer, but got 0"):
         theorem5_bound(**ARGUMENTS | {"num_samples": 0})
-    with pytest.raises(ValueError, match="confidence: expected a number between 0 and 1, but got 1"):
+    with pytest.raises(ValueError, match="confidence: expected a number between 0 and 1, both excluded, but got 1"):
         theorem5_bound(**ARGUMENTS | {"confidence": 1})
     for name in ("k_loss", "k_gradient", "k_initial", "radius", "loss_bound"):
         with pytest.raises(ValueError, match=f"{name}: expected a number >= 0, but got -1"):

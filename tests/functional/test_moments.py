@@ -82,15 +82,13 @@ def test_wrong_orders(order):
 
 @pytest.mark.parametrize(("mean", "std"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf), (1.0, -1.0)])
 def test_wrong_numbers(mean, std):
-    with pytest.raises(ValueError, match="mean and std: expected finite numbers with std >= 0, but got"):
+    with pytest.raises(ValueError, match=r"(mean|std): expected a finite number( >= 0)?, but got"):
         log_absolute_moment(3, mean, std)
-    with pytest.raises(ValueError, match="mean and std: expected finite numbers with std >= 0, but got"):
+    with pytest.raises(ValueError, match=r"(mean|std): expected a finite number( >= 0)?, but got"):
         log_psi(3, mean, std)
 
 
 @pytest.mark.parametrize("depth", [0, -2, 2.5])
 def test_wrong_depths(depth):
-    with pytest.raises(
-        ValueError, match=f"depth: expected a positive integer, the number of weight layers, but got {depth}"
-    ):
+    with pytest.raises(ValueError, match=f"depth: expected a positive integer, but got {depth}"):
         log_psi(depth, 1.0, 1.0)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -240,52 +239,8 @@ def works_or_is_refused(call, argument, kind_name, value):
     assert re.search(rf"(?<![a-z])({names})(?![a-z])", str(refusal)), f"{shown} is not named: {refusal!r}"
 
 
-def expand(known):
-    """One entry for each (callable, argument, kind) of a table with rows (callables, arguments, kinds, reason)."""
-    return {
-        (name, argument, kind_name): reason
-        for names, arguments, kinds, reason in known
-        for name in names.split()
-        for argument in arguments.split()
-        for kind_name in expand_kinds(kinds)
-    }
-
-
-def expand_kinds(kinds):
-    """Kinds by name; "types" and "any" (types and numbers) stand for several, "-" takes one away."""
-    groups = {"types": list(TYPES), "any": [*TYPES, *NUMBERS]}
-    named = kinds.split(", ")
-    return [k for name in named if name[0] != "-" for k in groups.get(name, [name]) if f"-{k}" not in named]
-
-
-class KnownError(Exception):
-    """Raised where everything in a row of a table still fails."""
-
-
-def known_failures(known):
-    """The rows of a table, each expected to fail."""
-    return [
-        pytest.param([row], marks=pytest.mark.xfail(strict=True, raises=KnownError, reason=row[3]), id=f"{row[1]} {i}")
-        for i, row in enumerate(known)
-    ]
-
-
-def fail_as_known(registry, rows):
-    """Fails as expected while every case of the rows does; one that is mended has to leave the table."""
-    mended = []
-    for name, argument, kind_name in expand(rows):
-        try:
-            works_or_is_refused(registry[name], argument, kind_name, registry[name].kinds(argument)[kind_name][0]())
-            mended.append((name, argument, kind_name))
-        except AssertionError:
-            pass
-    assert not mended, f"take these out of KNOWN: {mended}"
-    raise KnownError(rows)
-
-
-def draw_wrong(data, registry, known, name):
-    """Draws an argument, a kind of wrong value that is not known to fail, and a value of that kind."""
-    call, failing = registry[name], expand(known)
-    cases = [(a, k) for a in call.annotations for k in call.kinds(a) if (name, a, k) not in failing]
-    argument, kind_name = data.draw(st.sampled_from(cases))
+def draw_wrong(data, registry, name):
+    """Draws an argument, a kind of wrong value, and a value of that kind."""
+    call = registry[name]
+    argument, kind_name = data.draw(st.sampled_from([(a, k) for a in call.annotations for k in call.kinds(a)]))
     return call, argument, kind_name, data.draw(call.kinds(argument)[kind_name][1])

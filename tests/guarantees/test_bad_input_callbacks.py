@@ -17,8 +17,6 @@ from tests.guarantees.test_bad_input import (
     annotations_of,
     batch,
     draw_wrong,
-    fail_as_known,
-    known_failures,
     net,
     works_or_is_refused,
 )
@@ -77,40 +75,6 @@ CALLBACKS = {
     ),
 }
 
-#: What fails today: callbacks, arguments, kinds of value, and why.
-KNOWN = [
-    ("FreshEarlyStopping", "monitor", "any, -text, -empty text", "key.startswith of what is no string: AttributeError"),
-    (
-        "FreshModelCheckpoint",
-        "monitor",
-        "any, -None, -text, -empty text",
-        "key.startswith of what is no string: AttributeError",
-    ),
-    ("GeneralizationBoundMonitor", "confidence", "types", "compared before it is known to be a number"),
-    (
-        "GeneralizationBoundMonitor TangentSensitivityMonitor",
-        "unpack",
-        "any, -None",
-        "not checked to be callable; what is false is taken for None",
-    ),
-    ("GeneralizationBoundMonitor TangentSensitivityMonitor", "network", "bytes", "not checked to be text"),
-    ("GeneralizationBoundMonitor TangentSensitivityMonitor", "prefix", "any, -text, -empty text", "not checked to be text"),
-    (
-        "TangentSensitivityMonitor",
-        "measures",
-        "any, -None, -text, -empty text, -bytes, -list",
-        "list() of what is no sequence",
-    ),
-    (
-        "TangentSensitivityMonitor",
-        "criterion",
-        "any, -None, returns nothing",
-        "not checked to be callable, nor what it returns",
-    ),
-    ("TangentSensitivityRegulariser", "strength", "types", "compared before it is known to be a number"),
-    ("TangentSensitivityRegulariser", "output", "any, -None", "not checked to be callable"),
-]
-
 
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_the_valid_call_works(name):
@@ -121,12 +85,7 @@ def test_the_valid_call_works(name):
 @FEW
 @given(data=st.data())
 def test_a_wrong_argument_works_or_is_refused_by_name(name, data):
-    works_or_is_refused(*draw_wrong(data, CALLBACKS, KNOWN, name))
-
-
-@pytest.mark.parametrize("rows", known_failures(KNOWN))
-def test_known_failures(rows):
-    fail_as_known(CALLBACKS, rows)
+    works_or_is_refused(*draw_wrong(data, CALLBACKS, name))
 
 
 @pytest.mark.parametrize("name", CALLBACKS)

@@ -204,7 +204,7 @@ def test_what_is_switched_off_is_not_sent(tmp_path):
     ("options", "message"),
     [
         ({"figure_time": 2}, "figure_time: expected a share between 0 and 1, but got 2"),
-        ({"num_images": -1}, "num_images: expected a number of images, 0 for none, but got -1"),
+        ({"num_images": -1}, "num_images: expected an integer of at least 0, but got -1"),
     ],
 )
 def test_impossible_displays_are_refused(options, message):
