@@ -338,7 +338,7 @@ class TangentSensitivityMonitor(pl.Callback):
             page.show(report, self.history, measurement.sets)
 
     def _new_page(self, trainer: pl.Trainer) -> Page:
-        return Page(self.display, self._keys, writers(trainer), self.correlate_with_gap)
+        return Page(self.display, self._keys, writers(trainer), self.measures, self.correlate_with_gap)
 
     def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
         name, data = reference_data(trainer, self.reference)

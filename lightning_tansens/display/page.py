@@ -14,6 +14,7 @@ from lightning_tansens.display.pictures import draw_figures
 from lightning_tansens.display.texts import describe
 from lightning_tansens.keys import Keys
 from lightning_tansens.loggers import Writer
+from lightning_tansens.metrics.base import Measure
 from lightning_tansens.report import Report
 from lightning_tansens.sets import MeasuredSet
 
@@ -28,12 +29,20 @@ class Page:
         display: What is shown.
         keys: How the values are named.
         writers: Where it is sent.
+        measures: What is measured.
         correlated: Whether correlations with the gap are logged.
 
     """
 
-    def __init__(self, display: Display, keys: Keys, writers: Sequence[Writer], correlated: bool = False) -> None:
-        self._correlated = correlated
+    def __init__(
+        self,
+        display: Display,
+        keys: Keys,
+        writers: Sequence[Writer],
+        measures: Sequence[Measure] = (),
+        correlated: bool = False,
+    ) -> None:
+        self._measures, self._correlated = measures, correlated
         self._display, self._keys, self._writers = display, keys, writers
         self._begun = time.perf_counter()
         self._drawing = 0.0
@@ -55,7 +64,7 @@ class Page:
         step = int(history[-1]["step"])
         if not self._shown:
             self._shown = True
-            self._begin(report, sets, step)
+            self._begin(report, step)
         for writer in self._writers:
             if self._display.histograms:
                 for tag, numbers in report.histograms.items():
@@ -75,15 +84,14 @@ class Page:
         if self._last is not None:
             self._draw(self._last, history, sets)
 
-    def _begin(self, report: Report, sets: Sequence[MeasuredSet], step: int) -> None:
+    def _begin(self, report: Report, step: int) -> None:
         layout = make_layout(report.scalars, self._keys, self._correlated) if self._display.layout else {}
-        known = {measure.key: measure for measured in sets for measure in measured.measures}
-        text = "\n\n".join(describe(key, measure) for key, measure in known.items()) if self._display.texts else ""
+        described = [describe(measure.key, measure) for measure in self._measures] if self._display.texts else []
         for writer in self._writers:
             if layout:
                 writer.layout(layout)
-            if text:
-                writer.text(self._keys.value("measures"), text, step)
+            if described:
+                writer.text(self._keys.value("measures"), "\n\n".join(described), step)
 
     def _keep_nodes(self, epoch: int, report: Report) -> None:
         start = self._keys.value("active_nodes_histogram") + "/"

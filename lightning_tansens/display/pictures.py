@@ -66,11 +66,14 @@ def draw_figures(
     for measured_set in sets[1:] if num_images else ():
         found = _extremes(report, measured_set, num_images)
         if found is not None:
-            yield keys.value("figures", f"{measured_set.name}_samples"), plot_extreme_samples(*found, k=num_images)[0]
+            images, squares, positions = found
+            numbers = [measured_set.subset.indices[position] for position in positions]
+            figure, _ = plot_extreme_samples(images, squares, k=num_images, numbers=numbers)
+            yield keys.value("figures", f"{measured_set.name}_samples"), figure
 
 
-def _extremes(report: Report, measured: MeasuredSet, count: int) -> tuple[Tensor, Tensor] | None:
-    """The least and the most sensitive samples of a set and their ‖S‖_F², where the samples are images."""
+def _extremes(report: Report, measured: MeasuredSet, count: int) -> tuple[Tensor, Tensor, list[int]] | None:
+    """The least and the most sensitive samples of a set, their ‖S‖_F² and numbers, where the samples are images."""
     influence = report.influences.get(measured.name, {}).get(SHOWN)
     if influence is None or len(influence.values) < 2:
         return None
@@ -78,14 +81,12 @@ def _extremes(report: Report, measured: MeasuredSet, count: int) -> tuple[Tensor
     order = squares.argsort()
     count = min(count, len(order) // 2)
     chosen = torch.cat([order[:count], order[-count:]])
-    images = measured.samples(influence.positions.cpu()[chosen].long().tolist())
-    return (images, squares[chosen]) if _are_images(images) else None
+    positions = influence.positions.cpu()[chosen].long().tolist()
+    images = measured.samples(positions)
+    return (images, squares[chosen], positions) if _are_images(images) else None
 
 
 def _are_images(inputs: Any) -> bool:
-    """Whether these are images of one, three or four channels, or of none."""
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        return False
-    return (inputs.dim() == 4 and inputs.shape[1] in (1, 3, 4) and min(inputs.shape[2:]) > 1) or (
-        inputs.dim() == 3 and min(inputs.shape[1:]) > 7
-    )
+    """Whether these are images of one or three channels, with finite pixels; sequences of vectors are none."""
+    shaped = isinstance(inputs, Tensor) and inputs.dim() == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) > 1
+    return shaped and inputs.is_floating_point() and bool(inputs.isfinite().all())

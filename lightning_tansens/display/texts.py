@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import textwrap
 
 #: The papers that docstrings name.
 PAPERS = {
@@ -31,7 +30,7 @@ def describe(key: str, measured: object) -> str:
     parts = [f"**{key}**: {_joined(sentence)}"]
     formula = re.search(r"\.\. math::(.*?)(?=\n\S|\Z)", rest, re.DOTALL)
     if formula:
-        parts.append(textwrap.indent(textwrap.dedent(formula.group(1)).strip(), "    "))
+        parts.append("\n".join("    " + line.strip() for line in formula.group(1).strip().splitlines()))
     source = re.search(r"\(([^()]*(?:Eq|Section|Definition|after)[^()]*)\)", rest)
     if source:
         parts.append(_linked(_joined(source.group(1))))

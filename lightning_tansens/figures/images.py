@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_tansens.checks import check_counts
+from lightning_tansens.checks import check_counts, checked_positions
 from lightning_tansens.figures.canvas import new_figure
 from lightning_tansens.figures.labels import value_label
 
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_extreme_samples(images: Tensor, values: Tensor, k: int = 8, name: str = "") -> tuple[Figure, NDArray[np.object_]]:
+def plot_extreme_samples(
+    images: Tensor, values: Tensor, k: int = 8, name: str = "", numbers: Sequence[int] | None = None
+) -> tuple[Figure, NDArray[np.object_]]:
     """Draws the k images with the least values and the k with the largest, outermost first, in two rows.
 
     Each image is scaled to its own range, so that normalised inputs can be seen; above it stands its value, such as
-    ‖S(x_n)‖_F² (:func:`~lightning_tansens.functional.tangent_sensitivity`), below it its position in the batch.
+    ‖S(x_n)‖_F² (:func:`~lightning_tansens.functional.tangent_sensitivity`), below it its number.
 
     Args:
         images: Images of shape (N, C, H, W), of 1 or 3 channels, or (N, H, W).
         values: Their values, shape (N,).
         k: How many images a row has; fewer where there are fewer.
         name: What the value is, for the title, with its unit; empty for the sensitivity.
+        numbers: By which numbers the images are known, N of them; None for their positions in the batch.
 
     Returns:
         The figure and its axes, shape (2, k).
@@ -45,6 +49,7 @@ def plot_extreme_samples(images: Tensor, values: Tensor, k: int = 8, name: str =
     _check_images(images)
     _check_values(values, len(images))
     check_counts(k=k)
+    known = range(len(images)) if numbers is None else checked_positions("numbers", numbers, len(images))
     k = min(int(k), len(images))
     # stable, so that equal values come in the order of the batch
     order = values.detach().cpu().argsort(stable=True)
@@ -55,7 +60,7 @@ def plot_extreme_samples(images: Tensor, values: Tensor, k: int = 8, name: str =
         for ax, index in zip(row, indices.tolist()):
             ax.imshow(_displayed(images[index]), cmap="gray", vmin=0, vmax=1)
             ax.set_title(f"{float(values[index]):.4g}", fontsize="small")
-            ax.set_xlabel(f"#{index}", fontsize="x-small", color="#555555", labelpad=2)
+            ax.set_xlabel(f"#{known[index]}", fontsize="x-small", color="#555555", labelpad=2)
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(extreme)
     figure.suptitle(name or rf"samples by $\|S(x)\|_F^2$ [{value_label('empirical').unit}]", fontsize="medium")

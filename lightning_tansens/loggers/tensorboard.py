@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict, _sanitize_params
@@ -48,7 +49,9 @@ class TensorBoardWriter(Writer):
 
         TensorBoard keeps the first such list of a run, and Lightning's own has ``hp_metric`` alone, so this one comes first.
         """
-        params = {} if hparams is None else _sanitize_params(_flatten_dict(_convert_params(dict(hparams))))
+        # without a hyperparameter the tab stays empty, so that the run's folder stands for them
+        given = {"run": Path(self.logger.log_dir).name} if hparams is None else dict(hparams)
+        params = _sanitize_params(_flatten_dict(_convert_params(given)))
         metrics = dict.fromkeys([*(["hp_metric"] if hparams is not None else []), *keys], 0)
         experiment, start, _ = hparams_summaries({name: _plain(value) for name, value in params.items()}, metrics)
         writer = self.logger.experiment._get_file_writer()

@@ -87,3 +87,10 @@ def test_what_else_is_refused():
     for k in (0, 1.5, True):
         with pytest.raises(ValueError, match=rf"k: expected a positive integer, but got {k}"):
             plot_extreme_samples(IMAGES, VALUES, k=k)
+
+
+def test_images_can_have_numbers_of_their_own():
+    _, axes = plot_extreme_samples(torch.rand(3, 1, 4, 4), torch.tensor([3.0, 1.0, 2.0]), k=1, numbers=[30, 10, 20])
+    assert [row[0].get_xlabel() for row in axes] == ["#10", "#30"]
+    with pytest.raises(ValueError, match="numbers: expected one for each of the 3 samples, but got 1"):
+        plot_extreme_samples(torch.rand(3, 1, 4, 4), torch.tensor([3.0, 1.0, 2.0]), numbers=[1])

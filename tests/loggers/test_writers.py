@@ -84,12 +84,13 @@ def test_tensorboards_runs_are_compared_by_the_estimates(module, tmp_path):
         for quantity in ("loss", "accuracy")
         for name in ("actual", "trivial", "empirical", "layer_norm", "active_nodes")
     ]
-    hyperparameters = {"lr", "widths"} if module is WithHyperparameters else set()
-    assert metrics == [*(["hp_metric"] if hyperparameters else []), *estimates]
+    own = module is WithHyperparameters
+    hyperparameters = {"lr", "widths"} if own else {"run"}  # without one TensorBoard's tab is empty
+    assert metrics == [*(["hp_metric"] if own else []), *estimates]
     assert {info.name for info in experiment.hparam_infos} == hyperparameters
     session = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
     assert set(session.hparams) == hyperparameters
-    assert not hyperparameters or session.hparams["lr"].number_value == 0.1
+    assert not own or session.hparams["lr"].number_value == 0.1
 
 
 def test_csv_runs_keep_the_latest_figures_and_texts(tmp_path):
@@ -170,7 +171,8 @@ def test_a_fit_fills_the_page(tmp_path):
     assert len(events.Tensors("custom_scalars__config__")) == 1
     text = events.Tensors("tansens/measures/text_summary")
     assert len(text) == 1
-    assert b"**active_nodes**: The distribution" in text[0].tensor_proto.string_val[0]
+    for name in ("empirical", "layer_norm", "active_nodes"):
+        assert f"**{name}**: The ".encode() in text[0].tensor_proto.string_val[0]
     assert set(tags["histograms"]) == {f"tansens/active_nodes_histogram/{name}" for name in ("train", "test")}
     value, error = (monitor.history[-1][f"tansens/test_loss/empirical{end}"] for end in ("", "_stderr"))
     borders = [events.Scalars(f"tansens/test_loss/empirical_{border}")[-1].value for border in ("lower", "upper")]
