@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_choice
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.display import Display
+from lightning_tansens.estimates import AccuracyForm
+from lightning_tansens.failures import OnFailure
 from lightning_tansens.keys import REFERENCE_NAMES
 from lightning_tansens.metrics.base import Measure
+
+#: The hook in which is measured; "auto" takes the validation's wherever there is one.
+MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses options of the monitor that are not allowed.
+
+    Args:
+        options: The monitor's attributes.
+
+    Raises:
+        ValueError: If an option has a value that is not allowed.
+        TypeError: If an option has a type that is not allowed.
+
+    """
+    counts = ("num_samples", "num_loss_samples", "batch_size", "every_n_epochs")
+    check_counts(**{name: options[name] for name in counts})
+    check_seed(options["seed"])
+    for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
+        check_choice(name, options[name], get_args(choices))
+    check_sets(options["test_dataloaders"], options["reference"])
+    check_measures(options["measures"])
+    check_callable("unpack", options["unpack"])
+    check_callable("criterion", options["criterion"])
+    check_text("prefix", options["prefix"])
+    if options["network"] is not None:
+        check_text("network", options["network"])
+    if not isinstance(options["display"], Display):
+        raise TypeError(f"display: expected a Display or None, but got {options['display']!r}")
+    check_labels_used(options["compare_with_labels"], correlate_with_gap=options["correlate_with_gap"])
 
 
 def check_sets(test_dataloaders: object, reference: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -14,19 +14,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.arguments import check_labels_used, check_measures, check_sets
-from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.arguments import MeasureAt, check_options
 from lightning_tansens.console import measurement_line, say, slow_progress, summary_table
 from lightning_tansens.display import Display
+from lightning_tansens.display.layout import compared_keys
 from lightning_tansens.display.notices import Notices
 from lightning_tansens.display.page import Page
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import Failures, OnFailure
-from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.keys import Keys
 from lightning_tansens.loggers import hyperparameters, log_scalars, logging_step, writers
 from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
-from lightning_tansens.metrics.base import Measure, SensitivityMeasure
+from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
@@ -42,8 +42,6 @@ from lightning_tansens.trainer_data import (
 )
 from lightning_tansens.undisturbed import undisturbed
 
-MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
-
 
 class TangentSensitivityMonitor(pl.Callback):
     """Measures a network's sensitivity at epoch ends and estimates its loss on data without labels.
@@ -57,17 +55,11 @@ class TangentSensitivityMonitor(pl.Callback):
     ``val`` or ``reference``) and a test set ``s`` (``test``, or the names of a dict):
 
     - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
-      ``tansens/layer_norm``: log Π w_max, which needs no data. Further statistics: ``tansens/empirical_norm/…``
-      (mean ‖S‖_F), ``tansens/empirical_max/…``, ``tansens/empirical_q50/…``, ``tansens/empirical_q95/…``,
-      ``tansens/active_nodes_mean/…``, ``tansens/active_nodes_std/…``; ``tansens/empirical/<set>/<layer>`` where the shares
-      of the layers are asked for.
+      ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
-    - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates; ``tansens/<s>_loss/trivial`` and
-      ``tansens/<s>_accuracy/trivial``: the reference's own, the baseline that an estimate should beat;
-      ``tansens/<s>_loss/<m>_stderr``, ``tansens/<s>_loss/trivial_stderr``: the standard errors;
-      ``tansens/<s>_loss/actual``, ``tansens/<s>_accuracy/actual``: the truth, with ``compare_with_labels``.
-    - ``tansens/class_loss/<set>/<class>``, ``tansens/pearson/<m>/<s>``, ``tansens/spearman/<m>/<s>``: where asked for.
-    - ``tansens/seconds``: what the measurement took.
+    - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates, with ``…/<m>_stderr``; ``…/trivial``: the
+      reference's own, the baseline that an estimate should beat; ``…/actual``: the truth, with ``compare_with_labels``.
+    - ``tansens/seconds``: what the measurement took. The documentation has a table of all keys.
 
     Args:
         test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, or None for the
@@ -134,30 +126,9 @@ class TangentSensitivityMonitor(pl.Callback):
         prefix: str = "tansens",
     ) -> None:
         super().__init__()
-        check_counts(
-            num_samples=num_samples,
-            num_loss_samples=num_loss_samples,
-            batch_size=batch_size,
-            every_n_epochs=every_n_epochs,
-        )
-        check_seed(seed)
-        check_choice("accuracy_form", accuracy_form, get_args(AccuracyForm))
-        check_choice("measure_at", measure_at, get_args(MeasureAt))
-        check_choice("on_failure", on_failure, get_args(OnFailure))
-        check_sets(test_dataloaders, reference)
-        check_callable("unpack", unpack)
-        check_callable("criterion", criterion)
-        check_text("prefix", prefix)
-        if display is not None and not isinstance(display, Display):
-            raise TypeError(f"display: expected a Display or None, but got {display!r}")
-        if network is not None:
-            check_text("network", network)
-        if measures is not None:
-            check_measures(measures)
-        self.measures = default_measures() if measures is None else list(measures)
-        check_labels_used(compare_with_labels, correlate_with_gap=correlate_with_gap)
         self.test_dataloaders = test_dataloaders
         self.reference = reference
+        self.measures = default_measures() if measures is None else measures
         self.num_samples = num_samples
         self.num_loss_samples = num_loss_samples
         self.batch_size = batch_size
@@ -171,10 +142,11 @@ class TangentSensitivityMonitor(pl.Callback):
         self.network = network
         self.measure_at = measure_at
         self.on_failure = on_failure
-        self.display = display or Display()
+        self.display = Display() if display is None else display
         self.verbose = verbose
         self.seed = seed
         self.prefix = prefix
+        check_options(vars(self))
         self._keys = Keys(prefix)
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
         self.history: list[dict[str, float]] = []
@@ -204,10 +176,8 @@ class TangentSensitivityMonitor(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
         sets = self.test_dataloaders if isinstance(self.test_dataloaders, Mapping) else ("test",)
-        names = [ACTUAL, TRIVIAL, *(measure.key for measure in self.measures if isinstance(measure, SensitivityMeasure))]
-        keys = [self._keys.estimate(name, quantity, m) for name in sets for quantity in get_args(Quantity) for m in names]
         for writer in writers(trainer) if self.display.layout else ():
-            writer.compare(keys, hyperparameters(trainer))
+            writer.compare(compared_keys(sets, self.measures, self._keys), hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on one sample, before the first step."""

@@ -29,6 +29,11 @@ compare_with_labels: true
 accuracy_form: ratio
 network: network
 measure_at: train_epoch_end
+on_failure: raise
+by_class: true
+correlate_with_gap: true
+display: {layout: false, figure_time: 0.5, num_images: 2}
+verbose: true
 seed: 7
 prefix: mine
 """
@@ -157,7 +162,8 @@ def test_the_printed_configuration_runs(tmp_path, capsys):
 
 
 def test_the_commands_without_a_fit_run_too(tmp_path):
-    assert not run(tmp_path, {}, "test").history
+    (row,) = run(tmp_path, {}, "test").history
+    assert "tansens/test_loss/empirical" in row
 
 
 @pytest.mark.parametrize(

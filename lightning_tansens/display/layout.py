@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from lightning_tansens.keys import ACTUAL, Keys, Quantity
+from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys, as TensorBoard wants them: a line for
 #: each regular expression, or the three keys of a value with a band.
@@ -76,6 +77,19 @@ def make_layout(row: Mapping[str, float], keys: Keys | None = None, correlated: 
         "cost": cost,
     }
     return {f"{keys.prefix}: {category}": charts for category, charts in layout.items() if charts}
+
+
+def compared_keys(sets: Iterable[str], measures: Iterable[Measure], keys: Keys) -> list[str]:
+    """Returns the keys by which runs are compared: of the estimates, and of the truth.
+
+    Args:
+        sets: The names of the test sets.
+        measures: What is measured.
+        keys: How values are named.
+
+    """
+    names = [ACTUAL, TRIVIAL, *(measure.key for measure in measures if isinstance(measure, SensitivityMeasure))]
+    return [keys.estimate(target, quantity, name) for target in sets for quantity in get_args(Quantity) for name in names]
 
 
 def _values_on_sets(row: Mapping[str, float], keys: Keys) -> dict[str, list[str]]:

@@ -60,6 +60,7 @@ def bounded(**arguments):
 
 KEY = "tansens/test_loss/empirical"
 CALLBACKS = {
+    "Display": Call(lightning_tansens.Display, dict, annotations_of(lightning_tansens.Display)),
     "FreshEarlyStopping": Call(
         lambda **arguments: with_monitor("FreshEarlyStopping", **arguments), lambda: {"monitor": KEY}, {"monitor": "str"}
     ),
