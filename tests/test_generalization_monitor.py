@@ -177,7 +177,7 @@ def test_a_resumed_run_continues_the_series(tmp_path):
         ({"loss": "hinge"}, r"loss: expected one of .* but got 'hinge'"),
         ({"num_samples": 0}, "num_samples: expected a positive integer, but got 0"),
         ({"sample_size": 0}, "sample_size: expected a positive integer, but got 0"),
-        ({"confidence": 1.0}, r"confidence: expected a number between 0 and 1, but got 1\.0"),
+        ({"confidence": 1.0}, r"confidence: expected a number between 0 and 1, both excluded, but got 1\.0"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -248,7 +248,21 @@ def counting():
     return Lambda(forward, linear=nn.Linear(4, 2), count=torch.ones(1))
 
 
-@pytest.mark.parametrize("name", ["batch norm 2d", "instance norm with statistics", "LSTM", "ViT, batch first", "counting"])
+def evaluation_counts_as_a_write():
+    """Whether torch itself counts a plain evaluation as a change of an instance norm's statistics, as 2.6 does."""
+    norm = nn.InstanceNorm1d(2, track_running_stats=True).eval()
+    before = norm.running_mean._version
+    norm(torch.ones(1, 2, 3))
+    return norm.running_mean._version > before
+
+
+INSTANCE_NORM = pytest.param(
+    "instance norm with statistics",
+    marks=pytest.mark.skipif(evaluation_counts_as_a_write(), reason="this torch counts a plain evaluation as a change"),
+)
+
+
+@pytest.mark.parametrize("name", ["batch norm 2d", INSTANCE_NORM, "LSTM", "ViT, batch first", "counting"])
 @pytest.mark.parametrize("modes", [lambda model: model.train(), mixed_modes])
 def test_everything_else_is_left_as_it_was(name, modes):
     model, inputs = (counting().double(), normal(3, 4)) if name == "counting" else NETWORKS[name].make()
@@ -369,7 +383,7 @@ def test_training_with_it_lowers_the_sensitivity():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"strength": -1.0}, "strength: expected a finite number that is not negative, but got -1.0"),
+        ({"strength": -1.0}, "strength: expected a finite number >= 0, but got -1.0"),
         ({"strength": math.nan}, "strength: .* but got nan"),
         ({"strength": math.inf}, "strength: .* but got inf"),
         ({"strength": 1.0, "outputs": "all"}, r"outputs: expected one of \['sum', 'each'\], but got 'all'"),
