@@ -47,17 +47,17 @@ class GeneralizationBoundMonitor(pl.Callback):
 
     The theorem is about a scalar output, a ReLU chain without biases and plain gradient descent; Adam, SGD, biases and other
     networks lie outside of it, and the numbers can be watched all the same. For several outputs ‖S‖ and ‖∇f‖ are the
-    largest over the outputs, |∂ℓ/∂f| the sum over them, with which ‖θ_t − θ_0‖ ≤ K_x C_TS C_GD still holds under gradient
-    descent. H(θ), how far the network is from its linearisation on unseen data, cannot be known and is left out;
+    largest over the outputs, ``|∂ℓ/∂f|`` the sum over them, with which ‖θ_t − θ_0‖ ≤ K_x C_TS C_GD still holds under
+    gradient descent. H(θ), how far the network is from its linearisation on unseen data, cannot be known and is left out;
     K_L K_θ0 can be dropped, and is logged by itself. The constants are suprema over the domain and the trajectory: measured
     on a subset and at epoch ends they are estimates from below. Expect the bound to be vacuous; the trend is what one
     watches.
 
     Logged keys, at epoch ends:
 
-    - ``tansens_bound/C_TS``: the largest ‖S_{e_c}(θ_t, x)‖_F so far; ``C_GD``: Σ_t η(t) · mean_i Σ_c |∂ℓ_i/∂f_c| over all
-      steps, with η from the optimizer (its largest, if groups differ) and the slope of the batch before the step, in eval
-      mode; ``K_x``: the largest ‖x‖; ``K_theta0``, ``K_grad0``: the largest |f_c(θ_0, x)| and ‖∇_θ f_c(θ_0, x)‖.
+    - ``tansens_bound/C_TS``: the largest ‖S_{e_c}(θ_t, x)‖_F so far; ``C_GD``: Σ_t η(t) · mean_i Σ_c ``|∂ℓ_i/∂f_c|``
+      over all steps, with η from the optimizer (its largest, if groups differ) and the slope of the batch before the step, in
+      eval mode; ``K_x``: the largest ‖x‖; ``K_theta0``, ``K_grad0``: the largest ``|f_c(θ_0, x)|`` and ‖∇_θ f_c(θ_0, x)‖.
     - ``distance``: ‖θ_t − θ_0‖; ``max_distance``: its largest value so far; ``slack``: K_x C_TS C_GD / ‖θ_t − θ_0‖.
     - ``K_L``, ``loss_bound`` (the largest loss seen), ``complexity`` (the first term), ``complexity_of_distance`` (the same
       with ``max_distance`` for K_x C_TS C_GD, tighter and right for any optimizer), ``initial`` (K_L K_θ0), ``confidence``.

@@ -176,8 +176,9 @@ class TangentSensitivityMonitor(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
         sets = self.test_dataloaders if isinstance(self.test_dataloaders, Mapping) else ("test",)
-        for writer in writers(trainer) if self.display.layout else ():
-            writer.compare(compared_keys(sets, self.measures, self._keys), hyperparameters(trainer))
+        with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
+            for writer in writers(trainer) if self.display.layout else ():
+                writer.compare(compared_keys(sets, self.measures, self._keys), hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on one sample, before the first step."""

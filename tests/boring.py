@@ -2,6 +2,7 @@
 
 import copy
 import random
+import tempfile
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_tansens import TangentSensitivityMonitor
 
 CLASSES = 3
+
+#: Where a Trainer keeps what has no folder of its own.
+ROOT_DIR = tempfile.mkdtemp()
 
 
 def points(samples, seed=0):
@@ -163,6 +167,7 @@ def state_of(trainer):
 
 def make_trainer(*callbacks, **kwargs):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "logger": False}
+    quiet["default_root_dir"] = ROOT_DIR
     return pl.Trainer(callbacks=list(callbacks), **{"max_epochs": 2, "accelerator": "cpu", "devices": 1, **quiet, **kwargs})
 
 

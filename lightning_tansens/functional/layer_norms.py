@@ -52,7 +52,7 @@ def weight_layers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def log_max_weights(model: nn.Module) -> Tensor:
-    r"""Computes log w_max,i = log max |W_i| of each layer (Eqs. 1 and 6 of Daróczy 2022).
+    r"""Computes log w_max,i = log max ``|W_i|`` of each layer (Eqs. 1 and 6 of Daróczy 2022).
 
     Args:
         model: The network.

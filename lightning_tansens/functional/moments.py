@@ -14,7 +14,7 @@ _NO_NEGATIVE_TAIL = 12.0
 
 
 def log_absolute_moment(order: int, mean: float, std: float) -> float:
-    r"""Computes log E|T|^p for T ~ N(μ, σ²).
+    r"""Computes ``log E|T|^p`` for T ~ N(μ, σ²).
 
     .. math:: E|T|^p = \sigma^p \, 2^{p/2} \, \frac{\Gamma((p+1)/2)}{\sqrt\pi} \;
         {}_1F_1\!\Big(-\frac p2; \frac12; -\frac{\mu^2}{2\sigma^2}\Big)
@@ -27,7 +27,7 @@ def log_absolute_moment(order: int, mean: float, std: float) -> float:
     Args:
         order: p ≥ 0.
         mean: μ, in units.
-        std: σ ≥ 0, in units; for 0 the moment is |μ|^p.
+        std: σ ≥ 0, in units; for 0 the moment is ``|μ|^p``.
 
     Returns:
         The natural logarithm; -inf where the moment is zero.
@@ -62,7 +62,7 @@ def log_psi(depth: int, mean: float, std: float) -> float:
     .. math:: \psi^*(k, \mu, \sigma) = \sigma^{2(k-1)} \;
         {}_1F_1\!\Big(-\frac{k-1}2; \frac12; -\frac{\mu^2}{2\sigma^2}\Big)^2
 
-    Its ratio for two sets at the same depth is that of the squared moments (E|T|^{k−1})².
+    Its ratio for two sets at the same depth is that of the squared moments ``(E|T|^{k−1})²``.
 
     Args:
         depth: k, the number of weight layers (a network with four hidden layers has k = 5).

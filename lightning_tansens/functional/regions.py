@@ -211,7 +211,7 @@ def _smallest_magnitudes(hidden: Tensor) -> Tensor:
 
 
 def log_max_active_weights(model: nn.Module, inputs: Any, *, wrt: Wrt = None, output: OutputPicker | None = None) -> Tensor:
-    r"""Computes log w_A(x), the largest |w| on the active paths of each sample's region (Eq. 4 of Daróczy 2022).
+    r"""Computes log w_A(x), the largest ``|w|`` on the active paths of each sample's region (Eq. 4 of Daróczy 2022).
 
     A weight is on an active path if it lies between active units of consecutive layers; all inputs and outputs count as
     active.

@@ -15,8 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import Dataset
 
-from lightning_tansens import loggers, subsets
+from lightning_tansens import subsets
 from lightning_tansens.errors import FailedElsewhereError, NonFiniteWeightsError
+from lightning_tansens.loggers.tensorboard import TensorBoardWriter
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor
 from tests.test_monitor_training import assert_same
@@ -181,23 +182,20 @@ def test_diverged_weights():
         fit(Diverges(), make_monitor(on_failure="raise"))
 
 
-def test_a_full_disk_under_the_logger(tmp_path, monkeypatch):
-    """Scalars are Lightning's to write; the histograms, which are ours, fail by the policy."""
-    log = loggers.log_histogram.registry[TensorBoardLogger]
+@pytest.mark.parametrize("what", ["histogram", "figure", "text", "layout", "band", "compare"])
+def test_a_full_disk_under_the_logger(what, tmp_path, monkeypatch):
+    """Scalars are Lightning's to write; histograms, figures and texts, which are ours, fail by the policy."""
 
-    def full(logger, tag, values, step):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    loggers.log_histogram.register(TensorBoardLogger, full)
-    try:
-        monitor = make_monitor()
-        with pytest.warns(UserWarning, match="No space left on device"):
-            fit(monitor, logger=TensorBoardLogger(tmp_path), max_epochs=3)
-        assert [row["epoch"] for row in monitor.history] == [0, 1, 2]
-        with pytest.raises(OSError, match="No space left on device"):
-            fit(make_monitor(on_failure="raise"), logger=TensorBoardLogger(tmp_path))
-    finally:
-        loggers.log_histogram.register(TensorBoardLogger, log)
+    monkeypatch.setattr(TensorBoardWriter, what, full)
+    monitor = make_monitor()
+    with pytest.warns(UserWarning, match="No space left on device"):
+        fit(monitor, logger=TensorBoardLogger(tmp_path), max_epochs=3)
+    assert [row["epoch"] for row in monitor.history] == [0, 1, 2]
+    with pytest.raises(OSError, match="No space left on device"):
+        fit(make_monitor(on_failure="raise"), logger=TensorBoardLogger(tmp_path))
 
 
 def test_the_policy_is_one_of_three():

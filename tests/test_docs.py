@@ -1,0 +1,88 @@
+"""What the documentation shows runs, what it links to is there, and no public name is left out of it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.pytorch.cli import LightningCLI
+
+import lightning_tansens
+from tests.boring import BoringData, BoringModule
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/*.md")))]
+
+
+def blocks(page, language):
+    """The code blocks of a page in a language, with what is written above them in a comment."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^(?:<!-- needs: (\w+) -->\n)?```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def pages_with(language):
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    names = {"__name__": "__main__"}
+    for needed, block in blocks(page, "python"):
+        if not needed or find_spec(needed):
+            exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", pages_with("yaml"))
+def test_yaml_is_understood(page, tmp_path):
+    for number, (_, block) in enumerate(blocks(page, "yaml")):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        if "trainer" not in yaml.safe_load(block):
+            continue  # the part of a user's own model
+        options = ["--config", str(path), "--trainer.logger=false", "--trainer.accelerator=cpu"]
+        callbacks = yaml.safe_load(block)["trainer"]["callbacks"]
+        cli = LightningCLI(BoringModule, BoringData, args=options, run=False, save_config_callback=None)
+        made = {type(callback).__name__ for callback in cli.trainer.callbacks}
+        assert {callback["class_path"].rpartition(".")[2] for callback in callbacks} <= made
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_files_that_there_are(page):
+    for language in ("sh", "shell"):
+        for _, block in blocks(page, language):
+            words = shlex.split(block.replace("\\\n", " "), comments=True)
+            for script in [word for word in words if word.endswith((".py", ".yaml"))]:
+                if re.search(r"lightning_logs|\$", script):
+                    continue
+                places = [ROOT / script, *(ROOT / "example_projects").glob(f"*/{script}")]
+                assert any(place.exists() for place in places) or script == "plain.yaml", f"{page}: {script}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^([\w/]+)$", index, re.MULTILINE)
+    assert {Path(page).stem for page in PAGES if page.startswith("docs/")} - {"index"} <= set(listed)
+
+
+def test_every_public_name_is_in_the_reference():
+    callbacks = (ROOT / "docs/api/callbacks.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"autoclass:: (\w+)", callbacks))
+    modules = {"figures", "functional", "metrics"}
+    assert shown == set(lightning_tansens.__all__) - modules - {"__version__"}
+    for name in modules:
+        page = (ROOT / f"docs/api/{name}.md").read_text(encoding="utf-8")
+        assert f"automodule:: lightning_tansens.{name}\n   :members:\n   :imported-members:" in page
