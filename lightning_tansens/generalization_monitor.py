@@ -56,8 +56,8 @@ class GeneralizationBoundMonitor(pl.Callback):
     Logged keys, at epoch ends:
 
     - ``tansens_bound/C_TS``: the largest ‖S_{e_c}(θ_t, x)‖_F so far; ``C_GD``: Σ_t η(t) · mean_i Σ_c ``|∂ℓ_i/∂f_c|``
-      over all steps, with η from the optimizer (its largest, if groups differ) and the slope of the batch before the step, in
-      eval mode; ``K_x``: the largest ‖x‖; ``K_theta0``, ``K_grad0``: the largest ``|f_c(θ_0, x)|`` and ‖∇_θ f_c(θ_0, x)‖.
+      over all steps, with η from the optimizer (its largest, if groups differ) and the slope of the batch before the step,
+      in eval mode; ``K_x``: the largest ‖x‖; ``K_theta0``, ``K_grad0``: the largest ``|f_c(θ_0, x)|`` and ‖∇_θ f_c(θ_0, x)‖.
     - ``distance``: ‖θ_t − θ_0‖; ``max_distance``: its largest value so far; ``slack``: K_x C_TS C_GD / ‖θ_t − θ_0‖.
     - ``K_L``, ``loss_bound`` (the largest loss seen), ``complexity`` (the first term), ``complexity_of_distance`` (the same
       with ``max_distance`` for K_x C_TS C_GD, tighter and right for any optimizer), ``initial`` (K_L K_θ0), ``confidence``.

