@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens.console import summary_table
 
 # the images are in memory, so worker processes would only copy them; and holding out no validation set is no mistake
 warnings.filterwarnings("ignore", ".*does not have many workers")
 warnings.filterwarnings("ignore", "Total length of `list`")
-
-LOSS = "tansens/test_loss/"
 
 
 class Classifier(pl.LightningModule):
@@ -132,22 +131,10 @@ class ExampleCLI(LightningCLI):
     def after_fit(self) -> None:
         for callback in self.trainer.callbacks:
             if isinstance(callback, TangentSensitivityMonitor) and callback.history and self.trainer.is_global_zero:
-                print(summary(callback.history))
+                if not callback.verbose:  # which prints it already
+                    print(summary_table(callback.history))
                 if self.config.fit.history_csv:
                     write_csv(callback.history, Path(self.config.fit.history_csv))
-
-
-def summary(history: list[dict[str, float]]) -> str:
-    """A table of the test loss and its estimates: the last value, and the mean absolute error over the epochs."""
-    last = history[-1]
-    names = [key.removeprefix(LOSS) for key in last if key.startswith(LOSS) and not key.endswith(("/actual", "_stderr"))]
-    lines = [f"after epoch {last['epoch'] + 1:.0f}     test loss   MAE over epochs"]
-    lines.append(f"{'actual':<16}{last[LOSS + 'actual']:>12.4f}")
-    for name in sorted(names, key="trivial".__eq__):
-        rows = [row for row in history if LOSS + name in row]
-        mae = sum(abs(row[LOSS + name] - row[LOSS + "actual"]) for row in rows) / len(rows)
-        lines.append(f"{name:<16}{last[LOSS + name]:>12.4f}{mae:>18.4f}")
-    return "\n".join(lines)
 
 
 def write_csv(history: list[dict[str, float]], path: Path) -> None:

@@ -43,7 +43,7 @@ def check(rows, reference="train"):
 def test_digits(run_example, tmp_path, capsys):
     check(run_example("digits"))
     printed = capsys.readouterr().out
-    assert "after epoch 2" in printed
+    assert "test, epoch 1" in printed
     assert re.search(r"^actual +\d", printed, re.MULTILINE)
     assert re.search(r"^trivial +\d\S+ +\d", printed, re.MULTILINE)
     assert list(tmp_path.glob("lightning_logs/digits/version_0/events*"))
