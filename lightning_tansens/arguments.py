@@ -13,6 +13,7 @@ from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import OnFailure
 from lightning_tansens.keys import REFERENCE_NAMES
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.peers import Peer
 
 #: The hook in which is measured; "auto" takes the validation's wherever there is one.
 MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
@@ -36,6 +37,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_choice(name, options[name], get_args(choices))
     check_sets(options["test_dataloaders"], options["reference"])
     check_measures(options["measures"])
+    check_peers(options["peers"], options["measures"], options["criterion"])
     check_callable("unpack", options["unpack"])
     check_callable("criterion", options["criterion"])
     check_text("prefix", options["prefix"])
@@ -94,3 +96,20 @@ def check_measures(measures: object) -> None:
     keys = [measure.key for measure in measures if isinstance(measure, Measure)]
     if len(set(keys)) < len(keys):
         raise ValueError(f"measures: expected one measure for each key, but got the keys {keys}")
+
+
+def check_peers(peers: object, measures: Sequence[Measure], criterion: object) -> None:
+    """Refuses what is no estimator of outputs, a key that is taken, and estimates in units other than the criterion's."""
+    if isinstance(peers, (str, bytes)) or not isinstance(peers, Sequence):
+        raise TypeError(f"peers: expected a list of Peer objects or None, but got {peers!r}")
+    for peer in peers:
+        if not isinstance(peer, Peer):
+            raise TypeError(f"peers: expected Peer objects, but got {type(peer).__name__}")
+        if criterion is not None and "loss" in peer.estimates:
+            raise ValueError(
+                f"peers: expected estimators of the accuracy beside a criterion of one's own, but {type(peer).__name__} "
+                "estimates the cross-entropy; leave one of the two out"
+            )
+    keys = [*(peer.key for peer in peers), *(measure.key for measure in measures)]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"peers: expected one estimator for each key, but got the keys {keys}")

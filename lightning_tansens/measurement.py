@@ -14,6 +14,7 @@ from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import check_finite
 from lightning_tansens.keys import Keys
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.peers import Peer
 from lightning_tansens.report import Report, make_report
 from lightning_tansens.sets import MeasuredSet, measure_weights
 
@@ -32,6 +33,7 @@ class Measurement:
         keys: How the values are named.
         accuracy_form: How the accuracy is estimated.
         correlate_with_gap: Whether a report has the correlations with the generalisation gap.
+        peers: The estimators that work on outputs.
 
     """
 
@@ -42,8 +44,10 @@ class Measurement:
         keys: Keys,
         accuracy_form: AccuracyForm,
         correlate_with_gap: bool = False,
+        peers: Sequence[Peer] = (),
     ) -> None:
         self.measures = measures
+        self._peers = peers
         self.sets = sets
         self._keys = keys
         self._accuracy_form: AccuracyForm = accuracy_form
@@ -122,7 +126,14 @@ class Measurement:
         names = [measured.name for measured in self.sets]
         readings = {measured.name: measured.read() for measured in self.sets}
         report = make_report(
-            self.measures, names[0], readings, self._weights_now, self.weights_before, self._accuracy_form, self._keys
+            self.measures,
+            names[0],
+            readings,
+            self._weights_now,
+            self.weights_before,
+            self._accuracy_form,
+            self._keys,
+            self._peers,
         )
         if self._correlate_with_gap:
             report.scalars |= gap_correlations([*history, report.scalars], names[0], names[1:], self._keys)

@@ -28,6 +28,7 @@ from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.peers import Peer
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
 from lightning_tansens.sets import MeasuredSet, Unpack, unpack_pair
@@ -67,9 +68,10 @@ class TangentSensitivityMonitor(pl.Callback):
         reference: The set whose labelled loss is scaled: "train", "val", a DataLoader or a Dataset. "train" passes through
             the training transforms; pass a Dataset to measure without them.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity.
+        peers: Other label-free estimators, for classifiers; None for none, ``peers.default_peers()`` has them all.
         num_samples: The number of samples of each set on which the measures are taken.
-        num_loss_samples: The number of samples, these among them, on which the labelled loss is taken, which is noisier and
-            costs less; at least ``num_samples``.
+        num_loss_samples: The number of samples, these among them, on which the labelled loss and the peers are taken, which
+            are noisier and cost less; at least ``num_samples``.
         batch_size: The number of samples measured at once; results do not depend on it.
         every_n_epochs: Measure after every n-th epoch.
         unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
@@ -107,6 +109,7 @@ class TangentSensitivityMonitor(pl.Callback):
         test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | None = None,
         reference: Literal["train", "val"] | DataLoader | Dataset = "train",
         measures: list[Measure] | None = None,
+        peers: list[Peer] | None = None,
         num_samples: int = 256,
         num_loss_samples: int = 1024,
         batch_size: int = 256,
@@ -129,6 +132,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.measures = default_measures() if measures is None else measures
+        self.peers = [] if peers is None else peers
         self.num_samples = num_samples
         self.num_loss_samples = num_loss_samples
         self.batch_size = batch_size
@@ -275,7 +279,7 @@ class TangentSensitivityMonitor(pl.Callback):
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         with together(trainer), undisturbed(pl_module):
             measurement = Measurement(
-                self.measures, self._draw_sets(trainer), self._keys, self.accuracy_form, self.correlate_with_gap
+                self.measures, self._draw_sets(trainer), self._keys, self.accuracy_form, self.correlate_with_gap, self.peers
             )
             network = find_network(pl_module, self.network)
             measurement.prepare(network, batch_transfer(trainer), pl_module.device, *self._remembered())
@@ -313,13 +317,13 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
         name, data = reference_data(trainer, self.reference)
-        sets = [self._draw(trainer, name, data, labelled=True)]
+        sets = [self._draw(trainer, name, data, labelled=True, reference=True)]
         for name, data in test_data(trainer, self.test_dataloaders).items():
             sets.append(self._draw(trainer, name, data, labelled=self.compare_with_labels))
         return sets
 
-    def _draw(self, trainer: pl.Trainer, name: str, data: Data, labelled: bool) -> MeasuredSet:
-        count = max(self.num_samples, self.num_loss_samples) if labelled else self.num_samples
+    def _draw(self, trainer: pl.Trainer, name: str, data: Data, labelled: bool, reference: bool = False) -> MeasuredSet:
+        count = max(self.num_samples, self.num_loss_samples) if labelled or self.peers else self.num_samples
         subset = draw_subset(trainer, name, data, count, self.batch_size, self.seed, head=self.num_samples)
         loss = LabelledLoss(self.criterion, self.by_class) if labelled else None
-        return MeasuredSet(name, subset, self.measures, loss, self.unpack)
+        return MeasuredSet(name, subset, self.measures, loss, self.unpack, self.peers, peers_see_labels=reference)

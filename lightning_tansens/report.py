@@ -12,7 +12,8 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
 from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
-from lightning_tansens.sets import Reading
+from lightning_tansens.peers import Peer
+from lightning_tansens.reading import Reading
 from lightning_tansens.uncertainty import Influence, relative_standard_error
 
 Values = Mapping[str, Mapping[str, float]]
@@ -46,6 +47,7 @@ def make_report(
     weights_before: Values,
     accuracy_form: AccuracyForm = "error",
     keys: Keys | None = None,
+    peers: Sequence[Peer] = (),
 ) -> Report:
     """Gives every value its key, and computes the estimates of loss and accuracy.
 
@@ -57,6 +59,7 @@ def make_report(
         weights_before: The same at the previous measurement.
         accuracy_form: How the accuracy is estimated.
         keys: How the values are named; None for ``tansens/…``.
+        peers: The estimators that work on outputs.
 
     Returns:
         The scalars, and the reasons for estimates that are missing.
@@ -81,6 +84,8 @@ def make_report(
     for set_name, reading in readings.items():
         for label, loss in reading.class_losses.items():
             scalars[keys.value("class_loss", set_name, str(label))] = loss
+        for scores in reading.scores.values():
+            scalars |= {keys.value(name, set_name): score for name, score in scores.items()}
     estimating = {measure.key: measure for measure in measures if isinstance(measure, SensitivityMeasure)}
     reference = readings[reference_name]
     assert reference.loss is not None
@@ -105,6 +110,8 @@ def make_report(
             if reference.accuracy is not None:
                 accuracy = estimate_accuracy(ratio, reference.accuracy, accuracy_form)
                 scalars[keys.estimate(set_name, "accuracy", name)] = accuracy
+        for peer in peers:
+            _add_estimates_of_peer(report, peer, set_name, reading, reference)
         if reading.loss is not None:
             scalars[keys.estimate(set_name, "loss", ACTUAL)] = reading.loss
         if reading.accuracy is not None:
@@ -133,6 +140,19 @@ def _log_ratio(
     if measure.needs_data:
         return measure.log_ratio(target.values[measure.key], reference.values[measure.key])
     return measure.log_ratio(weights_now[measure.key], weights_before[measure.key])
+
+
+def _add_estimates_of_peer(report: Report, peer: Peer, set_name: str, target: Reading, reference: Reading) -> None:
+    try:
+        estimates = peer.estimate(target.summaries[peer.key], reference.summaries[peer.key])
+    except UndefinedEstimateError as error:
+        report.undefined[peer.key] = str(error)
+        return
+    for quantity, estimate in estimates.items():
+        key = report.keys.estimate(set_name, quantity, peer.key)
+        report.scalars[key] = estimate.value
+        if estimate.stderr is not None:
+            report.scalars[report.keys.stderr(key)] = estimate.stderr
 
 
 def _relative_error(measure: SensitivityMeasure | None, target: Reading, reference: Reading) -> float | None:

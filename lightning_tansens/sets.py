@@ -4,52 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
+from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.network import call_model
+from lightning_tansens.outputs import OutputMetrics
+from lightning_tansens.peers import Peer
+from lightning_tansens.reading import Reading
 from lightning_tansens.subsets import Subset
 from lightning_tansens.uncertainty import Influence
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
-
-AnyMetric = TypeVar("AnyMetric", bound=Metric)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one measurement of a set has found, over all processes.
-
-    Attributes:
-        values: For each measure, by key, its named scalars.
-        parts: For each measure, by key, its values by part (a layer, an output, a class).
-        distributions: For each measure, by key, and its parts, one number per sample; the whole is "".
-        influences: For each measure that knows them, by key, how far each sample moves it.
-        errors: For each measure that knows it, by key, its standard error.
-        loss: The mean loss, where labels were used.
-        loss_influence: How far each sample moves the loss, if that is known.
-        accuracy: The accuracy, where labels were used and the task is a classification.
-        class_losses: The mean loss of each class, likewise.
-
-    """
-
-    values: dict[str, dict[str, float]]
-    parts: dict[str, dict[str, float]] = field(default_factory=dict)
-    distributions: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    influences: dict[str, Influence] = field(default_factory=dict)
-    errors: dict[str, float] = field(default_factory=dict)
-    loss: float | None = None
-    loss_influence: Influence | None = None
-    accuracy: float | None = None
-    class_losses: dict[int, float] = field(default_factory=dict)
 
 
 class MeasuredSet:
@@ -61,21 +32,33 @@ class MeasuredSet:
         measures: The measures; each set has copies of its own, and those that need labels only with a loss.
         loss: Where to accumulate the labelled loss; None leaves the labels alone.
         unpack: Splits a batch into inputs and targets.
+        peers: The estimators that work on outputs; each set has copies of its own.
+        peers_see_labels: Whether they get the labels, which is for the reference alone.
+        perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
 
     """
 
     def __init__(
-        self, name: str, subset: Subset, measures: Sequence[Measure], loss: LabelledLoss | None, unpack: Unpack
+        self,
+        name: str,
+        subset: Subset,
+        measures: Sequence[Measure],
+        loss: LabelledLoss | None,
+        unpack: Unpack,
+        peers: Sequence[Peer] = (),
+        peers_see_labels: bool = False,
+        perturb: Callable[[Any, Sequence[int]], Any] | None = None,
     ) -> None:
         self.name = name
         self.subset = subset
         self.measures = [
-            copy_of(measure)
+            copied(measure)
             for measure in measures
             if measure.needs_data and (loss is not None or not isinstance(measure, LabelledMeasure))
         ]
-        self.loss = loss
+        self.outputs = OutputMetrics(loss, [copied(peer) for peer in peers], peers_see_labels)
         self._unpack = unpack
+        self._perturb = perturb
 
     def prepare(self, network: nn.Module, transfer: Callable[[Any], Any], device: torch.device) -> None:
         """Tries everything on one sample, which every process has, so that a misfit shows before the training does.
@@ -88,17 +71,17 @@ class MeasuredSet:
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
-        batch = transfer(self.subset.first())
-        inputs, targets = self._unpack(batch)
+        inputs, targets = self._inputs_and_targets(transfer(self.subset.first()), [0])
         for measure in self.measures:
             measure.prepare(network, inputs)
-            self._add(copy_of(measure), network, inputs, targets)
-        if self.loss is not None:
-            self._add_loss(copy_of(self.loss), network, inputs, targets)
+            self._add(copied(measure), network, inputs, targets)
+        self.outputs.prepare(network, inputs)
+        tried = self.outputs.copy()
+        tried.update(network, inputs, self._labels(targets) if tried.loss is not None else None)
 
     def first_inputs(self, transfer: Callable[[Any], Any]) -> Any:
         """Returns the inputs of a batch of one sample, the same on every process."""
-        return self._unpack(transfer(self.subset.first()))[0]
+        return self._inputs_and_targets(transfer(self.subset.first()), [0])[0]
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
@@ -113,13 +96,13 @@ class MeasuredSet:
             tick: Called after each batch.
 
         """
-        self._accumulate(self.measures, self.loss, network, transfer, tick)
+        self._accumulate(self.measures, self.outputs, network, transfer, tick)
 
     def update_first(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
         """Accumulates for the measures that compare with what was before the first step, unless they remember it."""
         fresh = self._without_memory()
         if fresh:
-            self._accumulate(fresh, None, network, transfer)
+            self._accumulate(fresh, OutputMetrics(None), network, transfer)
 
     def remember_first(self) -> None:
         """Syncs with the other processes, all of which must call it, and keeps what was there before the first step."""
@@ -138,7 +121,7 @@ class MeasuredSet:
                 measure.load_memory(memories[measure.key])
 
     def _metrics(self) -> list[Metric]:
-        return [*self.measures, *([self.loss] if self.loss is not None else [])]
+        return [*self.measures, *self.outputs.metrics]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
@@ -146,26 +129,26 @@ class MeasuredSet:
     def _accumulate(
         self,
         measures: list[Measure],
-        loss: LabelledLoss | None,
+        outputs: OutputMetrics,
         network: nn.Module,
         transfer: Callable[[Any], Any],
         tick: Callable[[], object] = lambda: None,
     ) -> None:
-        for metric in [*measures, *([loss] if loss is not None else [])]:
+        for metric in [*measures, *outputs.metrics]:
             metric.reset()
         if not any(part[0] < self.subset.head for part in self.subset.positions()):
             # without a sample, shapes that depend on the network are learnt anew all the same
             inputs = self.first_inputs(transfer)
             for measure in measures:
                 measure.prepare(network, inputs)
+            outputs.prepare(network, inputs)
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
         for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
-            inputs, targets = self._unpack(transfer(loaded))
+            inputs, targets = self._inputs_and_targets(transfer(loaded), positions)
             if positions[0] < self.subset.head:
                 for measure in measures:
                     self._add(measure, network, inputs, targets, positions)
-            if loss is not None:
-                self._add_loss(loss, network, inputs, targets, positions)
+            outputs.update(network, inputs, self._labels(targets) if outputs.loss is not None else None, positions)
             tick()
 
     @contextmanager
@@ -197,20 +180,7 @@ class MeasuredSet:
             if error is not None:
                 errors[measure.key] = error
             measure.remember()
-        if self.loss is None:
-            return Reading(values, parts, distributions, influences, errors)
-        accuracy = self.loss.accuracy()
-        return Reading(
-            values,
-            parts,
-            distributions,
-            influences,
-            errors,
-            loss=float(self.loss.total / self.loss.count),  # its compute() would sync once more
-            loss_influence=self.loss.influence(),
-            accuracy=None if accuracy is None else float(accuracy),
-            class_losses=self.loss.class_losses(),
-        )
+        return self.outputs.added_to(Reading(values, parts, distributions, influences, errors))
 
     def _add(
         self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
@@ -221,11 +191,9 @@ class MeasuredSet:
         else:
             measure.update(network, inputs, positions)
 
-    def _add_loss(
-        self, loss: LabelledLoss, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
-    ) -> None:
-        with evaluation(network), torch.no_grad():
-            loss.update(call_model(network, inputs), self._labels(targets), positions)
+    def _inputs_and_targets(self, batch: Any, positions: Sequence[int]) -> tuple[Any, Any]:
+        inputs, targets = self._unpack(batch)
+        return (inputs if self._perturb is None else self._perturb(inputs, positions)), targets
 
     def _labels(self, targets: Any) -> Any:
         if targets is None:
@@ -245,17 +213,10 @@ def measure_weights(measures: Sequence[Measure], network: nn.Module) -> dict[str
     values = {}
     for measure in measures:
         if not measure.needs_data:
-            fresh = copy_of(measure)
+            fresh = copied(measure)
             fresh.update(network)
             values[measure.key] = _floats(fresh.values())
     return values
-
-
-def copy_of(metric: AnyMetric) -> AnyMetric:
-    """Returns an independent copy with nothing accumulated."""
-    copied = cast(AnyMetric, metric.clone())
-    copied.reset()
-    return copied
 
 
 def unpack_pair(batch: Any) -> tuple[Any, Any]:

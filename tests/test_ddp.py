@@ -28,6 +28,7 @@ from lightning_tansens.metrics import (
     SensitivityMovement,
     SpectralNormSensitivity,
 )
+from lightning_tansens.peers import default_peers
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,7 @@ CASES = {
     "all measures": ({"num_samples": 5, "all_measures": True, "by_class": True, "correlate_with_gap": True}, {}),
     "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
     "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
+    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True}, {}),
     DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
     TESTED: ({"num_samples": 7}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
@@ -61,7 +63,8 @@ def measure(name, *callbacks, **trainer):
     if arguments.pop("all_measures", False):
         measures += [InputOutputSensitivity(), FisherRaoSensitivity(), RegionSensitivity(), SpectralNormSensitivity()]
         measures += [OutputSensitivity(), ClassSensitivity(matrix=True), SensitivityMovement()]
-    monitor = make_monitor(measures=measures, **arguments)
+    peers = default_peers() if arguments.pop("all_peers", False) else None
+    monitor = make_monitor(measures=measures, peers=peers, **arguments)
     callbacks += (EarlyStopping("tansens/test_loss/empirical", patience=1),) if name == STOPS else ()
     data = BoringData(noise=True, validation=name == "validation")
     run = fit(monitor, *callbacks, module=lambda: BoringModule(lr=0.0), data=data, **{**options, **trainer})

@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.functional.moments import log_psi
 from lightning_tansens.metrics import ClassSensitivity, default_measures
+from lightning_tansens.peers import default_peers
 from lightning_tansens.subsets import Subset
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, untimed
 
@@ -155,20 +156,20 @@ def without_actual(history):
 
 @pytest.fixture(scope="module")
 def with_true_labels():
-    monitor = make_monitor(test_dataloaders=TensorDataset(INPUTS, LABELS), compare_with_labels=True)
+    monitor = make_monitor(test_dataloaders=TensorDataset(INPUTS, LABELS), compare_with_labels=True, peers=default_peers())
     fit(monitor, data=loader())
     return monitor.history
 
 
 @pytest.mark.parametrize("data", UNLABELLED.values(), ids=UNLABELLED)
 def test_test_labels_reach_no_estimate(data, with_true_labels):
-    monitor = make_monitor(test_dataloaders=data)
+    monitor = make_monitor(test_dataloaders=data, peers=default_peers())
     fit(monitor, data=loader())
     assert untimed(monitor.history) == without_actual(with_true_labels)
 
 
 def test_permuted_test_labels_change_the_actual_values_alone(with_true_labels):
-    monitor = make_monitor(test_dataloaders=UNLABELLED["permuted"], compare_with_labels=True)
+    monitor = make_monitor(test_dataloaders=UNLABELLED["permuted"], compare_with_labels=True, peers=default_peers())
     fit(monitor, data=loader())
     assert without_actual(monitor.history) == without_actual(with_true_labels)
     for row, true in zip(monitor.history, with_true_labels):

@@ -6,8 +6,8 @@ import pytest
 
 from lightning_tansens.keys import Keys
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
+from lightning_tansens.reading import Reading
 from lightning_tansens.report import make_report
-from lightning_tansens.sets import Reading
 
 MEASURES = [EmpiricalSensitivity(), LayerwiseNormSensitivity("linear"), ActiveNodeSensitivity()]
 

@@ -9,7 +9,8 @@ from torch.utils.data import TensorDataset
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
-from lightning_tansens.sets import MeasuredSet, copy_of, unpack_pair
+from lightning_tansens.metrics.copies import copied
+from lightning_tansens.sets import MeasuredSet, unpack_pair
 from lightning_tansens.subsets import Subset
 from tests.cases import mlp
 
@@ -92,7 +93,7 @@ def test_preparation_finds_a_misfit_and_accumulates_nothing():
     data = measured(TensorDataset(INPUTS, TARGETS))
     data.prepare(mlp(4, 6, 3), identity, CPU)
     assert all(not measure.count for measure in data.measures)
-    assert not data.loss.count
+    assert not data.outputs.loss.count
     with pytest.raises(UnsupportedNetworkError, match="calls none that is known"):
         measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), identity, CPU)
 
@@ -124,11 +125,11 @@ def test_each_set_has_measures_of_its_own():
 def test_a_copy_is_empty():
     measure = LayerwiseNormSensitivity("linear")
     measure.update(mlp(4, 6, 3))
-    copied = copy_of(measure)
-    assert copied.count == 0
+    copy = copied(measure)
+    assert copy.count == 0
     assert measure.count == 1
-    assert copied.form == "linear"
-    copied.update(nn.Linear(2, 2))
+    assert copy.form == "linear"
+    copy.update(nn.Linear(2, 2))
     assert measure.compute() != log_max_weights(nn.Linear(2, 2)).sum()
 
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_tansens.checks import check_choice
+from lightning_tansens.checks import check_choice, check_numbers
 from lightning_tansens.closed_form.relu_chain import ReluChain
 from lightning_tansens.functional.bounds import ActiveNodeForm, log_active_node_bound, log_nonnegative
 
@@ -210,6 +210,8 @@ def log_region_bounds(
             log_nonnegative(chain.num_parameters) + math.log(chain.input_dim) + order * math.log(_width(chain, outputs))
         )
     else:
+        check_numbers(**{"moments[0]": moments[0]})
+        check_numbers(at_least=0, **{"moments[1]": moments[1]})
         log_factor = log_active_node_bound(
             chain.num_parameters,
             chain.input_dim,

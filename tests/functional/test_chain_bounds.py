@@ -267,3 +267,10 @@ def test_wrong_choices(function):
     if function is not log_sample_norm_bounds:
         with pytest.raises(ValueError, match=r"form: expected one of \['.*'\], but got 'exact'"):
             function(chain, form="exact")
+
+
+@pytest.mark.parametrize(("moments", "named"), [(("_", 1.0), "0"), ((1.0, "_"), "1"), ((1.0, -1.0), "1")])
+def test_wrong_moments_are_named(moments, named):
+    chain = relu_chain(mlp(3, 4, 2), torch.randn(2, 3))
+    with pytest.raises(ValueError, match=rf"moments\[{named}\]: expected a finite number"):
+        log_region_bounds(chain, moments=moments)

@@ -12,8 +12,8 @@ from torch import nn
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional import spectral as functional
 from lightning_tansens.functional.spectral import spectral_norms
+from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
-from lightning_tansens.sets import copy_of
 from tests.boring import Recorder, fit, make_monitor, measured
 from tests.boring import mlp as boring_mlp
 from tests.cases import mlp
@@ -79,7 +79,7 @@ def test_sizes_and_vectors_outlive_copies_and_resets(monkeypatch):
     measure.prepare(model, torch.zeros(1, 1, 8, 8, dtype=torch.float64))
     expected = [float(norm) for norm in spectral_norms(model, torch.zeros(1, 1, 8, 8, dtype=torch.float64)).values()]
     starts.clear()
-    for turn, fresh in enumerate([measure, copy_of(measure), measure.clone(), copy.deepcopy(measure), measure]):
+    for turn, fresh in enumerate([measure, copied(measure), measure.clone(), copy.deepcopy(measure), measure]):
         fresh.reset()
         fresh.update(model)
         assert [float(norm) for norm in fresh.part_values().values()] == pytest.approx(expected, rel=1e-6)
