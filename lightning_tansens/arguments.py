@@ -14,6 +14,7 @@ from lightning_tansens.failures import OnFailure
 from lightning_tansens.keys import REFERENCE_NAMES
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.peers import Peer
+from lightning_tansens.trust import Limits
 
 #: The hook in which is measured; "auto" takes the validation's wherever there is one.
 MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
@@ -45,6 +46,10 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_text("network", options["network"])
     if not isinstance(options["display"], Display):
         raise TypeError(f"display: expected a Display or None, but got {options['display']!r}")
+    if not isinstance(options["limits"], Limits):
+        raise TypeError(f"limits: expected Limits or None, but got {options['limits']!r}")
+    if not isinstance(options["limits"], Limits):
+        raise TypeError(f"limits: expected Limits or None, but got {options['limits']!r}")
     check_labels_used(options["compare_with_labels"], correlate_with_gap=options["correlate_with_gap"])
 
 

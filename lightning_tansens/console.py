@@ -9,16 +9,19 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
 from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.scorecard import Scorecard
+from lightning_tansens.trust import Reason
 
 Row = Mapping[str, float]
 
 
-def measurement_line(row: Row, keys: Keys | None = None) -> str:
+def measurement_line(row: Row, keys: Keys | None = None, doubts: Mapping[str, Sequence[Reason]] | None = None) -> str:
     """Says what a measurement has found: the first measure's estimates, beside the trivial ones and the truth.
 
     Args:
         row: An entry of a monitor's ``history``.
         keys: How the values are named; None for ``tansens/…``.
+        doubts: For each estimate, by key, the reasons not to trust it.
 
     Returns:
         One line for each test set; the last one ends with the seconds.
@@ -30,7 +33,7 @@ def measurement_line(row: Row, keys: Keys | None = None) -> str:
 
     """
     keys = keys or Keys()
-    parts = [", ".join(_said_of(row, target, keys)) for target in keys.targets(row)] or ["no estimate"]
+    parts = [", ".join(_said_of(row, target, keys, doubts or {})) for target in keys.targets(row)] or ["no estimate"]
     seconds = row.get(keys.value("seconds"))
     if seconds is not None:
         parts[-1] += f", {seconds:.1f} s"
@@ -50,7 +53,8 @@ def summary_table(history: Sequence[Row], keys: Keys | None = None) -> str:
         keys: How the values are named; None for ``tansens/…``.
 
     Returns:
-        A table for each test set; the columns that need the truth are there where it was logged.
+        A table for each test set; the columns that need the truth are there where it was logged. All that is known of the
+        errors is in :func:`scorecard_table`.
 
     Example:
         >>> row = {"epoch": 0, "tansens/test_loss/trivial": 1.0, "tansens/test_loss/empirical": 1.25}
@@ -64,6 +68,28 @@ def summary_table(history: Sequence[Row], keys: Keys | None = None) -> str:
     keys = keys or Keys()
     targets = dict.fromkeys(target for row in history for target in keys.targets(row))
     return "\n\n".join(_table_of(history, target, keys) for target in targets)
+
+
+def scorecard_table(scorecard: Scorecard) -> str:
+    """Writes a scorecard as an aligned table, for each quantity; nothing where there is no score.
+
+    Args:
+        scorecard: The scorecard.
+
+    Example:
+        >>> scorecard = Scorecard()
+        >>> scorecard.update("trivial", "loss", "test", 0, 1.0, 1.5)
+        >>> print(scorecard_table(scorecard)[:48])
+        loss  estimator  points  undefined     MAE     b
+
+    """
+    tables = []
+    for quantity in _QUANTITIES:
+        rows = [row for row in scorecard.to_rows() if row.pop("quantity") == quantity]
+        if rows:
+            head = [quantity, *list(rows[0])[1:]]
+            tables.append(aligned_table([head, *([_said(value) for value in row.values()] for row in rows)]))
+    return "\n\n".join(tables)
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
@@ -129,7 +155,7 @@ def slow_progress(total_batches: int, description: str, after_seconds: float = 3
     )
 
 
-def _said_of(row: Row, target: str, keys: Keys) -> list[str]:
+def _said_of(row: Row, target: str, keys: Keys, doubts: Mapping[str, Sequence[Reason]]) -> list[str]:
     """The loss and the accuracy of a test set; which measure estimates them is said once."""
     said: list[str] = []
     names = keys.estimates(row, target, "loss")
@@ -150,10 +176,14 @@ def _said_of(row: Row, target: str, keys: Keys) -> list[str]:
             + ("" if error is None else f" ± {error:.1g}")
             + (f" ({inside})" if inside else "")
         )
+    reasons = doubts.get(keys.estimate(target, "loss", name), ())
+    if said and reasons:
+        said[-1] += f" [not trusted: {'; '.join(reason.value for reason in reasons)}]"
     return said
 
 
 def _table_of(history: Sequence[Row], target: str, keys: Keys) -> str:
+    scores = {(s.quantity, s.set_name, s.estimator): s for s in Scorecard.from_history(history, keys).compute()}
     last = next(row for row in reversed(history) if target in keys.targets(row))
     names = dict.fromkeys(name for row in history for name in keys.estimates(row, target, "loss"))
     rows = [[f"{target}, epoch {last['epoch']:.0f}"], *([name] for name in names), [ACTUAL]]
@@ -161,25 +191,11 @@ def _table_of(history: Sequence[Row], target: str, keys: Keys) -> str:
         rows[0] += [quantity, "± stderr", "MAE", f"MAE / {TRIVIAL}"]
         for cells, name in zip(rows[1:-1], names, strict=True):
             key = keys.estimate(target, quantity, name)
-            error, ratio = _errors(history, target, quantity, name, keys)
-            cells += [_fixed(last.get(key)), _fixed(last.get(keys.stderr(key))), _fixed(error), _fixed(ratio, 2)]
+            score = scores.get((quantity, target, name))
+            errors = (score.mae, score.mae_ratio) if score is not None else (None, None)
+            cells += [_fixed(last.get(key)), _fixed(last.get(keys.stderr(key))), _fixed(errors[0]), _fixed(errors[1], 2)]
         rows[-1] += [_fixed(keys.actual(last, target, quantity)), "", "", ""]
     return aligned_table(rows if any(rows[-1][1:]) else rows[:-1])
-
-
-def _errors(
-    history: Sequence[Row], target: str, quantity: Quantity, name: str, keys: Keys
-) -> tuple[float | None, float | None]:
-    """The mean absolute error of an estimate, and its ratio to the trivial one's over the same measurements."""
-    own, trivial = [], []
-    for row in history:
-        estimates, actual = keys.estimates(row, target, quantity), keys.actual(row, target, quantity)
-        if actual is not None and name in estimates and TRIVIAL in estimates:
-            own.append(abs(estimates[name] - actual))
-            trivial.append(abs(estimates[TRIVIAL] - actual))
-    if not own:
-        return None, None
-    return sum(own) / len(own), sum(own) / sum(trivial) if sum(trivial) else None
 
 
 _QUANTITIES: tuple[Quantity, ...] = ("loss", "accuracy")
@@ -187,6 +203,10 @@ _QUANTITIES: tuple[Quantity, ...] = ("loss", "accuracy")
 
 def _short(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
+
+
+def _said(value: str | float | None) -> str:
+    return _fixed(value) if isinstance(value, float) else str("" if value is None else value)
 
 
 def _fixed(value: float | None, digits: int = 4) -> str:

@@ -18,7 +18,7 @@ ACTUAL = "actual"
 #: What is estimated of a test set.
 Quantity = Literal["loss", "accuracy"]
 
-_STDERR = "_stderr"
+_STDERR, _TRUSTED = "_stderr", "_trusted"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Keys:
         """Returns the key of a value's standard error."""
         return key + _STDERR
 
+    def trusted(self, key: str) -> str:
+        """Returns the key of whether an estimate is trusted: 1 or 0."""
+        return key + _TRUSTED
+
     def targets(self, row: Mapping[str, float]) -> list[str]:
         """Returns the names of the test sets, in the order in which they were logged."""
         start, end = f"{self.prefix}/", f"_loss/{TRIVIAL}"
@@ -71,7 +75,7 @@ class Keys:
         """Returns the estimates of a test set's loss or accuracy by name, the trivial one first, without the truth."""
         start = self.estimate(target, quantity, "")
         found = {key[len(start) :]: value for key, value in row.items() if key.startswith(start)}
-        return {name: value for name, value in found.items() if name != ACTUAL and not name.endswith(_STDERR)}
+        return {name: value for name, value in found.items() if name != ACTUAL and not name.endswith((_STDERR, _TRUSTED))}
 
     def actual(self, row: Mapping[str, float], target: str, quantity: Quantity) -> float | None:
         """Returns the true loss or accuracy of a test set, where its labels were used."""

@@ -17,6 +17,7 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.peers import Peer
 from lightning_tansens.report import Report, make_report
 from lightning_tansens.sets import MeasuredSet, measure_weights
+from lightning_tansens.trust import Limits
 
 Transfer = Callable[[Any], Any]
 
@@ -34,6 +35,7 @@ class Measurement:
         accuracy_form: How the accuracy is estimated.
         correlate_with_gap: Whether a report has the correlations with the generalisation gap.
         peers: The estimators that work on outputs.
+        limits: What is required of an estimate to be trusted; None for the defaults.
 
     """
 
@@ -45,9 +47,10 @@ class Measurement:
         accuracy_form: AccuracyForm,
         correlate_with_gap: bool = False,
         peers: Sequence[Peer] = (),
+        limits: Limits | None = None,
     ) -> None:
         self.measures = measures
-        self._peers = peers
+        self._peers, self._limits = peers, limits
         self.sets = sets
         self._keys = keys
         self._accuracy_form: AccuracyForm = accuracy_form
@@ -134,6 +137,7 @@ class Measurement:
             self._accuracy_form,
             self._keys,
             self._peers,
+            self._limits,
         )
         if self._correlate_with_gap:
             report.scalars |= gap_correlations([*history, report.scalars], names[0], names[1:], self._keys)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.arguments import MeasureAt, check_options
-from lightning_tansens.console import measurement_line, say, slow_progress, summary_table
+from lightning_tansens.console import measurement_line, say, scorecard_table, slow_progress, summary_table
 from lightning_tansens.display import Display
 from lightning_tansens.display.layout import compared_keys
 from lightning_tansens.display.notices import Notices
@@ -23,7 +23,7 @@ from lightning_tansens.display.page import Page
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import Failures, OnFailure
 from lightning_tansens.keys import Keys
-from lightning_tansens.loggers import hyperparameters, log_scalars, logging_step, writers
+from lightning_tansens.loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
 from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
@@ -31,6 +31,7 @@ from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.peers import Peer
 from lightning_tansens.processes import together
 from lightning_tansens.randomness import isolated_rng
+from lightning_tansens.scorecard import Scorecard
 from lightning_tansens.sets import MeasuredSet, Unpack, unpack_pair
 from lightning_tansens.trainer_data import (
     Data,
@@ -41,6 +42,7 @@ from lightning_tansens.trainer_data import (
     reference_data,
     test_data,
 )
+from lightning_tansens.trust import Limits
 from lightning_tansens.undisturbed import undisturbed
 
 
@@ -58,8 +60,9 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
       ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
-    - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates, with ``…/<m>_stderr``; ``…/trivial``: the
-      reference's own, the baseline that an estimate should beat; ``…/actual``: the truth, with ``compare_with_labels``.
+    - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates, with ``…/<m>_stderr`` and ``…/<m>_trusted``, 1
+      or 0; ``…/trivial``: the reference's own, the baseline that an estimate should beat; ``…/actual``: the truth, with
+      ``compare_with_labels``.
     - ``tansens/seconds``: what the measurement took. The documentation has a table of all keys.
 
     Args:
@@ -89,6 +92,7 @@ class TangentSensitivityMonitor(pl.Callback):
         on_failure: What to do when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". What cannot be measured at all is refused before
             the first step, whatever is chosen.
+        limits: What is required of an estimate to be trusted; None for the defaults.
         display: What the loggers are sent beside scalars: charts, texts, histograms, figures; None for all of them.
         verbose: Whether to print a line for each measurement, and a table at the end of a fit.
         seed: Seed of the subsets, of the transforms' randomness on them, and of random probes.
@@ -123,6 +127,7 @@ class TangentSensitivityMonitor(pl.Callback):
         network: str | None = None,
         measure_at: MeasureAt = "auto",
         on_failure: OnFailure = "warn",
+        limits: Limits | None = None,
         display: Display | None = None,
         verbose: bool = False,
         seed: int = 0,
@@ -146,6 +151,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.network = network
         self.measure_at = measure_at
         self.on_failure = on_failure
+        self.limits = Limits() if limits is None else limits
         self.display = Display() if display is None else display
         self.verbose = verbose
         self.seed = seed
@@ -213,13 +219,20 @@ class TangentSensitivityMonitor(pl.Callback):
         """Draws the last figures and, if asked to, prints how the estimates did."""
         if self.verbose and self.history:
             say(trainer, summary_table(self.history, self._keys))
+            if self.scorecard.compute():
+                say(trainer, "\n" + scorecard_table(self.scorecard))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
-                self._page.finish(self.history, self._measurement.sets)
+                self._page.finish(self.history, self._measurement.sets, self.scorecard)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures once in ``Trainer.test``."""
         self._evaluate(trainer, pl_module)
+
+    @property
+    def scorecard(self) -> Scorecard:
+        """How good the estimates were so far, where the truth was logged."""
+        return Scorecard.from_history(self.history, self._keys)
 
     def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
         """Says whether a key was logged with a value of the current weights."""
@@ -279,7 +292,13 @@ class TangentSensitivityMonitor(pl.Callback):
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         with together(trainer), undisturbed(pl_module):
             measurement = Measurement(
-                self.measures, self._draw_sets(trainer), self._keys, self.accuracy_form, self.correlate_with_gap, self.peers
+                self.measures,
+                self._draw_sets(trainer),
+                self._keys,
+                self.accuracy_form,
+                self.correlate_with_gap,
+                self.peers,
+                self.limits,
             )
             network = find_network(pl_module, self.network)
             measurement.prepare(network, batch_transfer(trainer), pl_module.device, *self._remembered())
@@ -308,12 +327,12 @@ class TangentSensitivityMonitor(pl.Callback):
             self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **report.scalars})
             self._logged_step = trainer.global_step
             if self.verbose:
-                say(trainer, measurement_line(self.history[-1], self._keys))
+                say(trainer, measurement_line(self.history[-1], self._keys, report.doubts))
             self._notices.say(report, measurement.sets)
             page.show(report, self.history, measurement.sets)
 
     def _new_page(self, trainer: pl.Trainer) -> Page:
-        return Page(self.display, self._keys, writers(trainer), self.measures, self.correlate_with_gap)
+        return Page(self.display, self._keys, writers(trainer), self.measures, self.correlate_with_gap, run_folder(trainer))
 
     def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
         name, data = reference_data(trainer, self.reference)

@@ -90,6 +90,7 @@ class OutputMetrics:
             loss=float(self.loss.total / self.loss.count),  # its compute() would sync once more
             loss_influence=self.loss.influence(),
             accuracy=None if accuracy is None else float(accuracy),
+            wrong=None if accuracy is None else float(self.loss.classified - self.loss.correct),
             class_losses=self.loss.class_losses(),
         )
 

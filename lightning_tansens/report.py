@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from torch import Tensor
 
-from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
-from lightning_tansens.keys import ACTUAL, TRIVIAL, Keys
-from lightning_tansens.metrics.base import Measure, SensitivityMeasure
+from lightning_tansens.estimated import Estimated, Undefined, Values, peer_estimates, ratio_estimates
+from lightning_tansens.estimates import AccuracyForm
+from lightning_tansens.keys import ACTUAL, Keys
+from lightning_tansens.metrics.base import Measure
 from lightning_tansens.peers import Peer
 from lightning_tansens.reading import Reading
-from lightning_tansens.uncertainty import Influence, relative_standard_error
-
-Values = Mapping[str, Mapping[str, float]]
+from lightning_tansens.trust import Limits, Reason, doubts
+from lightning_tansens.uncertainty import Influence
 
 
 @dataclass
@@ -28,7 +28,9 @@ class Report:
         histograms: One number per sample, shapes (N,), by tag.
         influences: For each set and measure that knows them, how far each sample moves it.
         undefined: Why a value is missing this time, by the measure's key or by its own.
+        doubts: For each estimate, by key, the reasons not to trust it; none if it is trusted.
         keys: How the values are named.
+        limits: What is required of an estimate to be trusted.
 
     """
 
@@ -37,6 +39,20 @@ class Report:
     histograms: dict[str, Tensor] = field(default_factory=dict)
     influences: dict[str, dict[str, Influence]] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, tuple[Reason, ...]] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+    def add(self, set_name: str, estimate: Estimated | Undefined) -> None:
+        """Adds an estimate of a set's loss or accuracy, or the reason why there is none."""
+        if isinstance(estimate, Undefined):
+            self.undefined[estimate.name] = estimate.reason
+            return
+        key = self.keys.estimate(set_name, estimate.quantity, estimate.name)
+        self.scalars[key] = estimate.value
+        if estimate.stderr is not None:
+            self.scalars[self.keys.stderr(key)] = estimate.stderr
+        self.doubts[key] = doubts(estimate.evidence, self.limits)
+        self.scalars[self.keys.trusted(key)] = float(not self.doubts[key])
 
 
 def make_report(
@@ -48,6 +64,7 @@ def make_report(
     accuracy_form: AccuracyForm = "error",
     keys: Keys | None = None,
     peers: Sequence[Peer] = (),
+    limits: Limits | None = None,
 ) -> Report:
     """Gives every value its key, and computes the estimates of loss and accuracy.
 
@@ -60,13 +77,15 @@ def make_report(
         accuracy_form: How the accuracy is estimated.
         keys: How the values are named; None for ``tansens/…``.
         peers: The estimators that work on outputs.
+        limits: What is required of an estimate to be trusted; None for the defaults.
 
     Returns:
         The scalars, and the reasons for estimates that are missing.
 
     """
     keys = keys or Keys()
-    report = Report(keys, influences={name: reading.influences for name, reading in readings.items()})
+    influences = {name: reading.influences for name, reading in readings.items()}
+    report = Report(keys, influences=influences, limits=limits or Limits())
     scalars = report.scalars
     for measure in measures:
         for name, value in weights_now.get(measure.key, {}).items():
@@ -86,7 +105,6 @@ def make_report(
             scalars[keys.value("class_loss", set_name, str(label))] = loss
         for scores in reading.scores.values():
             scalars |= {keys.value(name, set_name): score for name, score in scores.items()}
-    estimating = {measure.key: measure for measure in measures if isinstance(measure, SensitivityMeasure)}
     reference = readings[reference_name]
     assert reference.loss is not None
     scalars[keys.labelled(reference_name, "loss")] = reference.loss
@@ -95,29 +113,19 @@ def make_report(
     for set_name, reading in readings.items():
         if set_name == reference_name:
             continue
-        ratios = {TRIVIAL: 0.0}
-        for measure in estimating.values():
-            try:
-                ratios[measure.key] = _log_ratio(measure, reading, reference, weights_now, weights_before)
-            except UndefinedEstimateError as error:
-                report.undefined[measure.key] = str(error)
-        for name, ratio in ratios.items():
-            key = keys.estimate(set_name, "loss", name)
-            scalars[key] = estimate_loss(ratio, reference.loss)
-            spread = _relative_error(estimating.get(name), reading, reference)
-            if spread is not None:
-                scalars[keys.stderr(key)] = spread * abs(scalars[key])
-            if reference.accuracy is not None:
-                accuracy = estimate_accuracy(ratio, reference.accuracy, accuracy_form)
-                scalars[keys.estimate(set_name, "accuracy", name)] = accuracy
-        for peer in peers:
-            _add_estimates_of_peer(report, peer, set_name, reading, reference)
+        for estimate in chain(
+            ratio_estimates(measures, reading, reference, weights_now, weights_before, accuracy_form),
+            peer_estimates(peers, reading, reference),
+        ):
+            report.add(set_name, estimate)
         if reading.loss is not None:
             scalars[keys.estimate(set_name, "loss", ACTUAL)] = reading.loss
         if reading.accuracy is not None:
             scalars[keys.estimate(set_name, "accuracy", ACTUAL)] = reading.accuracy
     for key in [key for key, value in scalars.items() if not math.isfinite(value)]:
         report.undefined[key] = f"its value is {scalars.pop(key)}"
+        report.doubts.pop(key, None)
+        scalars.pop(keys.trusted(key), None)
     return report
 
 
@@ -132,34 +140,3 @@ def precision_note(report: Report, set_name: str, samples: int) -> str | None:
         f"{key} is known to {error / scalars[key]:.1%} with {samples} samples; four times as many would "
         f"halve that, at about {4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
     )
-
-
-def _log_ratio(
-    measure: SensitivityMeasure, target: Reading, reference: Reading, weights_now: Values, weights_before: Values
-) -> float:
-    if measure.needs_data:
-        return measure.log_ratio(target.values[measure.key], reference.values[measure.key])
-    return measure.log_ratio(weights_now[measure.key], weights_before[measure.key])
-
-
-def _add_estimates_of_peer(report: Report, peer: Peer, set_name: str, target: Reading, reference: Reading) -> None:
-    try:
-        estimates = peer.estimate(target.summaries[peer.key], reference.summaries[peer.key])
-    except UndefinedEstimateError as error:
-        report.undefined[peer.key] = str(error)
-        return
-    for quantity, estimate in estimates.items():
-        key = report.keys.estimate(set_name, quantity, peer.key)
-        report.scalars[key] = estimate.value
-        if estimate.stderr is not None:
-            report.scalars[report.keys.stderr(key)] = estimate.stderr
-
-
-def _relative_error(measure: SensitivityMeasure | None, target: Reading, reference: Reading) -> float | None:
-    """The relative standard error of an estimate of the loss; of the reference's own loss, without a measure."""
-    terms, signs = [reference.loss_influence], [1.0]
-    if measure is not None and measure.needs_data:
-        terms += [target.influences.get(measure.key), reference.influences.get(measure.key)]
-        signs += [1.0, -1.0]
-    known = [term for term in terms if term is not None]
-    return relative_standard_error(known, signs) if len(known) == len(terms) else None

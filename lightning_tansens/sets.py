@@ -180,7 +180,7 @@ class MeasuredSet:
             if error is not None:
                 errors[measure.key] = error
             measure.remember()
-        return self.outputs.added_to(Reading(values, parts, distributions, influences, errors))
+        return self.outputs.added_to(Reading(values, self.subset.head, parts, distributions, influences, errors))
 
     def _add(
         self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None

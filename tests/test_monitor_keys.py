@@ -47,6 +47,7 @@ def expected_keys(reference="train", tests=("test",), accuracy=True, actual=Fals
         *(f"{test}_loss/{name}_stderr" for test in tests for name in estimates),
         *(f"{reference}_{quantity}" for quantity in quantities),
         *(f"{test}_{quantity}/{name}" for test in tests for quantity in quantities for name in names),
+        *(f"{test}_{quantity}/{name}_trusted" for test in tests for quantity in quantities for name in estimates),
     }
 
 
@@ -144,6 +145,7 @@ def test_no_measure_leaves_the_baseline():
     expected = {
         *("seconds", "train_loss", "train_accuracy"),
         *("test_loss/trivial", "test_loss/trivial_stderr", "test_accuracy/trivial"),
+        *("test_loss/trivial_trusted", "test_accuracy/trivial_trusted"),
     }
     check(expected, make_monitor(measures=[]))
 
@@ -178,7 +180,8 @@ def test_an_undefined_estimate_is_left_out_and_said_once(log_norms, missing):
     said = [str(warning.message) for warning in caught if "layer_norm is left out" in str(warning.message)]
     assert len(said) == 1
     assert "form='linear'" in said[0]
-    estimates = {f"tansens/test_{key}" for key in ("loss/layer_norm", "loss/layer_norm_stderr", "accuracy/layer_norm")}
+    suffixed = ("loss/layer_norm", "loss/layer_norm_stderr", "loss/layer_norm_trusted", "accuracy/layer_norm")
+    estimates = {f"tansens/test_{key}" for key in (*suffixed, "accuracy/layer_norm_trusted")}
     assert [row["tansens/layer_norm"] for row in monitor.history] == pytest.approx(log_norms, abs=1e-6)
     assert [estimates.isdisjoint(row) for row in monitor.history].count(True) == missing
     for row in monitor.history:
@@ -207,7 +210,7 @@ def test_all_measures_of_a_convolutional_network():
         *("spectral_norm", "seconds", "train_loss", "train_accuracy"),
         *(f"{statistic}/{name}" for statistic in statistics for name in ("train", "test")),
         *(f"{measure}/{name}_stderr" for measure in names[:3] for name in ("train", "test")),
-        *(f"test_{quantity}/{name}" for quantity in ("loss", "accuracy") for name in names),
+        *(f"test_{quantity}/{name}{end}" for quantity in ("loss", "accuracy") for name in names for end in ("", "_trusted")),
         *(f"test_loss/{name}_stderr" for name in names),
     }
     monitor = make_monitor(measures=measures)

@@ -27,6 +27,7 @@ def report(readings, reference="train", now=-3.0, before=-2.9, measures=MEASURES
 
 STATISTICS = ["empirical", "empirical_norm", "empirical_max", "empirical_q50", "active_nodes", "active_nodes_mean",
               "active_nodes_std"]  # fmt: skip
+SUFFIXES = ["", "_trusted"]
 ESTIMATES = ["trivial", "empirical", "layer_norm", "active_nodes"]
 
 
@@ -35,9 +36,11 @@ def test_keys_are_those_of_the_monitor_s_docstring(accuracy):
     sets = {"train": reading(loss=0.5, accuracy=accuracy), "test": reading(3.0)}
     made = report(sets)
     expected = {f"tansens/{name}/{s}" for name in STATISTICS for s in ("train", "test")}
-    expected |= {"tansens/layer_norm", "tansens/train_loss"} | {f"tansens/test_loss/{m}" for m in ESTIMATES}
+    expected |= {"tansens/layer_norm", "tansens/train_loss"} | {
+        f"tansens/test_loss/{m}{s}" for m in ESTIMATES for s in SUFFIXES
+    }
     if accuracy is not None:
-        expected |= {"tansens/train_accuracy"} | {f"tansens/test_accuracy/{m}" for m in ESTIMATES}
+        expected |= {"tansens/train_accuracy"} | {f"tansens/test_accuracy/{m}{s}" for m in ESTIMATES for s in SUFFIXES}
     assert set(made.scalars) == expected
     assert made.undefined == {}
 

@@ -35,6 +35,7 @@ def make_layout(row: Mapping[str, float], keys: Keys | None = None, correlated: 
     keys = keys or Keys()
     estimates: dict[str, list[object]] = {}
     bands: dict[str, list[object]] = {}
+    trust: dict[str, list[object]] = {}
     for target in keys.targets(row):
         for quantity in get_args(Quantity):
             names = list(keys.estimates(row, target, quantity))
@@ -43,6 +44,9 @@ def make_layout(row: Mapping[str, float], keys: Keys | None = None, correlated: 
             truth = [ACTUAL] if keys.actual(row, target, quantity) is not None else []
             lines = [keys.estimate(target, quantity, name) for name in [*truth, *names]]
             estimates[f"{target} {quantity}"] = _lines(lines)
+            trusted = [keys.trusted(key) for key in lines if keys.trusted(key) in row]
+            if trusted:
+                trust[f"{target} {quantity}: 1 if there is no reason for doubt"] = _lines(trusted)
             for key in lines:
                 if keys.stderr(key) in row:
                     name = key.rpartition("/")[2]
@@ -70,6 +74,7 @@ def make_layout(row: Mapping[str, float], keys: Keys | None = None, correlated: 
     layout = {
         "estimated against actual": estimates,
         "standard errors": bands,
+        "trusted or not": trust,
         "sensitivities": measures,
         "active nodes": nodes,
         "layers, outputs, classes": shares,

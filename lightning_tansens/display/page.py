@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from torch import Tensor
 
@@ -16,7 +17,9 @@ from lightning_tansens.keys import Keys
 from lightning_tansens.loggers import Writer
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.report import Report
+from lightning_tansens.scorecard import Scorecard
 from lightning_tansens.sets import MeasuredSet
+from lightning_tansens.trust import Reason
 
 #: So many epochs are overlaid in a figure of distributions; more than that are thinned out.
 EPOCHS_SHOWN = 8
@@ -31,6 +34,7 @@ class Page:
         writers: Where it is sent.
         measures: What is measured.
         correlated: Whether correlations with the gap are logged.
+        folder: Where the run keeps files; None for nowhere.
 
     """
 
@@ -41,7 +45,10 @@ class Page:
         writers: Sequence[Writer],
         measures: Sequence[Measure] = (),
         correlated: bool = False,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
+        self._doubts: dict[str, tuple[Reason, ...]] = {}
         self._measures, self._correlated = measures, correlated
         self._display, self._keys, self._writers = display, keys, writers
         self._begun = time.perf_counter()
@@ -74,15 +81,37 @@ class Page:
                     error = report.scalars.get(self._keys.stderr(key))
                     if error is not None:
                         writer.band(key, value - error, value + error, step)
-        self._last = report
+        self._last, self._doubts = report, report.doubts
         self._keep_nodes(int(history[-1]["epoch"]), report)
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
             self._draw(report, history, sets)
 
-    def finish(self, history: Sequence[Mapping[str, float]], sets: Sequence[MeasuredSet]) -> None:
-        """Draws the last measurement, if its figures have not been drawn."""
+    def finish(self, history: Sequence[Mapping[str, float]], sets: Sequence[MeasuredSet], scorecard: Scorecard) -> None:
+        """Sends what is known at the end: how good the estimates were, whether to trust them, the last figures.
+
+        Args:
+            history: The rows of all measurements.
+            sets: What was measured.
+            scorecard: How good the estimates were, where the truth is known.
+
+        """
         if self._last is not None:
             self._draw(self._last, history, sets)
+        if not history:
+            return
+        step = int(history[-1]["step"])
+        scores = scorecard.to_rows()
+        trust = [
+            {"estimate": key, "trusted": not reasons, "doubts": "; ".join(reason.value for reason in reasons)}
+            for key, reasons in self._doubts.items()
+        ]
+        for writer in self._writers if self._display.texts else ():
+            for name, rows in (("scorecard", scores), ("trust", trust)):
+                if rows:
+                    writer.table(self._keys.value(name), rows, step)
+        if scores and self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            scorecard.to_csv(self._folder / f"{self._keys.prefix}_scorecard.csv")
 
     def _begin(self, report: Report, step: int) -> None:
         layout = make_layout(report.scalars, self._keys, self._correlated) if self._display.layout else {}

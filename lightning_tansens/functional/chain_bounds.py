@@ -210,13 +210,15 @@ def log_region_bounds(
             log_nonnegative(chain.num_parameters) + math.log(chain.input_dim) + order * math.log(_width(chain, outputs))
         )
     else:
-        check_numbers(**{"moments[0]": moments[0]})
-        check_numbers(at_least=0, **{"moments[1]": moments[1]})
+        mean, std = moments
+        check_numbers(moments_mean=mean)
+        check_numbers(at_least=0, moments_std=std)
         log_factor = log_active_node_bound(
             chain.num_parameters,
             chain.input_dim,
             chain.depth,
-            *moments,
+            mean,
+            std,
             max_weight=1.0,
             form=form,
             num_outputs=chain.num_outputs if outputs == "sum" else 1,

@@ -23,9 +23,22 @@ def writers(trainer: pl.Trainer) -> list[Writer]:
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return []
     found = [writer_of(logger) for logger in trainer.loggers]
-    if found and not any(writer.takes_figures for writer in found):
-        found.append(folder.FolderWriter(Path(trainer.log_dir or trainer.default_root_dir) / folder.FOLDER))
+    of_run = run_folder(trainer)
+    if of_run is not None and not any(writer.takes_figures for writer in found):
+        found.append(folder.FolderWriter(of_run / folder.FOLDER))
     return found
+
+
+def run_folder(trainer: pl.Trainer) -> Path | None:
+    """Returns where a run keeps files, on the process that logs; None on the others, in a trial run and without a logger.
+
+    Args:
+        trainer: The Trainer.
+
+    """
+    if not trainer.is_global_zero or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
+        return None
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
