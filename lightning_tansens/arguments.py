@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_tansens.calibration import CALIBRATED, Calibration
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
 from lightning_tansens.display import Display
 from lightning_tansens.estimates import AccuracyForm
@@ -46,8 +47,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         check_text("network", options["network"])
     if not isinstance(options["display"], Display):
         raise TypeError(f"display: expected a Display or None, but got {options['display']!r}")
-    if not isinstance(options["limits"], Limits):
-        raise TypeError(f"limits: expected Limits or None, but got {options['limits']!r}")
+    if options["calibration"] is not None and not isinstance(options["calibration"], Calibration):
+        raise TypeError(f"calibration: expected a Calibration or None, but got {options['calibration']!r}")
     if not isinstance(options["limits"], Limits):
         raise TypeError(f"limits: expected Limits or None, but got {options['limits']!r}")
     check_labels_used(options["compare_with_labels"], correlate_with_gap=options["correlate_with_gap"])
@@ -115,6 +116,6 @@ def check_peers(peers: object, measures: Sequence[Measure], criterion: object) -
                 f"peers: expected estimators of the accuracy beside a criterion of one's own, but {type(peer).__name__} "
                 "estimates the cross-entropy; leave one of the two out"
             )
-    keys = [*(peer.key for peer in peers), *(measure.key for measure in measures)]
+    keys = [*(peer.key for peer in peers), *(measure.key for measure in measures), CALIBRATED]
     if len(set(keys)) < len(keys):
         raise ValueError(f"peers: expected one estimator for each key, but got the keys {keys}")

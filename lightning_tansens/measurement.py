@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.calibration import Feature, calibrated_estimates
 from lightning_tansens.correlations import gap_correlations
+from lightning_tansens.estimated import Estimated, Undefined
 from lightning_tansens.estimates import AccuracyForm
 from lightning_tansens.failures import check_finite
 from lightning_tansens.keys import Keys
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.peers import Peer
+from lightning_tansens.reading import Reading
 from lightning_tansens.report import Report, make_report
 from lightning_tansens.sets import MeasuredSet, measure_weights
 from lightning_tansens.trust import Limits
@@ -36,6 +40,8 @@ class Measurement:
         correlate_with_gap: Whether a report has the correlations with the generalisation gap.
         peers: The estimators that work on outputs.
         limits: What is required of an estimate to be trusted; None for the defaults.
+        copies: Perturbed copies of the reference, on which the calibrated estimator is fitted.
+        features: What that is fitted on.
 
     """
 
@@ -48,9 +54,14 @@ class Measurement:
         correlate_with_gap: bool = False,
         peers: Sequence[Peer] = (),
         limits: Limits | None = None,
+        copies: Sequence[MeasuredSet] = (),
+        features: Sequence[Feature] = (),
     ) -> None:
         self.measures = measures
         self._peers, self._limits = peers, limits
+        self._copies, self._features = copies, features
+        #: What it took to measure the copies in this process; None without copies.
+        self.calibration_seconds: float | None = None
         self.sets = sets
         self._keys = keys
         self._accuracy_form: AccuracyForm = accuracy_form
@@ -76,6 +87,8 @@ class Measurement:
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
+        for copy in self._copies:
+            copy.prepare(network, transfer, device)
         for measured in self.sets:
             measured.prepare(network, transfer, device)
             measured.load_memories(memories.get(measured.name, {}))
@@ -92,7 +105,7 @@ class Measurement:
     @property
     def num_batches(self) -> int:
         """The number of batches that this process measures."""
-        return sum(len(measured.subset.positions()) for measured in self.sets)
+        return sum(len(measured.subset.positions()) for measured in (*self.sets, *self._copies))
 
     def accumulate(self, network: nn.Module, transfer: Transfer, tick: Callable[[], object]) -> None:
         """Takes every measure on this process's share of the sets.
@@ -109,13 +122,18 @@ class Measurement:
         check_finite(network)
         for measured in self.sets:
             measured.update(network, transfer, tick)
+        if self._copies:
+            start = time.perf_counter()
+            for copy in self._copies:
+                copy.update(network, transfer, tick)
+            self.calibration_seconds = time.perf_counter() - start
         self._weights_now = measure_weights(self.measures, network)
 
     @contextmanager
     def synced(self) -> Iterator[None]:
         """Gathers what the processes have accumulated; their own shares are back afterwards."""
         with ExitStack() as stack:
-            for measured in self.sets:
+            for measured in (*self.sets, *self._copies):
                 stack.enter_context(measured.synced())
             yield
 
@@ -128,6 +146,11 @@ class Measurement:
         """
         names = [measured.name for measured in self.sets]
         readings = {measured.name: measured.read() for measured in self.sets}
+        copies = [copy.read() for copy in self._copies]
+
+        def calibrated(target: Reading, reference: Reading) -> Iterator[Estimated | Undefined]:
+            return calibrated_estimates(self._features, reference, copies, target)
+
         report = make_report(
             self.measures,
             names[0],
@@ -138,6 +161,7 @@ class Measurement:
             self._keys,
             self._peers,
             self._limits,
+            calibrated if copies else None,
         )
         if self._correlate_with_gap:
             report.scalars |= gap_correlations([*history, report.scalars], names[0], names[1:], self._keys)

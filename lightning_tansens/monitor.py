@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.arguments import MeasureAt, check_options
+from lightning_tansens.calibration import Calibration, known_features
 from lightning_tansens.console import measurement_line, say, scorecard_table, slow_progress, summary_table
 from lightning_tansens.display import Display
 from lightning_tansens.display.layout import compared_keys
@@ -27,21 +29,14 @@ from lightning_tansens.loggers import hyperparameters, log_scalars, logging_step
 from lightning_tansens.measurement import Measurement
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.metrics.labelled_loss import Criterion
 from lightning_tansens.peers import Peer
-from lightning_tansens.processes import together
+from lightning_tansens.processes import slowest, together
 from lightning_tansens.randomness import isolated_rng
 from lightning_tansens.scorecard import Scorecard
-from lightning_tansens.sets import MeasuredSet, Unpack, unpack_pair
-from lightning_tansens.trainer_data import (
-    Data,
-    batch_transfer,
-    draw_subset,
-    find_network,
-    has_validation,
-    reference_data,
-    test_data,
-)
+from lightning_tansens.sets import Unpack, unpack_pair
+from lightning_tansens.trainer_data import batch_transfer, find_network, has_validation
+from lightning_tansens.trainer_sets import SetOptions, draw_copies, draw_sets
 from lightning_tansens.trust import Limits
 from lightning_tansens.undisturbed import undisturbed
 
@@ -92,6 +87,7 @@ class TangentSensitivityMonitor(pl.Callback):
         on_failure: What to do when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". What cannot be measured at all is refused before
             the first step, whatever is chosen.
+        calibration: How the ``calibrated`` estimator is fitted, on perturbed copies of the reference; None for none.
         limits: What is required of an estimate to be trusted; None for the defaults.
         display: What the loggers are sent beside scalars: charts, texts, histograms, figures; None for all of them.
         verbose: Whether to print a line for each measurement, and a table at the end of a fit.
@@ -127,6 +123,7 @@ class TangentSensitivityMonitor(pl.Callback):
         network: str | None = None,
         measure_at: MeasureAt = "auto",
         on_failure: OnFailure = "warn",
+        calibration: Calibration | None = None,
         limits: Limits | None = None,
         display: Display | None = None,
         verbose: bool = False,
@@ -151,12 +148,15 @@ class TangentSensitivityMonitor(pl.Callback):
         self.network = network
         self.measure_at = measure_at
         self.on_failure = on_failure
+        self.calibration = calibration
         self.limits = Limits() if limits is None else limits
         self.display = Display() if display is None else display
         self.verbose = verbose
         self.seed = seed
         self.prefix = prefix
         check_options(vars(self))
+        if calibration is not None:
+            known_features(calibration.features, self.measures)  # refuses what is not measured
         self._keys = Keys(prefix)
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
         self.history: list[dict[str, float]] = []
@@ -291,14 +291,18 @@ class TangentSensitivityMonitor(pl.Callback):
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         with together(trainer), undisturbed(pl_module):
+            options = self._set_options()
+            sets = draw_sets(trainer, options)
             measurement = Measurement(
                 self.measures,
-                self._draw_sets(trainer),
+                sets,
                 self._keys,
                 self.accuracy_form,
                 self.correlate_with_gap,
                 self.peers,
                 self.limits,
+                draw_copies(sets[0], options),
+                options.features,
             )
             network = find_network(pl_module, self.network)
             measurement.prepare(network, batch_transfer(trainer), pl_module.device, *self._remembered())
@@ -319,8 +323,9 @@ class TangentSensitivityMonitor(pl.Callback):
             measurement.accumulate(find_network(pl_module, self.network), batch_transfer(trainer), progress.update)
         with measurement.synced(), together(trainer):
             report = measurement.report(self.history)
-        seconds = torch.tensor(time.perf_counter() - start, device=pl_module.device)
-        report.scalars[self._keys.value("seconds")] = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+        report.scalars[self._keys.value("seconds")] = slowest(trainer, time.perf_counter() - start)
+        if measurement.calibration_seconds is not None:
+            report.scalars[self._keys.value("calibration_seconds")] = slowest(trainer, measurement.calibration_seconds)
         measurement.remember_weights()
         with together(trainer):
             log_scalars(trainer, report.scalars)
@@ -334,15 +339,5 @@ class TangentSensitivityMonitor(pl.Callback):
     def _new_page(self, trainer: pl.Trainer) -> Page:
         return Page(self.display, self._keys, writers(trainer), self.measures, self.correlate_with_gap, run_folder(trainer))
 
-    def _draw_sets(self, trainer: pl.Trainer) -> list[MeasuredSet]:
-        name, data = reference_data(trainer, self.reference)
-        sets = [self._draw(trainer, name, data, labelled=True, reference=True)]
-        for name, data in test_data(trainer, self.test_dataloaders).items():
-            sets.append(self._draw(trainer, name, data, labelled=self.compare_with_labels))
-        return sets
-
-    def _draw(self, trainer: pl.Trainer, name: str, data: Data, labelled: bool, reference: bool = False) -> MeasuredSet:
-        count = max(self.num_samples, self.num_loss_samples) if labelled or self.peers else self.num_samples
-        subset = draw_subset(trainer, name, data, count, self.batch_size, self.seed, head=self.num_samples)
-        loss = LabelledLoss(self.criterion, self.by_class) if labelled else None
-        return MeasuredSet(name, subset, self.measures, loss, self.unpack, self.peers, peers_see_labels=reference)
+    def _set_options(self) -> SetOptions:
+        return SetOptions(**{field.name: getattr(self, field.name) for field in fields(SetOptions)})

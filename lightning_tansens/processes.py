@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
+import torch
 
 from lightning_tansens.errors import FailedElsewhereError
 
@@ -22,3 +23,9 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
         raise error or FailedElsewhereError(
             "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
         )
+
+
+def slowest(trainer: pl.Trainer, seconds: float) -> float:
+    """Returns the largest of the processes' times; all of them must call it."""
+    longest = trainer.strategy.reduce(torch.tensor(seconds, device=trainer.strategy.root_device), reduce_op="max")
+    return float(longest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -65,6 +65,7 @@ def make_report(
     keys: Keys | None = None,
     peers: Sequence[Peer] = (),
     limits: Limits | None = None,
+    calibrated: Callable[[Reading, Reading], Iterable[Estimated | Undefined]] | None = None,
 ) -> Report:
     """Gives every value its key, and computes the estimates of loss and accuracy.
 
@@ -78,6 +79,7 @@ def make_report(
         keys: How the values are named; None for ``tansens/…``.
         peers: The estimators that work on outputs.
         limits: What is required of an estimate to be trusted; None for the defaults.
+        calibrated: Given target and reference, the estimates that were fitted on copies of the reference; None for none.
 
     Returns:
         The scalars, and the reasons for estimates that are missing.
@@ -116,6 +118,7 @@ def make_report(
         for estimate in chain(
             ratio_estimates(measures, reading, reference, weights_now, weights_before, accuracy_form),
             peer_estimates(peers, reading, reference),
+            calibrated(reading, reference) if calibrated is not None else (),
         ):
             report.add(set_name, estimate)
         if reading.loss is not None:

@@ -206,4 +206,4 @@ def measured(trainer, prefix="tansens"):
 
 def untimed(history):
     """The rows of ``monitor.history`` without the time that the measurement took."""
-    return [{key: value for key, value in row.items() if not key.endswith("/seconds")} for row in history]
+    return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in history]

@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
 
+from lightning_tansens.calibration import Calibration
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
     ClassSensitivity,
@@ -47,7 +48,7 @@ CASES = {
     "all measures": ({"num_samples": 5, "all_measures": True, "by_class": True, "correlate_with_gap": True}, {}),
     "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
     "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
-    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True}, {}),
+    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True, "calibration": Calibration((0.5, 1.0, 2.0))}, {}),
     DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
     TESTED: ({"num_samples": 7}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),

@@ -1,0 +1,93 @@
+"""What a calibration looks at: numbers of a set that need no labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.metrics.base import Measure
+from lightning_tansens.peers import AverageConfidence, EntropyRatio, Peer
+from lightning_tansens.reading import Reading
+
+#: The mean predictive entropy, the mean of 1 − confidence, the mean ‖S‖_F², the mean number of active hidden units.
+Feature = Literal["entropy", "confidence", "sensitivity", "active_nodes"]
+
+#: Those that a measure gives, by its key.
+_MEASURED: dict[Feature, str] = {"sensitivity": "empirical", "active_nodes": "active_nodes"}
+
+
+def feature_peers() -> list[Peer]:
+    """Returns the estimators whose sums the features are read from."""
+    return [EntropyRatio(), AverageConfidence()]
+
+
+def feature_measures(features: Sequence[Feature], measures: Sequence[Measure]) -> list[Measure]:
+    """Returns those measures that the features are read from."""
+    keys = [_MEASURED[name] for name in features if name in _MEASURED]
+    return [measure for measure in measures if measure.key in keys]
+
+
+def known_features(features: Sequence[Feature] | None, measures: Sequence[Measure]) -> list[Feature]:
+    """Returns the features that are asked for, or all that can be had.
+
+    Args:
+        features: The names; None for all.
+        measures: What is measured.
+
+    Raises:
+        ValueError: If one of the names needs a measure that is not there.
+
+    Example:
+        >>> known_features(None, [])
+        ['entropy', 'confidence']
+
+    """
+    keys = {measure.key for measure in measures}
+    known: list[Feature] = [name for name in get_args(Feature) if _MEASURED.get(name, "") in {"", *keys}]
+    for name in features or ():
+        if name not in known:
+            raise ValueError(
+                f"features: expected a measure with the key {_MEASURED[name]!r} for the feature {name!r}, but got the keys "
+                f"{sorted(keys)}; add the measure, or leave the feature out"
+            )
+    return known if features is None else list(features)
+
+
+def log_features(reading: Reading, features: Sequence[Feature]) -> list[float]:
+    """Returns the logarithms of a set's features.
+
+    Args:
+        reading: What was measured on it.
+        features: The names.
+
+    Raises:
+        UndefinedEstimateError: If one is not positive or not finite.
+
+    """
+    logarithms = []
+    for name in features:
+        value = _READERS[name](reading)
+        if not (math.isfinite(value) and value > 0):
+            raise UndefinedEstimateError(f"expected a positive mean {name} on every set, but it is {value}")
+        logarithms.append(math.log(value))
+    return logarithms
+
+
+def _entropy(reading: Reading) -> float:
+    summary = reading.summaries[EntropyRatio.key]
+    return float(summary["entropy"] / summary["count"])
+
+
+def _doubt(reading: Reading) -> float:
+    summary = reading.summaries[AverageConfidence.key]
+    return 1 - float(summary["confidence"] / summary["count"])
+
+
+_READERS: dict[Feature, Callable[[Reading], float]] = {
+    "entropy": _entropy,
+    "confidence": _doubt,
+    "sensitivity": lambda reading: reading.values["empirical"]["empirical"],
+    "active_nodes": lambda reading: reading.values["active_nodes"]["active_nodes_mean"],
+}

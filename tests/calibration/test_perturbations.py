@@ -1,0 +1,60 @@
+"""Perturbed samples: the same in every batch, state and process."""
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_tansens.calibration import Noise, Perturbed
+
+X = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_noise_has_the_size_that_is_asked_for():
+    torch.manual_seed(0)
+    sample = 5 + 2 * torch.randn(100_000)
+    noise = Noise(0.25)(sample) - sample
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.02)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+
+
+def test_a_sample_s_noise_depends_on_its_position_alone():
+    perturb = Perturbed(Noise(1.0), seed=3)
+    whole = perturb(X, range(6))
+    assert torch.equal(perturb(X[4:], [4, 5]), whole[4:])
+    assert torch.equal(perturb(X[[5, 1]], [5, 1]), whole[[5, 1]])
+    assert not torch.equal(whole[0] - X[0], whole[1] - X[1])
+    assert not torch.equal(Perturbed(Noise(1.0), seed=4)(X, range(6)), whole)
+
+
+def test_random_states_and_inputs_are_left_alone():
+    def draws(sample):
+        sample += torch.randn(()) + float(np.random.rand())
+        return sample
+
+    before, states = X.clone(), (torch.get_rng_state(), np.random.get_state()[1].copy())
+    Perturbed(draws)(X, range(6))
+    assert torch.equal(X, before)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+
+
+def test_types_are_kept():
+    assert Perturbed(Noise(1.0))(X.double(), range(6)).dtype == torch.float64
+    assert Perturbed(lambda sample: sample.double())(X, range(6)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("inputs", [torch.zeros(2, 3).long(), [X], {"x": X}])
+def test_inputs_that_are_no_numbers_are_refused(inputs):
+    with pytest.raises(TypeError, match="calibration: expected inputs that are one floating-point tensor"):
+        Perturbed(Noise(1.0))(inputs, [0, 1])
+
+
+@pytest.mark.parametrize("transform", [lambda sample: sample[0], lambda sample: 3.0])
+def test_transforms_that_do_not_keep_the_shape_are_refused(transform):
+    with pytest.raises(ValueError, match="to return a tensor of the sample's shape"):
+        Perturbed(transform)(X, range(6))
+
+
+def test_a_negative_scale_is_refused():
+    with pytest.raises(ValueError, match="scale: expected a finite number >= 0"):
+        Noise(-1.0)
