@@ -1,18 +1,27 @@
-"""Trains the networks of a matrix, one after the other; whatever is there already is kept."""
+"""The benchmark: trains the networks of a matrix, measures them on every shifted set, and writes one CSV.
+
+python example_projects/label_free_benchmark/main.py --config example_projects/label_free_benchmark/matrix.yaml
+
+What is there already is kept, so that an interrupted run goes on where it stopped.
+"""
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import lightning.pytorch as pl
-from images import DatasetName, load_images
+import torch
+from images import DatasetName, Images, load_images
 from jsonargparse import auto_cli
+from measuring import COLUMNS, measure
 from networks import NetworkName
-from training import BenchmarkClassifier, train
+from training import REGIMES, BenchmarkClassifier, train
 
 
 @dataclass
@@ -27,6 +36,7 @@ class Run:
         optimizer: "sgd" or "adam".
         learning_rate: The step size.
         samples: The number of samples of each shifted set.
+        sensitivity_samples: The number of those on which the sensitivities are taken.
         train_samples: The number of training images; None for all.
 
     """
@@ -38,35 +48,74 @@ class Run:
     optimizer: Literal["sgd", "adam"]
     learning_rate: float
     samples: int
+    sensitivity_samples: int = 256
     train_samples: int | None = None
 
+    def folder_of(self, seed: int) -> str:
+        return f"{self.dataset}_{self.network}_{seed}"
 
-def train_all(
-    runs: list[Run], cifar10_dir: str = "data", mnist_dir: str = "data", download: bool = True, folder: Path = Path("runs")
+
+def benchmark(
+    runs: list[Run],
+    cifar10_dir: str = "data",
+    mnist_dir: str = "data",
+    download: bool = True,
+    folder: Path = Path("benchmark_runs"),
+    csv_file: Path | None = None,
+    train_only: bool = False,
 ) -> None:
-    """Trains every network of the matrix.
+    """Trains and measures every network of the matrix.
 
     Args:
         runs: The matrix.
-        cifar10_dir: Folder of CIFAR-10.
+        cifar10_dir: Folder of CIFAR-10, as in the example cifar10.
         mnist_dir: Folder of MNIST.
         download: Whether to download what is not there.
-        folder: Where the weights are kept.
+        folder: Where weights and measurements are kept.
+        csv_file: Where all measurements are written together; None for benchmark.csv in that folder.
+        train_only: Whether to leave the measuring to another call.
 
     """
     for run in runs:
         data = load_images(run.dataset, cifar10_dir if run.dataset == "cifar10" else mnist_dir, download, run.train_samples)
         for seed in run.seeds:
-            start = time.perf_counter()
-            pl.seed_everything(seed, verbose=False)
-            channels, size = data.train.images.shape[1], data.train.images.shape[-1]
-            module = BenchmarkClassifier(
-                run.network, channels, size, data.means, data.deviations, run.optimizer, run.learning_rate
+            for step, seconds in steps(run, seed, data, folder / run.folder_of(seed), train_only):
+                print(f"{run.folder_of(seed)} {step}: {seconds:.0f} s", flush=True)
+            gather(runs, folder, csv_file or folder / "benchmark.csv")
+
+
+def steps(run: Run, seed: int, data: Images, folder: Path, train_only: bool) -> Iterator[tuple[str, float]]:
+    """Does what is not done yet of one network, and yields each step with the seconds that it took."""
+    start = time.perf_counter()
+    pl.seed_everything(seed, verbose=False)
+    channels, size = data.train.images.shape[1], data.train.images.shape[-1]
+    module = BenchmarkClassifier(run.network, channels, size, data.means, data.deviations, run.optimizer, run.learning_rate)
+    if train(module, data, folder, seed, run.epochs):
+        yield "training", time.perf_counter() - start
+    for regime in () if train_only else REGIMES:
+        path = folder / f"{regime}.csv"
+        if not path.exists():
+            module.load_state_dict(
+                torch.load(folder / f"{regime}.ckpt", weights_only=True, map_location="cpu")["state_dict"]
             )
-            name = f"{run.dataset}_{run.network}_{seed}"
-            train(module, data, folder / name, seed, run.epochs)
-            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+            yield regime, measure(module, data, run.samples, run.sensitivity_samples, path)
+
+
+def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:
+    """Writes all measurements that are there into one file."""
+    csv_file.parent.mkdir(parents=True, exist_ok=True)
+    with csv_file.open("w", newline="") as gathered:
+        writer = csv.writer(gathered)
+        writer.writerow(["dataset", "network", "regime", "seed", *COLUMNS])
+        for run in runs:
+            for seed in run.seeds:
+                for regime in REGIMES:
+                    path = folder / run.folder_of(seed) / f"{regime}.csv"
+                    if path.exists():
+                        with path.open(newline="") as part:
+                            rows = list(csv.reader(part))[1:]
+                        writer.writerows([run.dataset, run.network, regime, seed, *row] for row in rows)
 
 
 if __name__ == "__main__":
-    sys.exit(auto_cli(train_all))
+    sys.exit(auto_cli(benchmark))

@@ -83,7 +83,7 @@ class FirstEpoch(pl.Callback):
             trainer.save_checkpoint(self.path, weights_only=True)
 
 
-def train(module: pl.LightningModule, data: Images, folder: Path, seed: int, epochs: int, batch_size: int = 128) -> None:
+def train(module: pl.LightningModule, data: Images, folder: Path, seed: int, epochs: int, batch_size: int = 128) -> bool:
     """Trains until the training images are learnt; goes on where an interrupted training stopped.
 
     Args:
@@ -94,9 +94,12 @@ def train(module: pl.LightningModule, data: Images, folder: Path, seed: int, epo
         epochs: The number of epochs at most.
         batch_size: The number of images in a batch.
 
+    Returns:
+        Whether there was anything left to do.
+
     """
     if (folder / "memorising.ckpt").exists():
-        return
+        return False
     last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     best = ModelCheckpoint(folder, "well_fit", "val_loss", save_weights_only=True, enable_version_counter=False)
     learnt = EarlyStopping("train_error", patience=epochs, stopping_threshold=LEARNT, check_on_train_epoch_end=True)
@@ -117,6 +120,7 @@ def train(module: pl.LightningModule, data: Images, folder: Path, seed: int, epo
     trainer.fit(module, batches(data.train, batch_size), choice, ckpt_path=interrupted if interrupted.exists() else None)
     trainer.save_checkpoint(folder / "memorising.ckpt", weights_only=True)
     interrupted.unlink(missing_ok=True)
+    return True
 
 
 def batches(data: LabelledImages, batch_size: int) -> DataLoader:

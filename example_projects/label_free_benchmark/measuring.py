@@ -1,0 +1,115 @@
+"""Measures one network on the reference and on every shifted set, by the monitor in ``Trainer.test``."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import lightning.pytorch as pl
+import torch
+from images import Images
+from shifts import Plain, shifted_sets
+from torch.utils.data import DataLoader
+
+from lightning_tansens import Display, TangentSensitivityMonitor
+from lightning_tansens.calibration import Calibration
+from lightning_tansens.keys import Keys, Quantity
+from lightning_tansens.metrics import (
+    ActiveNodeSensitivity,
+    EmpiricalSensitivity,
+    FisherRaoSensitivity,
+    InputOutputSensitivity,
+    LayerwiseNormSensitivity,
+    RegionSensitivity,
+    SpectralNormSensitivity,
+)
+from lightning_tansens.peers import default_peers
+
+KEYS = Keys()
+
+#: What is measured of a set besides estimates: what a fit on other sets can use.
+FEATURES = ("average_confidence", "nuclear_norm", "mano", "dispersion", "active_nodes_mean")
+
+COLUMNS = ("family", "severity", "estimator", "quantity", "estimate", "actual", "stderr", "trusted")
+
+
+def measure(module: pl.LightningModule, data: Images, samples: int, sensitivity_samples: int, path: Path) -> float:
+    """Measures a network, writes a row for each set and estimator, and returns the seconds that it took.
+
+    Eqs. 6 and 11 look at the weights alone and compare them with themselves here, so that they are the trivial estimate.
+
+    Args:
+        module: The network with its weights.
+        data: The images.
+        samples: The number of samples of each set.
+        sensitivity_samples: The number of samples, these among them, on which the sensitivities are taken.
+        path: Where to write.
+
+    """
+    sets = shifted_sets(data.test, samples)
+    names = {f"{family}-{severity}": (family, severity) for family, severity in sets}
+    monitor = TangentSensitivityMonitor(
+        test_dataloaders=dict(zip(names, sets.values(), strict=True)),
+        reference=Plain(data.reference),
+        measures=[
+            EmpiricalSensitivity(),
+            LayerwiseNormSensitivity(),
+            ActiveNodeSensitivity(),
+            RegionSensitivity(),
+            InputOutputSensitivity(),
+            FisherRaoSensitivity(),
+            SpectralNormSensitivity(),
+        ],
+        peers=default_peers(),
+        calibration=Calibration(),
+        num_samples=sensitivity_samples,
+        num_loss_samples=samples,
+        compare_with_labels=True,
+        on_failure="raise",
+        display=Display(layout=False, texts=False, histograms=False, figure_time=0),
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        callbacks=[monitor],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    start = time.perf_counter()
+    trainer.test(module, DataLoader(Plain(data.test.take(torch.arange(2)))), verbose=False)
+    seconds = time.perf_counter() - start
+    (row,) = monitor.history
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for name, (family, severity) in names.items():
+            writer.writerows([family, severity, *cells] for cells in _cells(row, name))
+        writer.writerow(["none", 0, "seconds", "cost", f"{seconds:.1f}", "", "", ""])
+        calibration = row[KEYS.value("calibration_seconds")]
+        writer.writerow(["none", 0, "calibration_seconds", "cost", f"{calibration:.1f}", "", "", ""])
+    unfinished.rename(path)
+    return seconds
+
+
+def _cells(row: dict[str, float], name: str) -> Iterator[list[object]]:
+    for quantity in get_args(Quantity):
+        actual = KEYS.actual(row, name, quantity)
+        for estimator, estimate in KEYS.estimates(row, name, quantity).items():
+            key = KEYS.estimate(name, quantity, estimator)
+            stderr, trusted = row.get(KEYS.stderr(key)), row.get(KEYS.trusted(key))
+            yield [estimator, quantity, *map(_rounded, (estimate, actual, stderr, trusted))]
+    for feature in FEATURES:
+        of_reference = row[KEYS.value(feature, "reference")]
+        yield [feature, "feature", _rounded(row[KEYS.value(feature, name)]), _rounded(of_reference), "", ""]
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,66 @@
+"""The figures of the benchmark: estimates against the truth, and errors by family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from ranking import error_table
+from results import Row
+
+from lightning_tansens.keys import TRIVIAL
+
+COLOURS = {"underfit": "tab:blue", "well_fit": "tab:green", "memorising": "tab:red"}
+
+
+def plot_truth(rows: Sequence[Row], quantity: str, path: Path) -> None:
+    """Draws one panel for each estimator: its estimates against the truth, a dot for each network and set."""
+    names = list(dict.fromkeys(row.estimator for row in rows))
+    columns = 5
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 3 * lines), layout="constrained", squeeze=False)
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    truth = [row.actual for row in rows]
+    low, high = min(truth), max(truth)
+    for name, ax in zip(names, axes.flat, strict=False):
+        for regime, colour in COLOURS.items():
+            chosen = [row for row in rows if row.estimator == name and row.network[2] == regime]
+            ax.scatter([row.actual for row in chosen], [row.estimate for row in chosen], 3, colour, alpha=0.3, label=regime)
+        ax.plot([low, high], [low, high], color="black", linewidth=0.8)
+        ax.set(title=name, xlim=(low, high), ylim=(low, high))
+        if quantity == "loss":
+            ax.set(xscale="log", yscale="log")
+    figure.supxlabel(f"true {quantity}" + (" [nats]" if quantity == "loss" else ""))
+    figure.supylabel("estimate")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, [label.replace("_", " ") for label in labels], loc="outside lower right", markerscale=4, ncols=3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def plot_families(rows: Sequence[Row], quantity: str, path: Path) -> None:
+    """Draws the mean absolute error of each estimator on each family, over the trivial estimate's."""
+    errors, _ = error_table(rows)
+    families = [family for family in dict.fromkeys(row.on[0] for row in rows) if family != "none"]
+    names = [name for name in errors if name != TRIVIAL]
+
+    def mean(name: str, family: str) -> float:
+        return float(np.mean([np.mean(values) for on, values in errors[name].items() if on[0] == family]))
+
+    ratios = np.array([[mean(name, family) / mean(TRIVIAL, family) for family in families] for name in names])
+    figure, ax = plt.subplots(figsize=(1.5 + 0.62 * len(families), 1.5 + 0.4 * len(names)), layout="constrained")
+    image = ax.imshow(np.log2(ratios), cmap="RdBu_r", vmin=-2, vmax=2, aspect="auto")
+    for (line, column), ratio in np.ndenumerate(ratios):
+        ax.text(column, line, f"{ratio:.2f}", ha="center", va="center", fontsize=7)
+    ax.set_xticks(range(len(families)), [family.replace("_", " ") for family in families], rotation=45, ha="right")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_title(f"{quantity}: error over the trivial estimate's (below one, blue, is better)")
+    figure.colorbar(image, ax=ax, label="log2 of the ratio", pad=0.01)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

@@ -1,0 +1,116 @@
+"""Makes the tables and the figures of the benchmark from its CSV.
+
+python example_projects/label_free_benchmark/report.py CSV FOLDER
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from fits import left_out_estimates
+from pictures import plot_families, plot_truth
+from ranking import error_table, paired_difference, ranking
+from results import Row, read_rows, scored
+
+from lightning_tansens.keys import TRIVIAL
+
+#: Fits that differ in the sensitivity alone, or in sensitivity and active nodes.
+PAIRS = (
+    ("fit: entropy, sensitivity", "fit: entropy"),
+    ("fit: entropy, confidence, sensitivity", "fit: entropy, confidence"),
+    ("fit: all four", "fit: entropy, confidence"),
+)
+
+
+def main(csv_file: str, folder: str) -> None:
+    """Writes tables as CSV and Markdown, and figures."""
+    rows, target = read_rows(Path(csv_file)), Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    rows += left_out_estimates(rows)
+    text = []
+    for quantity in ("loss", "accuracy"):
+        of_quantity = scored(rows, quantity)
+        for title, group in groups(of_quantity).items():
+            text += [f"### {quantity}, {title}", "", *markdown(rank_cells(group)), ""]
+        text += [f"### {quantity}: what sensitivity adds to a fit on known shifts", "", *markdown(added(of_quantity)), ""]
+        text += [f"### {quantity}: trusted or not", "", *markdown(trust(of_quantity)), ""]
+        own = [row for row in of_quantity if not row.estimator.startswith("fit")]
+        plot_truth(own, quantity, target / f"{quantity}.png")
+        plot_families(own, quantity, target / f"{quantity}_by_family.png")
+        write(target / f"{quantity}_by_family.csv", by_family(of_quantity))
+    (target / "tables.md").write_text("\n".join(text), encoding="utf-8")
+    print("\n".join(text))
+
+
+def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """All networks, those of each regime, those of each data set and architecture."""
+    found: dict[str, list[Row]] = {"all networks": list(rows)}
+    names: list[Callable[[Row], str]] = [lambda row: row.network[2].replace("_", " "), lambda row: " ".join(row.network[:2])]
+    for name in names:
+        for row in rows:
+            found.setdefault(name(row), []).append(row)
+    return found
+
+
+def rank_cells(rows: Sequence[Row]) -> list[list[str]]:
+    cells = [["estimator", "MAE", f"MAE / {TRIVIAL} (95 %)", "best in", "no estimate"]]
+    for rank in ranking(rows):
+        ratio, low, high = rank.ratio
+        missing = f"{rank.undefined:.0%}" if rank.undefined else ""
+        cells.append([rank.estimator, f"{rank.mae:.4f}", f"{ratio:.2f} ({low:.2f}–{high:.2f})", f"{rank.best:.0%}", missing])
+    return cells
+
+
+def added(rows: Sequence[Row]) -> list[list[str]]:
+    cells = [["networks", "fit", "against", "difference of MAE (95 %, over families)"]]
+    for title, group in groups(rows).items():
+        for first, second in PAIRS:
+            difference, low, high = paired_difference(group, first, second)
+            cells.append([title, first, second, f"{difference:+.4f} ({low:+.4f} to {high:+.4f})"])
+    return cells
+
+
+def trust(rows: Sequence[Row]) -> list[list[str]]:
+    """The errors of estimates that were trusted and of those that were not."""
+    cells = [["estimator", "trusted", "MAE / trivial, trusted", "MAE / trivial, not trusted"]]
+    trivial = {(row.network, row.on): abs(row.estimate - row.actual) for row in rows if row.estimator == TRIVIAL}
+    for name in dict.fromkeys(row.estimator for row in rows if row.trusted is not None):
+        of_name = [row for row in rows if row.estimator == name]
+        ratios = []
+        for trusted in (True, False):
+            chosen = [row for row in of_name if row.trusted is trusted]
+            baseline = sum(trivial[row.network, row.on] for row in chosen)
+            own = sum(abs(row.estimate - row.actual) for row in chosen)
+            ratios.append(f"{own / baseline:.2f}" if baseline else "")
+        share = np.mean([bool(row.trusted) for row in of_name])
+        cells.append([name, f"{share:.0%}", *ratios])
+    return cells
+
+
+def by_family(rows: Sequence[Row]) -> list[list[str]]:
+    """The mean absolute error of each estimator on each family."""
+    errors, _ = error_table(rows)
+    families = list(dict.fromkeys(row.on[0] for row in rows))
+    cells = [["estimator", *families]]
+    for name, found in errors.items():
+        means = [np.mean([np.mean(values) for on, values in found.items() if on[0] == family]) for family in families]
+        cells.append([name, *(f"{mean:.4f}" for mean in means)])
+    return cells
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> list[str]:
+    head, *others = ("| " + " | ".join(row) + " |" for row in cells)
+    return [head, "|---" * len(cells[0]) + "|", *others]
+
+
+def write(path: Path, cells: Iterable[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(cells)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
