@@ -38,6 +38,7 @@ class Run:
         samples: The number of samples of each shifted set.
         sensitivity_samples: The number of those on which the sensitivities are taken.
         train_samples: The number of training images; None for all.
+        families: The families of shifts; None for all.
 
     """
 
@@ -50,6 +51,7 @@ class Run:
     samples: int
     sensitivity_samples: int = 256
     train_samples: int | None = None
+    families: list[str] | None = None
 
     def folder_of(self, seed: int) -> str:
         return f"{self.dataset}_{self.network}_{seed}"
@@ -98,7 +100,7 @@ def steps(run: Run, seed: int, data: Images, folder: Path, train_only: bool) -> 
             module.load_state_dict(
                 torch.load(folder / f"{regime}.ckpt", weights_only=True, map_location="cpu")["state_dict"]
             )
-            yield regime, measure(module, data, run.samples, run.sensitivity_samples, path)
+            yield regime, measure(module, data, run.samples, run.sensitivity_samples, path, run.families)
 
 
 def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:

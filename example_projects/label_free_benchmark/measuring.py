@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -37,7 +37,14 @@ FEATURES = ("average_confidence", "nuclear_norm", "mano", "dispersion", "active_
 COLUMNS = ("family", "severity", "estimator", "quantity", "estimate", "actual", "stderr", "trusted")
 
 
-def measure(module: pl.LightningModule, data: Images, samples: int, sensitivity_samples: int, path: Path) -> float:
+def measure(
+    module: pl.LightningModule,
+    data: Images,
+    samples: int,
+    sensitivity_samples: int,
+    path: Path,
+    families: Sequence[str] | None = None,
+) -> float:
     """Measures a network, writes a row for each set and estimator, and returns the seconds that it took.
 
     Eqs. 6 and 11 look at the weights alone and compare them with themselves here, so that they are the trivial estimate.
@@ -48,9 +55,10 @@ def measure(module: pl.LightningModule, data: Images, samples: int, sensitivity_
         samples: The number of samples of each set.
         sensitivity_samples: The number of samples, these among them, on which the sensitivities are taken.
         path: Where to write.
+        families: The families of shifts; None for all.
 
     """
-    sets = shifted_sets(data.test, samples)
+    sets = shifted_sets(data.test, samples, families)
     names = {f"{family}-{severity}": (family, severity) for family, severity in sets}
     monitor = TangentSensitivityMonitor(
         test_dataloaders=dict(zip(names, sets.values(), strict=True)),
@@ -107,8 +115,9 @@ def _cells(row: dict[str, float], name: str) -> Iterator[list[object]]:
             stderr, trusted = row.get(KEYS.stderr(key)), row.get(KEYS.trusted(key))
             yield [estimator, quantity, *map(_rounded, (estimate, actual, stderr, trusted))]
     for feature in FEATURES:
-        of_reference = row[KEYS.value(feature, "reference")]
-        yield [feature, "feature", _rounded(row[KEYS.value(feature, name)]), _rounded(of_reference), "", ""]
+        values = [row.get(KEYS.value(feature, on)) for on in (name, "reference")]
+        if None not in values:  # the dispersion of a single predicted class is -inf, which is not logged
+            yield [feature, "feature", *map(_rounded, values), "", ""]
 
 
 def _rounded(value: float | None) -> str:

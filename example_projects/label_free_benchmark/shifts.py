@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from images import LabelledImages
@@ -128,21 +128,24 @@ def label_shifted(data: LabelledImages, severity: int, samples: int) -> Labelled
     return data.take(torch.multinomial(weights, samples, replacement=False, generator=generator))
 
 
-def shifted_sets(test: LabelledImages, samples: int) -> dict[tuple[str, int], Dataset]:
+def shifted_sets(
+    test: LabelledImages, samples: int, families: Sequence[str] | None = None
+) -> dict[tuple[str, int], Dataset]:
     """Returns every shifted set by family and severity; severity 0 of "none" is the test set itself.
 
     Args:
         test: The test images.
         samples: The number of images of each set; each is drawn from all of them, with a seed of its own.
+        families: Those that are wanted; None for all that change something about these images.
 
     """
     colour = test.images.shape[1] == 3
     sets: dict[tuple[str, int], Dataset] = {("none", 0): Plain(_draw(test, samples, 0))}
     for number, family in enumerate(CORRUPTIONS, start=1):
-        if colour or family not in COLOUR:
+        if (colour or family not in COLOUR) and family in (families or CORRUPTIONS):
             for severity in SEVERITIES:
                 sets[family, severity] = Corrupted(_draw(test, samples, 10 * number + severity), family, severity)
-    for severity in SEVERITIES:
+    for severity in SEVERITIES if "label_shift" in (families or ["label_shift"]) else ():
         sets["label_shift", severity] = Plain(label_shifted(test, severity, samples))
     return sets
 
