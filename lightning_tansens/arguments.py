@@ -15,6 +15,7 @@ from lightning_tansens.failures import OnFailure
 from lightning_tansens.keys import REFERENCE_NAMES
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.peers import Peer
+from lightning_tansens.scorecard import ALL_SETS
 from lightning_tansens.trust import Limits
 
 #: The hook in which is measured; "auto" takes the validation's wherever there is one.
@@ -73,10 +74,10 @@ def _check_named_sets(sets: Mapping[str, object]) -> None:
             "test_dataloaders: expected at least one set, but got an empty dict; pass None for the Trainer's own"
         )
     for name, data in sets.items():
-        if not isinstance(name, str) or name in REFERENCE_NAMES or not name or "/" in name:
+        if not isinstance(name, str) or name in (*REFERENCE_NAMES, ALL_SETS) or not name or "/" in name:
             raise ValueError(
                 f"test_dataloaders: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the "
-                f"reference's, but got {name!r}; rename that set"
+                f"reference's, and {ALL_SETS!r}, which is all sets together, but got {name!r}; rename that set"
             )
         if not isinstance(data, (DataLoader, Dataset)):
             raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {type(data).__name__}")

@@ -92,7 +92,8 @@ def ratio_estimates(
             change=None if measure is None else ratio,
             change_stderr=of_ratio,
             relative_error=of_loss,
-            inside=None if measure is None else _inside(measure, target, reference),
+            inside=None if measure is None else _inside(measure, ratio, target, reference),
+            of_target=measure is not None and measure.needs_data,
         )
         assert reference.loss is not None
         loss = estimate_loss(ratio, reference.loss)
@@ -150,11 +151,19 @@ def _relative_error(
     return relative_standard_error(known, signs) if known and len(known) == len(terms) else None
 
 
-def _inside(measure: SensitivityMeasure, target: Reading, reference: Reading) -> bool | None:
-    """Whether the target's mean lies among the reference's samples; None for a measure without numbers of samples."""
+def _inside(measure: SensitivityMeasure, ratio: float, target: Reading, reference: Reading) -> bool | None:
+    """Whether the target's mean lies among the reference's samples; None where these are not known."""
     numbers = [reading.distributions.get(measure.key, {}).get("") for reading in (target, reference)]
     of_target, seen = (None if found is None else found.double() for found in numbers)
-    if of_target is None or seen is None or not len(of_target) or not len(seen) or not math.isfinite(float(seen.sum())):
+    if of_target is not None and seen is not None and len(of_target):
+        value = float(of_target.mean())
+    else:  # a mean m of numbers x_n is known by x_n/m − 1, if the ratio is that of the means
+        influence = reference.influences.get(measure.key)
+        means = [reading.values.get(measure.key, {}).get(measure.key, math.nan) for reading in (target, reference)]
+        if influence is None or not min(means) > 0 or not math.isclose(ratio, math.log(means[0] / means[1]), abs_tol=1e-9):
+            return None
+        value, seen = math.exp(ratio), 1 + influence.values.double()
+    if not len(seen) or not math.isfinite(float(seen.sum())):
         return None
-    low, high = torch.quantile(seen, torch.tensor(SEEN, dtype=torch.float64)).tolist()
-    return bool(low <= float(of_target.mean()) <= high)
+    low, high = torch.quantile(seen.cpu(), torch.tensor(SEEN, dtype=torch.float64)).tolist()
+    return bool(low <= value <= high)

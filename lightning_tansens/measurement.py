@@ -66,6 +66,7 @@ class Measurement:
         self._keys = keys
         self._accuracy_form: AccuracyForm = accuracy_form
         self._correlate_with_gap = correlate_with_gap
+        self._notes: list[str] = []
         self._weights_now: dict[str, dict[str, float]] = {}
         #: The values of the measures that need no data at the previous measurement, or before the first step.
         self.weights_before: dict[str, dict[str, float]] = {}
@@ -87,6 +88,11 @@ class Measurement:
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
+        labelled = [measured for measured in self.sets[1:] if measured.outputs.loss is not None]
+        blind = [measured for measured in labelled if not measured.has_labels(transfer)]
+        for measured in blind if len(blind) < len(labelled) else ():
+            measured.forget_labels()
+            self._notes.append(f"the {measured.name} set has no labels, so that its true loss is left out")
         for copy in self._copies:
             copy.prepare(network, transfer, device)
         for measured in self.sets:
@@ -177,4 +183,5 @@ class Measurement:
 
     def notes(self) -> list[str]:
         """Returns what a user should know about how the network is measured."""
-        return list(dict.fromkeys(note for measure in self.sets[0].measures if (note := measure.note())))
+        of_measures = [note for measure in self.sets[0].measures if (note := measure.note())]
+        return list(dict.fromkeys([*of_measures, *self._notes]))

@@ -292,7 +292,7 @@ class TangentSensitivityMonitor(pl.Callback):
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         with together(trainer), undisturbed(pl_module):
             options = self._set_options()
-            sets = draw_sets(trainer, options)
+            sets = draw_sets(trainer, options, None if self._measurement is None else self._measurement.sets[0])
             measurement = Measurement(
                 self.measures,
                 sets,

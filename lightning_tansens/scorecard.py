@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_tansens.checks import check_choice, check_numbers, check_share, check_text
 from lightning_tansens.correlations import correlations
@@ -25,7 +26,7 @@ class Point:
     """One estimate beside the truth.
 
     Attributes:
-        step: When it was made; the checkpoint that it judges.
+        step: Which measurement it belongs to; the checkpoint that it judges.
         estimate: The estimate; nan where it was not defined.
         actual: The truth.
         stderr: The estimate's standard error, if it has one.
@@ -130,12 +131,12 @@ class Scorecard:
         for target in dict.fromkeys(target for row in rows for target in keys.targets(row)):
             for quantity in get_args(Quantity):
                 names = dict.fromkeys(name for row in rows for name in keys.estimates(row, target, quantity))
-                for row in rows:
+                for step, row in enumerate(rows):  # an epoch may have several measurements
                     actual, estimates = keys.actual(row, target, quantity), keys.estimates(row, target, quantity)
                     for name in names if actual is not None else ():
                         stderr = row.get(keys.stderr(keys.estimate(target, quantity, name)))
                         estimate = estimates.get(name, math.nan)
-                        scorecard.update(name, quantity, target, row["epoch"], estimate, actual, stderr)
+                        scorecard.update(name, quantity, target, step, estimate, actual, stderr)
         return scorecard
 
     @classmethod
@@ -161,7 +162,7 @@ class Scorecard:
             estimator: The estimator's name; "trivial" is what the others are compared with.
             quantity: "loss" or "accuracy".
             set_name: The set; "all" stands for all of them.
-            step: When the estimate was made.
+            step: Which measurement it belongs to: a number that no other measurement of this set has.
             estimate: The estimate; nan or infinite where it is not defined.
             actual: The truth.
             stderr: The estimate's standard error; None where it is not known.
@@ -184,7 +185,7 @@ class Scorecard:
         if not isinstance(estimate, (int, float, np.floating)):
             raise ValueError(f"estimate: expected a number, nan where it is not defined, but got {estimate!r}")
         known = None if stderr is None else float(stderr)
-        point = Point(float(step), float(estimate), float(actual or 0.0), known)
+        point = Point(float(step), float(estimate), float(cast(float, actual)), known)
         self._points.setdefault((quantity, set_name, estimator), []).append(point)
 
     def reset(self) -> None:
@@ -222,8 +223,8 @@ class Scorecard:
             return score
         estimates, actual = (np.array([getattr(point, kind) for _, point in defined]) for kind in ("estimate", "actual"))
         errors = estimates - actual
-        regret = self._regret(quantity, sets, name)
         own, trivial = self._errors_beside_trivial(quantity, of_sets)
+        regret, beside = self._regret(quantity, sets, name), self._regret(quantity, sets, name, TRIVIAL)
         return Score(
             quantity,
             set_name,
@@ -232,12 +233,12 @@ class Scorecard:
             score.undefined,
             mae=_mean(np.abs(errors)),
             bias=_mean(errors),
-            rmse=math.sqrt(np.square(errors).mean()),
+            rmse=_root(_mean(np.square(errors))),
             coverage=_mean([abs(p.estimate - p.actual) <= self._z * p.stderr for _, p in defined if p.stderr is not None]),
             regret=regret,
             mae_ratio=_ratio(_mean(np.abs(own)), _mean(np.abs(trivial))),
             rmse_ratio=_root(_ratio(_mean(np.square(own)), _mean(np.square(trivial)))),
-            regret_ratio=_ratio(regret, self._regret(quantity, sets, TRIVIAL)),
+            regret_ratio=_ratio(beside, self._regret(quantity, sets, TRIVIAL, name)),
             **correlations(estimates.tolist(), actual.tolist()),
         )
 
@@ -255,18 +256,20 @@ class Scorecard:
                     trivial.append(other.estimate - other.actual)
         return own, trivial
 
-    def _regret(self, quantity: Quantity, sets: Iterable[str], name: str) -> float | None:
-        """The mean regret over the sets on which the estimator can choose."""
+    def _regret(self, quantity: Quantity, sets: Iterable[str], name: str, beside: str | None = None) -> float | None:
+        """The mean regret over the sets on which the estimator can choose, among measurements that another one has too."""
         sign = 1 if quantity == "loss" else -1
         regrets = []
         for on in sets:
-            points = [point for point in self._points.get((quantity, on, name), []) if math.isfinite(point.estimate)]
-            known = [
-                p.actual for (of, of_set, _), found in self._points.items() if (of, of_set) == (quantity, on) for p in found
-            ]
+            points = _defined(self._points.get((quantity, on, name), []))
+            if beside is not None:
+                others = {point.step for point in _defined(self._points.get((quantity, on, beside), []))}
+                points = [point for point in points if point.step in others]
             if points:
+                of_set = [found for key, found in self._points.items() if key[:2] == (quantity, on)]
+                best = min(sign * point.actual for found in of_set for point in found)
                 chosen = min(points, key=lambda point: sign * point.estimate)
-                regrets.append(sign * chosen.actual - min(sign * actual for actual in known))
+                regrets.append(sign * chosen.actual - best)
         return _mean(regrets)
 
 
@@ -289,13 +292,22 @@ _HEADINGS = (
 )
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> float | None:  # type: ignore[type-arg]
-    return float(np.mean(values)) if len(values) else None
+def _defined(points: Iterable[Point]) -> list[Point]:
+    return [point for point in points if math.isfinite(point.estimate)]
+
+
+def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:
+    with np.errstate(over="ignore"):
+        return _finite(float(np.mean(values))) if len(values) else None
 
 
 def _ratio(value: float | None, other: float | None) -> float | None:
-    return value / other if value is not None and other else None
+    return _finite(value / other) if value is not None and other else None
 
 
 def _root(value: float | None) -> float | None:
     return None if value is None else math.sqrt(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

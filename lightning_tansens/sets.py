@@ -79,6 +79,15 @@ class MeasuredSet:
         tried = self.outputs.copy()
         tried.update(network, inputs, self._labels(targets) if tried.loss is not None else None)
 
+    def has_labels(self, transfer: Callable[[Any], Any]) -> bool:
+        """Whether the set's samples come with labels."""
+        return self._unpack(transfer(self.subset.first()))[1] is not None
+
+    def forget_labels(self) -> None:
+        """Leaves out what needs labels."""
+        self.measures = [measure for measure in self.measures if not isinstance(measure, LabelledMeasure)]
+        self.outputs.loss = None
+
     def first_inputs(self, transfer: Callable[[Any], Any]) -> Any:
         """Returns the inputs of a batch of one sample, the same on every process."""
         return self._inputs_and_targets(transfer(self.subset.first()), [0])[0]
@@ -199,7 +208,8 @@ class MeasuredSet:
         if targets is None:
             raise ValueError(
                 f"expected the {self.name} set to have labels, because its loss is measured, but its batches hold inputs "
-                "alone; pass a labelled set as the reference, or an unpack callable that returns (inputs, targets)"
+                "alone; pass a labelled set as the reference (for a test set, leave compare_with_labels out), or an unpack "
+                "callable that returns (inputs, targets)"
             )
         return targets
 

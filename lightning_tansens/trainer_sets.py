@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_tansens.calibration import (
     Calibration,
@@ -54,16 +55,23 @@ class SetOptions:
         return [*self.peers, *(peer for peer in needed if peer.key not in keys)]
 
 
-def draw_sets(trainer: pl.Trainer, options: SetOptions) -> list[MeasuredSet]:
+def draw_sets(trainer: pl.Trainer, options: SetOptions, known: MeasuredSet | None = None) -> list[MeasuredSet]:
     """Draws the reference, which is labelled, and the test sets.
 
     Args:
         trainer: The Trainer.
         options: What is measured.
+        known: The reference of an earlier fit, for a Trainer that has been given another loop's data since; None for none.
 
     """
-    name, data = reference_data(trainer, options.reference)
-    sets = [_draw(trainer, options, name, data, labelled=True, reference=True)]
+    try:
+        name, data = reference_data(trainer, options.reference)
+    except MisconfigurationException:
+        if known is None:
+            raise
+        sets = [known]
+    else:
+        sets = [_draw(trainer, options, name, data, labelled=True, reference=True)]
     for name, data in test_data(trainer, options.test_dataloaders).items():
         sets.append(_draw(trainer, options, name, data, labelled=options.compare_with_labels))
     return sets

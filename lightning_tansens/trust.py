@@ -11,6 +11,7 @@ from lightning_tansens.checks import check_counts, check_numbers
 class Reason(Enum):
     """Why an estimate is not to be trusted; the value says it in words."""
 
+    NO_DATA = "it does not look at the target"
     FEW_ERRORS = "the reference has too few errors to scale"
     LIKE_TRIVIAL = "within its error of the trivial estimate"
     OUT_OF_RANGE = "the target lies outside of the range seen"
@@ -60,6 +61,7 @@ class Evidence:
         change_stderr: The standard error of that.
         relative_error: The standard error of the estimate, as a share of it.
         inside: Whether what was measured of the target lies within the range that was seen before.
+        of_target: Whether anything was measured of the target at all.
 
     """
 
@@ -69,6 +71,7 @@ class Evidence:
     change_stderr: float | None = None
     relative_error: float | None = None
     inside: bool | None = None
+    of_target: bool = True
 
 
 def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ...]:
@@ -86,12 +89,14 @@ def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ..
 
     """
     limits = limits or Limits()
+    # what is compared with nan is a doubt
     found = {
+        Reason.NO_DATA: not evidence.of_target,
         Reason.FEW_ERRORS: evidence.errors is not None and evidence.errors < limits.errors,
         Reason.LIKE_TRIVIAL: evidence.change is not None
-        and abs(evidence.change) <= limits.deviations * (evidence.change_stderr or 0.0),
+        and not abs(evidence.change) > limits.deviations * (evidence.change_stderr or 0.0),
         Reason.OUT_OF_RANGE: evidence.inside is False,
         Reason.FEW_SAMPLES: evidence.samples < limits.samples
-        or (evidence.relative_error is not None and evidence.relative_error > limits.relative_error),
+        or (evidence.relative_error is not None and not evidence.relative_error <= limits.relative_error),
     }
     return tuple(reason for reason, applies in found.items() if applies)

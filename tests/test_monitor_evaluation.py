@@ -95,3 +95,12 @@ def test_predictions_are_left_alone():
     trainer.predict(trainer.lightning_module, datamodule=data)
     assert len(monitor.history) == 1
     assert not measured(trainer)
+
+
+def test_loaders_of_a_fit_are_known_to_a_test_that_follows():
+    monitor = make_monitor(test_dataloaders=Points(10, seed=2))
+    trainer = fit(monitor, data=loader())
+    of_fit = dict(monitor.history[-1])
+    trainer.test(trainer.lightning_module, loader(Points(10, seed=2)), verbose=False)
+    assert len(monitor.history) == 3
+    assert monitor.history[-1]["tansens/test_loss/empirical"] == of_fit["tansens/test_loss/empirical"]

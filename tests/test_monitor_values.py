@@ -207,3 +207,17 @@ def test_the_network_is_given_inputs_alone():
     monitor = make_monitor(test_dataloaders=UNLABELLED["words"])
     fit(monitor, module=BoringModule(Spy(*mlp())), data=loader())
     assert len(monitor.history) == 2
+
+
+def test_a_set_without_labels_among_labelled_ones_has_no_truth(caplog):
+    targets = {"known": TensorDataset(INPUTS, LABELS), "blind": TensorDataset(INPUTS)}
+    monitor = make_monitor(
+        test_dataloaders=targets, measures=[ClassSensitivity(), *default_measures()], compare_with_labels=True
+    )
+    with caplog.at_level("INFO"):
+        fit(monitor, data=loader())
+    row = monitor.history[-1]
+    assert "tansens/known_loss/actual" in row
+    assert "tansens/blind_loss/actual" not in row
+    assert row["tansens/blind_loss/empirical"] == pytest.approx(row["tansens/known_loss/empirical"])
+    assert "the blind set has no labels, so that its true loss is left out" in caplog.text

@@ -58,6 +58,36 @@ def test_scores(quantity):
     assert score.regret_ratio == pytest.approx(regret / of_trivial)
 
 
+def test_two_measurements_of_an_epoch_are_two_points():
+    rows = [{"epoch": 0, "tansens/test_loss/trivial": e, "tansens/test_loss/actual": 1.0} for e in (1.1, 1.5)]
+    (score,) = Scorecard.from_history(rows).compute()
+    assert (score.count, score.mae_ratio, score.rmse_ratio) == (2, 1, 1)
+
+
+def test_regrets_are_compared_where_both_can_choose():
+    scorecard = Scorecard()
+    for step, (trivial, actual) in enumerate([(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]):
+        scorecard.update("trivial", "loss", "a", step, trivial, actual)
+    scorecard.update("mine", "loss", "a", 1, 0.0, 2.0)
+    score = score_of(scorecard)
+    assert score.regret == 1
+    assert score.regret_ratio == 1  # there the trivial estimate chooses the same
+
+
+def test_errors_beyond_all_numbers_have_no_score():
+    scorecard = Scorecard()
+    scorecard.update("mine", "loss", "a", 0, 1e300, 1.0)
+    assert score_of(scorecard).rmse is None
+
+
+def test_the_borders_of_a_band_are_inside():
+    scorecard = Scorecard(confidence=0.9)
+    z = stats.norm.ppf(0.95)
+    for step, factor in enumerate([0.999, 1.001]):
+        scorecard.update("mine", "loss", "a", step, 1 + factor * z, 1.0, 1.0)
+    assert score_of(scorecard).coverage == 0.5
+
+
 def test_the_trivial_estimate_is_one_in_its_own_units():
     score = score_of(filled(), "trivial")
     assert (score.mae_ratio, score.rmse_ratio, score.regret_ratio) == (1, 1, 1)

@@ -1,6 +1,7 @@
 """Why an estimate is not trusted: the rules by themselves, and what the monitor makes of a run."""
 
 import csv
+import math
 
 import pytest
 import torch
@@ -28,7 +29,12 @@ GOOD = {"samples": 100, "errors": 20, "change": 0.5, "change_stderr": 0.1, "rela
         ({"samples": 29}, (Reason.FEW_SAMPLES,)),
         ({"relative_error": 0.21}, (Reason.FEW_SAMPLES,)),
         ({"relative_error": None}, ()),
-        ({"samples": 1, "errors": 0, "change": 0.0, "inside": False}, tuple(Reason)),
+        ({"of_target": False}, (Reason.NO_DATA,)),
+        ({"change": math.nan}, (Reason.LIKE_TRIVIAL,)),
+        ({"change_stderr": math.nan}, (Reason.LIKE_TRIVIAL,)),
+        ({"relative_error": math.nan}, (Reason.FEW_SAMPLES,)),
+        ({"relative_error": 0.2}, ()),
+        ({"samples": 1, "errors": 0, "change": 0.0, "inside": False, "of_target": False}, tuple(Reason)),
     ],
 )
 def test_reasons(change, reasons):
@@ -63,19 +69,28 @@ def test_seven_samples_are_too_few(capsys):
     assert "too few samples" in capsys.readouterr().out
 
 
-def test_a_target_far_out_of_the_references_range_is_noticed():
+def test_a_target_far_out_of_the_references_range_is_noticed(capsys):
     far = Points(10, seed=2)
     far.inputs = far.inputs * 100
-    lax = Limits(errors=0, samples=0, relative_error=10)
-    rows = []
+    lax = Limits(errors=0, samples=0, relative_error=10, deviations=0)
+    said = []
     for target in (Points(10, seed=2), far):
-        monitor = make_monitor(test_dataloaders=target, limits=lax)
+        monitor = make_monitor(test_dataloaders=target, limits=lax, num_samples=10, verbose=True)
         # far out a smooth network is flat
         smooth = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
         fit(monitor, module=lambda smooth=smooth: BoringModule(smooth), max_epochs=1)
-        rows.append(monitor.history[0])
-    assert rows[1]["tansens/test_loss/empirical_trusted"] == 0
-    assert rows[1]["tansens/test_loss/layer_norm_trusted"] == 1  # looks at no data
+        said.append((monitor.history[0]["tansens/test_loss/empirical_trusted"], capsys.readouterr().out))
+    assert said[0][0] == 1
+    assert said[1][0] == 0
+    assert Reason.OUT_OF_RANGE.value not in said[0][1]
+    assert Reason.OUT_OF_RANGE.value in said[1][1]
+
+
+def test_what_does_not_look_at_the_target_is_not_trusted():
+    monitor = make_monitor()
+    fit(monitor)
+    for name in ("trivial", "layer_norm"):
+        assert monitor.history[-1][f"tansens/test_loss/{name}_trusted"] == 0
 
 
 def test_a_reference_without_errors_has_none_to_scale():

@@ -41,8 +41,8 @@ def make_layout(row: Mapping[str, float], keys: Keys | None = None, correlated: 
             names = list(keys.estimates(row, target, quantity))
             if not names:
                 continue
-            truth = [ACTUAL] if keys.actual(row, target, quantity) is not None else []
-            lines = [keys.estimate(target, quantity, name) for name in [*truth, *names]]
+            # the truth has its line also without labels: TensorBoard shows a chart twice if runs differ in its lines
+            lines = [keys.estimate(target, quantity, name) for name in [ACTUAL, *names]]
             estimates[f"{target} {quantity}"] = _lines(lines)
             trusted = [keys.trusted(key) for key in lines if keys.trusted(key) in row]
             if trusted:

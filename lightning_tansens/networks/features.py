@@ -48,5 +48,5 @@ class _LastInput(CallTracer):
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _WEIGHT_LAYERS:
-            self.features = args[0] if args else kwargs["input"]
+            self.features = (args[0] if args else kwargs["input"]).clone()  # the network may change it in place
         return func(*args, **kwargs)

@@ -19,7 +19,7 @@ class MaNo(Peer):
               \Phi = -\frac1{NC} \sum_{n,c} \log p_c(x_n)
 
     σ is the softmax where Φ exceeds the threshold, so that predictions are far from uniform, and elsewhere its Taylor form
-    :math:`\sigma_c = v(z_c) / \sum_j v(z_j)`, v(z) = 1 + z + z²/2, of the logits z. (The authors' later code subtracts
+    :math:`\sigma_c = v(z_c) / \sum_j v(z_j)`, v(z) = 1 + z + z²/2, of the logits z. (The authors' code subtracts
     each row's smallest v before it normalises; the paper does not.) It ranks sets and networks. It needs no labels.
 
     As input to ``update``: logits (N, C). As output of ``compute``: the score.

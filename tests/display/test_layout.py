@@ -77,5 +77,7 @@ def test_every_value_is_in_a_chart(row):
 def test_the_prefix_is_the_users():
     row = {"mine/train_loss": 1.0, "mine/test_loss/trivial": 1.0, "tansens/test_loss/trivial": 1.0}
     assert make_layout(row, Keys("mine")) == {
-        "mine: estimated against actual": {"test loss": ["Multiline", ["^mine/test_loss/trivial$"]]}
+        "mine: estimated against actual": {
+            "test loss": ["Multiline", ["^mine/test_loss/actual$", "^mine/test_loss/trivial$"]]
+        }
     }

@@ -1,0 +1,109 @@
+"""What the field's estimators and the calibrated one cost: each alone, and in the monitor.
+
+Run it from the repository root; it prints Markdown tables:
+
+    python -m tests.benchmarks.bench_estimators [--samples 1024] [--repeats 5]
+
+Alone, an estimator is fed the outputs of two sets and makes its estimate; the unit is the forward pass of the same samples
+through a small CNN. In the monitor the unit is the measurement of the default one; times are the best of several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_tansens import Display, TangentSensitivityMonitor
+from lightning_tansens.calibration import Calibration
+from lightning_tansens.peers import Peer, default_peers
+from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
+from tests.benchmarks.bench_monitor import Net
+
+FEATURES = 256
+
+
+def convolutional() -> nn.Module:
+    """A small CNN for images of CIFAR-10's size."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 32), (32, 64), (64, 64)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, OUTPUTS)).eval()
+
+
+def alone(peer: Peer, samples: int, classes: int, repeats: int) -> float:
+    """Seconds of two updates, a score and an estimate."""
+    outputs = [3 * torch.randn(samples, classes) for _ in range(2)]
+    labels, features = torch.randint(classes, (samples,)), torch.randn(samples, FEATURES)
+
+    def run() -> None:
+        target, reference = peer.clone(), peer.clone()
+        target.update(outputs[0], None, features)
+        reference.update(outputs[1], labels, features)
+        target.scores()
+        if peer.estimates:
+            peer.estimate(target.summary(), reference.summary())
+
+    (seconds,) = best_of(repeats, run)
+    return seconds
+
+
+def in_monitor(network: nn.Module, shape: tuple[int, ...], repeats: int, **options: object) -> float:
+    """Seconds of a measurement in the monitor, its logging included."""
+    train, test = (TensorDataset(torch.randn(2000, *shape), torch.randint(OUTPUTS, (2000,))) for _ in range(2))
+    quiet = Display(layout=False, texts=False, histograms=False, figure_time=0)
+    monitor = TangentSensitivityMonitor(DataLoader(test, 1000), display=quiet, **options)  # type: ignore[arg-type]
+    trainer = pl.Trainer(
+        max_epochs=repeats,
+        limit_train_batches=1,
+        accelerator="cpu",
+        callbacks=[monitor],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Net(network, 0.0), DataLoader(train, 64))
+    return min(row["tansens/seconds"] for row in monitor.history)
+
+
+def main() -> None:
+    """Parses the arguments and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    network, images = convolutional(), torch.randn(arguments.samples, 3, 32, 32)
+    with torch.no_grad():
+        (forward,) = best_of(arguments.repeats, lambda: network(images))
+    rows = []
+    for peer in default_peers():
+        costs = [alone(peer, arguments.samples, classes, arguments.repeats) for classes in (10, 100)]
+        rows.append([f"`{peer.key}`", *(f"{cost:.4f} s" for cost in costs), *(f"{cost / forward:.2f}" for cost in costs)])
+    header = ("estimator", "10 classes", "100 classes", "of a forward pass, 10", "100")
+    table(f"{arguments.samples} samples in two sets; a forward pass takes {forward:.3f} s", header, rows)
+    variants: dict[str, dict[str, object]] = {
+        "the defaults": {},
+        "and all estimators": {"peers": default_peers()},
+        "and the calibrated one (six copies)": {"peers": default_peers(), "calibration": Calibration()},
+    }
+    rows = []
+    networks = (("MLP 4×100", (INPUTS,), lambda: mlp(INPUTS, *[100] * 4, OUTPUTS)), ("CNN", (3, 32, 32), convolutional))
+    for name, shape, make in networks:
+        costs = [in_monitor(make(), shape, arguments.repeats, **options) for options in variants.values()]
+        rows += [[name, what, f"{cost:.3f} s", f"{cost / costs[0]:.2f}"] for what, cost in zip(variants, costs, strict=True)]
+    table("A measurement", ("network", "what", "time", "of the defaults"), rows)
+
+
+if __name__ == "__main__":
+    main()
