@@ -10,17 +10,21 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from ranking import error_table
 from results import Row
 
 from lightning_tansens.keys import TRIVIAL
+
+#: These look at the weights alone, which are the same on all sets.
+LIKE_TRIVIAL = ("layer_norm", "spectral_norm")
 
 COLOURS = {"underfit": "tab:blue", "well_fit": "tab:green", "memorising": "tab:red"}
 
 
 def plot_truth(rows: Sequence[Row], quantity: str, path: Path) -> None:
     """Draws one panel for each estimator: its estimates against the truth, a dot for each network and set."""
-    names = list(dict.fromkeys(row.estimator for row in rows))
+    names = [name for name in dict.fromkeys(row.estimator for row in rows) if name not in LIKE_TRIVIAL]
     columns = 5
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 3 * lines), layout="constrained", squeeze=False)
@@ -36,6 +40,10 @@ def plot_truth(rows: Sequence[Row], quantity: str, path: Path) -> None:
         ax.set(title=name, xlim=(low, high), ylim=(low, high))
         if quantity == "loss":
             ax.set(xscale="log", yscale="log")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
     figure.supxlabel(f"true {quantity}" + (" [nats]" if quantity == "loss" else ""))
     figure.supylabel("estimate")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -48,7 +56,7 @@ def plot_families(rows: Sequence[Row], quantity: str, path: Path) -> None:
     """Draws the mean absolute error of each estimator on each family, over the trivial estimate's."""
     errors, _ = error_table(rows)
     families = [family for family in dict.fromkeys(row.on[0] for row in rows) if family != "none"]
-    names = [name for name in errors if name != TRIVIAL]
+    names = [name for name in errors if name not in (TRIVIAL, *LIKE_TRIVIAL)]
 
     def mean(name: str, family: str) -> float:
         return float(np.mean([np.mean(values) for on, values in errors[name].items() if on[0] == family]))

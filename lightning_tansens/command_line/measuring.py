@@ -138,5 +138,5 @@ def _without_comparisons(row: dict[str, float], monitor: TangentSensitivityMonit
         for measure in monitor.measures
         if not measure.needs_data
     }
-    undefined |= {keys.stderr(key) for key in undefined}
+    undefined |= {suffixed(key) for key in undefined for suffixed in (keys.stderr, keys.trusted)}
     return {key: value for key, value in row.items() if key not in undefined}

@@ -111,7 +111,7 @@ class Page:
                     writer.table(self._keys.value(name), rows, step)
         if scores and self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            scorecard.to_csv(self._folder / f"{self._keys.prefix}_scorecard.csv")
+            scorecard.to_csv(self._folder / f"{self._keys.prefix.replace('/', '_')}_scorecard.csv")
 
     def _begin(self, report: Report, step: int) -> None:
         layout = make_layout(report.scalars, self._keys, self._correlated) if self._display.layout else {}
