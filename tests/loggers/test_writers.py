@@ -1,10 +1,11 @@
 """What each logger is sent, read back from where it keeps it."""
 
 import json
+import zipfile
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -281,3 +282,21 @@ def test_wandb_gets_the_same_scalars(tmp_path, monkeypatch):
     key = "tansens/test_loss/empirical"
     assert [row[key] for row in sent if key in row] == pytest.approx([row[key] for row in monitor.history])
     assert any("tansens/figures/test_loss" in row for row in sent)
+
+
+def test_comet(tmp_path):
+    comet_ml = pytest.importorskip("comet_ml")
+    logger = CometLogger(online=False)  # Lightning's own offline experiment is disabled
+    logger._experiment = comet_ml.OfflineExperiment(offline_directory=str(tmp_path), project_name="p", workspace="w")
+    writer = writer_of(logger)
+    writer.histogram("h", torch.arange(10.0), 3)
+    writer.figure("f", drawn(), 3)
+    writer.text("t", "text", 3)
+    writer.table("r/s", ROWS, 3)
+    logger.log_metrics({"m": 1.5}, 3)
+    logger.experiment.end()
+    (kept,) = tmp_path.glob("*.zip")
+    with zipfile.ZipFile(kept) as archive:
+        said = archive.read("messages.json").decode()
+    for name in ('"histogram3d"', '"figName":"f"', '"text-sample"', '"fileName":"r_s.csv"'):
+        assert name in said
