@@ -10,6 +10,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied
+from lightning_tansens.peers import EntropyRatio
 from lightning_tansens.sets import MeasuredSet, unpack_pair
 from lightning_tansens.subsets import Subset
 from tests.cases import mlp
@@ -120,6 +121,18 @@ def test_each_set_has_measures_of_its_own():
     first.update(mlp(4, 6, 3), identity)
     assert first.measures[0].count == 20
     assert second.measures[0].count == measures[0].count == 0
+
+
+def test_peers_of_a_target_are_given_no_labels():
+    data = TensorDataset(INPUTS, TARGETS)
+    for seen in (True, False):
+        compared = MeasuredSet(
+            "test", Subset(data, 20, 6), [], LabelledLoss(), unpack_pair, [EntropyRatio()], peers_see_labels=seen
+        )
+        compared.prepare(mlp(4, 6, 3), identity, CPU)
+        compared.update(mlp(4, 6, 3), identity)
+        assert compared.outputs.loss.count == 20
+        assert compared.outputs.peers[0].labelled == (20 if seen else 0)
 
 
 def test_a_copy_is_empty():

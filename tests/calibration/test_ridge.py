@@ -59,6 +59,10 @@ def test_the_range_is_that_of_the_points_and_of_no_change(point, inside):
     assert Ridge([[1.0], [2.0], [1.5]], [1.0, 2.0, 1.4]).predict([point]).inside is inside
 
 
+def test_no_change_is_inside_where_all_points_fall():
+    assert Ridge([[-1.0], [-2.0], [-1.5]], [1.0, 2.0, 1.4]).predict([-0.1]).inside
+
+
 @pytest.mark.parametrize(("x", "y"), [([[1.0], [2.0]], [1.0, 2.0]), ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), (X, Y[:-1])])
 def test_shapes_that_do_not_fit_are_refused(x, y):
     with pytest.raises(ValueError, match=r"features: expected shape \(K, F\) with K >= 3 points"):
