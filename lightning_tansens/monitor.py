@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.arguments import MeasureAt, check_options
-from lightning_tansens.calibration import Calibration, known_features
+from lightning_tansens.calibration import Calibration, check_features
 from lightning_tansens.console import measurement_line, say, scorecard_table, slow_progress, summary_table
 from lightning_tansens.display import Display
 from lightning_tansens.display.layout import compared_keys
@@ -156,7 +156,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.prefix = prefix
         check_options(vars(self))
         if calibration is not None:
-            known_features(calibration.features, self.measures)  # refuses what is not measured
+            check_features(calibration.features, self.measures)
         self._keys = Keys(prefix)
         #: What was logged, one row a measurement, with ``epoch`` and ``step``.
         self.history: list[dict[str, float]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,6 @@ from lightning_tansens.calibration import (
     Perturbed,
     feature_measures,
     feature_peers,
-    known_features,
 )
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
@@ -42,10 +42,10 @@ class SetOptions:
     by_class: bool
     seed: int
 
-    @cached_property
-    def features(self) -> list[Feature]:
+    @property
+    def features(self) -> Sequence[Feature]:
         """What a calibration is fitted on; nothing without one."""
-        return [] if self.calibration is None else known_features(self.calibration.features, self.measures)
+        return () if self.calibration is None else self.calibration.features
 
     @cached_property
     def all_peers(self) -> list[Peer]:

@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 STOPS = "stopped by an estimate"
 DOUBLE = "double precision"
 TESTED = "tested after the fit"
+CALIBRATION = Calibration((0.5, 1.0), (0.25,), (0.5,))
+
 CASES = {
     "seven samples": ({"num_samples": 7}, {}),
     "shares of the layers": ({"num_samples": 7, "per_layer": True}, {}),
@@ -48,7 +50,7 @@ CASES = {
     "all measures": ({"num_samples": 5, "all_measures": True, "by_class": True, "correlate_with_gap": True}, {}),
     "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
     "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
-    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True, "calibration": Calibration((0.5, 1.0, 2.0))}, {}),
+    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True, "calibration": CALIBRATION}, {}),
     DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
     TESTED: ({"num_samples": 7}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),

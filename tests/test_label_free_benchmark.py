@@ -61,9 +61,9 @@ def test_from_the_matrix_to_the_tables(call, mnist, capsys):
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:8] == ["dataset", "network", "regime", "seed", "family", "severity", "estimator", "quantity"]
     assert {row["regime"] for row in rows} == {"underfit", "well_fit", "memorising"}
-    assert {row["family"] for row in rows} == {"none", "rotation", "label_shift"}
+    assert {row["family"] for row in rows} == {"none", "rotation", "label_shift", "train"}
     sets = {(row["family"], row["severity"]) for row in rows}
-    assert len(sets) == 1 + 2 * 5
+    assert len(sets) == 2 + 2 * 5
     estimators = {row["estimator"] for row in rows if row["quantity"] == "accuracy"}
     assert estimators >= {"trivial", "empirical", "calibrated", "atc_entropy", "cot"}
     for regime in ("underfit", "well_fit", "memorising"):  # the weights are compared with themselves
@@ -126,13 +126,51 @@ def test_a_family_has_no_part_in_its_own_fit():
         assert (estimates[1][key] == estimate) == (key[0][0] == "a"), key
 
 
-def test_noise_is_scored_for_no_estimator():
+def test_what_is_fitted_on_and_training_images_are_scored_for_no_estimator():
     from fits import left_out_estimates
-    from results import scored
+    from ranking import family_errors
+    from results import Row, scored
 
-    rows = list(benchmark(lambda entropy, _: entropy, ("a", "b", "gaussian_noise")))
+    rows = list(benchmark(lambda entropy, _: entropy, ("a", "b", "gaussian_noise", "train")))
     assert {row.on[0] for row in scored(rows, "loss")} == {"a", "b"}
-    assert {row.on[0] for row in left_out_estimates(rows)} == {"a", "b"}
+    assert {row.on[0] for row in left_out_estimates(rows)} == {"a", "b", "gaussian_noise"}
+    rows += [Row(row.network, row.on, "calibrated", "loss", 1.0, row.actual) for row in rows if row.estimator == "trivial"]
+    errors = family_errors([row for row in rows if row.quantity == "loss"])
+    assert math.isnan(errors["calibrated"]["gaussian_noise"])
+    assert errors["calibrated"]["a"] > 0 < errors["trivial"]["gaussian_noise"]
+
+
+def test_the_training_images_take_the_place_of_the_reference():
+    from references import against_train
+    from results import Row
+
+    network = ("mnist", "mlp", "memorising", 0)
+    sets = {("train", 0): (0.01, 0.05), ("blur", 3): (0.9, 0.2)}  # the truth, and what a ratio makes of a reference's 0.1
+    rows = [Row(network, on, "empirical", "loss", estimate, actual) for on, (actual, estimate) in sets.items()]
+    rows += [Row(network, on, "trivial", "loss", 0.1, actual) for on, (actual, _) in sets.items()]
+    rows += [Row(network, on, "entropy_difference", "loss", 0.3, actual) for on, (actual, _) in sets.items()]
+    found = {row.estimator: row for row in against_train(rows)}
+    assert set(found) == {"empirical", "trivial"}
+    assert found["empirical"].estimate == pytest.approx(0.01 * 0.2 / 0.05)
+    assert found["trivial"].estimate == 0.01
+    assert found["empirical"].actual == 0.9
+
+
+def test_the_scorecard_is_the_package_s_and_chooses_among_networks():
+    from results import Row
+    from scores import score_cells
+
+    rows = []
+    for seed, (mine, actual) in enumerate([(0.5, 0.6), (0.7, 0.9), (None, 0.8)]):
+        network, on = ("mnist", "mlp", "underfit", seed), ("blur", 1)
+        rows.append(Row(network, on, "trivial", "accuracy", 0.9 - seed / 10, actual))
+        if mine is not None:
+            rows.append(Row(network, on, "mine", "accuracy", mine, actual, stderr=0.06))
+    rows.append(Row(("cifar10", "mlp", "underfit", 0), ("blur", 1), "trivial", "accuracy", 0.3, 0.3))
+    head, *cells = score_cells(rows, "accuracy")
+    scores = {cell[0]: dict(zip(head, cell, strict=True)) for cell in cells}
+    assert (scores["mine"]["MAE"], scores["mine"]["bias"], scores["mine"]["coverage"]) == ("0.1500", "-0.1500", "0.50")
+    assert (scores["mine"]["regret"], scores["trivial"]["regret"]) == ("0.0000", "0.1500")  # 0.3 on one set, 0 on the other
 
 
 def test_ranks_are_by_the_mean_error_with_missing_estimates_taken_for_trivial():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
 from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens.calibration import Calibration, Noise, Perturbed
+from lightning_tansens.calibration import Calibration, Contrast, Masked, Noise, Perturbed
 from lightning_tansens.calibration.ridge import Ridge
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
@@ -16,6 +16,7 @@ from lightning_tansens.subsets import Subset
 from tests.boring import BoringData, Points, Recorder, fit, loader, make_monitor, mlp, state_of, untimed
 
 SCALES = (0.2, 0.5, 1.0, 2.0)
+FEATURES = ("entropy", "confidence", "sensitivity", "active_nodes")
 LARGE = {"num_samples": 9, "num_loss_samples": 9}
 
 
@@ -37,7 +38,7 @@ def features_of(network, inputs):
 
 
 def test_the_estimate_is_that_of_a_fit_on_perturbed_references():
-    monitor = make_monitor(calibration=Calibration(SCALES, [shrink]), **LARGE)
+    monitor = make_monitor(calibration=Calibration(SCALES, (0.3,), (0.5,), [shrink], FEATURES), **LARGE)
     run = fit(monitor, max_epochs=1)
     network, sets = run.lightning_module.network, {}
     for name, data in {"train": Points(), "test": Points(10, seed=2)}.items():
@@ -45,7 +46,7 @@ def test_the_estimate_is_that_of_a_fit_on_perturbed_references():
         sets[name] = [torch.stack(part) for part in zip(*(data[index] for index in subset.indices))]
     inputs, labels = sets["train"]
     origin, points, changes = features_of(network, inputs), [], {"loss": [], "accuracy": []}
-    for transform in [*map(Noise, SCALES), shrink]:
+    for transform in [*map(Noise, SCALES), Masked(0.3), Contrast(0.5), shrink]:
         moved = Perturbed(transform, monitor.seed)(inputs, range(9))
         points.append((features_of(network, moved) - origin).tolist())
         for quantity, wrong in (("loss", F.cross_entropy), ("accuracy", lambda o, t: (o.argmax(1) != t).double().mean())):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from results import FITTED_ON, Network, Row, Set
+from results import TRAIN, Network, Row, Set
 
 from lightning_tansens.calibration.ridge import Ridge
 from lightning_tansens.keys import TRIVIAL
@@ -37,7 +37,7 @@ def left_out_estimates(rows: Sequence[Row]) -> Iterator[Row]:
     """
     of_networks: dict[Network, dict[Set, Numbers]] = {}
     for row in rows:
-        if row.on[0] not in FITTED_ON:
+        if row.on[0] != TRAIN:
             numbers = of_networks.setdefault(row.network, {}).setdefault(row.on, {})
             numbers[f"{row.estimator} {row.quantity}"] = row.estimate
             numbers[f"{'reference ' + row.estimator if row.quantity == 'feature' else 'actual'} {row.quantity}"] = row.actual

@@ -19,9 +19,11 @@ import lightning.pytorch as pl
 import torch
 from images import DatasetName, Images, load_images
 from jsonargparse import auto_cli
-from measuring import COLUMNS, measure
+from measuring import COLUMNS, DEFAULT_CALIBRATION, measure
 from networks import NetworkName
-from training import REGIMES, BenchmarkClassifier, train
+from training import REGIMES, BenchmarkClassifier, Precision, train
+
+from lightning_tansens.calibration import Calibration
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Run:
         sensitivity_samples: The number of those on which the sensitivities are taken.
         train_samples: The number of training images; None for all.
         families: The families of shifts; None for all.
+        precision: Lightning's, of the training.
+        calibration: That of the calibrated estimator.
 
     """
 
@@ -52,6 +56,8 @@ class Run:
     sensitivity_samples: int = 256
     train_samples: int | None = None
     families: list[str] | None = None
+    precision: Precision = "32-true"
+    calibration: Calibration = DEFAULT_CALIBRATION
 
     def folder_of(self, seed: int) -> str:
         return f"{self.dataset}_{self.network}_{seed}"
@@ -92,7 +98,7 @@ def steps(run: Run, seed: int, data: Images, folder: Path, train_only: bool) -> 
     pl.seed_everything(seed, verbose=False)
     channels, size = data.train.images.shape[1], data.train.images.shape[-1]
     module = BenchmarkClassifier(run.network, channels, size, data.means, data.deviations, run.optimizer, run.learning_rate)
-    if train(module, data, folder, seed, run.epochs):
+    if train(module, data, folder, seed, run.epochs, run.precision):
         yield "training", time.perf_counter() - start
     for regime in () if train_only else REGIMES:
         path = folder / f"{regime}.csv"
@@ -100,7 +106,7 @@ def steps(run: Run, seed: int, data: Images, folder: Path, train_only: bool) -> 
             module.load_state_dict(
                 torch.load(folder / f"{regime}.ckpt", weights_only=True, map_location="cpu")["state_dict"]
             )
-            yield regime, measure(module, data, run.samples, run.sensitivity_samples, path, run.families)
+            yield regime, measure(module, data, run.samples, run.sensitivity_samples, path, run.families, run.calibration)
 
 
 def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:

@@ -12,6 +12,7 @@ from typing import get_args
 import lightning.pytorch as pl
 import torch
 from images import Images
+from results import TRAIN
 from shifts import Plain, shifted_sets
 from torch.utils.data import DataLoader
 
@@ -34,6 +35,8 @@ KEYS = Keys()
 #: What is measured of a set besides estimates: what a fit on other sets can use.
 FEATURES = ("average_confidence", "nuclear_norm", "mano", "dispersion", "active_nodes_mean")
 
+DEFAULT_CALIBRATION = Calibration()
+
 COLUMNS = ("family", "severity", "estimator", "quantity", "estimate", "actual", "stderr", "trusted")
 
 
@@ -44,8 +47,9 @@ def measure(
     sensitivity_samples: int,
     path: Path,
     families: Sequence[str] | None = None,
+    calibration: Calibration = DEFAULT_CALIBRATION,
 ) -> float:
-    """Measures a network, writes a row for each set and estimator, and returns the seconds that it took.
+    """Measures a network on the shifted sets and on training images, writes rows, and returns the seconds that it took.
 
     Eqs. 6 and 11 look at the weights alone and compare them with themselves here, so that they are the trivial estimate.
 
@@ -56,9 +60,10 @@ def measure(
         sensitivity_samples: The number of samples, these among them, on which the sensitivities are taken.
         path: Where to write.
         families: The families of shifts; None for all.
+        calibration: That of the calibrated estimator.
 
     """
-    sets = shifted_sets(data.test, samples, families)
+    sets = {**shifted_sets(data.test, samples, families), (TRAIN, 0): Plain(data.train.take(torch.arange(samples)))}
     names = {f"{family}-{severity}": (family, severity) for family, severity in sets}
     monitor = TangentSensitivityMonitor(
         test_dataloaders=dict(zip(names, sets.values(), strict=True)),
@@ -73,7 +78,7 @@ def measure(
             SpectralNormSensitivity(),
         ],
         peers=default_peers(),
-        calibration=Calibration(),
+        calibration=calibration,
         num_samples=sensitivity_samples,
         num_loss_samples=samples,
         compare_with_labels=True,

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
-from ranking import error_table
+from ranking import family_errors
 from results import Row
 
 from lightning_tansens.keys import TRIVIAL
@@ -54,18 +54,14 @@ def plot_truth(rows: Sequence[Row], quantity: str, path: Path) -> None:
 
 def plot_families(rows: Sequence[Row], quantity: str, path: Path) -> None:
     """Draws the mean absolute error of each estimator on each family, over the trivial estimate's."""
-    errors, _ = error_table(rows)
-    families = [family for family in dict.fromkeys(row.on[0] for row in rows) if family != "none"]
+    errors = family_errors(rows)
+    families = [family for family in errors[TRIVIAL] if family != "none"]
     names = [name for name in errors if name not in (TRIVIAL, *LIKE_TRIVIAL)]
-
-    def mean(name: str, family: str) -> float:
-        return float(np.mean([np.mean(values) for on, values in errors[name].items() if on[0] == family]))
-
-    ratios = np.array([[mean(name, family) / mean(TRIVIAL, family) for family in families] for name in names])
+    ratios = np.array([[errors[name][family] / errors[TRIVIAL][family] for family in families] for name in names])
     figure, ax = plt.subplots(figsize=(1.5 + 0.62 * len(families), 1.5 + 0.4 * len(names)), layout="constrained")
     image = ax.imshow(np.log2(ratios), cmap="RdBu_r", vmin=-2, vmax=2, aspect="auto")
     for (line, column), ratio in np.ndenumerate(ratios):
-        ax.text(column, line, f"{ratio:.2f}", ha="center", va="center", fontsize=7)
+        ax.text(column, line, "" if np.isnan(ratio) else f"{ratio:.2f}", ha="center", va="center", fontsize=7)
     ax.set_xticks(range(len(families)), [family.replace("_", " ") for family in families], rotation=45, ha="right")
     ax.set_yticks(range(len(names)), names)
     ax.set_title(f"{quantity}: error over the trivial estimate's (below one, blue, is better)")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from results import Row, Set
+from results import FITTED_ON, Row, Set
 
+from lightning_tansens.calibration import CALIBRATED
 from lightning_tansens.keys import TRIVIAL
 
 DRAWS = 2000
@@ -67,6 +69,20 @@ def error_table(rows: Iterable[Row]) -> tuple[dict[str, dict[Set, list[float]]],
             errors[name].setdefault(on, []).append(found.get(name, found[TRIVIAL]))
     undefined = {name: float(np.mean([name not in found for found in of_points.values()])) for name in names}
     return errors, undefined
+
+
+def family_errors(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Returns each estimator's mean absolute error on each family; that of the calibrated one where it was not fitted."""
+    errors, _ = error_table(rows)
+    families = list(dict.fromkeys(row.on[0] for row in rows))
+    found = {
+        name: {of: float(np.mean([np.mean(values) for on, values in of_name.items() if on[0] == of])) for of in families}
+        for name, of_name in errors.items()
+    }
+    for family in FITTED_ON:
+        if CALIBRATED in found and family in families:
+            found[CALIBRATED][family] = math.nan
+    return found
 
 
 def paired_difference(rows: Sequence[Row], first: str, second: str, seed: int = 0) -> tuple[float, float, float]:

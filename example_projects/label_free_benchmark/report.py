@@ -6,6 +6,7 @@ python example_projects/label_free_benchmark/report.py CSV FOLDER
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from fits import left_out_estimates
 from pictures import plot_families, plot_truth
-from ranking import error_table, paired_difference, ranking
-from results import Row, read_rows, scored
+from ranking import family_errors, paired_difference, ranking
+from references import RATIOS, against_train
+from results import TRAIN, Row, read_rows, scored
+from scores import score_cells
 
 from lightning_tansens.keys import TRIVIAL
 
@@ -38,10 +41,13 @@ def main(csv_file: str, folder: str) -> None:
             text += [f"### {quantity}, {title}", "", *markdown(rank_cells(group)), ""]
         text += [f"### {quantity}: what sensitivity adds to a fit on known shifts", "", *markdown(added(of_quantity)), ""]
         text += [f"### {quantity}: trusted or not", "", *markdown(trust(of_quantity)), ""]
-        own = [row for row in of_quantity if not row.estimator.startswith("fit")]
-        plot_truth(own, quantity, target / f"{quantity}.png")
+        text += [f"### {quantity}: scorecard", "", *markdown(score_cells(of_quantity, quantity)), ""]
+        plot_truth([row for row in of_quantity if not row.estimator.startswith("fit")], quantity, target / f"{quantity}.png")
+        every = [row for row in rows if row.quantity == quantity and row.on[0] != TRAIN]
+        own = [row for row in every if not row.estimator.startswith("fit")]
         plot_families(own, quantity, target / f"{quantity}_by_family.png")
-        write(target / f"{quantity}_by_family.csv", by_family(of_quantity))
+        write(target / f"{quantity}_by_family.csv", by_family(every))
+    text += ["### loss: errors against two references", "", *markdown(references(rows)), ""]
     (target / "tables.md").write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))
 
@@ -93,12 +99,26 @@ def trust(rows: Sequence[Row]) -> list[list[str]]:
 
 def by_family(rows: Sequence[Row]) -> list[list[str]]:
     """The mean absolute error of each estimator on each family."""
-    errors, _ = error_table(rows)
-    families = list(dict.fromkeys(row.on[0] for row in rows))
-    cells = [["estimator", *families]]
+    errors = family_errors(rows)
+    cells = [["estimator", *errors[TRIVIAL]]]
     for name, found in errors.items():
-        means = [np.mean([np.mean(values) for on, values in found.items() if on[0] == family]) for family in families]
-        cells.append([name, *(f"{mean:.4f}" for mean in means)])
+        cells.append([name, *("" if math.isnan(error) else f"{error:.4f}" for error in found.values())])
+    return cells
+
+
+def references(rows: Sequence[Row]) -> list[list[str]]:
+    """The errors of the estimates of the loss against the held-out reference and against the training images, by regime."""
+    regimes = list(dict.fromkeys(row.network[2] for row in rows))
+    columns = [f"{regime.replace('_', ' ')}, reference {name}" for regime in regimes for name in ("held out", "train")]
+    against = (scored(rows, "loss"), scored(against_train(rows), "loss"))
+    cells = [["estimator", *columns]]
+    for name in RATIOS:
+        errors = [
+            [abs(row.estimate - row.actual) for row in of if row.estimator == name and row.network[2] == regime]
+            for regime in regimes
+            for of in against
+        ]
+        cells.append([name, *(f"{np.mean(found):.4f}" if found else "" for found in errors)])
     return cells
 
 

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The calibrated estimator is fitted on noise, so that no estimator is scored on it.
-FITTED_ON = ("gaussian_noise",)
+#: The calibrated estimator is fitted on noise, holes and less contrast, so that no estimator is scored on the like of them.
+FITTED_ON = ("gaussian_noise", "erasing", "contrast", "brighter", "darker")
+
+#: The name under which the training images are measured; they are no test set.
+TRAIN = "train"
 
 #: A network: data set, architecture, regime and seed.
 Network = tuple[str, str, str, int]
@@ -51,5 +54,5 @@ def _row(cells: dict[str, str]) -> Row:
 
 
 def scored(rows: Iterable[Row], quantity: str) -> list[Row]:
-    """Returns the estimates of a quantity, without the families that an estimator is fitted on."""
-    return [row for row in rows if row.quantity == quantity and row.on[0] not in FITTED_ON]
+    """Returns the estimates of a quantity, without the families that an estimator is fitted on and the training images."""
+    return [row for row in rows if row.quantity == quantity and row.on[0] not in (*FITTED_ON, TRAIN)]

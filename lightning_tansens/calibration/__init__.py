@@ -1,18 +1,20 @@
 """An estimator that is fitted, at each measurement, on perturbed copies of the labelled reference."""
 
 from lightning_tansens.calibration.calibrator import CALIBRATED, calibrated_estimates
-from lightning_tansens.calibration.features import Feature, feature_measures, feature_peers, known_features
+from lightning_tansens.calibration.features import Feature, check_features, feature_measures, feature_peers
 from lightning_tansens.calibration.options import Calibration
-from lightning_tansens.calibration.perturbations import Noise, Perturbed
+from lightning_tansens.calibration.perturbations import Contrast, Masked, Noise, Perturbed
 
 __all__ = [
     "CALIBRATED",
     "Calibration",
+    "Contrast",
     "Feature",
+    "Masked",
     "Noise",
     "Perturbed",
     "calibrated_estimates",
+    "check_features",
     "feature_measures",
     "feature_peers",
-    "known_features",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.metrics.base import Measure
@@ -29,30 +29,24 @@ def feature_measures(features: Sequence[Feature], measures: Sequence[Measure]) -
     return [measure for measure in measures if measure.key in keys]
 
 
-def known_features(features: Sequence[Feature] | None, measures: Sequence[Measure]) -> list[Feature]:
-    """Returns the features that are asked for, or all that can be had.
+def check_features(features: Sequence[Feature], measures: Sequence[Measure]) -> None:
+    """Refuses features that need a measure that is not there.
 
     Args:
-        features: The names; None for all.
+        features: Their names.
         measures: What is measured.
 
     Raises:
-        ValueError: If one of the names needs a measure that is not there.
-
-    Example:
-        >>> known_features(None, [])
-        ['entropy', 'confidence']
+        ValueError: If a measure is missing.
 
     """
     keys = {measure.key for measure in measures}
-    known: list[Feature] = [name for name in get_args(Feature) if _MEASURED.get(name, "") in {"", *keys}]
-    for name in features or ():
-        if name not in known:
+    for name in features:
+        if _MEASURED.get(name, "") not in {"", *keys}:
             raise ValueError(
                 f"features: expected a measure with the key {_MEASURED[name]!r} for the feature {name!r}, but got the keys "
                 f"{sorted(keys)}; add the measure, or leave the feature out"
             )
-    return known if features is None else list(features)
 
 
 def log_features(reading: Reading, features: Sequence[Feature]) -> list[float]:

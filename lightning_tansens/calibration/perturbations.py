@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tansens.checks import check_numbers
+from lightning_tansens.checks import check_numbers, check_share
 from lightning_tansens.randomness import Randomness
 
 #: Changes one sample, a tensor without the batch's dimension, and keeps its shape.
@@ -38,6 +38,55 @@ class Noise:
     def __call__(self, sample: Tensor) -> Tensor:
         """Returns the sample with noise."""
         return sample + self.scale * sample.std(unbiased=False) * torch.randn_like(sample)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Puts the sample's own mean in the place of entries that are drawn at random.
+
+    Attributes:
+        share: The probability of each entry to be replaced.
+
+    Example:
+        >>> Masked(0.5)(torch.tensor([2.0, 2.0]))
+        tensor([2., 2.])
+
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        """Refuses what is no share."""
+        check_share("share", self.share)
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        """Returns the sample with holes."""
+        return torch.where(torch.rand_like(sample) < self.share, sample.mean(), sample)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    r"""Stretches a sample about its own mean, :math:`\bar x + c \, (x - \bar x)`.
+
+    Attributes:
+        factor: c; below one, entries come nearer to each other.
+
+    Example:
+        >>> Contrast(0.5)(torch.tensor([1.0, 3.0]))
+        tensor([1.5000, 2.5000])
+
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Refuses what is no factor."""
+        check_numbers(at_least=0, factor=self.factor)
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        """Returns the stretched sample."""
+        mean = sample.mean()
+        return mean + self.factor * (sample - mean)
 
 
 class Perturbed:

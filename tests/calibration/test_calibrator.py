@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_tansens.calibration import Calibration, calibrated_estimates, known_features
+from lightning_tansens.calibration import Calibration, calibrated_estimates, check_features
 from lightning_tansens.calibration.features import log_features
 from lightning_tansens.calibration.ridge import Ridge
 from lightning_tansens.errors import UndefinedEstimateError
@@ -86,24 +86,31 @@ def test_a_feature_that_is_not_finite_is_named():
         log_features(reading(sensitivity=math.nan), FEATURES)
 
 
-def test_features_follow_from_the_measures():
-    assert known_features(None, [EmpiricalSensitivity()]) == ["entropy", "confidence", "sensitivity"]
-    assert known_features(["active_nodes"], [ActiveNodeSensitivity()]) == ["active_nodes"]
+def test_features_need_their_measures():
+    check_features(FEATURES, [EmpiricalSensitivity(), ActiveNodeSensitivity()])
+    check_features(Calibration().features, [])
     with pytest.raises(ValueError, match="features: expected a measure with the key 'empirical' for the feature"):
-        known_features(["sensitivity"], [])
+        check_features(["sensitivity"], [])
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"noise_scales": [0.1, 0.2]}, ValueError, "noise_scales: expected 3 copies or more to fit on, but got 2 scales"),
+        (
+            {"noise_scales": [0.1], "masked_shares": [], "contrasts": [0.5]},
+            ValueError,
+            "noise_scales: expected 3 copies or more to fit on, with .*transforms, but got 2; add some",
+        ),
         ({"noise_scales": [0.1, 0.2, -1]}, ValueError, "noise_scales: expected a finite number >= 0"),
+        ({"masked_shares": [1.0]}, ValueError, "masked_shares: expected a number between 0 and 1"),
+        ({"contrasts": [-0.5]}, ValueError, "contrasts: expected a finite number >= 0"),
+        ({"contrasts": 0.5}, TypeError, "contrasts: expected a list"),
         ({"noise_scales": 0.1}, TypeError, "noise_scales: expected a list"),
         ({"transforms": "blur"}, TypeError, "transforms: expected a list"),
         ({"transforms": ["blur"]}, TypeError, "transforms: expected a callable"),
         ({"transforms": [None]}, TypeError, "transforms: expected callables on a sample, but got None"),
         ({"features": ["entropy", "margin"]}, ValueError, "features: expected one of"),
-        ({"features": []}, TypeError, "features: expected a list of features or None"),
+        ({"features": []}, TypeError, "features: expected a list of features"),
     ],
 )
 def test_wrong_options_are_refused(arguments, error, message):

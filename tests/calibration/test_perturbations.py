@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.calibration import Noise, Perturbed
+from lightning_tansens.calibration import Contrast, Masked, Noise, Perturbed
 
 X = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -15,6 +15,20 @@ def test_noise_has_the_size_that_is_asked_for():
     noise = Noise(0.25)(sample) - sample
     assert float(noise.std()) == pytest.approx(0.5, rel=0.02)
     assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+
+
+def test_masked_entries_are_the_sample_s_mean():
+    torch.manual_seed(0)
+    sample = torch.arange(10_000.0)
+    masked = Masked(0.25)(sample)
+    assert float((masked == sample.mean()).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert bool(((masked == sample) | (masked == sample.mean())).all())
+
+
+def test_contrast_keeps_the_mean_and_scales_the_deviation():
+    changed = Contrast(0.25)(X[0])
+    assert float(changed.mean()) == pytest.approx(float(X[0].mean()))
+    assert float(changed.std()) == pytest.approx(0.25 * float(X[0].std()))
 
 
 def test_a_sample_s_noise_depends_on_its_position_alone():
@@ -56,6 +70,10 @@ def test_transforms_that_do_not_keep_the_shape_are_refused(transform):
         Perturbed(transform)(X, range(6))
 
 
-def test_a_negative_scale_is_refused():
+def test_numbers_out_of_range_are_refused():
     with pytest.raises(ValueError, match="scale: expected a finite number >= 0"):
         Noise(-1.0)
+    with pytest.raises(ValueError, match="factor: expected a finite number >= 0"):
+        Contrast(-1.0)
+    with pytest.raises(ValueError, match="share: expected a number between 0 and 1, both excluded"):
+        Masked(1.0)
