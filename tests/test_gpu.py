@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from lightning_tansens.calibration import Calibration
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
 from lightning_tansens.networks.network import map_tensors
+from lightning_tansens.peers import default_peers
 from tests.boring import BoringData, BoringModule, Recorder, fit, make_monitor, untimed
 from tests.cases import CHAINS, Case, mlp
+from tests.guarantees.recording import full_monitor
 from tests.networks import COVERED, UNCOVERED
 from tests.test_monitor_training import Noisy, assert_same
 
@@ -159,6 +162,18 @@ def test_monitor(method, precision, rel):
     assert len(histories[0]) == 2
     for row, expected in zip(*histories, strict=True):
         assert row == pytest.approx(expected, rel=rel)
+
+
+def test_monitor_with_every_measure_and_estimator():
+    histories = []
+    for accelerator in (ACCELERATOR, "cpu"):
+        monitor = full_monitor(peers=default_peers(), calibration=Calibration(), num_samples=9, num_loss_samples=16)
+        module = lambda: BoringModule(lr=0.0)  # noqa: E731  the weights are the same on both
+        fit(monitor, module=module, data=BoringData(noise=True), accelerator=accelerator, precision="64-true")
+        histories.append(untimed(monitor.history))
+    assert "tansens/test_loss/calibrated" in histories[0][0]
+    for row, expected in zip(*histories, strict=True):
+        assert row == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 @pytest.fixture

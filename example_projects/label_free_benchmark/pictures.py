@@ -61,7 +61,8 @@ def plot_families(rows: Sequence[Row], quantity: str, path: Path) -> None:
     figure, ax = plt.subplots(figsize=(1.5 + 0.62 * len(families), 1.5 + 0.4 * len(names)), layout="constrained")
     image = ax.imshow(np.log2(ratios), cmap="RdBu_r", vmin=-2, vmax=2, aspect="auto")
     for (line, column), ratio in np.ndenumerate(ratios):
-        ax.text(column, line, "" if np.isnan(ratio) else f"{ratio:.2f}", ha="center", va="center", fontsize=7)
+        colour = "white" if abs(np.log2(ratio)) > 1.4 else "black"
+        ax.text(column, line, "" if np.isnan(ratio) else f"{ratio:.2f}", color=colour, ha="center", va="center", fontsize=7)
     ax.set_xticks(range(len(families)), [family.replace("_", " ") for family in families], rotation=45, ha="right")
     ax.set_yticks(range(len(names)), names)
     ax.set_title(f"{quantity}: error over the trivial estimate's (below one, blue, is better)")
