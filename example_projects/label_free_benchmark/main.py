@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,9 @@ from images import DatasetName, Images, load_images
 from jsonargparse import auto_cli
 from measuring import COLUMNS, DEFAULT_CALIBRATION, measure
 from networks import NetworkName
+from results import Set
+from shifts import shifted_sets
+from torch.utils.data import Dataset
 from training import REGIMES, BenchmarkClassifier, Precision, train
 
 from lightning_tansens.calibration import Calibration
@@ -86,27 +89,28 @@ def benchmark(
     """
     for run in runs:
         data = load_images(run.dataset, cifar10_dir if run.dataset == "cifar10" else mnist_dir, download, run.train_samples)
+        sets = shifted_sets(data.test, run.samples, run.families)
         for seed in run.seeds:
-            for step, seconds in steps(run, seed, data, folder / run.folder_of(seed), train_only):
+            for step, seconds in steps(run, seed, data, {} if train_only else sets, folder / run.folder_of(seed)):
                 print(f"{run.folder_of(seed)} {step}: {seconds:.0f} s", flush=True)
             gather(runs, folder, csv_file or folder / "benchmark.csv")
 
 
-def steps(run: Run, seed: int, data: Images, folder: Path, train_only: bool) -> Iterator[tuple[str, float]]:
-    """Does what is not done yet of one network, and yields each step with the seconds that it took."""
+def steps(run: Run, seed: int, data: Images, sets: Mapping[Set, Dataset], folder: Path) -> Iterator[tuple[str, float]]:
+    """Does what is not done yet of one network, and yields each step with the seconds; without sets it is only trained."""
     start = time.perf_counter()
     pl.seed_everything(seed, verbose=False)
     channels, size = data.train.images.shape[1], data.train.images.shape[-1]
     module = BenchmarkClassifier(run.network, channels, size, data.means, data.deviations, run.optimizer, run.learning_rate)
     if train(module, data, folder, seed, run.epochs, run.precision):
         yield "training", time.perf_counter() - start
-    for regime in () if train_only else REGIMES:
+    for regime in REGIMES if sets else ():
         path = folder / f"{regime}.csv"
         if not path.exists():
             module.load_state_dict(
                 torch.load(folder / f"{regime}.ckpt", weights_only=True, map_location="cpu")["state_dict"]
             )
-            yield regime, measure(module, data, run.samples, run.sensitivity_samples, path, run.families, run.calibration)
+            yield regime, measure(module, data, sets, run.samples, run.sensitivity_samples, path, run.calibration)
 
 
 def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
 import lightning.pytorch as pl
 import torch
 from images import Images
-from results import TRAIN
-from shifts import Plain, shifted_sets
-from torch.utils.data import DataLoader
+from results import TRAIN, Set
+from shifts import Plain
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
 from lightning_tansens.calibration import Calibration
@@ -43,10 +43,10 @@ COLUMNS = ("family", "severity", "estimator", "quantity", "estimate", "actual", 
 def measure(
     module: pl.LightningModule,
     data: Images,
+    sets: Mapping[Set, Dataset],
     samples: int,
     sensitivity_samples: int,
     path: Path,
-    families: Sequence[str] | None = None,
     calibration: Calibration = DEFAULT_CALIBRATION,
 ) -> float:
     """Measures a network on the shifted sets and on training images, writes rows, and returns the seconds that it took.
@@ -56,14 +56,14 @@ def measure(
     Args:
         module: The network with its weights.
         data: The images.
+        sets: The shifted sets.
         samples: The number of samples of each set.
         sensitivity_samples: The number of samples, these among them, on which the sensitivities are taken.
         path: Where to write.
-        families: The families of shifts; None for all.
         calibration: That of the calibrated estimator.
 
     """
-    sets = {**shifted_sets(data.test, samples, families), (TRAIN, 0): Plain(data.train.take(torch.arange(samples)))}
+    sets = {**sets, (TRAIN, 0): Plain(data.train.take(torch.arange(samples)))}
     names = {f"{family}-{severity}": (family, severity) for family, severity in sets}
     monitor = TangentSensitivityMonitor(
         test_dataloaders=dict(zip(names, sets.values(), strict=True)),

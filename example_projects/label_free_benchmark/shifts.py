@@ -77,7 +77,7 @@ LABEL_SHIFT = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 
 class Corrupted(Dataset):
-    """Test images of which each is corrupted when it is asked for.
+    """Test images of which each is corrupted when it is first asked for, and kept for the next network.
 
     Args:
         data: The images.
@@ -90,12 +90,15 @@ class Corrupted(Dataset):
         self.data = data
         self.corrupt, parameters = CORRUPTIONS[family]
         self.parameter = parameters[severity - 1]
+        self._corrupted: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.corrupt(self.data.images[index], self.parameter), self.data.labels[index]
+        if index not in self._corrupted:  # the monitor draws the same for a sample every time
+            self._corrupted[index] = self.corrupt(self.data.images[index], self.parameter)
+        return self._corrupted[index], self.data.labels[index]
 
 
 class Plain(Dataset):
