@@ -11,59 +11,18 @@ import csv
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import lightning.pytorch as pl
 import torch
-from images import DatasetName, Images, load_images
+from images import Images, load_images
 from jsonargparse import auto_cli
-from measuring import COLUMNS, DEFAULT_CALIBRATION, measure
-from networks import NetworkName
+from measuring import COLUMNS, measure
 from results import Set
+from runs import Run
 from shifts import shifted_sets
 from torch.utils.data import Dataset
-from training import REGIMES, BenchmarkClassifier, Precision, train
-
-from lightning_tansens.calibration import Calibration
-
-
-@dataclass
-class Run:
-    """One network of the matrix.
-
-    Args:
-        dataset: What it is trained on.
-        network: Its name.
-        seeds: One training for each.
-        epochs: The number of epochs at most.
-        optimizer: "sgd" or "adam".
-        learning_rate: The step size.
-        samples: The number of samples of each shifted set.
-        sensitivity_samples: The number of those on which the sensitivities are taken.
-        train_samples: The number of training images; None for all.
-        families: The families of shifts; None for all.
-        precision: Lightning's, of the training.
-        calibration: That of the calibrated estimator.
-
-    """
-
-    dataset: DatasetName
-    network: NetworkName
-    seeds: list[int]
-    epochs: int
-    optimizer: Literal["sgd", "adam"]
-    learning_rate: float
-    samples: int
-    sensitivity_samples: int = 256
-    train_samples: int | None = None
-    families: list[str] | None = None
-    precision: Precision = "32-true"
-    calibration: Calibration = DEFAULT_CALIBRATION
-
-    def folder_of(self, seed: int) -> str:
-        return f"{self.dataset}_{self.network}_{seed}"
+from training import REGIMES, BenchmarkClassifier, train
 
 
 def benchmark(
@@ -110,7 +69,10 @@ def steps(run: Run, seed: int, data: Images, sets: Mapping[Set, Dataset], folder
             module.load_state_dict(
                 torch.load(folder / f"{regime}.ckpt", weights_only=True, map_location="cpu")["state_dict"]
             )
-            yield regime, measure(module, data, sets, run.samples, run.sensitivity_samples, path, run.calibration)
+            yield (
+                regime,
+                measure(module, data, sets, run, path),
+            )
 
 
 def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:

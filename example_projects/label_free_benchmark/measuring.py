@@ -13,11 +13,11 @@ import lightning.pytorch as pl
 import torch
 from images import Images
 from results import TRAIN, Set
+from runs import Run
 from shifts import Plain
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
-from lightning_tansens.calibration import Calibration
 from lightning_tansens.keys import Keys, Quantity
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
@@ -35,20 +35,10 @@ KEYS = Keys()
 #: What is measured of a set besides estimates: what a fit on other sets can use.
 FEATURES = ("average_confidence", "nuclear_norm", "mano", "dispersion", "active_nodes_mean")
 
-DEFAULT_CALIBRATION = Calibration()
-
 COLUMNS = ("family", "severity", "estimator", "quantity", "estimate", "actual", "stderr", "trusted")
 
 
-def measure(
-    module: pl.LightningModule,
-    data: Images,
-    sets: Mapping[Set, Dataset],
-    samples: int,
-    sensitivity_samples: int,
-    path: Path,
-    calibration: Calibration = DEFAULT_CALIBRATION,
-) -> float:
+def measure(module: pl.LightningModule, data: Images, sets: Mapping[Set, Dataset], run: Run, path: Path) -> float:
     """Measures a network on the shifted sets and on training images, writes rows, and returns the seconds that it took.
 
     Eqs. 6 and 11 look at the weights alone and compare them with themselves here, so that they are the trivial estimate.
@@ -57,13 +47,11 @@ def measure(
         module: The network with its weights.
         data: The images.
         sets: The shifted sets.
-        samples: The number of samples of each set.
-        sensitivity_samples: The number of samples, these among them, on which the sensitivities are taken.
+        run: How many samples are measured, and how.
         path: Where to write.
-        calibration: That of the calibrated estimator.
 
     """
-    sets = {**sets, (TRAIN, 0): Plain(data.train.take(torch.arange(samples)))}
+    sets = {**sets, (TRAIN, 0): Plain(data.train.take(torch.arange(run.samples)))}
     names = {f"{family}-{severity}": (family, severity) for family, severity in sets}
     monitor = TangentSensitivityMonitor(
         test_dataloaders=dict(zip(names, sets.values(), strict=True)),
@@ -73,14 +61,14 @@ def measure(
             LayerwiseNormSensitivity(),
             ActiveNodeSensitivity(),
             RegionSensitivity(),
-            InputOutputSensitivity(),
             FisherRaoSensitivity(),
             SpectralNormSensitivity(),
+            *([InputOutputSensitivity()] if run.jacobian else []),
         ],
         peers=default_peers(),
-        calibration=calibration,
-        num_samples=sensitivity_samples,
-        num_loss_samples=samples,
+        calibration=run.calibration,
+        num_samples=run.sensitivity_samples,
+        num_loss_samples=run.samples,
         compare_with_labels=True,
         on_failure="raise",
         display=Display(layout=False, texts=False, histograms=False, figure_time=0),
