@@ -37,6 +37,7 @@ def main(csv_file: str, folder: str) -> None:
     text = []
     for quantity in ("loss", "accuracy"):
         of_quantity = scored(rows, quantity)
+        text += [f"### {quantity}: errors over the trivial estimate's", "", *markdown(summary(of_quantity)), ""]
         for title, group in groups(of_quantity).items():
             text += [f"### {quantity}, {title}", "", *markdown(rank_cells(group)), ""]
         text += [f"### {quantity}: what sensitivity adds to a fit on known shifts", "", *markdown(added(of_quantity)), ""]
@@ -52,14 +53,29 @@ def main(csv_file: str, folder: str) -> None:
     print("\n".join(text))
 
 
-def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """All networks, those of each regime, those of each data set and architecture."""
+def groups(rows: Sequence[Row], regimes: bool = True) -> dict[str, list[Row]]:
+    """All networks, those of each regime if wanted, those of each data set and architecture."""
     found: dict[str, list[Row]] = {"all networks": list(rows)}
     names: list[Callable[[Row], str]] = [lambda row: row.network[2].replace("_", " "), lambda row: " ".join(row.network[:2])]
-    for name in names:
+    for name in names if regimes else names[1:]:
         for row in rows:
             found.setdefault(name(row), []).append(row)
     return found
+
+
+def summary(rows: Sequence[Row]) -> list[list[str]]:
+    """The errors over the trivial estimate's, of all networks and of those of each data set and architecture."""
+    of_groups = {
+        title: {rank.estimator: rank for rank in ranking(group)} for title, group in groups(rows, regimes=False).items()
+    }
+    whole, *others = of_groups.values()
+    cells = [["estimator", *of_groups]]
+    for name, rank in whole.items():
+        ratio, low, high = rank.ratio
+        ratios = [f"{found[name].ratio[0]:.2f}" if name in found else "" for found in others]
+        cells.append([name, f"{ratio:.2f} ({low:.2f}–{high:.2f})", *ratios])
+    absolute = [f"{found[TRIVIAL].mae:.3f}" for found in of_groups.values()]
+    return [*cells, [f"MAE of {TRIVIAL}", *absolute]]
 
 
 def rank_cells(rows: Sequence[Row]) -> list[list[str]]:
