@@ -27,7 +27,7 @@ class Calibration:
         transforms: One copy for each: a callable on one sample (a tensor without the batch's dimension) that keeps its
             shape, for example a blur. Use such as change the data the way they will change.
         features: "entropy", "confidence", "sensitivity" (needs EmpiricalSensitivity), "active_nodes" (needs
-            ActiveNodeSensitivity). In the benchmark the first two alone did better than with the others.
+            ActiveNodeSensitivity). On average the first two alone did better in trials than with the others.
 
     Raises:
         ValueError: If there are fewer than three copies, a number is out of its range or a feature unknown.
