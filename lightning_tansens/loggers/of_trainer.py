@@ -20,10 +20,10 @@ def writers(trainer: pl.Trainer) -> list[Writer]:
         trainer: The Trainer.
 
     """
+    of_run = run_folder(trainer)  # on every process: it talks to the others
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return []
     found = [writer_of(logger) for logger in trainer.loggers]
-    of_run = run_folder(trainer)
     if of_run is not None and not any(writer.takes_figures for writer in found):
         found.append(folder.FolderWriter(of_run / folder.FOLDER))
     return found
@@ -32,13 +32,16 @@ def writers(trainer: pl.Trainer) -> list[Writer]:
 def run_folder(trainer: pl.Trainer) -> Path | None:
     """Returns where a run keeps files, on the process that logs; None on the others, in a trial run and without a logger.
 
+    Every process must call it: ``Trainer.log_dir`` broadcasts the folder from the first one.
+
     Args:
         trainer: The Trainer.
 
     """
-    if not trainer.is_global_zero or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
+    if not trainer.loggers or getattr(trainer, "fast_dev_run", False):
         return None
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    folder = trainer.log_dir or trainer.default_root_dir
+    return Path(folder) if trainer.is_global_zero else None
 
 
 def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
