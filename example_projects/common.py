@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens.console import summary_table
+from lightning_tansens.show.console import summary_table
 
 # the images are in memory, so worker processes would only copy them; and holding out no validation set is no mistake
 warnings.filterwarnings("ignore", ".*does not have many workers")

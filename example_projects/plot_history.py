@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from lightning_tansens.figures import plot_estimates, plot_sensitivities
+from lightning_tansens.show.figures import plot_estimates, plot_sensitivities
 
 
 def main() -> None:

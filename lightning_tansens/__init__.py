@@ -1,11 +1,11 @@
 """Label-free estimates of the test loss while a network trains, from its tangent sensitivity."""
 
-from lightning_tansens import figures, functional, metrics
-from lightning_tansens.display import Display
-from lightning_tansens.fresh import FreshEarlyStopping, FreshModelCheckpoint
-from lightning_tansens.generalization_monitor import GeneralizationBoundMonitor
-from lightning_tansens.monitor import TangentSensitivityMonitor
-from lightning_tansens.regulariser import TangentSensitivityRegulariser
+from lightning_tansens import functional, metrics
+from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+from lightning_tansens.monitor.fresh import FreshEarlyStopping, FreshModelCheckpoint
+from lightning_tansens.monitor.generalization import GeneralizationBoundMonitor
+from lightning_tansens.show import Display, figures
+from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
 from lightning_tansens.version import __version__
 
 __all__ = [

@@ -9,8 +9,8 @@ import pytest
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from tqdm.auto import tqdm
 
-from lightning_tansens.console import aligned_table, measurement_line, say, slow_progress, summary_table
-from lightning_tansens.keys import Keys
+from lightning_tansens.show.console import aligned_table, measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.keys import Keys
 from tests.boring import Points, fit, make_monitor
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings

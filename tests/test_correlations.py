@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lightning_tansens.correlations import correlations, gap_correlations
-from lightning_tansens.keys import Keys
 from lightning_tansens.metrics import ClassSensitivity, EmpiricalSensitivity, OutputSensitivity
+from lightning_tansens.monitor.correlations import correlations, gap_correlations
+from lightning_tansens.show.keys import Keys
 from tests.boring import BoringData, fit, make_monitor
 
 KEYS = Keys("t")

@@ -16,7 +16,8 @@ import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_tansens.calibration import Calibration
+from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators.calibration import Calibration
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
     ClassSensitivity,
@@ -29,7 +30,6 @@ from lightning_tansens.metrics import (
     SensitivityMovement,
     SpectralNormSensitivity,
 )
-from lightning_tansens.peers import default_peers
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
 
 ROOT = Path(__file__).parents[1]

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lightning_tansens.calibration import Calibration
+from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators.calibration import Calibration
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.networks.network import map_tensors
-from lightning_tansens.peers import default_peers
+from lightning_tansens.tangent.network import map_tensors
 from tests.boring import BoringData, BoringModule, Recorder, fit, make_monitor, untimed
 from tests.cases import CHAINS, Case, mlp
 from tests.guarantees.recording import full_monitor

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.peers import default_peers
+from lightning_tansens.estimators import default_peers
 
 EXAMPLE = Path(__file__).parents[1] / "example_projects" / "label_free_benchmark"
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
 from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens.calibration import Calibration, Contrast, Masked, Noise, Perturbed
-from lightning_tansens.calibration.ridge import Ridge
+from lightning_tansens.estimators.calibration import Calibration, Contrast, Masked, Noise, Perturbed
+from lightning_tansens.estimators.calibration.ridge import Ridge
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
-from lightning_tansens.subsets import Subset
+from lightning_tansens.monitor.subsets import Subset
 from tests.boring import BoringData, Points, Recorder, fit, loader, make_monitor, mlp, state_of, untimed
 
 SCALES = (0.2, 0.5, 1.0, 2.0)

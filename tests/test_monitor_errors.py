@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
-from lightning_tansens.processes import together
+from lightning_tansens.monitor.processes import together
 from tests.boring import (
     BoringData,
     BoringModule,

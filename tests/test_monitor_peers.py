@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_tansens.keys import Keys
+from lightning_tansens.estimators import AverageConfidence, DispersionScore, EntropyRatio, default_peers
 from lightning_tansens.metrics import EmpiricalSensitivity
-from lightning_tansens.peers import AverageConfidence, DispersionScore, EntropyRatio, default_peers
-from lightning_tansens.subsets import Subset
+from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.show.keys import Keys
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, mlp
 
 KEYS = Keys()

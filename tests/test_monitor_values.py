@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import ConcatDataset, TensorDataset
 
+from lightning_tansens.bounds.moments import log_psi
+from lightning_tansens.estimators import default_peers
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
-from lightning_tansens.functional.moments import log_psi
 from lightning_tansens.metrics import ClassSensitivity, default_measures
-from lightning_tansens.peers import default_peers
-from lightning_tansens.subsets import Subset
+from lightning_tansens.monitor.subsets import Subset
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, untimed
 
 
@@ -211,7 +211,7 @@ def test_the_network_is_given_inputs_alone():
 
 def test_a_set_without_labels_among_labelled_ones_has_no_truth(monkeypatch):
     said = []
-    monkeypatch.setattr("lightning_tansens.monitor.rank_zero_info", said.append)
+    monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
     targets = {"known": TensorDataset(INPUTS, LABELS), "blind": TensorDataset(INPUTS)}
     monitor = make_monitor(
         test_dataloaders=targets, measures=[ClassSensitivity(), *default_measures()], compare_with_labels=True

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.networks.network import Network, batch_length, call_model, map_tensors
+from lightning_tansens.tangent.network import Network, batch_length, call_model, map_tensors
 from tests.cases import Lambda, mlp
 from tests.helpers import assert_equal
 from tests.modules import Language, draw_tokens, normal

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lightning_tansens import regulariser
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.regulariser import TangentSensitivityRegulariser
+from lightning_tansens.tangent import regulariser
+from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
 from tests.boring import BoringData, BoringModule, fit
 from tests.cases import CHAINS, Lambda, mlp
 from tests.helpers import assert_equal, mixed_modes, state_of

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from lightning_tansens.keys import Keys
+from lightning_tansens.estimators.reading import Reading
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.reading import Reading
-from lightning_tansens.report import make_report
+from lightning_tansens.monitor.report import make_report
+from lightning_tansens.show.keys import Keys
 
 MEASURES = [EmpiricalSensitivity(), LayerwiseNormSensitivity("linear"), ActiveNodeSensitivity()]
 

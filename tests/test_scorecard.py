@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_tansens.keys import Keys
-from lightning_tansens.scorecard import Scorecard
+from lightning_tansens.show.keys import Keys
+from lightning_tansens.show.scorecard import Scorecard
 
 RECORDED = Path(__file__).parents[1] / "docs" / "results" / "cifar10_4x100_validation.csv"
 RNG = np.random.default_rng(0)

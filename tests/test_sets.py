@@ -7,12 +7,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.estimators import EntropyRatio
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied
-from lightning_tansens.peers import EntropyRatio
-from lightning_tansens.sets import MeasuredSet, unpack_pair
-from lightning_tansens.subsets import Subset
+from lightning_tansens.monitor.sets import MeasuredSet, unpack_pair
+from lightning_tansens.monitor.subsets import Subset
 from tests.cases import mlp
 
 INPUTS = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_tansens.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
 
 def influence(values, positions=None, block=1):

@@ -18,7 +18,7 @@ from shifts import Plain
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
-from lightning_tansens.keys import Keys, Quantity
+from lightning_tansens.estimators import default_peers
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
     EmpiricalSensitivity,
@@ -28,7 +28,7 @@ from lightning_tansens.metrics import (
     RegionSensitivity,
     SpectralNormSensitivity,
 )
-from lightning_tansens.peers import default_peers
+from lightning_tansens.show.keys import Keys, Quantity
 
 KEYS = Keys()
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from results import FITTED_ON, Row, Set
 
-from lightning_tansens.calibration import CALIBRATED
-from lightning_tansens.keys import TRIVIAL
+from lightning_tansens.estimators.calibration import CALIBRATED
+from lightning_tansens.show.keys import TRIVIAL
 
 DRAWS = 2000
 

@@ -9,7 +9,7 @@ from images import DatasetName
 from networks import NetworkName
 from training import Precision
 
-from lightning_tansens.calibration import Calibration
+from lightning_tansens.estimators.calibration import Calibration
 
 
 @dataclass

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from run_histories import PAPER_ESTIMATES, Row
 
-from lightning_tansens.correlations import correlations
-from lightning_tansens.estimates import AccuracyForm, estimate_accuracy, estimate_loss
+from lightning_tansens.estimators.scaling import AccuracyForm, estimate_accuracy, estimate_loss
 from lightning_tansens.functional import log_psi
+from lightning_tansens.monitor.correlations import correlations
 
 #: The authors' code adds up batch means and divides by the number of samples; the paper's losses are by so much too small.
 BATCH_SIZE = 64

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_tansens.command_line.errors import UsageError
-from lightning_tansens.monitor import TangentSensitivityMonitor
+from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 
 #: One process that measures and does nothing else; what the user sets comes behind and wins.
 MEASURE_ALONE = (

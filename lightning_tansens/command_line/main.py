@@ -15,8 +15,8 @@ from lightning_tansens.command_line.configuration import configure
 from lightning_tansens.command_line.errors import MeasurementError, UsageError
 from lightning_tansens.command_line.measuring import measure_checkpoints
 from lightning_tansens.command_line.output import table, write_csv, write_events
-from lightning_tansens.console import slow_progress
-from lightning_tansens.keys import Keys
+from lightning_tansens.show.console import slow_progress
+from lightning_tansens.show.keys import Keys
 
 EVALUATE = """Measures saved checkpoints as the monitor of a LightningCLI run does, and prints a row for each. Further
 arguments are LightningCLI's own and change the configuration, for example --trainer.accelerator=cpu."""

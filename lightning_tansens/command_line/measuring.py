@@ -12,11 +12,11 @@ from torch import Tensor
 from lightning_tansens.command_line.checkpoints import Checkpoint
 from lightning_tansens.command_line.configuration import Configured
 from lightning_tansens.command_line.errors import MeasurementError, UsageError
-from lightning_tansens.failures import Failures
-from lightning_tansens.keys import Keys
-from lightning_tansens.monitor import TangentSensitivityMonitor
-from lightning_tansens.sets import measure_weights
-from lightning_tansens.trainer_data import find_network
+from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+from lightning_tansens.monitor.failures import Failures
+from lightning_tansens.monitor.sets import measure_weights
+from lightning_tansens.monitor.trainer_data import find_network
+from lightning_tansens.show.keys import Keys
 
 #: The hooks of the module that an evaluation calls; {} is the stage.
 _HOOKS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_tansens.console import aligned_table
-from lightning_tansens.keys import ACTUAL, Keys, Quantity
+from lightning_tansens.show.console import aligned_table
+from lightning_tansens.show.keys import ACTUAL, Keys, Quantity
 
 Row = Mapping[str, float]
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.networks.evaluation import evaluation, ordinary
-from lightning_tansens.networks.network import batch_length, call_model, map_tensors
-from lightning_tansens.networks.tracing import CallTracer
+from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
+from lightning_tansens.tangent.tracing import CallTracer
 
 _T = Tensor
 _Collected = TypeVar("_Collected")

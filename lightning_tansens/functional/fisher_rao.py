@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.networks.evaluation import evaluation, ordinary
-from lightning_tansens.networks.network import OutputPicker, batch_length, call_model, map_tensors
+from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.network import OutputPicker, batch_length, call_model, map_tensors
 
 
 def fisher_rao_norms(

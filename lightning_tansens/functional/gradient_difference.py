@@ -14,10 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_tansens.checks import check_numbers, check_seed
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional.methods import choose
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.network import Network, OutputPicker, Wrt
-from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 
 #: Working memory for the per-sample gradients that exist at once.
 CHUNK_BYTES = 128 * 2**20
@@ -107,7 +107,7 @@ def gradient_differences(
         perturbation: φ: :class:`Gaussian`, :class:`AdversarialSign` or any callable that maps x to a tensor of its shape,
             for example ``lambda x: x.flip(-1)``, which mirrors an image.
         outputs: "sum" for u = (1, …, 1), a weighting u of shape (C,), or "each" for one output at a time (u = e_c).
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
 
     Returns:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lightning_tansens.functional.methods import choose
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.memory import WHOLE, in_micro_batches
-from lightning_tansens.networks.network import Network, OutputPicker, Wrt
-from lightning_tansens.networks.outputs import Outputs, check_outputs, output_weightings
-from lightning_tansens.probing.substitutes import twice_differentiable
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
+from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 
 
 def input_output_norms(
@@ -32,7 +32,7 @@ def input_output_norms(
         inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting u of
             shape (C,) for the gradient of u·f.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
 
     Returns:

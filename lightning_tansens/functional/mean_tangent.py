@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.methods import choose
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.memory import WHOLE, in_micro_batches
-from lightning_tansens.networks.network import Network, OutputPicker, Wrt
-from lightning_tansens.networks.outputs import check_outputs, output_weightings
-from lightning_tansens.probing.substitutes import twice_differentiable
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
+from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.outputs import check_outputs, output_weightings
 
 #: One weighting u at a time: "sum" for ones, or a vector.
 Weighting = Literal["sum"] | Tensor
@@ -37,7 +37,7 @@ def tangent_matrix(
         model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
         inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,): e_c for output c by itself.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
 
     Returns:

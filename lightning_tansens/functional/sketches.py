@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_seed, checked_positions
-from lightning_tansens.functional.methods import check_probes, choose
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.memory import WHOLE, bytes_per_sample, in_micro_batches
-from lightning_tansens.networks.network import Network, OutputPicker, Wrt
-from lightning_tansens.networks.outputs import Outputs, check_outputs
-from lightning_tansens.probing.parameter_space import parameter_space_products
-from lightning_tansens.probing.probes import input_probes, parameter_probes
-from lightning_tansens.probing.stochastic import blocks_of
-from lightning_tansens.probing.substitutes import twice_differentiable
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.memory import WHOLE, bytes_per_sample, in_micro_batches
+from lightning_tansens.tangent.methods import check_probes, choose
+from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.probes.parameter_space import parameter_space_products
+from lightning_tansens.tangent.probes.stochastic import blocks_of
+from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
 
 #: Input-space probes for each parameter-space probe: they cost a product each, and no further backward pass.
 DIRECTIONS = 16
@@ -50,7 +50,7 @@ def tangent_sketches(
         num_probes: Number of w; 16 v go with each.
         seed: Names the signs.
         indices: The samples' positions in their set; None counts from zero.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
 
     Returns:

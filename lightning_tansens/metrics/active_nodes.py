@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.bounds.moments import log_psi
 from lightning_tansens.checks import MAX_ORDER, check_counts
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.active_nodes import active_nodes, collect_from_activations
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.functional.moments import log_psi
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
-from lightning_tansens.networks.tracing import CallTracer
-from lightning_tansens.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.tangent.tracing import CallTracer
 
 
 class ActiveNodeSensitivity(SensitivityMeasure):
@@ -149,8 +149,8 @@ class ActiveNodeSensitivity(SensitivityMeasure):
 
         See :meth:`Measure.plot`.
         """
-        from lightning_tansens.figures.labels import part_label  # matplotlib is optional
-        from lightning_tansens.figures.measures import plot_values, synced_parts
+        from lightning_tansens.show.figures.labels import part_label  # matplotlib is optional
+        from lightning_tansens.show.figures.measures import plot_values, synced_parts
 
         if val is not None or not (parts := synced_parts(self)):
             return super().plot(val, ax)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tansens.checks import checked_positions
-from lightning_tansens.uncertainty import Influence
+from lightning_tansens.metrics.uncertainty import Influence
 
 
 class Measure(Metric, ABC):
@@ -97,8 +97,8 @@ class Measure(Metric, ABC):
             ValueError: If it is an empty sequence.
 
         """
-        from lightning_tansens.figures.labels import value_label  # matplotlib is optional
-        from lightning_tansens.figures.measures import plot_values
+        from lightning_tansens.show.figures.labels import value_label  # matplotlib is optional
+        from lightning_tansens.show.figures.measures import plot_values
 
         return plot_values(self, val, value_label(self.key), ax)
 

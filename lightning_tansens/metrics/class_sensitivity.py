@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.methods import Method
-from lightning_tansens.functional.tangent_sensitivity import sum_blocks
 from lightning_tansens.metrics.base import LabelledMeasure
 from lightning_tansens.metrics.tangent import TangentQuestion
-from lightning_tansens.networks.network import OutputPicker, Wrt
+from lightning_tansens.tangent.methods import Method
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.sensitivity import sum_blocks
 
 
 class ClassSensitivity(LabelledMeasure):
@@ -30,10 +30,10 @@ class ClassSensitivity(LabelledMeasure):
 
     Args:
         matrix: Whether to report every pair of class and output.
-        method: See :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        method: See :func:`~lightning_tansens.tangent.sensitivity`.
         num_probes: Number of random probes a sample, where the method needs them; then the norm of a sample is biased low.
         seed: Names the probes.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
@@ -130,8 +130,8 @@ class ClassSensitivity(LabelledMeasure):
 
         See :meth:`Measure.plot`.
         """
-        from lightning_tansens.figures.labels import value_label  # matplotlib is optional
-        from lightning_tansens.figures.measures import plot_bars, plot_matrix, synced_parts
+        from lightning_tansens.show.figures.labels import value_label  # matplotlib is optional
+        from lightning_tansens.show.figures.measures import plot_bars, plot_matrix, synced_parts
 
         if val is not None or not (parts := synced_parts(self)):
             return super().plot(val, ax)

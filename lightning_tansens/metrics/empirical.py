@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.bounds.active_nodes import hoeffding_half_width
 from lightning_tansens.checks import check_share
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.bounds import hoeffding_half_width
-from lightning_tansens.functional.methods import Method
-from lightning_tansens.functional.tangent_sensitivity import sum_blocks
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
 from lightning_tansens.metrics.tangent import TangentQuestion
-from lightning_tansens.networks.network import OutputPicker, Wrt
-from lightning_tansens.networks.outputs import Outputs
-from lightning_tansens.probing.probes import BLOCK_SIZE
-from lightning_tansens.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.tangent.methods import Method
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
+from lightning_tansens.tangent.sensitivity import sum_blocks
 
 
 class EmpiricalSensitivity(SensitivityMeasure):
@@ -36,10 +36,10 @@ class EmpiricalSensitivity(SensitivityMeasure):
 
     Args:
         outputs: "sum" (u = 1), "each" (then ‖S‖² is summed over the outputs) or a weighting of shape (C,).
-        method: See :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        method: See :func:`~lightning_tansens.tangent.sensitivity`.
         num_probes: Number of random probes a sample, where the method needs them.
         seed: Names the probes; sets that are compared share them, so that their noise partly cancels in the ratio.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         quantiles: The quantiles of ‖S(x)‖_F² over the set to report, each between 0 and 1.
         per_layer: Whether to report the mean share of each weight, ‖δ_i‖²‖J_{i-1}‖_F².
@@ -157,7 +157,7 @@ class EmpiricalSensitivity(SensitivityMeasure):
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plots the mean, or each layer's share of it with ``per_layer``, or what is given, see :meth:`Measure.plot`."""
-        from lightning_tansens.figures.measures import synced_parts  # matplotlib is optional
+        from lightning_tansens.show.figures.measures import synced_parts  # matplotlib is optional
 
         return super().plot(synced_parts(self) or None if val is None else val, ax)
 

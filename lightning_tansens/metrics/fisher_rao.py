@@ -10,7 +10,7 @@ from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from lightning_tansens.metrics.labelled_loss import Criterion
 from lightning_tansens.metrics.mean import MeanSensitivity
-from lightning_tansens.networks.network import OutputPicker
+from lightning_tansens.tangent.network import OutputPicker
 
 
 class FisherRaoSensitivity(MeanSensitivity):

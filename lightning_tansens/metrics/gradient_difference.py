@@ -19,9 +19,9 @@ from lightning_tansens.functional.gradient_difference import (
     gradient_differences,
 )
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
-from lightning_tansens.networks.outputs import Outputs, check_outputs
-from lightning_tansens.randomness import Randomness
+from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
+from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.randomness import Randomness
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
@@ -52,7 +52,7 @@ class GradientDifference(Measure):
             tensor of its shape, for example an augmentation.
         outputs: "sum" (u = 1), "each" (then it is summed over the outputs) or a weighting of shape (C,).
         seed: Names the random numbers of a callable; Gaussian has a seed of its own.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

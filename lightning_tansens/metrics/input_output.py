@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.metrics.mean import MeanSensitivity
-from lightning_tansens.networks.network import OutputPicker, Wrt
-from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs, check_outputs
 
 
 class InputOutputSensitivity(MeanSensitivity):
@@ -26,7 +26,7 @@ class InputOutputSensitivity(MeanSensitivity):
     Args:
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting of shape
             (C,).
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

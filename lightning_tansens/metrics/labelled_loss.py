@@ -13,7 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.metrics.base import positions_from
-from lightning_tansens.uncertainty import Influence
+from lightning_tansens.metrics.uncertainty import Influence
 
 #: On (outputs, targets), it returns a tensor; a command line takes a class only where the return type is left open.
 Criterion = Callable[[Any, Any], Any]
@@ -140,8 +140,8 @@ class LabelledLoss(Metric):
             ValueError: If it is an empty sequence.
 
         """
-        from lightning_tansens.figures.labels import Label  # matplotlib is optional
-        from lightning_tansens.figures.measures import plot_values
+        from lightning_tansens.show.figures.labels import Label  # matplotlib is optional
+        from lightning_tansens.show.figures.measures import plot_values
 
         own = self._criterion[0] is not cross_entropy
         return plot_values(self, val, Label("mean loss", "units of the criterion" if own else "nats"), ax)

@@ -13,7 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
-from lightning_tansens.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
 
 class MeanSensitivity(SensitivityMeasure):

@@ -13,9 +13,9 @@ from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.mean_tangent import LARGEST, Weighting, tangent_matrix_sum
 from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.network import Network, OutputPicker, Wrt, batch_length
-from lightning_tansens.networks.outputs import check_outputs
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.network import Network, OutputPicker, Wrt, batch_length
+from lightning_tansens.tangent.outputs import check_outputs
 
 
 class MeanTangentSensitivity(SensitivityMeasure):
@@ -34,7 +34,7 @@ class MeanTangentSensitivity(SensitivityMeasure):
     Args:
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,).
         max_entries: The largest P · D that is measured; 20 million take 160 MB a copy.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

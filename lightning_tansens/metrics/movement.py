@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.checks import check_callable, check_seed, checked_positions
-from lightning_tansens.functional.methods import check_probes
 from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.metrics.base import Measure, positions_from
-from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
-from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.methods import check_probes
+from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
+from lightning_tansens.tangent.outputs import Outputs, check_outputs
 
 
 class SensitivityMovement(Measure):
@@ -37,7 +37,7 @@ class SensitivityMovement(Measure):
         outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
         num_probes: Number of random combinations of the parameters; each costs a double backward pass.
         seed: Names the random signs.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.regions import neuron_margins
+from lightning_tansens.bounds.regions import neuron_margins
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.networks.network import batch_length
+from lightning_tansens.tangent.network import batch_length
 
 
 class NeuronMargins(Measure):

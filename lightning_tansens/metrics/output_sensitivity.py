@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_tansens.functional.methods import Method
-from lightning_tansens.functional.tangent_sensitivity import sum_blocks
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.tangent import TangentQuestion
-from lightning_tansens.networks.network import OutputPicker, Wrt
+from lightning_tansens.tangent.methods import Method
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.sensitivity import sum_blocks
 
 
 class OutputSensitivity(Measure):
@@ -26,10 +26,10 @@ class OutputSensitivity(Measure):
     scalar; each output's value is in ``part_values``, by its number.
 
     Args:
-        method: See :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        method: See :func:`~lightning_tansens.tangent.sensitivity`.
         num_probes: Number of random probes a sample, where the method needs them; then the norm of a sample is biased low.
         seed: Names the probes.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
         output: Picks the tensor of outputs, likewise.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
@@ -91,8 +91,8 @@ class OutputSensitivity(Measure):
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plots a bar for each output, or what is given, see :meth:`Measure.plot`."""
-        from lightning_tansens.figures.labels import value_label  # matplotlib is optional
-        from lightning_tansens.figures.measures import plot_bars, synced_parts
+        from lightning_tansens.show.figures.labels import value_label  # matplotlib is optional
+        from lightning_tansens.show.figures.measures import plot_bars, synced_parts
 
         if val is not None or not (parts := synced_parts(self)):
             return super().plot(val, ax)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.functional.regions import activation_patterns, count_patterns, pattern_hashes
+from lightning_tansens.bounds.regions import activation_patterns, count_patterns, pattern_hashes
 from lightning_tansens.metrics.base import Measure
 
 
@@ -21,7 +21,7 @@ class ActivationPatterns(Measure):
 
     with A(x) the pattern of active hidden units (Section 3.3 of Daróczy 2022). Samples of one region share their tangent
     sensitivity (Lemma 1); a share of 1 says that no two samples do. Patterns are told apart by 64-bit hashes
-    (:func:`~lightning_tansens.functional.regions.pattern_hashes`). The share falls as the set grows, so compare sets of one
+    (:func:`~lightning_tansens.bounds.regions.pattern_hashes`). The share falls as the set grows, so compare sets of one
     size. It describes a set and gives no estimate.
 
     As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: the number, a scalar.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from lightning_tansens.bounds.regions import activation_regions
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.regions import activation_regions
 from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
 from lightning_tansens.metrics.layerwise_norm import NormForm
-from lightning_tansens.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
 
 class RegionSensitivity(SensitivityMeasure):

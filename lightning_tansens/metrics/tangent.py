@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable, check_seed, checked_positions
-from lightning_tansens.functional.methods import Choice, Method, check_probes
-from lightning_tansens.functional.tangent_sensitivity import chosen_method, tangent_sensitivity_blocks
-from lightning_tansens.networks.network import OutputPicker, Wrt, batch_length
-from lightning_tansens.networks.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.methods import Choice, Method, check_probes
+from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
+from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
 
 
 class TangentQuestion:
-    """The options of :func:`~lightning_tansens.functional.tangent_sensitivity`, asked of one batch after another.
+    """The options of :func:`~lightning_tansens.tangent.sensitivity`, asked of one batch after another.
 
     Args:
         outputs: "sum", "each" or a weighting of shape (C,).

@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
-from lightning_tansens.calibration import Calibration
-from lightning_tansens.peers import Peer, default_peers
+from lightning_tansens.estimators import Peer, default_peers
+from lightning_tansens.estimators.calibration import Calibration
 from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
 from tests.benchmarks.bench_monitor import Net
 

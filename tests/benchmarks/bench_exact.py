@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.closed_form import jacobian
 from lightning_tansens.functional import tangent_sensitivity
+from lightning_tansens.tangent.closed_form import jacobian
 
 INPUTS, OUTPUTS = 3072, 10
 NEVER = 10**9

@@ -11,13 +11,13 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.tangent_sensitivity import sum_blocks
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.network import Network
-from lightning_tansens.probing.coverage import find_layouts
-from lightning_tansens.probing.input_space import input_space_blocks
-from lightning_tansens.probing.layout import Layouts
-from lightning_tansens.probing.substitutes import twice_differentiable
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.probes.coverage import find_layouts
+from lightning_tansens.tangent.probes.input_space import input_space_blocks
+from lightning_tansens.tangent.probes.layout import Layouts
+from lightning_tansens.tangent.sensitivity import sum_blocks
 from tests.benchmarks.bench_exact import mlp, table
 from tests.benchmarks.bench_stochastic import ViTTiny, cifar_resnet18
 

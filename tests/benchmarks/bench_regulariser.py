@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_tansens.regulariser import TangentSensitivityRegulariser
+from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
 from tests.benchmarks import bench_exact
 from tests.benchmarks.bench_exact import table
 from tests.benchmarks.bench_stochastic import best_of, mlp

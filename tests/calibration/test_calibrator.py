@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from lightning_tansens.calibration import Calibration, calibrated_estimates, check_features
-from lightning_tansens.calibration.features import log_features
-from lightning_tansens.calibration.ridge import Ridge
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimated import Undefined
+from lightning_tansens.estimators.calibration import Calibration, calibrated_estimates, check_features
+from lightning_tansens.estimators.calibration.features import log_features
+from lightning_tansens.estimators.calibration.ridge import Ridge
+from lightning_tansens.estimators.estimated import Undefined
+from lightning_tansens.estimators.reading import Reading
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
-from lightning_tansens.reading import Reading
-from lightning_tansens.uncertainty import Influence
+from lightning_tansens.metrics.uncertainty import Influence
 
 FEATURES = ["entropy", "confidence", "sensitivity", "active_nodes"]
 

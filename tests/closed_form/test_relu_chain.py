@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tansens.closed_form.relu_chain import relu_chain
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, weight_layers
+from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 from tests.cases import CHAINS, Case, Lambda, elementwise, frozen, in_place, mlp
 
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from lightning_tansens.display.layout import make_layout
-from lightning_tansens.keys import Keys
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
+from lightning_tansens.show.keys import Keys
+from lightning_tansens.show.layout import make_layout
 from tests.boring import Points, fit, loader, make_monitor
 
 

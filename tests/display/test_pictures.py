@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_tansens.display import Display, page
-from lightning_tansens.display.pictures import draw_figures
 from lightning_tansens.functional import tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
+from lightning_tansens.show import Display, page
+from lightning_tansens.show.pictures import draw_figures
 from tests.boring import BoringModule, Points, fit, loader, make_monitor
 
 

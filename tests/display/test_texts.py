@@ -3,8 +3,8 @@
 import pytest
 
 from lightning_tansens import metrics
-from lightning_tansens.display.texts import describe
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.show.texts import describe
 
 MEASURES = [
     measure

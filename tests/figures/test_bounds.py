@@ -5,7 +5,7 @@ import math
 import pytest
 from mpmath import mp, mpf, quad
 
-from lightning_tansens.figures import BoundSetting, plot_bound
+from lightning_tansens.show.figures import BoundSetting, plot_bound
 
 
 def log10_bounds(depth, width, weight, mean, std, inputs):

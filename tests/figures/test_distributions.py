@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.figures import plot_histograms, plot_histograms_over_epochs
-from lightning_tansens.figures.distributions import common_edges
+from lightning_tansens.show.figures import plot_histograms, plot_histograms_over_epochs
+from lightning_tansens.show.figures.distributions import common_edges
 
 TRAIN = torch.tensor([3, 4, 4, 5])
 TEST = torch.tensor([4.0, 6.0], dtype=torch.float64)

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
-from lightning_tansens.figures import plot_estimates, plot_scatter_estimates
-from lightning_tansens.figures.canvas import robust_limits
-from lightning_tansens.keys import Keys
+from lightning_tansens.show.figures import plot_estimates, plot_scatter_estimates
+from lightning_tansens.show.figures.canvas import robust_limits
+from lightning_tansens.show.keys import Keys
 from tests.figures.histories import EPOCHS, ERRORS, LOSSES, as_csv, band, drawn, history
 
 NAMES = {

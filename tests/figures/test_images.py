@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.figures import plot_extreme_samples
+from lightning_tansens.show.figures import plot_extreme_samples
 
 VALUES = torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0], dtype=torch.float64)
 IMAGES = torch.arange(5 * 12, dtype=torch.float64).reshape(5, 3, 4) ** 1.5

@@ -10,7 +10,6 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_tansens import metrics
-from lightning_tansens.figures.labels import VALUES
 from lightning_tansens.metrics import (
     ActivationPatterns,
     ActiveNodeSensitivity,
@@ -29,6 +28,7 @@ from lightning_tansens.metrics import (
     SensitivityMovement,
     SpectralNormSensitivity,
 )
+from lightning_tansens.show.figures.labels import VALUES
 from tests.cases import Case, mlp
 
 CASE = Case(lambda: mlp(4, 6, 5, 3), outputs=3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_tansens.figures import (
+from lightning_tansens.show.figures import (
     plot_class_correlations,
     plot_gap,
     plot_layer_shares,
@@ -13,7 +13,7 @@ from lightning_tansens.figures import (
     plot_sensitivities,
     plot_sensitivity_gap,
 )
-from lightning_tansens.keys import Keys
+from lightning_tansens.show.keys import Keys
 from tests.figures.histories import CLASS_GAPS, CLASS_SENSITIVITIES, EPOCHS, LOSSES, band, drawn, history
 
 GAPS = [actual - reference for actual, reference in zip(LOSSES["actual"], LOSSES["trivial"])]

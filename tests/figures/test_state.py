@@ -9,8 +9,9 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-import lightning_tansens.figures
-from lightning_tansens.figures import (
+import lightning_tansens.show.figures
+from lightning_tansens.metrics import EmpiricalSensitivity
+from lightning_tansens.show.figures import (
     plot_bound,
     plot_class_correlations,
     plot_estimates,
@@ -25,9 +26,8 @@ from lightning_tansens.figures import (
     plot_sensitivities,
     plot_sensitivity_gap,
 )
-from lightning_tansens.figures.labels import VALUES
-from lightning_tansens.figures.measures import plot_values
-from lightning_tansens.metrics import EmpiricalSensitivity
+from lightning_tansens.show.figures.labels import VALUES
+from lightning_tansens.show.figures.measures import plot_values
 from tests.figures.histories import history
 
 SAMPLES = {"train": torch.tensor([1, 2]), "test": torch.tensor([2, 3])}
@@ -51,7 +51,7 @@ FIGURES = {
 
 
 def test_every_function_is_here():
-    assert {name for name in lightning_tansens.figures.__all__ if name.startswith("plot_")} == set(FIGURES)
+    assert {name for name in lightning_tansens.show.figures.__all__ if name.startswith("plot_")} == set(FIGURES)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -116,13 +116,13 @@ def test_without_matplotlib(name, monkeypatch):
 
 
 def test_the_import_does_not_need_matplotlib(monkeypatch):
-    before = lightning_tansens.figures
+    before = lightning_tansens.show.figures
     monkeypatch.setattr(lightning_tansens, "figures", before)  # puts it back afterwards
     for name in list(sys.modules):
         if name.split(".")[0] == "matplotlib":
             monkeypatch.setitem(sys.modules, name, None)
-        elif name.startswith("lightning_tansens.figures"):
+        elif name.startswith("lightning_tansens.show.figures"):
             monkeypatch.delitem(sys.modules, name)
-    again = importlib.import_module("lightning_tansens.figures")
+    again = importlib.import_module("lightning_tansens.show.figures")
     assert again is not before
     assert again.BoundSetting(depth=2).log10_bound("consistent") > 0

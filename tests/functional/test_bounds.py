@@ -7,7 +7,7 @@ import pytest
 import torch
 from mpmath import mp
 
-from lightning_tansens.functional.bounds import hoeffding_half_width, log_active_node_bound, log_mean_exp
+from lightning_tansens.bounds.active_nodes import hoeffding_half_width, log_active_node_bound, log_mean_exp
 
 DEPTHS = [1, 2, 3, 4, 10, 101, 1000]
 SIZES = [0.01, 1.0, 37.5, 1e3, 1e6]

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from mpmath import mp
 from torch import nn
 
-from lightning_tansens.closed_form.relu_chain import relu_chain
-from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
-from lightning_tansens.functional.bounds import log_active_node_bound, log_mean_exp
-from lightning_tansens.functional.chain_bounds import (
+from lightning_tansens.bounds.active_nodes import log_active_node_bound, log_mean_exp
+from lightning_tansens.bounds.chain_bounds import (
     log_active_node_bound_of,
     log_norm_bound,
     log_region_bounds,
     log_sample_norm_bounds,
 )
-from lightning_tansens.functional.regions import log_max_active_weights
+from lightning_tansens.bounds.regions import log_max_active_weights
+from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
+from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 from tests.cases import Case, frozen, mlp
 
 OUTPUTS = ["sum", "each"]

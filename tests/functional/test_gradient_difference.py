@@ -10,7 +10,7 @@ from torch import nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import gradient_difference
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences
-from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
+from lightning_tansens.tangent.sensitivity import tangent_sensitivity
 from tests.cases import CHAINS, Lambda, frozen, mlp
 from tests.helpers import assert_equal, mixed_modes, select, state_of
 from tests.networks import COVERED, UNCOVERED

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import input_output
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
+from lightning_tansens.tangent.sensitivity import tangent_sensitivity
 from tests.cases import CHAINS, Lambda, mlp
 from tests.helpers import assert_equal, mixed_modes, select, state_of
 from tests.networks import COVERED, UNCOVERED

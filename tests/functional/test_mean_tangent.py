@@ -9,7 +9,7 @@ from torch import nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import mean_tangent
 from lightning_tansens.functional.mean_tangent import mean_tangent_norm, tangent_matrix, tangent_matrix_sum
-from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
+from lightning_tansens.tangent.sensitivity import tangent_sensitivity
 from tests.cases import CHAINS, Lambda, frozen, mlp
 from tests.helpers import assert_equal, mixed_modes, reference, state_of
 from tests.networks import COVERED, UNCOVERED

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tansens.closed_form.chain import trace_chain
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional import chosen_method, methods, tangent_sensitivity
-from lightning_tansens.functional.methods import AFFORDABLE, Choice, choose, closed_form_cost
-from lightning_tansens.networks.network import Network
+from lightning_tansens.functional import chosen_method, tangent_sensitivity
+from lightning_tansens.tangent import methods
+from lightning_tansens.tangent.closed_form.chain import trace_chain
+from lightning_tansens.tangent.methods import AFFORDABLE, Choice, choose, closed_form_cost
+from lightning_tansens.tangent.network import Network
 from tests.cases import Lambda, mlp
 from tests.modules import normal
 from tests.networks import COVERED, UNCOVERED

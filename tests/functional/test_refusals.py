@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from lightning_tansens.closed_form import exact
-from lightning_tansens.closed_form.exact import exact_blocks
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.network import Network
+from lightning_tansens.tangent.closed_form import exact
+from lightning_tansens.tangent.closed_form.exact import exact_blocks
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.network import Network
 from tests.cases import Lambda, mlp
 
 

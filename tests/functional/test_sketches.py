@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_matrix, tangent_sketches
-from lightning_tansens.probing.probes import BLOCK_SIZE, input_probes, parameter_probes
+from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, input_probes, parameter_probes
 from tests.cases import Case, mlp
 from tests.helpers import assert_equal, mixed_modes, state_of
 

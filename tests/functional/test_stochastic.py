@@ -11,13 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_tansens.functional import (
     chosen_method,
-    methods,
     tangent_sensitivity,
     tangent_sensitivity_blocks,
 )
-from lightning_tansens.networks import memory
-from lightning_tansens.networks.network import Network
-from lightning_tansens.probing import all_directions, stochastic
+from lightning_tansens.tangent import memory, methods
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.probes import all_directions, stochastic
 from tests.cases import CHAINS, Lambda, mlp
 from tests.helpers import assert_equal, reference
 from tests.modules import Example, normal

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tansens.closed_form import exact, jacobian
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
-from lightning_tansens.functional.tangent_sensitivity import chosen_method
+from lightning_tansens.tangent.closed_form import exact, jacobian
+from lightning_tansens.tangent.sensitivity import chosen_method
 from tests.cases import CHAINS, Case, Lambda, frozen, mlp
 from tests.oracle import squared_norms, squared_norms_of_each, tangent_matrices
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_tansens.display import Display
+from lightning_tansens.show import Display
 from tests.boring import BoringData, fit, make_monitor
 from tests.guarantees.recording import every_measure
 

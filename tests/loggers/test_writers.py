@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
-from lightning_tansens.display import Display
-from lightning_tansens.loggers import Writer, writer_of, writers
-from lightning_tansens.loggers.base import markdown_table
-from lightning_tansens.loggers.folder import FOLDER
+from lightning_tansens.show import Display
+from lightning_tansens.show.loggers import Writer, writer_of, writers
+from lightning_tansens.show.loggers.base import markdown_table
+from lightning_tansens.show.loggers.folder import FOLDER
 from tests.boring import BoringData, BoringModule, fit, make_monitor, make_trainer, untimed
 
 ROWS = [{"name": "a", "MAE": 0.12345, "coverage": None}, {"name": "b", "MAE": 2, "coverage": 0.5}]

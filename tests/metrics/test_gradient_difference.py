@@ -12,8 +12,8 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian
-from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from lightning_tansens.metrics.gradient_difference import GradientDifference
+from lightning_tansens.tangent.sensitivity import tangent_sensitivity
 from tests.boring import fit, make_monitor, measured, untimed
 from tests.cases import mlp
 from tests.metrics.test_metrics import INPUTS, NET, SPLITS, gathered

@@ -10,8 +10,8 @@ from torch import nn
 
 from lightning_tansens.errors import UndefinedEstimateError, UnsupportedNetworkError
 from lightning_tansens.functional.mean_tangent import LARGEST
-from lightning_tansens.functional.tangent_sensitivity import tangent_sensitivity
 from lightning_tansens.metrics.mean_tangent import MeanTangentSensitivity
+from lightning_tansens.tangent.sensitivity import tangent_sensitivity
 from tests.boring import fit, make_monitor, measured
 from tests.cases import Lambda, frozen, mlp
 from tests.metrics.test_metrics import INPUTS, NET, SPLITS, assert_equal, synced

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from lightning_tansens.peers import ThresholdedConfidence
-from lightning_tansens.peers.optimal_transport import transport_cost
+from lightning_tansens.estimators import ThresholdedConfidence
+from lightning_tansens.estimators.optimal_transport import transport_cost
 from tests.peers.data import FEATURES_OF, LABELS, REFERENCE, TARGET, by_key, estimated, fed
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tansens.networks.features import outputs_and_features
+from lightning_tansens.tangent.features import outputs_and_features
 
 MLP = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
 CNN = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3))

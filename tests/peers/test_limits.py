@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.peers import AverageConfidence, ImportanceWeighting
+from lightning_tansens.estimators import AverageConfidence, ImportanceWeighting
 from tests.peers.data import LABELS, REFERENCE, TARGET, by_key, estimated, fed
 
 

@@ -7,13 +7,13 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import chosen_method, tangent_sensitivity_blocks
-from lightning_tansens.networks.evaluation import evaluation
-from lightning_tansens.networks.network import Network
-from lightning_tansens.probing.contributions import Direct, Outer, Scatter, squared_norm
-from lightning_tansens.probing.coverage import find_layouts
-from lightning_tansens.probing.input_space import input_space_blocks
-from lightning_tansens.probing.layout import Layout, find_layout
-from lightning_tansens.probing.substitutes import twice_differentiable
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.operators.contributions import Direct, Outer, Scatter, squared_norm
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.probes.coverage import find_layouts
+from lightning_tansens.tangent.probes.input_space import input_space_blocks
+from lightning_tansens.tangent.probes.layout import Layout, find_layout
 from tests.cases import Lambda
 from tests.helpers import assert_equal, reference, squares
 from tests.modules import Example, normal

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_tansens.probing import probes
-from lightning_tansens.probing.probes import BLOCK_SIZE, input_probes, parameter_probes
+from lightning_tansens.tangent.probes import vectors as probes
+from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, input_probes, parameter_probes
 from tests.helpers import assert_equal
 
 

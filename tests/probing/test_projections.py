@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
-from lightning_tansens.probing.contributions import PROJECT_FROM, Outer, squared_norm
-from lightning_tansens.probing.convolutions import ConvolutionRule, Correlation
-from lightning_tansens.probing.layout import Layout
-from lightning_tansens.probing.probes import NUM_PROJECTIONS, Projection
+from lightning_tansens.tangent.operators.contributions import PROJECT_FROM, Outer, squared_norm
+from lightning_tansens.tangent.operators.convolutions import ConvolutionRule, Correlation
+from lightning_tansens.tangent.probes.layout import Layout
+from lightning_tansens.tangent.probes.vectors import NUM_PROJECTIONS, Projection
 from tests.helpers import assert_equal
 
 SAMPLES = 3

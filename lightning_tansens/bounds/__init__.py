@@ -1,0 +1,1 @@
+"""The bounds of the papers, and the moments and regions that they are made of."""

@@ -1,0 +1,5 @@
+"""The callbacks: they alone know the Trainer."""
+
+from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+
+__all__ = ["TangentSensitivityMonitor"]

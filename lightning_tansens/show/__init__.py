@@ -1,0 +1,5 @@
+"""What a run's loggers are sent beside scalars."""
+
+from lightning_tansens.show.options import Display
+
+__all__ = ["Display"]

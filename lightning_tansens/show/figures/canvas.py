@@ -1,0 +1,154 @@
+"""Figures of matplotlib, which is an optional dependency, without its global state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_tansens.show.figures.style import ORDERED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Inches of a figure with one axis.
+SIZE = (6.8, 4.4)
+
+
+def check_matplotlib() -> None:
+    """Refuses to draw without matplotlib.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed; the message says how to install it.
+
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "lightning_tansens.show.figures: expected matplotlib, but it is not installed; "
+            'pip install "lightning-tansens[figures]"'
+        ) from error
+
+
+def new_figure(width: float = SIZE[0], height: float = SIZE[1]) -> Figure:
+    """Makes an empty figure; it is unknown to pyplot, so that it is freed with its last reference, and needs no backend."""
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes]:
+    """Returns an axis to draw on and its figure: the given one, or one of a new figure.
+
+    Raises:
+        TypeError: If ``ax`` is no axis.
+
+    """
+    if ax is None:
+        figure = new_figure(width, height)
+        return figure, figure.subplots()
+    check_matplotlib()
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax: expected one matplotlib Axes, or None for a new figure, but got {type(ax).__name__}")
+    return figure_of(ax), ax
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Returns the figure that an axis is part of, also through subfigures."""
+    figure: Any = ax.figure
+    root: Figure = figure.figure  # of a subfigure the figure around it, of a figure itself
+    return root
+
+
+def set_epochs(ax: Axes) -> None:
+    """Labels the horizontal axis as epochs, with whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    ax.grid(alpha=0.3)
+
+
+def ordered_colours(number: int) -> list[str]:
+    """Returns colours, even in lightness, for what has an order, without the palest end of the map."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps[ORDERED](np.linspace(0.05, 0.9, number))]
+
+
+def some_points(points: int, line: int = 0) -> tuple[int, int]:
+    """Returns the first of a line's points that carries a marker, and the step from one to the next: up to about ten.
+
+    Args:
+        points: The number of points.
+        line: The line's number; lines that lie on one another have their markers in different places.
+
+    """
+    step = max(1, points // 10)
+    return line % step, step
+
+
+def legend_beside(ax: Axes, title: str | None = None, reverse: bool = False, columns: int = 1) -> None:
+    """Puts a legend to the right of the axis, where it cannot cover a line."""
+    handles, labels = ax.get_legend_handles_labels()
+    order = slice(None, None, -1 if reverse else 1)
+    ax.legend(
+        handles[order],
+        labels[order],
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        borderaxespad=0,
+        fontsize="small",
+        title_fontsize="small",
+        ncols=columns,
+    )
+
+
+def robust_limits(always: NDArray[np.float64], usually: NDArray[np.float64]) -> tuple[float, float, int]:
+    """Computes limits of an axis on which a few far values do not flatten all the others.
+
+    Args:
+        always: Values that must be seen; nan for none.
+        usually: Values of which the farthest tenth, five per cent on each side, may lie outside, if they are farther from
+            the others than these are from one another.
+
+    Returns:
+        The lower and the upper limit, and how many values are outside.
+
+    """
+    always, usually = (numbers[np.isfinite(numbers)] for numbers in (always, usually))
+    every = np.concatenate([always, usually])
+    if not len(every):
+        return 0.0, 1.0, 0
+    inner = np.concatenate([always, np.quantile(usually, [0.05, 0.95])]) if len(usually) else always
+    low, high = float(inner.min()), float(inner.max())
+    span = high - low or abs(high) or 1.0
+    # what is not far outside may as well be seen
+    near = every[(every >= low - span) & (every <= high + span)]
+    low, high = float(near.min()), float(near.max())
+    margin = 0.05 * ((high - low) or abs(high) or 1.0)
+    low, high = low - margin, high + margin
+    return low, high, int(((every < low) | (every > high)).sum())
+
+
+def say_outside(ax: Axes, outside: int) -> None:
+    """Says on the axis how many values lie outside of it."""
+    if outside:
+        ax.annotate(
+            f"{outside} value{'s' * (outside > 1)} outside",
+            (1, 0),
+            xytext=(-4, 4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            fontsize="small",
+            style="italic",
+        )

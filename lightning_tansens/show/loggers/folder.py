@@ -1,0 +1,50 @@
+"""Files in a folder: for loggers that keep files, and for runs whose loggers take no figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_tansens.show.loggers.base import Writer, markdown_table, writer_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Where figures are kept within a run's folder.
+FOLDER = "tansens_figures"
+
+
+class FolderWriter(Writer):
+    """Keeps the latest figure, text and table of each tag, as files.
+
+    Args:
+        folder: Where they are kept; it is made when there is something to keep.
+
+    """
+
+    takes_figures = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None)
+        self.folder = folder
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        figure.savefig(self._file(tag, "png"))
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        self._file(tag, "md").write_text(markdown + "\n", encoding="utf-8")
+
+    def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        self.text(tag, markdown_table(rows), step)
+
+    def _file(self, tag: str, ending: str) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{tag.replace('/', '_')}.{ending}"
+
+
+@writer_of.register(CSVLogger)
+def _of_csv(logger: CSVLogger) -> Writer:
+    return FolderWriter(Path(logger.log_dir) / FOLDER)

@@ -1,0 +1,272 @@
+"""Recognising a piecewise-linear chain in the forward pass of a network.
+
+The forward pass runs once, watched by a tracer that follows everything computed from the input. Each call that it knows
+becomes a link; a call that it does not know poisons its result, and the network is refused if the output is poisoned.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.closed_form.links import ElementwiseLink, Gain, LinearLink, Link
+from lightning_tansens.tangent.closed_form.piecewise import ACTIVATIONS, AFFINE, DROPOUTS, PRELUS, RESHAPES, SHIFTS
+from lightning_tansens.tangent.tracing import CallTracer, tensors_in
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A traced network: its links from the input to the output, for one batch.
+
+    Attributes:
+        links: The links in the order of the forward pass.
+        width: D, the number of input coordinates of a sample.
+        output: The network's output, shape (N, C).
+        biases: The names of the trainable parameters that are only added, whose block of S is zero.
+
+    """
+
+    links: tuple[Link, ...]
+    width: int
+    output: Tensor
+    biases: frozenset[str] = frozenset()
+
+    @property
+    def signature(self) -> tuple[tuple[str, str | None], ...]:
+        """What the chain consists of, whatever the batch; equal for two passes along the same path."""
+        return tuple((type(link).__name__, link.parameter) for link in self.links)
+
+
+def trace_chain(model: nn.Module, inputs: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Chain:
+    """Runs the model on a batch and returns the chain of links that leads from the input to the output.
+
+    Args:
+        model: The network, in eval mode.
+        inputs: A batch of shape (N, ...).
+        forward: Runs the model on x and returns the outputs; None for the model itself.
+
+    Raises:
+        UnsupportedNetworkError: If a call on the way is not piecewise-linear, joins two branches, mixes samples or
+            uses a weight that is not a parameter; the message names the module.
+
+    """
+    tracer = _ChainTracer(model, inputs)
+    # with autograd on, what is computed from a parameter can be told from a constant
+    with torch.enable_grad(), tracer.running():
+        output = (forward or model)(tracer.start)
+    return tracer.chain_to(output)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A tensor that was computed from the input."""
+
+    tensor: Tensor
+    parent: _Node | None = None
+    link: Link | None = None
+    unsupported: str | None = None
+    version: int = 0
+
+
+class _ChainTracer(CallTracer):
+    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        super().__init__(model)
+        self.start = inputs.clone()  # the network may begin with an in-place call
+        double = any(t.dtype == torch.float64 for t in (inputs, *model.parameters()))
+        # half precisions are too coarse and too narrow for products of norms
+        self._dtype = torch.float64 if double else torch.float32
+        self._trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        self._stored = {id(t) for t in (*model.parameters(), *model.buffers())}
+        self._biases: set[str] = set()
+        self._nodes: dict[int, _Node] = {}
+        self._remember(self.start, _Node(self.start))
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        known = [node for node in map(self._find, tensors_in((*args, *kwargs.values()))) if node]
+        if not known:
+            return func(*args, **kwargs)
+        parent = known[0]
+        # an in-place activation overwrites what its slopes are computed from
+        value = parent.tensor.clone() if func in ACTIVATIONS else parent.tensor
+        result = func(*args, **kwargs)
+        if not isinstance(result, Tensor):
+            # several results, or none: then one of the arguments was changed
+            for tensor in tensors_in(args if result is None else (result,)):
+                self._poison(tensor, parent, func)
+        elif reason := next((node.unsupported for node in known if node.unsupported), None):
+            self._remember(result, _Node(result, parent, unsupported=reason))
+        elif len(known) > 1:
+            self._poison(result, parent, func, "it joins two branches, so the network is no chain")
+        else:
+            try:
+                link = self._link(func, value, self._with_input_first(args, kwargs), kwargs, result)
+            except UnsupportedNetworkError as error:
+                self._poison(result, parent, func, str(error))
+            else:
+                self._remember(result, _Node(result, parent, link))
+        return result
+
+    def _with_input_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The positional arguments without the one that depends on the input, which must be the first."""
+        if not args and "input" in kwargs:
+            return ()
+        if args and isinstance(args[0], Tensor) and id(args[0]) in self._nodes:
+            return args[1:]
+        raise UnsupportedNetworkError("its input is expected as the first argument")
+
+    def _link(self, func: Any, value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Link | None:
+        kwargs = {name: argument for name, argument in kwargs.items() if name != "input"}
+        if func is F.linear:
+            return self._linear(value, *args, **kwargs)
+        if func is F.batch_norm:
+            return self._batch_norm(value, *args, **kwargs)
+        if func in PRELUS:
+            return self._prelu(value, *args, **kwargs)
+        if func in DROPOUTS:
+            bound = signature(func).bind(value, *args, **kwargs)
+            bound.apply_defaults()
+            _refuse_random(bound.arguments["training"])
+            return None
+        if func in (F.rrelu, F.rrelu_):
+            _refuse_random(kwargs.get("training", args[2] if len(args) > 2 else False))
+        if func in RESHAPES:
+            if result.numel() != value.numel() or result.shape[:1] != value.shape[:1] or not result.is_floating_point():
+                raise UnsupportedNetworkError("it does not keep the units of each sample")
+            return None
+        if result.shape != value.shape:
+            raise UnsupportedNetworkError("it does not act on each unit by itself")
+        if func in SHIFTS:
+            for tensor in tensors_in((args, kwargs)):
+                self._added(tensor)
+            return None
+        if func in ACTIVATIONS or func in AFFINE:
+            others = list(tensors_in((args, kwargs)))
+            if any(tensor.requires_grad for tensor in others):
+                raise UnsupportedNetworkError("it multiplies by a parameter outside of a layer that has a closed form")
+            slopes = self._wide(_slopes(func, value, args, kwargs))
+            per_sample = func in ACTIVATIONS or any(t.dim() == value.dim() and len(t) > 1 for t in others)
+            return ElementwiseLink(slopes if per_sample else slopes[0])
+        raise UnsupportedNetworkError("it has no closed form")
+
+    def _linear(self, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Link:
+        if value.dim() != 2:
+            raise UnsupportedNetworkError(
+                f"its input has shape {tuple(value.shape)}, so its weight is shared by several positions; "
+                "expected (samples, features)"
+            )
+        if id(weight) not in self._stored:
+            raise UnsupportedNetworkError("its weight is computed from other tensors instead of being a parameter")
+        self._added(bias)
+        return LinearLink(self._wide(weight), self._trainable.get(id(weight)))
+
+    def _batch_norm(
+        self,
+        value: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Link:
+        if training or running_var is None:
+            raise UnsupportedNetworkError(
+                "it normalises by the batch in eval mode too, which mixes the samples; use track_running_stats=True"
+            )
+        if value.dim() != 2:
+            raise UnsupportedNetworkError(f"its input has shape {tuple(value.shape)}; expected (samples, features)")
+        self._added(bias)
+        scale = (self._wide(running_var) + eps).rsqrt()
+        if weight is None:
+            return ElementwiseLink(scale)
+        name = self._name_of(weight)
+        return ElementwiseLink(scale * self._wide(weight), Gain(name, scale, "unit") if name else None)
+
+    def _prelu(self, value: Tensor, weight: Tensor) -> Link:
+        if weight.numel() not in (1, value[0].numel()) or (weight.numel() > 1 and value.dim() != 2):
+            raise UnsupportedNetworkError("its slopes are shared by channels; expected one for all units or one each")
+        negative = self._wide((value <= 0).flatten(1))
+        slopes = 1 - negative + negative * self._wide(weight)
+        name = self._name_of(weight)
+        sharing = "layer" if weight.numel() == 1 else "unit"
+        return ElementwiseLink(slopes, Gain(name, negative, sharing) if name else None)  # type: ignore[arg-type]
+
+    def chain_to(self, output: Any) -> Chain:
+        """Walks back from the output to the input."""
+        node = self._find(output) if isinstance(output, Tensor) else None
+        if node is None:
+            raise UnsupportedNetworkError(
+                "expected the network to return one tensor computed from its input by torch functions, but got "
+                f"{type(output).__name__} that could not be followed back to the input{_ADVICE}"
+            )
+        if node.unsupported:
+            raise UnsupportedNetworkError(node.unsupported)
+        if len(output) != len(self.start):
+            raise UnsupportedNetworkError(f"expected one output for each sample, but got {len(output)}{_ADVICE}")
+        links = []
+        while node.parent is not None:
+            if node.link is not None:
+                links.append(node.link)
+            node = node.parent
+        shared = [name for name, count in Counter(link.parameter for link in links).items() if name and count > 1]
+        if shared:
+            raise UnsupportedNetworkError(
+                f"parameter '{shared[0]}' is used by several layers, whose blocks add before the norm is taken{_ADVICE}"
+            )
+        flat = self._wide(output).reshape(len(output), -1)
+        return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._biases))
+
+    def _name_of(self, parameter: Tensor) -> str | None:
+        name = self._trainable.get(id(parameter))
+        if name is None and parameter.requires_grad:
+            raise UnsupportedNetworkError("its parameter is computed from other tensors")
+        return name
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self._dtype)
+
+    def _added(self, bias: Tensor | None) -> None:
+        if id(bias) in self._trainable:
+            self._biases.add(self._trainable[id(bias)])
+
+    def _find(self, tensor: Tensor) -> _Node | None:
+        node = self._nodes.get(id(tensor))
+        if node and node.version != tensor._version and not node.unsupported:
+            return _Node(tensor, node, unsupported=f"a tensor was changed in place in {self.place()} and used again")
+        return node
+
+    def _remember(self, tensor: Tensor, node: _Node) -> None:
+        # the node keeps the tensor alive, so its id stays its own
+        self._nodes[id(tensor)] = replace(node, version=tensor._version)
+
+    def _poison(self, tensor: Tensor, parent: _Node, func: Any, reason: str = "it has no closed form") -> None:
+        unsupported = parent.unsupported or f"{self.place(func)} cannot be measured exactly: {reason}{_ADVICE}"
+        self._remember(tensor, _Node(tensor, parent, unsupported=unsupported))
+
+
+_ADVICE = (
+    "; the closed form is for chains of Linear, ReLU and its piecewise-linear relatives, Flatten, Dropout, Identity and "
+    "BatchNorm1d"
+)
+
+
+def _slopes(func: Callable[..., Any], value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The derivative of an elementwise function at each unit, with relu'(0) = 0 as autograd has it, shape (N, I)."""
+    with torch.enable_grad():
+        leaf = value.detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(func(leaf.clone(), *args, **kwargs).sum(), leaf)
+    return slopes.flatten(1)
+
+
+def _refuse_random(training: bool) -> None:
+    if training:
+        raise UnsupportedNetworkError("it is random in eval mode too; pass training=self.training")

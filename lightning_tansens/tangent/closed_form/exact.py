@@ -1,0 +1,164 @@
+"""The closed form of the tangent sensitivity of a piecewise-linear chain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.closed_form.chain import Chain, trace_chain
+from lightning_tansens.tangent.closed_form.jacobian import IdentityJacobian, Jacobian
+from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.outputs import Outputs, output_weightings
+
+#: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
+CHUNK_BYTES = 4 * 2**20
+
+_verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
+
+
+def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
+    r"""Computes the squared norm of each parameter's block of the tangent sensitivity, exactly.
+
+    .. math:: \|S_{W_i}(x)\|_F^2 = \|\delta_i(x)\|^2 \, \|J_{i-1}(x)\|_F^2
+
+    with δ_i the gradient of the weighted output with respect to layer i and J_{i-1} the Jacobian of its input (the
+    blocks of Definition 1 in Daróczy 2022 and in Rácz et al. 2023 for piecewise-linear chains).
+
+    Args:
+        network: A chain on a batch, in eval mode.
+        outputs: "sum" or a weighting of shape (C,) (then U = 1), or "each" (U = C).
+
+    Returns:
+        For each trainable weight, by name, the squared norms of its block, shape (N, U).
+
+    Raises:
+        UnsupportedNetworkError: If the network is no chain that has a closed form.
+
+    """
+    chain = verified_chain(network)
+    shared = _shared_jacobians(chain)
+    weightings = output_weightings(outputs, chain.output)
+    size = _chunk_size(chain, len(weightings))
+    parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(network), size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def verified_chain(network: Network) -> Chain:
+    """Traces a chain and holds it against autograd, the first time that it is seen.
+
+    Args:
+        network: A chain on a batch, in eval mode.
+
+    Raises:
+        UnsupportedNetworkError: If the network is no chain that has a closed form.
+
+    """
+    chain = trace_chain(network.model, network.x, network)
+    _verify_once(network, chain)
+    return chain
+
+
+def _blocks(chain: Chain, weightings: Tensor, shared: list[Jacobian]) -> dict[str, Tensor]:
+    """One sweep back for every δ and one sweep forward for every ‖J‖: the blocks of each weight, shapes (N, U)."""
+    parametrised = [i for i, link in enumerate(chain.links) if link.parameter]
+    if not parametrised:
+        return {}
+    deltas = _pull_back(chain, weightings, first=parametrised[0] + 1)
+    blocks: dict[str, Tensor] = {}
+    jacobian = shared[0]
+    for i, link in enumerate(chain.links[: parametrised[-1] + 1]):
+        jacobian = shared[i] if i < len(shared) else chain.links[i - 1].push(jacobian, _needed_rows(chain, i))
+        if link.parameter:
+            blocks[link.parameter] = link.block(deltas[i + 1], jacobian)
+    return blocks
+
+
+def _shared_jacobians(chain: Chain) -> list[Jacobian]:
+    """The Jacobians before each link up to the first whose slopes depend on the sample: they serve every chunk."""
+    dtype = torch.promote_types(chain.output.dtype, torch.float32)
+    jacobians: list[Jacobian] = [IdentityJacobian(torch.ones(chain.width, device=chain.output.device, dtype=dtype))]
+    for link in chain.links:
+        if isinstance(link, ElementwiseLink) and link.slopes.dim() == 2:
+            break
+        jacobians.append(link.push(jacobians[-1], None))
+    return jacobians
+
+
+def _pull_back(chain: Chain, weightings: Tensor, first: int) -> dict[int, Tensor]:
+    """δ before each link from ``first`` on, and behind the last one, each of shape (N, U, width)."""
+    deltas = {len(chain.links): weightings.expand(len(chain.output), -1, -1)}
+    for i in range(len(chain.links) - 1, first - 1, -1):
+        deltas[i] = chain.links[i].pull(deltas[i + 1])
+    return deltas
+
+
+def _needed_rows(chain: Chain, start: int) -> Tensor | None:
+    """Marks the units whose row of the Jacobian matters until the next linear map, shape (N, width), or None for all."""
+    alive = needed = None
+    for link in chain.links[start:]:
+        if isinstance(link, LinearLink):
+            break
+        if link.gain is not None:
+            gained = link.gain.coefficients != 0 if alive is None else alive & (link.gain.coefficients != 0)
+            needed = gained if needed is None else needed | gained
+        alive = link.slopes != 0 if alive is None else alive & (link.slopes != 0)
+    if alive is None:
+        return None
+    return (alive if needed is None else alive | needed).expand(len(chain.output), -1)
+
+
+def _chunk_size(chain: Chain, outputs: int) -> int:
+    """The number of samples whose Jacobians and δ fit into the working memory."""
+    shapes = [link.weight.shape for link in chain.links if isinstance(link, LinearLink)]
+    columns = max(min(shapes[0]) if shapes else 1, outputs)
+    widest = max((rows for rows, _ in shapes[:-1]), default=1)
+    return max(1, CHUNK_BYTES // (4 * columns * widest))
+
+
+def _slice(chain: Chain, start: int, size: int) -> Chain:
+    samples = slice(start, start + size)
+    return replace(chain, links=tuple(link.samples(samples) for link in chain.links), output=chain.output[samples])
+
+
+def _verify_once(network: Network, chain: Chain) -> None:
+    """Holds a newly seen chain against autograd, so that nothing the tracer cannot see goes unnoticed.
+
+    A custom autograd function, a detached branch, a reparametrised weight: each changes the first derivatives. Two
+    samples' gradients with respect to the input must be those of the chain, and no trainable parameter outside of the
+    chain may have one, biases excepted.
+    """
+    seen = _verified.setdefault(network.model, set())
+    names, parameters = list(network.trainable), list(network.trainable.values())
+    signature = (chain.signature, tuple(names), network.x.shape[1:])
+    if signature in seen or not chain.output.isfinite().all():
+        return
+    two = network.part(slice(0, 2))
+    few = two.x.clone().requires_grad_()
+    traced = trace_chain(network.model, two.x, two)
+    with torch.enable_grad():
+        output = two(few.clone()).sum()  # the network may begin with an in-place call
+        gradients: tuple[Tensor | None, ...] = (None,) * (1 + len(parameters))
+        if output.requires_grad:
+            gradients = torch.autograd.grad(output, [few, *parameters], allow_unused=True)
+    expected = gradients[0] if gradients[0] is not None else torch.zeros_like(few)
+    pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0].reshape(expected.shape)
+    coarse = expected.dtype in (torch.float16, torch.bfloat16)
+    if (pulled - expected).norm() > (0.05 if coarse else 1e-3) * expected.norm():
+        raise UnsupportedNetworkError(
+            f"{type(network.model).__name__} cannot be measured exactly: the chain that was traced has another gradient "
+            "with respect to the input than the network, so the network does something that the trace does not see "
+            "(torch.no_grad, detach, a custom autograd function)"
+        )
+    covered = {link.parameter for link in chain.links} | chain.biases
+    for name, gradient in zip(names, gradients[1:]):
+        if gradient is not None and name not in covered:
+            raise UnsupportedNetworkError(
+                f"{type(network.model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the "
+                "output outside of the layers that were traced (a reparametrisation, for example)"
+            )
+    seen.add(signature)

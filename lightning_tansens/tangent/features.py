@@ -1,0 +1,52 @@
+"""A forward pass that also returns the features: what the last weight layer gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_tansens.tangent.network import call_model
+from lightning_tansens.tangent.tracing import CallTracer
+
+_WEIGHT_LAYERS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+
+
+def outputs_and_features(model: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
+    """Calls a model and keeps the input of the linear or convolutional layer that is called last.
+
+    Args:
+        model: The network.
+        inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+
+    Returns:
+        The outputs, and the features, shape (N, F); None where no such layer is called with a row for each output.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+        >>> outputs, features = outputs_and_features(network, torch.randn(5, 4))
+        >>> features.shape
+        torch.Size([5, 6])
+
+    """
+    tracer = _LastInput(model)
+    with tracer.running():
+        outputs = call_model(model, inputs)
+    features = tracer.features
+    if features is None or not isinstance(outputs, Tensor) or features.dim() < 2 or len(features) != len(outputs):
+        return outputs, None
+    return outputs, features.detach().flatten(1)
+
+
+class _LastInput(CallTracer):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.features: Tensor | None = None
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in _WEIGHT_LAYERS:
+            self.features = (args[0] if args else kwargs["input"]).clone()  # the network may change it in place
+        return func(*args, **kwargs)

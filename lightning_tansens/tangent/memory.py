@@ -1,0 +1,81 @@
+"""Micro-batches that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_tansens.tangent.network import Network
+
+#: What a measurement may take on a CPU; on a GPU it is half of the memory that is free.
+CPU_BUDGET = 2 * 2**30
+
+#: What a measurement holds of each tensor that a reverse pass would keep: its value, its derivative, and the same for the
+#: gradients.
+COPIES = 4
+
+#: The share of each parameter by name, shape (N, U).
+Blocks = dict[str, Tensor]
+
+#: The name under which methods that cannot tell parameters apart return the whole.
+WHOLE = "all"
+
+
+def bytes_per_sample(network: Network) -> int:
+    """Estimates what a measurement of one sample takes, from what a reverse pass through the network keeps.
+
+    Args:
+        network: The network on at least one sample, in eval mode.
+
+    """
+    kept: dict[int, int] = {}
+    constant = {tensor.data_ptr() for tensor in (*network.model.parameters(), *network.model.buffers())}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in constant:
+            kept[tensor.data_ptr()] = max(kept.get(tensor.data_ptr(), 0), tensor.numel() * tensor.element_size())
+        return tensor
+
+    one = network.part([0])
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = one(one.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
+    del output
+    return COPIES * sum(kept.values())
+
+
+def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks], sample_bytes: int = 0) -> Blocks:
+    """Measures a batch in equal parts that fit into memory, and in halves of these where they do not.
+
+    Args:
+        network: The network on a batch.
+        measure: Takes a part of the batch and its place in it.
+        sample_bytes: What one sample takes, from :func:`bytes_per_sample`.
+
+    """
+    samples = len(network)
+    fitting = max(1, _budget(network.x.device) // max(1, sample_bytes))
+    size = -(-samples // -(-samples // fitting))
+    while True:
+        try:
+            places = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+            parts = [measure(network.part(place), place) for place in places]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if size == 1 or not _is_out_of_memory(error):
+                raise
+        # behind the except clause, where the failed attempt's tensors are free
+        size = -(-size // 2)
+
+
+def _budget(device: torch.device) -> int:
+    if device.type != "cuda":
+        return CPU_BUDGET
+    free, _ = torch.cuda.mem_get_info(device)
+    # what torch holds and does not use is free for it too
+    return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) // 2
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error)

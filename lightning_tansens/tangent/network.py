@@ -1,0 +1,192 @@
+"""A network seen as a function of one tensor x: which tensor that is, and which output counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tansens.checks import check_callable
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.evaluation import ordinary
+from lightning_tansens.tangent.tracing import tensors_in
+
+#: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
+Wrt = str | int | None
+
+#: Picks the tensor of outputs, shape (N, ...), out of what the network returns.
+OutputPicker = Callable[[Any], Tensor]
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Calls a model on a batch: a dict holds keyword arguments, a tuple or list positional ones.
+
+    Args:
+        model: The network.
+        inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+
+    """
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Any) -> Any:
+    """Applies a function to each tensor of a batch and leaves everything else as it is."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, Mapping):
+        return {name: map_tensors(function, value) for name, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return [map_tensors(function, value) for value in inputs]
+    return inputs
+
+
+def batch_length(inputs: Any) -> int:
+    """Returns the number of samples in a batch: the length of its first tensor.
+
+    Raises:
+        TypeError: If there is no tensor, or it is a scalar.
+
+    """
+    first = next(tensors_in(inputs), None)
+    if first is None or not first.dim():
+        came = type(inputs).__name__ if first is None else "a scalar"
+        raise TypeError(f"inputs: expected a batch with tensors of shape (N, ...), but got {came}")
+    return len(first)
+
+
+class Network:
+    """f(x) on a batch, everything else held fixed.
+
+    Args:
+        model: The network.
+        inputs: The batch: a tensor, a tuple of positional arguments or a dict of keyword arguments.
+        wrt: Which of them is x; or a submodule's name, when x is that module's output (an embedding of tokens).
+            Parameters upstream of x do not count.
+        output: Picks the tensor of outputs; None expects the network to return one tensor.
+
+    Raises:
+        TypeError: If x is no floating-point tensor.
+        ValueError: If ``wrt`` names nothing.
+        UnsupportedNetworkError: If ``wrt`` names a module that is not called exactly once.
+
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any, wrt: Wrt = None, output: OutputPicker | None = None) -> None:
+        check_callable("output", output)
+        if wrt == "":
+            raise ValueError("wrt: expected the name of an input or of a submodule, but got an empty one")
+        self.model = model
+        self.wrt = wrt
+        self.output = output
+        self._inputs = map_tensors(ordinary, inputs)
+        self._module = model.get_submodule(str(wrt)) if self._names_module(wrt) else None
+        self.x = self._start()
+
+    def _names_module(self, wrt: Wrt) -> bool:
+        if not isinstance(wrt, str) or (isinstance(self._inputs, Mapping) and wrt in self._inputs):
+            return False
+        if wrt in dict(self.model.named_modules()):
+            return True
+        keys = list(self._inputs) if isinstance(self._inputs, Mapping) else []
+        raise ValueError(f"wrt: expected the name of an input {keys} or of a submodule, but got {wrt!r}")
+
+    def _start(self) -> Tensor:
+        inputs, wrt = self._inputs, self.wrt
+        named = isinstance(inputs, Mapping) and wrt in inputs
+        numbered = isinstance(inputs, (tuple, list)) and isinstance(wrt, int) and 0 <= wrt < len(inputs)
+        if self._module is not None:
+            x = self._module_output()
+        elif named or numbered:
+            x = inputs[wrt]
+        elif wrt is None:
+            x = inputs
+        else:
+            raise ValueError(f"wrt: expected the name or the position of an input or a submodule, but got {wrt!r}")
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            came = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(
+                "inputs: expected a floating-point tensor, because the derivative with respect to it is taken, but got "
+                f"{came}; convert it (images: .float() / 255), or name x with wrt: an input's name or position, or the "
+                "module whose output is x (an embedding)"
+            )
+        if x.dim() < 2:
+            raise ValueError(
+                f"inputs: expected a batch of shape (N, ...), but got shape {tuple(x.shape)}; add the batch dimension"
+            )
+        return x
+
+    def _module_output(self) -> Any:
+        found: list[Any] = []
+        assert self._module is not None
+        handle = self._module.register_forward_hook(
+            lambda module, args, output: found.append(map_tensors(Tensor.clone, output))
+        )
+        try:
+            with torch.no_grad():
+                call_model(self.model, map_tensors(Tensor.clone, self._inputs))
+        finally:
+            handle.remove()
+        if len(found) != 1:
+            raise UnsupportedNetworkError(
+                f"wrt: expected module '{self.wrt}' to be called once in a forward pass, so that its output can be x, but "
+                f"it is called {len(found)} times; name another module"
+            )
+        return found[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns f(x), shape (N, C); the model may change x in place, but no other input."""
+        inputs = self._inputs
+        if self._module is not None:
+            handle = self._module.register_forward_hook(lambda module, args, output: x)
+            try:
+                result = call_model(self.model, map_tensors(Tensor.clone, inputs))
+            finally:
+                handle.remove()
+        else:
+            if isinstance(inputs, Mapping):
+                inputs = {name: x if name == self.wrt else map_tensors(Tensor.clone, v) for name, v in inputs.items()}
+            elif isinstance(inputs, (tuple, list)):
+                inputs = [x if i == self.wrt else map_tensors(Tensor.clone, v) for i, v in enumerate(inputs)]
+            else:
+                inputs = x
+            result = call_model(self.model, inputs)
+        return self._flat(self.output(result) if self.output is not None else result, len(x))
+
+    def _flat(self, output: Any, samples: int) -> Tensor:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise UnsupportedNetworkError(
+                f"expected {type(self.model).__name__} to return one floating-point tensor, but got "
+                f"{type(output).__name__}; pass output=callable that picks it, for example lambda out: out['logits']"
+            )
+        if output.dim() == 0 or len(output) != samples:
+            raise UnsupportedNetworkError(
+                f"expected outputs of shape (N, ...) with N = {samples} samples, but got {tuple(output.shape)}"
+            )
+        return output.reshape(samples, -1)
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.x)
+
+    def part(self, samples: slice | Sequence[int]) -> Network:
+        """The same network on some of the samples."""
+        return Network(self.model, _select(self._inputs, samples, len(self)), self.wrt, self.output)
+
+    def first_three(self) -> Network:
+        """The same network on its first three samples, or on fewer again and again."""
+        if not len(self):
+            raise ValueError("inputs: expected at least one sample, but got an empty batch")
+        return self.part([n % len(self) for n in range(3)])
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that count, by name."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+
+def _select(inputs: Any, samples: slice | Sequence[int], count: int) -> Any:
+    return map_tensors(lambda tensor: tensor[samples] if tensor.dim() and len(tensor) == count else tensor, inputs)

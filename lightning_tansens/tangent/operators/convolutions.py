@@ -1,0 +1,242 @@
+"""Convolutions: their operators, and their rule, in which a kernel's gradient sums over all positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_tansens.tangent.operators.contributions import Outer, OuterSum, by_group
+from lightning_tansens.tangent.operators.known_derivatives import apply_linear
+from lightning_tansens.tangent.operators.layer_rules import BroadcastRule, Result, Rule, channels_shape, is_computed
+from lightning_tansens.tangent.probes.layout import Layout
+
+
+@dataclass(frozen=True)
+class ConvolutionRule(Rule):
+    """y = W ⋆ a: δ ⊗ the patches of a, summed over positions.
+
+    Attributes:
+        kernel: The kernel's extent, of 1 to 3 dimensions.
+        stride: The steps between patches.
+        padding: Zeros before and behind, in every dimension.
+        dilation: The steps inside of a patch.
+        groups: The number of groups of channels.
+        transposed: Whether a and y change places.
+
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool = False
+
+    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> OuterSum:
+        large, small = (delta, features) if self.transposed else (features, delta)
+        return Correlation(small, large, self, layout, samples)
+
+
+@dataclass(frozen=True)
+class Correlation(OuterSum):
+    """The gradient Σ_t s_t ⊗ (the patch of l at t) of a convolution's weight.
+
+    Attributes:
+        small: s, shape (images, G · O, …): δ, or the input of a transposed convolution.
+        large: l, shape (images, G · I, …): the input, or δ of a transposed convolution.
+        rule: The geometry.
+        layout: Where the samples are among the images.
+        samples: The number of samples.
+
+    """
+
+    small: Tensor
+    large: Tensor
+    rule: ConvolutionRule
+    layout: Layout
+    samples: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """The numbers of groups G, positions T and rows O in a group."""
+        images, channels = self.small.shape[:2]
+        positions = self.small[0, 0].numel() * (images // self.samples)
+        return self.rule.groups, positions, channels // self.rule.groups
+
+    def outer(self) -> Outer:
+        """Writes out the patches."""
+        groups = self.rule.groups
+        patches = self._patches().reshape(len(self.large), groups, -1, self._positions_of_an_image()).transpose(2, 3)
+        small = self.small.reshape(len(self.small), groups, -1, self._positions_of_an_image()).transpose(2, 3)
+        return Outer(self._by_sample(small), self._by_sample(patches))
+
+    def projected(self, signs: Tensor) -> Tensor:
+        """Combines the rows of each group with signs (N, R, G · O), shape (N, G, R, I · kernel).
+
+        A combination of the rows is one image r·s. Where the kernel moves in single steps, its shifts are written out in
+        place of the patches of l, which has many channels.
+        """
+        if not self._shifts_small():
+            return self.outer().projected(signs)
+        rule, groups = self.rule, self.rule.groups
+        small, large = (tensor.unsqueeze(2) if len(rule.kernel) == 1 else tensor for tensor in (self.small, self.large))
+        kernel, dilation, padding = (_as_image(values, fill) for values, fill in self._geometry())
+        combined = by_group(signs, groups) @ small.reshape(self.samples, groups, -1, small[0, 0].numel())
+        reach = tuple(d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding))
+        shifts = F.unfold(combined.reshape(-1, 1, *small.shape[2:]), kernel, dilation, reach)
+        shifts = shifts.reshape(self.samples, groups, -1, shifts.shape[-1])  # (N, G, R · kernel, positions of l)
+        product = shifts @ large.reshape(self.samples, groups, -1, shifts.shape[-1]).mT
+        # the kernel's last place sees the first shift
+        by_shift: Tensor = product.unflatten(2, (signs.shape[1], -1))
+        return by_shift.flip(3).transpose(3, 4).flatten(3)
+
+    def _shifts_small(self) -> bool:
+        rule = self.rule
+        return (
+            len(rule.kernel) <= 2
+            and max(rule.kernel) > 1
+            and set(rule.stride) == {1}
+            and self.layout == Layout()
+            and all(b == a <= d * (k - 1) for (b, a), d, k in zip(rule.padding, rule.dilation, rule.kernel))
+        )
+
+    def _geometry(self) -> tuple[tuple[tuple[int, ...], int], ...]:
+        """Kernel, dilation and padding, each with its value along an axis of length one."""
+        rule = self.rule
+        return (rule.kernel, 1), (rule.dilation, 1), (tuple(before for before, _ in rule.padding), 0)
+
+    def _positions_of_an_image(self) -> int:
+        return self.small[0, 0].numel()
+
+    def _by_sample(self, tensor: Tensor) -> Tensor:
+        """Brings (images, G, T, features) to (N, G, T, features)."""
+        tensor = self.layout.split(tensor, self.samples)
+        return tensor if self.layout.order == "alone" else tensor.transpose(1, 2).flatten(2, 3)
+
+    def _patches(self) -> Tensor:
+        """The patches of l, shape (images, G · I · kernel, T)."""
+        rule = self.rule
+        if len(rule.kernel) <= 2 and all(before == behind for before, behind in rule.padding):
+            return self._unfold_image()
+        return self._unfold()
+
+    def _unfold_image(self) -> Tensor:
+        """The patches in torch's own, faster, order of work."""
+        rule, large, positions = self.rule, self.large, self.small.shape[2:]
+        kernel, dilation, padding = (_as_image(values, fill) for values, fill in self._geometry())
+        if all(size == 1 for size in kernel) and not any(padding):
+            index = (slice(None), slice(None), *(slice(None, None, step) for step in rule.stride))
+            strided = large[index]
+            for axis, count in enumerate(positions):
+                strided = strided.narrow(2 + axis, 0, count)
+            return strided.flatten(2)
+        image = large.unsqueeze(2) if len(rule.kernel) == 1 else large
+        return F.unfold(image, kernel, dilation, padding, _as_image(rule.stride, 1))
+
+    def _unfold(self) -> Tensor:
+        """The patches for any number of dimensions."""
+        rule = self.rule
+        large = F.pad(self.large, [p for pair in reversed(rule.padding) for p in pair])
+        geometry = zip(rule.kernel, rule.stride, rule.dilation, self.small.shape[2:])
+        for axis, (size, stride, dilation, count) in enumerate(geometry):
+            extent = dilation * (size - 1) + 1
+            # the kernel's axes gather at the end, in their order
+            large = large.unfold(2 + axis, extent, stride).narrow(2 + axis, 0, count)[..., ::dilation]
+        dims = len(rule.kernel)
+        order = [0, 1, *range(2 + dims, 2 + 2 * dims), *range(2, 2 + dims)]
+        return large.permute(order).flatten(2 + dims).flatten(1, 1 + dims)
+
+
+def convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Result | None:
+    """Convolves; the arguments are torch's."""
+    if input.dim() != weight.dim():
+        return None
+    rule = _rule(weight, stride, padding, dilation, groups, transposed=False)
+    if any(before != behind for before, behind in rule.padding):
+        input = F.pad(input, [p for pair in reversed(rule.padding) for p in pair])
+        rule = replace(rule, padding=((0, 0),) * len(rule.padding))
+    padding = [before for before, _ in rule.padding]
+    geometry = [rule.stride, padding, rule.dilation]
+    return _convolve(input, weight, bias, geometry, [0] * len(padding), groups, rule)
+
+
+def transposed_convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Result | None:
+    """Convolves, transposed; the arguments are torch's."""
+    if input.dim() != weight.dim():
+        return None
+    rule = _rule(weight, stride, padding, dilation, groups, transposed=True)
+    geometry = [rule.stride, [before for before, _ in rule.padding], rule.dilation]
+    return _convolve(input, weight, bias, geometry, _repeat(output_padding, weight.dim() - 2), groups, rule)
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[Any],
+    output_padding: Sequence[int],
+    groups: int,
+    rule: ConvolutionRule,
+) -> Result:
+    kernel, offset = weight.detach(), None if bias is None else bias.detach()
+    arguments = (*geometry, rule.transposed, output_padding, groups)
+
+    def convolve(x: Tensor, constant: Tensor | None = None) -> Tensor:
+        return torch.convolution(x, kernel, constant, *arguments)
+
+    def transpose(y: Tensor) -> Tensor:
+        like = y.new_empty(1).expand(len(y), *input.shape[1:])  # only its shape is read
+        gradient, _, _ = torch.ops.aten.convolution_backward(y, like, kernel, None, *arguments, [True, False, False])
+        return cast(Tensor, gradient)
+
+    if input.requires_grad and not is_computed(weight):
+        result = apply_linear(input, lambda x: convolve(x, offset), convolve, transpose)
+    else:
+        result = torch.convolution(input, weight, bias, *arguments)
+    return Result(result, input, [(weight, rule), (bias, BroadcastRule(channels_shape(result), False))])
+
+
+def _rule(weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int, transposed: bool) -> ConvolutionRule:
+    """Returns the rule of a convolution from its arguments, in any of the forms torch takes them."""
+    dims = weight.dim() - 2
+    kernel = tuple(weight.shape[2:])
+    stride, dilation = _repeat(stride, dims), _repeat(dilation, dims)
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel)]
+        pairs = tuple((total // 2, total - total // 2) for total in totals)
+    else:
+        pairs = tuple((p, p) for p in _repeat(0 if padding == "valid" else padding, dims))
+    return ConvolutionRule(kernel, stride, pairs, dilation, groups, transposed)
+
+
+def _repeat(value: Any, dims: int) -> tuple[int, ...]:
+    """Gives an argument that may be one number for all dimensions one entry for each."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return values if len(values) == dims else values * dims
+
+
+def _as_image(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
+    """Gives a line of numbers a first axis of length one."""
+    return (fill, *values) if len(values) == 1 else values

@@ -1,0 +1,155 @@
+"""Forward passes that can be differentiated twice: substitutes for operators that cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from lightning_tansens.tangent.operators import smooth_layers
+from lightning_tansens.tangent.operators.known_derivatives import apply_gate, tangent_of, value_of
+
+
+def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
+    """Keeps the meaning of ``inplace``: the network may go on with the input."""
+    return input.copy_(function(input.clone())) if inplace else function(input)
+
+
+def _relu(input: Tensor, inplace: bool = False) -> Tensor:
+    # torch's own backward reads its output, whose derivative would be carried along for nothing
+    active = F.relu(value_of(input))
+
+    def gate(values: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward(values, active, 0.0)  # type: ignore[no-any-return]
+
+    # the gate keeps what nobody else can change, and not the result, whose graph keeps the gate
+    if inplace:
+        return input.copy_(apply_gate(input, active.detach(), gate))
+    return apply_gate(input, active.clone(), gate)
+
+
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    def clamp(h: Tensor) -> Tensor:
+        return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
+
+    return _apply(clamp, input, inplace)
+
+
+def _gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    by_hand = tangent_of(input) is not None and approximate == "none"
+    return smooth_layers.gelu(input) if by_hand else F.gelu(input, approximate=approximate)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    masked = attn_mask is not None or dropout_p or is_causal
+    alike = query.dim() > 2 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    if masked or not alike or all(tangent_of(tensor) is None for tensor in (query, key, value)):
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    return smooth_layers.attention(query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+
+
+def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: torch.where(h > 0, h, h * negative_slope), input, inplace)
+
+
+def _relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    return _hardtanh(input, 0.0, 6.0, inplace)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: _relu6(h + 3) / 6, input, inplace)
+
+
+def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: h * _hardsigmoid(h), input, inplace)
+
+
+def _silu(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: h * torch.sigmoid(h), input, inplace)
+
+
+def _mish(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: h * torch.tanh(F.softplus(h)), input, inplace)
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    values, gates = input.chunk(2, dim)
+    return values * torch.sigmoid(gates)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Group normalisation, whose own operator lacks a forward mode over its reverse mode."""
+    groups = input.reshape(len(input), num_groups, -1)
+    variance, mean = torch.var_mean(groups, -1, correction=0, keepdim=True)
+    result = ((groups - mean) * (variance + eps).rsqrt()).reshape(input.shape)
+    channels = [-1, *[1] * (input.dim() - 2)]
+    result = result if weight is None else result * weight.reshape(channels)
+    return result if bias is None else result + bias.reshape(channels)
+
+
+#: Operators whose second derivative torch lacks or takes at a needless cost, and the same function by other operators.
+SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.relu: _relu,
+    torch.relu: _relu,
+    Tensor.relu: _relu,
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
+    F.leaky_relu: _leaky_relu,
+    F.gelu: _gelu,
+    F.scaled_dot_product_attention: _attention,
+    F.hardsigmoid: _hardsigmoid,
+    F.hardswish: _hardswish,
+    F.silu: _silu,
+    F.mish: _mish,
+    F.glu: _glu,
+    F.group_norm: group_norm,
+}
+
+
+class _Substitution(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Runs a block in which forward passes take kernels that have second derivatives.
+
+    Attention takes its plain form instead of the fused kernels, recurrent layers the native implementation instead of
+    oneDNN's or cuDNN's, and single operators their :data:`SUBSTITUTES`.
+
+    Args:
+        model: The network that is measured.
+
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(_Substitution())
+        yield

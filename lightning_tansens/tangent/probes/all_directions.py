@@ -1,0 +1,93 @@
+"""The exact ‖S(x)‖_F² of any network, one input direction after another: for the truth on a few samples."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+from torch import Tensor
+
+from lightning_tansens.tangent.memory import WHOLE, Blocks
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.probes.input_space import input_space_blocks
+from lightning_tansens.tangent.probes.layout import Layouts
+
+#: A measurement that will take longer than this warns before it goes on.
+SECONDS_TO_WARN = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts | None, chunk: int = 64) -> Blocks:
+    """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
+
+    Args:
+        network: The network on a batch, in eval mode.
+        outputs: "sum", "each" or a weighting.
+        layouts: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
+        chunk: The number of unit vectors in a pass.
+
+    """
+    rows: list[Blocks] = []
+    cost = _Cost(network.x[0].numel(), len(network))
+    for n in range(len(network)):
+        one = network.part([n])
+        if layouts is None:
+            rows.append({WHOLE: _by_double_backward(one, outputs, cost)})
+            continue
+        units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
+        sums: list[Blocks] = []
+        for start in range(0, len(units), chunk):
+            directions = units[start : start + chunk]
+            blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, layouts)
+            sums.append({name: values.sum(0, keepdim=True) for name, values in blocks.items()})
+            cost.say(len(directions))
+        rows.append({name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]})
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+class _Cost:
+    """Says after the first directions how long all of them will take."""
+
+    def __init__(self, directions: int, samples: int) -> None:
+        self._directions, self._samples = directions, samples
+        self._begun = time.perf_counter()
+        self._said = False
+
+    def say(self, done: int, repetitions: int = 1) -> None:
+        total = self._directions * self._samples * repetitions
+        if self._said or done >= total:
+            return
+        self._said = True
+        seconds = (time.perf_counter() - self._begun) * total / done
+        _log.log(
+            logging.WARNING if seconds > SECONDS_TO_WARN else logging.INFO,
+            "method='exact' takes %d directions for each of %d samples, about %.0f s; method='stochastic' takes one",
+            self._directions,
+            self._samples,
+            seconds,
+        )
+
+
+def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tensor:
+    """Σ_d ‖∂(∂(u·f)/∂x_d)/∂θ‖² of a single sample, shape (1, U)."""
+    parameters = list(network.trainable.values())
+    x = network.x.clone().requires_grad_()
+    columns = []
+    with torch.enable_grad():
+        output = network(x.clone())
+        weightings = output_weightings(outputs, output)
+        for weighting in weightings:
+            total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
+            scalar = (output * weighting).sum()
+            slope = None
+            if scalar.requires_grad and parameters:
+                (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
+            for entry in slope.flatten() if slope is not None and slope.requires_grad else ():
+                row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+                total += sum(part.to(total.dtype).square().sum() for part in row if part is not None)
+                cost.say(1, len(weightings))
+            columns.append(total)
+    return torch.stack(columns, 1)

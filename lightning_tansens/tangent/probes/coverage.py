@@ -1,0 +1,78 @@
+"""Whether the layer rules cover a network, and where its samples are in the tensors inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.operators.layer_rules import EmbeddingRule
+from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradients_of, run_traced
+from lightning_tansens.tangent.probes.layout import Layout, Layouts, find_layout
+
+
+def find_layouts(network: Network) -> Layouts | str:
+    """Finds where the samples are in each call's tensors, on three samples.
+
+    Args:
+        network: The network on at least one sample, in eval mode; the samples of a batch must be independent.
+
+    Returns:
+        The layouts, or the reason why the rules do not cover the network.
+
+    """
+    few = network.first_three()
+    supports: list[list[Tensor]] = []
+    for n in range(3):
+        probes = torch.zeros_like(few.x)
+        probes[n] = torch.randn(few.x[n].shape, generator=torch.Generator().manual_seed(n)).to(probes)
+        with forward_ad.dual_level():
+            trace = run_traced(few, probes)
+            weighting = torch.linspace(1, 2, trace.output.shape[1]).to(trace.output)  # probabilities sum up to a constant
+            gradients = gradients_of(trace, (trace.output[n] * weighting).sum(), retain=False)
+            supports.append([_support(call, gradient) for call, gradient in zip(trace.calls, gradients)])
+    missing = _uncovered(few, trace) or _ambiguous(trace, gradients)
+    if missing:
+        return missing
+    layouts = []
+    for call, gradient, *of_samples in zip(trace.calls, gradients, *supports):
+        layout = Layout() if gradient is None else find_layout(of_samples)
+        if layout is None:
+            return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
+        layouts.append(layout)
+    return Layouts(tuple(layouts), trace.signature)
+
+
+def _support(call: LayerCall, gradient: Tensor | None) -> Tensor:
+    parts = [call.tangent, None if gradient is None else forward_ad.unpack_dual(gradient).primal]
+    marked = [part != 0 for part in parts if part is not None]
+    return torch.stack(marked).any(0) if marked else torch.zeros(call.shape, dtype=torch.bool)
+
+
+def _uncovered(network: Network, trace: Trace) -> str:
+    """Why the rules do not cover the network: a parameter that reaches the output past them, or nothing."""
+    covered = {name for call in trace.calls for name in call.rules} - set(trace.uncovered)
+    with torch.enable_grad():
+        output = network(network.x.clone())
+        names, parameters = zip(*network.trainable.items()) if network.trainable else ((), ())
+        gradients: Iterator[Tensor | None] = iter(())
+        if output.requires_grad:
+            gradients = iter(torch.autograd.grad(output.sum(), parameters, allow_unused=True))
+    for name, gradient in zip(names, gradients):
+        if gradient is not None and name not in covered:
+            place = trace.uncovered.get(name)
+            return f"there is no layer rule for parameter '{name}'" + (f" in {place}" if place else "")
+    return ""
+
+
+def _ambiguous(trace: Trace, gradients: tuple[Tensor | None, ...]) -> str:
+    """Names a table that is both looked up in and multiplied with on the way to the output, or nothing."""
+    looked_up: dict[str, bool] = {}
+    for call, gradient in zip(trace.calls, gradients):
+        for name, rule in call.rules.items() if gradient is not None else ():
+            if looked_up.setdefault(name, isinstance(rule, EmbeddingRule)) != isinstance(rule, EmbeddingRule):
+                return f"there is no layer rule for parameter '{name}', which is used both as a table and otherwise"
+    return ""

@@ -1,0 +1,231 @@
+"""Input-space probes: ‖S v‖² of each sample, with one forward-mode and one reverse pass for the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.operators.contributions import Contribution, Signs, squared_norm
+from lightning_tansens.tangent.operators.layer_rules import Rule
+from lightning_tansens.tangent.operators.substitutes import SUBSTITUTES
+from lightning_tansens.tangent.operators.table import OPERATORS, opened
+from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.probes.layout import Layout, Layouts
+from lightning_tansens.tangent.probes.vectors import Projection
+from lightning_tansens.tangent.tracing import CallTracer, tensors_in
+
+#: Switches the watching of torch functions off, which takes a microsecond for each: in our own code it would see thousands.
+_untraced = torch._C.DisableTorchFunction
+
+_SUBSTITUTED = frozenset(SUBSTITUTES.values())
+
+
+@dataclass
+class LayerCall:
+    """One call of an operator with trainable parameters, as the forward pass made it.
+
+    Attributes:
+        features: The operator's input a, a dual tensor.
+        version: Its version at the call, to notice when it is overwritten.
+        tangent: The derivative of the operator's output.
+        edge: Where the gradient δ with respect to the operator's output is found.
+        shape: The shape of the operator's output.
+        rules: For each parameter, by name, how it enters.
+        owner: What keeps the edge's node alive, where the edge itself does not.
+
+    """
+
+    features: Tensor
+    version: int
+    tangent: Tensor | None
+    edge: GradientEdge
+    shape: torch.Size
+    rules: dict[str, Rule]
+    owner: Tensor | None
+
+
+@dataclass
+class Trace:
+    """A forward pass: its output and the calls that have trainable parameters.
+
+    Attributes:
+        output: Shape (N, C).
+        calls: The calls in their order.
+        uncovered: Where a trainable parameter is used in a way that has no rule, by the parameter's name.
+
+    """
+
+    output: Tensor
+    calls: list[LayerCall]
+    uncovered: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> tuple[tuple[str, ...], ...]:
+        """The parameters of each call."""
+        return tuple(tuple(call.rules) for call in self.calls)
+
+
+def input_space_blocks(
+    network: Network, probes: Tensor, outputs: Outputs, layouts: Layouts, projection: Projection | None = None
+) -> dict[str, Tensor]:
+    r"""Computes ‖S_p v‖² for each trainable parameter p, with one probe v for each sample.
+
+    .. math:: S v = \frac{d}{d\varepsilon} \nabla_\theta (u \cdot f)(x + \varepsilon v), \qquad
+        E\|S v\|^2 = \|S\|_F^2 \;\text{ for } E v v^T = I
+
+    One forward-mode pass carries ȧ along, one reverse pass returns δ with its own derivative δ̇; for a linear layer
+    ‖δ̇ ⊗ a + δ ⊗ ȧ‖² follows without the per-sample gradient. In piecewise-linear networks δ̇ is absent.
+
+    Args:
+        network: The network on a batch, in eval mode.
+        probes: v, of the shape of x.
+        outputs: "sum", "each" or a weighting.
+        layouts: For each call where the samples are, from :func:`~lightning_tansens.tangent.probes.coverage.find_layouts`.
+        projection: Random combinations of a weight's rows, which take the place of expensive norms; None for exact ones.
+
+    Returns:
+        By the parameter's name, shape (N, U).
+
+    Raises:
+        UnsupportedNetworkError: If the forward pass takes another way than the one whose layouts were found.
+
+    """
+    with forward_ad.dual_level():
+        trace = run_traced(network, probes)
+        if trace.signature != layouts.signature:
+            raise UnsupportedNetworkError(
+                f"expected {type(network.model).__name__} to call the same layers for every batch, but its forward pass "
+                "depends on the data; use method='parameter_space'"
+            )
+        columns: list[dict[str, Tensor]] = []
+        weightings = output_weightings(outputs, trace.output)
+        for row, weighting in enumerate(weightings):
+            scalar = (trace.output * weighting).sum()
+            last = row == len(weightings) - 1
+            gradients = gradients_of(trace, scalar, retain=not last)
+            with _untraced():
+                columns.append(_blocks(trace, gradients, layouts.layouts, len(network), projection))
+    return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
+
+
+def run_traced(network: Network, probes: Tensor) -> Trace:
+    """Runs the network on x + εv, inside a dual level, and records the calls that have trainable parameters."""
+    tracer = _InputTracer(network)
+    with torch.enable_grad(), tracer.running():
+        x = network.x.clone().requires_grad_()
+        output = network(forward_ad.make_dual(x, probes.to(x)).clone())  # the network may begin with an in-place call
+    return Trace(output, tracer.calls, tracer.uncovered)
+
+
+class _InputTracer(CallTracer):
+    def __init__(self, network: Network) -> None:
+        super().__init__(network.model)
+        self._parameters = {id(parameter): name for name, parameter in network.trainable.items()}
+        self.calls: list[LayerCall] = []
+        self.uncovered: dict[str, str] = {}
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function = opened(func)
+        if function is not None:
+            with self:
+                return function(*args, **kwargs)
+        names = [self._parameters[id(tensor)] for tensor in tensors_in((args, kwargs)) if id(tensor) in self._parameters]
+        if not names:
+            return _call(func, args, kwargs)
+        with _untraced():
+            return self._measured(func, args, kwargs, names)
+
+    def _measured(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]
+    ) -> Any:
+        operator = OPERATORS.get(func)
+        found = operator(*args, **kwargs) if operator is not None else None
+        if found is None:
+            result = _call(func, args, kwargs)
+            if any(tensor.requires_grad for tensor in tensors_in((result,))):
+                self.uncovered.update(dict.fromkeys(names, self.place(func)))
+            return result
+        rules = {self._parameters[id(p)]: rule for p, rule in found.rules if id(p) in self._parameters}
+        if set(rules) != set(names):
+            self.uncovered.update(dict.fromkeys(set(names) - set(rules), self.place(func)))
+        result = found.result
+        if result.requires_grad and rules:
+            tangent = forward_ad.unpack_dual(result).tangent
+            features = found.features
+            edge = get_gradient_edge(result)
+            # in torch 2.8 and before, an edge does not own the node of a custom function; one element of its output does,
+            # at less memory than the output itself
+            owner = None if hasattr(edge, "ownership_token") else result.flatten()[:1].clone()
+            self.calls.append(LayerCall(features, features._version, tangent, edge, result.shape, rules, owner))
+        return result
+
+
+def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a torch function; the parts of one that is written in Python are substituted one by one."""
+    func = SUBSTITUTES.get(func, func)
+    if isinstance(func, FunctionType) and func not in _SUBSTITUTED:
+        return func(*args, **kwargs)
+    with _untraced():
+        return func(*args, **kwargs)
+
+
+def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
+    """Returns δ for each call, a dual tensor within a dual level; None where the output does not depend on it."""
+    if not trace.calls or not scalar.requires_grad:
+        return (None,) * len(trace.calls)
+    edges = [call.edge for call in trace.calls]
+    with _untraced():
+        return torch.autograd.grad(scalar, edges, retain_graph=retain, allow_unused=True)
+
+
+def _blocks(
+    trace: Trace,
+    gradients: tuple[Tensor | None, ...],
+    layouts: tuple[Layout, ...],
+    samples: int,
+    projection: Projection | None,
+) -> dict[str, Tensor]:
+    contributions: dict[str, list[Contribution]] = {}
+    for call, gradient, layout in zip(trace.calls, gradients, layouts):
+        if gradient is None:
+            continue
+        if call.features._version != call.version and any(rule.uses_input for rule in call.rules.values()):
+            raise UnsupportedNetworkError(
+                f"the input of the layer of {next(iter(call.rules))} is changed in place after the layer has used it; "
+                "take inplace=True away there"
+            )
+        delta, delta_dot = _dual(gradient)
+        features, features_dot = _dual(call.features)
+        for name, rule in call.rules.items():
+            terms = contributions.setdefault(name, [])
+            if delta_dot is not None:
+                terms.append(rule(features, delta_dot, layout, samples))
+            if features_dot is not None and rule.uses_input:
+                terms.append(rule(features_dot, delta, layout, samples))
+    zero = trace.output.new_zeros(samples, dtype=torch.promote_types(trace.output.dtype, torch.float32))
+    names = {name: None for call in trace.calls for name in call.rules}
+    with torch.no_grad():
+        return {
+            name: squared_norm(contributions[name], _signs(projection, name, zero)) if contributions.get(name) else zero
+            for name in names
+        }
+
+
+def _signs(projection: Projection | None, name: str, like: Tensor) -> Signs | None:
+    return None if projection is None else lambda rows: projection.signs(name, rows).to(like)
+
+
+def _dual(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Value and derivative, in at least single precision and without history."""
+    value, tangent = forward_ad.unpack_dual(tensor)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    return value.detach().to(dtype), None if tangent is None else tangent.detach().to(dtype)

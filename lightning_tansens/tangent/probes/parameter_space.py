@@ -1,0 +1,53 @@
+"""Parameter-space probes: ‖Sᵀ w‖² of each sample by one double backward, without any layer rule."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.outputs import Outputs, output_weightings
+
+
+def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> Tensor:
+    r"""Computes ‖Sᵀ w‖² of each sample, with one probe w that the samples share.
+
+    .. math:: S^T w = \nabla_x \langle w, \nabla_\theta (u \cdot f)(x) \rangle, \qquad
+        E\|S^T w\|^2 = \|S\|_F^2 \;\text{ for } E w w^T = I
+
+    It needs samples that are independent in eval mode and nothing else. As the samples share the probe, its error does not
+    average out over them.
+
+    Args:
+        network: The network on a batch, in eval mode.
+        probes: w, by the parameter's name.
+        outputs: "sum", "each" or a weighting.
+
+    Returns:
+        Shape (N, U).
+
+    """
+    products = parameter_space_products(network, probes, outputs)
+    return torch.stack([product.flatten(1).square().sum(1) for product in products], 1)
+
+
+def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
+    """Computes Sᵀ w of each sample, for one weighting of the outputs after another; the shapes are those of x."""
+    x = network.x.clone().requires_grad_()
+    with torch.enable_grad():
+        output = network(x.clone())  # the network may begin with an in-place call
+        weightings = output_weightings(outputs, output)
+        return [_product(network, probes, x, (output * weighting).sum()) for weighting in weightings]
+
+
+def _product(network: Network, probes: dict[str, Tensor], x: Tensor, scalar: Tensor) -> Tensor:
+    zero = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32), requires_grad=False)
+    parameters = network.trainable
+    if not scalar.requires_grad or not parameters:
+        return zero
+    gradients = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, allow_unused=True)
+    terms = [(probes[name] * g).sum() for name, g in zip(parameters, gradients) if g is not None and g.requires_grad]
+    if not terms:
+        return zero
+    (derivative,) = torch.autograd.grad(torch.stack(terms).sum(), x, retain_graph=True, allow_unused=True)
+    return zero if derivative is None else derivative.to(zero.dtype)

@@ -1,0 +1,228 @@
+"""Tangent sensitivity as a term of a training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_model, check_numbers
+from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.operators.substitutes import group_norm, twice_differentiable
+from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
+from lightning_tansens.tangent.sensitivity import choose_way
+
+#: Which sensitivity is penalised: of the summed output, or that of each output, added up.
+PenalisedOutputs = Literal["sum", "each"]
+
+
+class TangentSensitivityRegulariser(nn.Module):
+    r"""The mean squared tangent sensitivity of a batch, estimated by random probes, as a differentiable term of a loss.
+
+    .. math:: R(\theta) = \frac{\lambda}{N} \sum_n \| S_{u_n}(x_n)^T w \|^2, \qquad
+        S_u(x)^T w = \nabla_x \langle w, \nabla_\theta (u \cdot f)(x) \rangle
+
+    (S as in Definition 1 of Daróczy 2022 and of Rácz et al. 2023, the latter of which name the regulariser as a wish.) w is
+    drawn anew in each call, with independent signs over all trainable parameters, so E w wᵀ = I and E R is λ times the mean
+    of ‖S(x)‖_F² (Eq. 3 of Daróczy 2022). The gradient of R is then an unbiased estimate of that mean's gradient. There is no
+    rule for any layer, but a network must be differentiable three times; piecewise-linear ones are, almost everywhere.
+
+    The network runs in the mode in which it is, with one exception: BatchNorm normalises by its running statistics, because
+    batch statistics mix samples. Dropout draws masks of its own. Buffers, gradients and the global random states are left
+    as they were. The number of calls, which names the probes, is part of the ``state_dict``, so a run that is resumed from a
+    checkpoint repeats; make the regulariser an attribute of the LightningModule.
+
+    As input to a call: the model and a batch, as :func:`~lightning_tansens.tangent.sensitivity` takes them. As
+    output: R, a scalar to be added to the loss.
+
+    Args:
+        strength: λ, in units of loss / (output / (parameter · input))².
+        outputs: "sum" for u = (1, …, 1); "each" for Σ_c ‖S_{e_c}‖², where u_n are random signs for each sample, E u uᵀ = I.
+        num_probes: The number of probes w to average over; each costs as much as the first.
+        seed: Names the sequence of probes; not negative.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`; x itself is held constant.
+        output: Picks the tensor of outputs, likewise.
+
+    Raises:
+        ValueError: If an argument has a value that is not allowed, or a batch is empty.
+        TypeError: If x is no floating-point tensor.
+        UnsupportedNetworkError: If the network mixes the samples of a batch.
+
+    Example:
+        >>> linear = nn.Linear(5, 1)  # f = w·x + b has S = I, so ‖Sᵀ w‖² = D for any signs w
+        >>> TangentSensitivityRegulariser(strength=0.1)(linear, torch.randn(2, 5))
+        tensor(0.5000)
+        >>> network, inputs = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(2, 5)
+        >>> regulariser = TangentSensitivityRegulariser(strength=0.1, outputs="each")
+        >>> loss = network(inputs).square().mean() + regulariser(network, inputs)
+        >>> loss.backward()
+
+    """
+
+    def __init__(
+        self,
+        strength: float,
+        outputs: PenalisedOutputs = "sum",
+        num_probes: int = 1,
+        seed: int = 0,
+        wrt: Wrt = None,
+        output: OutputPicker | None = None,
+    ) -> None:
+        super().__init__()
+        check_numbers(at_least=0, strength=strength)
+        check_callable("output", output)
+        check_choice("outputs", outputs, get_args(PenalisedOutputs))
+        check_counts(num_probes=num_probes)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"seed: expected an integer that is not negative, but got {seed!r}")
+        self.strength = strength
+        self.outputs: PenalisedOutputs = outputs
+        self.num_probes = num_probes
+        self.seed = seed
+        self.wrt = wrt
+        self.output = output
+        #: The number of calls so far.
+        self.calls = 0
+
+    def forward(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Returns R on a batch, with a graph to the trainable parameters."""
+        return self.strength * self.estimate(model, inputs)
+
+    def estimate(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Returns R/λ, the estimate of the mean of ‖S‖_F² with a graph to the trainable parameters.
+
+        Args:
+            model: The network; it may be the LightningModule that holds this regulariser.
+            inputs: A batch of at least one sample.
+
+        """
+        # in a compiled training step too, because dynamo cannot trace what is done here
+        value: Tensor = torch.compiler.disable(self._estimate)(model, inputs)
+        return value
+
+    def _estimate(self, model: nn.Module, inputs: Any) -> Tensor:
+        check_model(model)
+        modes = {module: module.training for module in model.modules()}
+        with evaluation(model), isolate_rng():
+            choose_way(self._network(model, inputs), "parameter_space")  # refuses mixed samples, examined once
+            _resume_modes(modes)
+            seed = self._next_seed()
+            _seed_dropout(seed)
+            with twice_differentiable(model), _ThreeTimesDifferentiable():
+                return self._mean_square(self._network(model, inputs), seed)
+
+    def _network(self, model: nn.Module, inputs: Any) -> Network:
+        network = Network(model, inputs, self.wrt, self.output)
+        if not len(network):
+            raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
+        return network
+
+    def _next_seed(self) -> int:
+        sequence = np.random.SeedSequence((self.seed, self.calls))
+        self.calls += 1
+        return int(sequence.generate_state(1, np.uint64)[0])
+
+    def _mean_square(self, network: Network, seed: int) -> Tensor:
+        x = network.x.clone().requires_grad_()
+        output = network(x.clone())  # the network may begin with an in-place call
+        squares = []
+        for probe in range(self.num_probes):
+            weighting = torch.ones_like(output)
+            if self.outputs == "each":
+                weighting = input_probes(output.shape[1:], seed, range(len(x)), probe).to(output)
+            w = parameter_probes(network.trainable, seed, 0, probe)
+            squares.append(_product_with(w, network, (output * weighting).sum(), x).square().sum())
+        return torch.stack(squares).mean() / len(x)
+
+    def get_extra_state(self) -> int:
+        """Returns what the ``state_dict`` holds: the number of calls."""
+        return self.calls
+
+    def set_extra_state(self, state: int) -> None:
+        """Continues after that number of calls."""
+        self.calls = state
+
+
+def _product_with(w: dict[str, Tensor], network: Network, scalar: Tensor, x: Tensor) -> Tensor:
+    """Sᵀ w of each sample, with a graph, in at least single precision; the shape of x."""
+    parameters = network.trainable
+    if not parameters:
+        return torch.zeros_like(x)
+    found = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, materialize_grads=True)
+    total = torch.stack([(w[name] * gradient).sum() for name, gradient in zip(parameters, found)]).sum()
+    if not total.requires_grad:  # the gradient is constant
+        return torch.zeros_like(x)
+    (product,) = torch.autograd.grad(total, x, create_graph=True, materialize_grads=True)
+    return product.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _resume_modes(modes: dict[nn.Module, bool]) -> None:
+    """Puts the modules back into their modes, in surroundings that restore modes and buffers at their end."""
+    for module, mode in modes.items():
+        module.training = mode and not isinstance(module, _BatchNorm)
+        for name, buffer in module._buffers.items():
+            # this pass may write to buffers, and the training's own to those that the graph of this one keeps
+            if mode and buffer is not None and not buffer.is_inference():
+                module._buffers[name] = buffer.clone()
+
+
+def _seed_dropout(seed: int) -> None:
+    """Seeds what ``isolate_rng`` restores."""
+    torch.default_generator.manual_seed(seed % 2**63)
+    torch.cuda.manual_seed_all(seed % 2**63)
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    variance, mean = torch.var_mean(input, list(range(-len(normalized_shape), 0)), correction=0, keepdim=True)
+    result = (input - mean) * (variance + eps).rsqrt()
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if use_input_stats:
+        return group_norm(input, input.shape[1], weight, bias, eps)
+    return F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+#: Operators whose third derivative torch refuses to take, or takes wrongly without a word: it holds the deviation of a
+#: layer norm and the norm of a weight for constants.
+_SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.instance_norm: _instance_norm,
+    torch._weight_norm: _weight_norm,
+}
+
+
+class _ThreeTimesDifferentiable(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
