@@ -1,20 +1,3 @@
-"""An estimator that is fitted, at each measurement, on perturbed copies of the labelled reference."""
+"""Old names of the estimators, until nothing imports them."""
 
-from lightning_tansens.estimators.calibration.calibrator import CALIBRATED, calibrated_estimates
-from lightning_tansens.estimators.calibration.features import Feature, check_features, feature_measures, feature_peers
-from lightning_tansens.estimators.calibration.options import Calibration
-from lightning_tansens.estimators.calibration.perturbations import Contrast, Masked, Noise, Perturbed
-
-__all__ = [
-    "CALIBRATED",
-    "Calibration",
-    "Contrast",
-    "Feature",
-    "Masked",
-    "Noise",
-    "Perturbed",
-    "calibrated_estimates",
-    "check_features",
-    "feature_measures",
-    "feature_peers",
-]
+from lightning_tansens._peers.calibration import *  # noqa: F403

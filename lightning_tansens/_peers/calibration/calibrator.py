@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from lightning_tansens._peers.calibration.features import Feature, log_features
+from lightning_tansens._peers.calibration.ridge import Ridge
+from lightning_tansens._peers.estimated import Estimated, Undefined
+from lightning_tansens._peers.reading import Reading
+from lightning_tansens._peers.trust import Evidence
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.calibration.features import Feature, log_features
-from lightning_tansens.estimators.calibration.ridge import Ridge
-from lightning_tansens.estimators.estimated import Estimated, Undefined
-from lightning_tansens.estimators.reading import Reading
-from lightning_tansens.estimators.trust import Evidence
 from lightning_tansens.metrics.uncertainty import relative_standard_error
 from lightning_tansens.show.keys import Quantity
 
@@ -27,7 +27,7 @@ def calibrated_estimates(
               \hat l(X_{te}) = l(X_{ref}) \prod_j \Big(\frac{\phi_j(X_{te})}{\phi_j(X_{ref})}\Big)^{\beta_j}
 
     over the copies X_k, with features φ_j that need no labels; likewise for the error rate. β is that of
-    :class:`~lightning_tansens.estimators.calibration.ridge.Ridge`, and the standard error that of its prediction together
+    :class:`~lightning_tansens._peers.calibration.ridge.Ridge`, and the standard error that of its prediction together
     with the reference's own.
 
     Args:

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from lightning_tansens import estimators as peers
+from lightning_tansens import _peers as peers
+from lightning_tansens._peers import MaNo, Peer, default_peers
+from lightning_tansens._peers.spread import standard_error, variance_of_mean
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators import MaNo, Peer, default_peers
-from lightning_tansens.estimators.spread import standard_error, variance_of_mean
 from lightning_tansens.show.keys import TRIVIAL
-from tests.peers.data import CLASSES, LABELS, REFERENCE, TARGET, by_key, fed
+from tests._peers.data import CLASSES, LABELS, REFERENCE, TARGET, by_key, fed
 
 KEYS = [peer.key for peer in default_peers()]
 ESTIMATING = [peer.key for peer in default_peers() if peer.estimates]

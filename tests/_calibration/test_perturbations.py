@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.estimators.calibration import Contrast, Masked, Noise, Perturbed
+from lightning_tansens._peers.calibration import Contrast, Masked, Noise, Perturbed
 
 X = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
 

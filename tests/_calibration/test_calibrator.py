@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
+from lightning_tansens._peers.calibration import Calibration, calibrated_estimates, check_features
+from lightning_tansens._peers.calibration.features import log_features
+from lightning_tansens._peers.calibration.ridge import Ridge
+from lightning_tansens._peers.estimated import Undefined
+from lightning_tansens._peers.reading import Reading
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.calibration import Calibration, calibrated_estimates, check_features
-from lightning_tansens.estimators.calibration.features import log_features
-from lightning_tansens.estimators.calibration.ridge import Ridge
-from lightning_tansens.estimators.estimated import Undefined
-from lightning_tansens.estimators.reading import Reading
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.metrics.uncertainty import Influence
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from lightning_tansens.estimators import ThresholdedConfidence
-from lightning_tansens.estimators.optimal_transport import transport_cost
-from tests.peers.data import FEATURES_OF, LABELS, REFERENCE, TARGET, by_key, estimated, fed
+from lightning_tansens._peers import ThresholdedConfidence
+from lightning_tansens._peers.optimal_transport import transport_cost
+from tests._peers.data import FEATURES_OF, LABELS, REFERENCE, TARGET, by_key, estimated, fed
 
 
 def softmax(logits):

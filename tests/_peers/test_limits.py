@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.estimators import AverageConfidence, ImportanceWeighting
-from tests.peers.data import LABELS, REFERENCE, TARGET, by_key, estimated, fed
+from lightning_tansens._peers import AverageConfidence, ImportanceWeighting
+from tests._peers.data import LABELS, REFERENCE, TARGET, by_key, estimated, fed
 
 
 def logits_of(confidences):

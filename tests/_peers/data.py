@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_tansens.estimators import default_peers
+from lightning_tansens._peers import default_peers
 
 GENERATOR = torch.Generator().manual_seed(0)
 CLASSES, FEATURES = 4, 6
