@@ -28,12 +28,12 @@ from lightning_tansens.monitor.measurement import Measurement
 from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.sets import Unpack, unpack_pair
 from lightning_tansens.monitor.trainer_data import batch_transfer, find_network, has_validation
+from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
 from lightning_tansens.monitor.trainer_sets import SetOptions, draw_copies, draw_sets
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, say, scorecard_table, slow_progress, summary_table
+from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.layout import compared_keys
-from lightning_tansens.show.loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
@@ -219,8 +219,6 @@ class TangentSensitivityMonitor(pl.Callback):
         """Draws the last figures and, if asked to, prints how the estimates did."""
         if self.verbose and self.history:
             say(trainer, summary_table(self.history, self._keys))
-            if self.scorecard.compute():
-                say(trainer, "\n" + scorecard_table(self.scorecard))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(self.history, self._measurement.sets, self.scorecard)
