@@ -20,7 +20,7 @@ from lightning_tansens.monitor.processes import together
 from lightning_tansens.monitor.sets import Unpack, unpack_pair
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.monitor.trainer_data import batch_transfer, draw_subset, find_network, reference_data
-from lightning_tansens.show.loggers import log_scalars, logging_step
+from lightning_tansens.monitor.trainer_loggers import log_scalars, logging_step
 from lightning_tansens.tangent.evaluation import evaluation
 from lightning_tansens.tangent.network import call_model
 from lightning_tansens.tangent.randomness import isolated_rng

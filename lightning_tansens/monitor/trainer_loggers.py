@@ -1,14 +1,15 @@
-"""The writers of a Trainer."""
+"""What a Trainer's loggers are sent: the writers, the scalars, and the step at which they stand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-from lightning_tansens.show.loggers import comet, folder, mlflow, tensorboard, wandb  # noqa: F401  (they register themselves)
-from lightning_tansens.show.loggers.base import Writer, writer_of
+from lightning_tansens.show.loggers import Writer, writer_of
+from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
 
 
 def writers(trainer: pl.Trainer) -> list[Writer]:
@@ -25,7 +26,7 @@ def writers(trainer: pl.Trainer) -> list[Writer]:
         return []
     found = [writer_of(logger) for logger in trainer.loggers]
     if of_run is not None and not any(writer.takes_figures for writer in found):
-        found.append(folder.FolderWriter(of_run / folder.FOLDER))
+        found.append(FolderWriter(of_run / FOLDER))
     return found
 
 
@@ -58,3 +59,36 @@ def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
         found |= owner.hparams_initial
     found.pop("_class_path", None)
     return found if logged else None
+
+
+def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: bool = True) -> None:
+    """Makes scalars known to callbacks, and sends them to every logger; every process must call it.
+
+    Args:
+        trainer: The Trainer, in a hook in which values can be logged.
+        scalars: Values by key, the same on every process.
+        to_loggers: Whether Lightning sends them to the loggers; otherwise only callbacks see them.
+
+    """
+    # every process logs: a key that only rank 0 has cannot be monitored
+    for key, value in scalars.items():
+        trainer.lightning_module.log(
+            key,
+            value,
+            on_step=False,
+            on_epoch=True,
+            logger=to_loggers,
+            sync_dist=True,
+            batch_size=1,
+            add_dataloader_idx=False,
+        )
+
+
+def logging_step(trainer: pl.Trainer) -> int:
+    """Returns the step at which ``self.log`` puts the values of an epoch or an evaluation, for what is written directly.
+
+    ``trainer.global_step`` is one further, and counts each optimizer's steps. Lightning counts an epoch's last step before
+    the hooks of the epoch's end, but logs what they log at the step itself.
+    """
+    stepped = int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+    return stepped if trainer.validating or trainer.testing else stepped - 1
