@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.evaluation import evaluation, ordinary
 from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
+from lightning_tansens.tangent.probes.layout import Layout
 from lightning_tansens.tangent.tracing import CallTracer
 
 _T = Tensor
@@ -31,7 +32,7 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
 
     A unit of an activation function is active where its preactivation is positive; for smooth activations (GELU, SiLU)
     this is a convention. Calls of activations are found whether they are modules, functional or in-place, in the order
-    of the forward pass (Daróczy 2022, the quantities of Eqs. 2 and 7).
+    of the forward pass, and with the samples on any axis, such as (T, N, D) (Daróczy 2022, the quantities of Eqs. 2 and 7).
 
     Args:
         model: The network; it is evaluated in eval mode and left as it was.
@@ -41,8 +42,7 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
         Numbers of active units, int64, shape (N, L) for L calls of activations.
 
     Raises:
-        UnsupportedNetworkError: If the forward pass calls no activation function, or one whose units do not have the
-            samples on their first axis.
+        UnsupportedNetworkError: If the forward pass calls no activation function.
 
     Example:
         >>> import torch
@@ -81,36 +81,119 @@ def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[T
         The function's results, in the order of the forward pass.
 
     """
-    tracer: _ActivationTracer[_Collected] = _ActivationTracer(model, batch_length(inputs), collect)
-    with evaluation(model), torch.no_grad(), tracer.running():
-        # the network may begin with an in-place call
-        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
-    if not tracer.collected:
-        raise UnsupportedNetworkError(
-            f"expected a network with activation functions, but {type(model).__name__} calls none that is known; "
-            "leave ActiveNodeSensitivity out of the measures for this network"
-        )
-    return tracer.collected
+    try:
+        return _collect(model, inputs, collect, None)
+    except _Ambiguous:
+        return _collect(model, inputs, collect, _layouts(model, inputs))
+
+
+def finite_samples(hidden: Tensor) -> Tensor:
+    """Returns for which samples a tensor of shape (N, ...) is finite, as booleans of shape (N,)."""
+    flat = hidden.flatten(1)
+    return flat.sum(1, dtype=torch.promote_types(flat.dtype, torch.float32)).isfinite()  # faster than to look at each
+
+
+class _Ambiguous(Exception):
+    """Raised where a shape does not tell which axis holds the samples."""
 
 
 class _ActivationTracer(CallTracer, Generic[_Collected]):
-    def __init__(self, model: nn.Module, samples: int, collect: Callable[[Tensor], _Collected]) -> None:
+    """Calls a function on each preactivation with the samples on its first axis.
+
+    Args:
+        model: The network.
+        samples: N.
+        collect: The function.
+        layouts: Where the samples are in each call's tensor; None expects (N, ...) and raises _Ambiguous elsewhere.
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: int,
+        collect: Callable[[Tensor], _Collected],
+        layouts: Sequence[Layout | None] | None,
+    ) -> None:
         super().__init__(model)
         self._samples = samples
         self._collect = collect
+        self._layouts = layouts
+        self._calls = 0
         self.collected: list[_Collected] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in ACTIVATIONS:
             hidden = args[0] if args else kwargs["input"]
-            if hidden.dim() > 1 and len(hidden) % max(1, self._samples) == 0:
-                # windows of an image are consecutive entries of the batch
-                by_sample = hidden.reshape(self._samples, -1) if len(hidden) > self._samples else hidden
-                self.collected.append(self._collect(by_sample))
-            elif hidden.dim() > 1 and hidden.numel() > self._samples and not isinstance(hidden, nn.Parameter):
-                raise UnsupportedNetworkError(
-                    f"expected activations of shape (N, ...) with N = {self._samples} samples, but got "
-                    f"{tuple(hidden.shape)} in {self.place(func)}; use batch_first=True there, or leave "
-                    "ActiveNodeSensitivity out of the measures"
-                )
+            layout = self._layout(hidden)
+            self._calls += 1
+            if layout is not None:
+                self.collected.append(self._collect(layout.split(hidden, self._samples)))
         return func(*args, **kwargs)
+
+    def _layout(self, hidden: Tensor) -> Layout | None:
+        if self._layouts is not None:
+            return self._layouts[self._calls] if self._calls < len(self._layouts) else None
+        if hidden.dim() < 2 or isinstance(hidden, nn.Parameter):
+            return None
+        if len(hidden) == self._samples and (hidden.dim() == 2 or hidden.shape[1] != self._samples):
+            return Layout()
+        if not self._samples:
+            return Layout(hidden.shape.index(0)) if 0 in hidden.shape else None
+        raise _Ambiguous
+
+
+def _collect(
+    model: nn.Module,
+    inputs: Any,
+    collect: Callable[[Tensor], _Collected],
+    layouts: Sequence[Layout | None] | None,
+) -> list[_Collected]:
+    tracer = _ActivationTracer(model, batch_length(inputs), collect, layouts)
+    with evaluation(model), torch.no_grad(), tracer.running():
+        # the network may begin with an in-place call
+        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+    if not tracer.collected:
+        raise UnsupportedNetworkError(
+            f"expected a network with activation functions, but {type(model).__name__} calls none that is known (ReLU, GELU, "
+            "tanh, …); leave the measures of active units out for this network"
+        )
+    return tracer.collected
+
+
+def _layouts(model: nn.Module, inputs: Any) -> list[Layout | None]:
+    """Finds the axis of the samples in each activation's tensor by its shapes for two and for three samples."""
+    samples, shapes = batch_length(inputs), []
+    for count in (2, 3):
+
+        def repeated(tensor: Tensor, count: int = count) -> Tensor:
+            return tensor[[0] * count] if tensor.dim() and len(tensor) == samples else tensor
+
+        tracer = _ShapeTracer(model)
+        with evaluation(model), torch.no_grad(), tracer.running():
+            call_model(model, map_tensors(lambda tensor: repeated(ordinary(tensor)).clone(), inputs))
+        shapes.append(tracer.shapes)
+    return [_axis(*pair) for pair in zip(*shapes)]
+
+
+class _ShapeTracer(CallTracer):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.shapes: list[torch.Size] = []
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in ACTIVATIONS:
+            self.shapes.append((args[0] if args else kwargs["input"]).shape)
+        return func(*args, **kwargs)
+
+
+def _axis(two: torch.Size, three: torch.Size) -> Layout | None:
+    """The layout of a tensor with these shapes for two and for three samples; None where it does not hold samples."""
+    grown = [axis for axis, (small, large) in enumerate(zip(two, three)) if small != large]
+    if len(two) < 2 or len(two) != len(three) or len(grown) != 1 or 3 * two[grown[0]] != 2 * three[grown[0]]:
+        return None
+    (axis,) = grown
+    if two[axis] == 2:
+        return Layout(axis)
+    # windows of an image are consecutive entries of the batch
+    return Layout(0, "major") if axis == 0 else None
