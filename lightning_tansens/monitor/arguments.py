@@ -14,6 +14,7 @@ from lightning_tansens.estimators.scaling import AccuracyForm
 from lightning_tansens.estimators.trust import Limits
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.failures import OnFailure
+from lightning_tansens.monitor.trainer_data import check_choice_of_set
 from lightning_tansens.show import Display
 from lightning_tansens.show.keys import REFERENCE_NAMES
 from lightning_tansens.show.scorecard import ALL_SETS
@@ -57,13 +58,22 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
     """Refuses what is no test set or no reference."""
-    if not isinstance(reference, (DataLoader, Dataset)):
+    if isinstance(reference, str):
+        check_choice_of_set("reference", reference)
+    elif not isinstance(reference, (DataLoader, Dataset)):
         check_choice("reference", reference, ("train", "val"), "or a DataLoader or a Dataset")
-    if isinstance(test_dataloaders, Mapping):
+    if isinstance(test_dataloaders, str):
+        check_choice_of_set("test_dataloaders", test_dataloaders)
+        if test_dataloaders == reference:
+            raise ValueError(
+                f"test_dataloaders: expected other data than the reference's, but got {reference!r} for both; choose "
+                "another reference, or pass data of their own"
+            )
+    elif isinstance(test_dataloaders, Mapping):
         _check_named_sets(test_dataloaders)
     elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
         raise TypeError(
-            "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name or None, but got "
+            "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name, 'val' or None, but got "
             f"{type(test_dataloaders).__name__}"
         )
 

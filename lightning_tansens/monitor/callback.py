@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -27,7 +28,7 @@ from lightning_tansens.monitor.failures import Failures, OnFailure
 from lightning_tansens.monitor.measurement import Measurement
 from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.sets import Unpack, unpack_pair
-from lightning_tansens.monitor.trainer_data import batch_transfer, find_network, has_validation
+from lightning_tansens.monitor.trainer_data import agree, batch_transfer, find_network, has_validation
 from lightning_tansens.monitor.trainer_sets import SetOptions, draw_copies, draw_sets
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line, say, scorecard_table, slow_progress, summary_table
@@ -61,10 +62,12 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/seconds``: what the measurement took. The documentation has a table of all keys.
 
     Args:
-        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, or None for the
-            datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The set whose labelled loss is scaled: "train", "val", a DataLoader or a Dataset. "train" passes through
-            the training transforms; pass a Dataset to measure without them.
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the Trainer's
+            validation data, or None for the datamodule's test set (after its own ``setup("test")``) or else the
+            LightningModule's.
+        reference: The set whose labelled loss is scaled: "train", "val", one of several loaders by position or name
+            ("val:1", "train:labelled"), a DataLoader or a Dataset. "train" passes through the data set's transforms; pass a
+            Dataset to measure without them. Its batches are moved to the device as in validation.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity.
         peers: Other label-free estimators, for classifiers; None for none, ``peers.default_peers()`` has them all.
         num_samples: The number of samples of each set on which the measures are taken.
@@ -106,8 +109,8 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def __init__(
         self,
-        test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | None = None,
-        reference: Literal["train", "val"] | DataLoader | Dataset = "train",
+        test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | str | None = None,
+        reference: str | DataLoader | Dataset = "train",
         measures: list[Measure] | None = None,
         peers: list[Peer] | None = None,
         num_samples: int = 256,
@@ -168,6 +171,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._logged_step: int | None = None
         self._failures = Failures(on_failure)
         self._notices = Notices()
+        self._stages = ExitStack()
 
     # ------------------------------------------------------------------------------------------------ hooks
 
@@ -224,6 +228,14 @@ class TangentSensitivityMonitor(pl.Callback):
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(self.history, self._measurement.sets, self.scorecard)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tears down the stages of the datamodule that were set up to measure its data."""
+        self._stages.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Tears down the same stages."""
+        self._stages.close()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures once in ``Trainer.test``."""
@@ -292,7 +304,10 @@ class TangentSensitivityMonitor(pl.Callback):
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         with together(trainer), undisturbed(pl_module):
             options = self._set_options()
-            sets = draw_sets(trainer, options, None if self._measurement is None else self._measurement.sets[0])
+            known = None if self._measurement is None else self._measurement.sets[0]
+            sets = draw_sets(trainer, options, known, self._stages)
+        agree(trainer, [measured.subset for measured in sets])
+        with together(trainer), undisturbed(pl_module):
             measurement = Measurement(
                 self.measures,
                 sets,

@@ -18,6 +18,7 @@ from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.monitor.outputs import OutputMetrics
 from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.transfer import Transfer
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -71,7 +72,7 @@ class MeasuredSet:
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
-        inputs, targets = self._inputs_and_targets(transfer(self.subset.first()), [0])
+        inputs, targets = self._inputs_and_targets(self._moved(transfer, self.subset.first()), [0])
         for measure in self.measures:
             measure.prepare(network, inputs)
             self._add(copied(measure), network, inputs, targets)
@@ -81,7 +82,7 @@ class MeasuredSet:
 
     def has_labels(self, transfer: Callable[[Any], Any]) -> bool:
         """Whether the set's samples come with labels."""
-        return self._unpack(transfer(self.subset.first()))[1] is not None
+        return self._unpack(self._moved(transfer, self.subset.first()))[1] is not None
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
@@ -90,7 +91,7 @@ class MeasuredSet:
 
     def first_inputs(self, transfer: Callable[[Any], Any]) -> Any:
         """Returns the inputs of a batch of one sample, the same on every process."""
-        return self._inputs_and_targets(transfer(self.subset.first()), [0])[0]
+        return self._inputs_and_targets(self._moved(transfer, self.subset.first()), [0])[0]
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
@@ -153,7 +154,7 @@ class MeasuredSet:
             outputs.prepare(network, inputs)
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
         for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
-            inputs, targets = self._inputs_and_targets(transfer(loaded), positions)
+            inputs, targets = self._inputs_and_targets(self._moved(transfer, loaded), positions)
             if positions[0] < self.subset.head:
                 for measure in measures:
                     self._add(measure, network, inputs, targets, positions)
@@ -199,6 +200,10 @@ class MeasuredSet:
             measure.update(network, inputs, self._labels(targets), positions)
         else:
             measure.update(network, inputs, positions)
+
+    def _moved(self, transfer: Callable[[Any], Any], batch: Any) -> Any:
+        """The batch on the device, moved as in the stage that the set belongs to."""
+        return (transfer.of(self.subset) if isinstance(transfer, Transfer) else transfer)(batch)
 
     def _inputs_and_targets(self, batch: Any, positions: Sequence[int]) -> tuple[Any, Any]:
         inputs, targets = self._unpack(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +22,8 @@ from lightning_tansens.estimators.calibration import (
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
 from lightning_tansens.monitor.sets import MeasuredSet, Unpack
-from lightning_tansens.monitor.trainer_data import Data, draw_subset, reference_data, test_data
+from lightning_tansens.monitor.subsets import CacheBudget
+from lightning_tansens.monitor.trainer_data import Found, draw_subset, reference_data, test_data
 
 
 @dataclass(frozen=True)
@@ -55,25 +57,29 @@ class SetOptions:
         return [*self.peers, *(peer for peer in needed if peer.key not in keys)]
 
 
-def draw_sets(trainer: pl.Trainer, options: SetOptions, known: MeasuredSet | None = None) -> list[MeasuredSet]:
+def draw_sets(
+    trainer: pl.Trainer, options: SetOptions, known: MeasuredSet | None = None, stages: ExitStack | None = None
+) -> list[MeasuredSet]:
     """Draws the reference, which is labelled, and the test sets.
 
     Args:
         trainer: The Trainer.
         options: What is measured.
         known: The reference of an earlier fit, for a Trainer that has been given another loop's data since; None for none.
+        stages: Where to leave what tears the datamodule's other stages down.
 
     """
+    budget = CacheBudget()
     try:
-        name, data = reference_data(trainer, options.reference)
+        name, data = reference_data(trainer, options.reference, stages)
     except MisconfigurationException:
         if known is None:
             raise
         sets = [known]
     else:
-        sets = [_draw(trainer, options, name, data, labelled=True, reference=True)]
-    for name, data in test_data(trainer, options.test_dataloaders).items():
-        sets.append(_draw(trainer, options, name, data, labelled=options.compare_with_labels))
+        sets = [_draw(trainer, options, name, data, budget, labelled=True, reference=True)]
+    for name, data in test_data(trainer, options.test_dataloaders, stages).items():
+        sets.append(_draw(trainer, options, name, data, budget, labelled=options.compare_with_labels))
     return sets
 
 
@@ -102,10 +108,16 @@ def draw_copies(reference: MeasuredSet, options: SetOptions) -> list[MeasuredSet
 
 
 def _draw(
-    trainer: pl.Trainer, options: SetOptions, name: str, data: Data, labelled: bool, reference: bool = False
+    trainer: pl.Trainer,
+    options: SetOptions,
+    name: str,
+    data: Found,
+    budget: CacheBudget,
+    labelled: bool,
+    reference: bool = False,
 ) -> MeasuredSet:
     whole = labelled or bool(options.all_peers)
     count = max(options.num_samples, options.num_loss_samples) if whole else options.num_samples
-    subset = draw_subset(trainer, name, data, count, options.batch_size, options.seed, head=options.num_samples)
+    subset = draw_subset(trainer, name, data, count, options.batch_size, options.seed, options.num_samples, budget)
     loss = LabelledLoss(options.criterion, options.by_class) if labelled else None
     return MeasuredSet(name, subset, options.measures, loss, options.unpack, options.all_peers, peers_see_labels=reference)
