@@ -19,9 +19,9 @@ from lightning_tansens.functional.gradient_difference import (
     gradient_differences,
 )
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.tangent.isolation import Randomness
 from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
 from lightning_tansens.tangent.outputs import Outputs, check_outputs
-from lightning_tansens.tangent.randomness import Randomness
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]

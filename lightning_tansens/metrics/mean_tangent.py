@@ -13,7 +13,7 @@ from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.mean_tangent import LARGEST, Weighting, tangent_matrix_sum
 from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt, batch_length
 from lightning_tansens.tangent.outputs import check_outputs
 

@@ -37,8 +37,7 @@ from lightning_tansens.show.loggers import hyperparameters, log_scalars, logging
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
-from lightning_tansens.tangent.randomness import isolated_rng
-from lightning_tansens.tangent.undisturbed import undisturbed
+from lightning_tansens.tangent.isolation import isolated_rng, undisturbed
 
 
 class TangentSensitivityMonitor(pl.Callback):

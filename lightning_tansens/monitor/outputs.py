@@ -14,8 +14,8 @@ from lightning_tansens.estimators import Peer
 from lightning_tansens.estimators.reading import Reading
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
-from lightning_tansens.tangent.evaluation import evaluation
 from lightning_tansens.tangent.features import outputs_and_features
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import call_model
 
 

@@ -20,8 +20,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lightning_tansens.tangent.isolation import Randomness
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
-from lightning_tansens.tangent.randomness import Randomness
 
 #: Up to this size a subset is kept in memory; it is the same at every measurement.
 CACHE_BYTES = 256 * 2**20
