@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from lightning_tansens.tangent.isolation.memory import Memory, plain_parts
 
 #: Attributes of modules that the surroundings of a measurement switch and put back themselves.
 _SWITCHED = frozenset({"training", "log", *HOOKS})
-_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+_ELSEWHERE = _SWITCHED | {"_parameters", "_buffers", "_modules"}
+_SIMPLE = frozenset({str, bytes, int, float, bool, type(None), type})
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, list, set, deque})
 #: Longer containers are put back, but not searched for tensors.
 _LONGEST = 1000
@@ -46,6 +48,7 @@ class State:
         self._seen: dict[int, object] = {}
         self._restores: list[Callable[[], None]] = []
         self._lazy: list[Callable[[], None]] = []
+        self._empty: list[Any] = []
         self._tensors: list[tuple[str, Tensor]] = []
         self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
         modules = list(root.named_modules())
@@ -83,6 +86,9 @@ class State:
         """
         for restore in [*self._restores, *(self._lazy if last else [])]:
             restore()
+        for container in self._empty:
+            if container:
+                container.clear()
         failed = [name for name, view in self._views if not view.restore()]
         for array, copy in self._arrays:
             if array.tobytes() != copy.tobytes():
@@ -101,11 +107,15 @@ class State:
         for held in (module._parameters, module._buffers, module._modules):  # of a scripted module they are no dicts
             restores.append(_contents_restored(held))
         for name, value in {**module._parameters, **module._buffers, **vars(module)}.items():
-            if name not in _SWITCHED | _REGISTERED:
+            if type(value) in _SIMPLE or name in _ELSEWHERE:
+                continue
+            if type(value) in _CONTAINERS and not value:  # most are, and this takes less time
+                self._empty.append(value)
+            else:
                 self._visit(f"{path}.{name}".lstrip("."), value, restores, 0)
 
     def _visit(self, path: str, value: Any, restores: list[Callable[[], None]], depth: int) -> None:
-        if isinstance(value, (str, bytes, int, float, type(None), type)) or self._is_known(value, keep=False):
+        if type(value) in _SIMPLE or self._is_known(value, keep=False):
             return
         if isinstance(value, nn.Module):
             for name, module in value.named_modules():
@@ -188,7 +198,7 @@ def _contents_restored(container: Any) -> Callable[[], None]:
     saved = container.copy() if type(container) in _CONTAINERS else None
 
     def restore() -> None:
-        if saved is None or _same(container, saved):
+        if saved is None or not (container or saved) or _same(container, saved):
             return
         container.clear()
         (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
@@ -197,11 +207,9 @@ def _contents_restored(container: Any) -> Callable[[], None]:
 
 
 def _same(now: Any, saved: Any) -> bool:
-    if len(now) != len(saved):
-        return False
-    if isinstance(now, dict):
-        return all(a is b for a, b in zip(now, saved)) and all(a is b for a, b in zip(now.values(), saved.values()))
-    return all(a is b for a, b in zip(now, saved)) if not isinstance(now, set) else now == saved
+    if len(now) != len(saved) or isinstance(now, set):
+        return len(now) == len(saved) and now == saved  # type: ignore[no-any-return]
+    return all(map(is_, now, saved)) and (not isinstance(now, dict) or all(map(is_, now.values(), saved.values())))
 
 
 def _laziness_restored(tensor: Tensor) -> Callable[[], None]:
