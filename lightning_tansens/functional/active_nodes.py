@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
 from lightning_tansens.tangent.probes.layout import Layout
 from lightning_tansens.tangent.tracing import CallTracer

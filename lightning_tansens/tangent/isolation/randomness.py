@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
 
 #: How deep generators are looked for: a subset of a data set with a composition of transforms is four.
 _DEPTH = 6
@@ -30,11 +31,16 @@ def isolated_rng() -> Iterator[None]:
         raise error
 
 
+def attributes(module: nn.Module) -> list[object]:
+    """Returns the public attributes of a module and of those in it, among which generators may be."""
+    return [value for part in module.modules() for name, value in vars(part).items() if not name.startswith("_")]
+
+
 class Randomness:
-    """Seeds everything random about an object, and puts it back.
+    """Seeds everything random about some objects, and puts it back.
 
     Args:
-        owner: A data set, with the transforms and generators it holds.
+        owners: Data sets, with the transforms and generators they hold.
 
     Example:
         >>> class Noise:
@@ -50,8 +56,9 @@ class Randomness:
 
     """
 
-    def __init__(self, owner: object) -> None:
-        self._generators = list(_find(owner, _DEPTH, set()))
+    def __init__(self, *owners: object) -> None:
+        seen: set[int] = set()
+        self._generators = [generator for owner in owners for generator in _find(owner, _DEPTH, seen)]
 
     @contextmanager
     def isolated(self) -> Iterator[None]:

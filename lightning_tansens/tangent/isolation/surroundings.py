@@ -1,8 +1,8 @@
-"""The surroundings in which a network is measured, and their exact restoration."""
+"""PyTorch's settings in which a network is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -10,37 +10,15 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_model
-
 
 @contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Runs a block with every module in eval mode and leaves the model bitwise as it was.
-
-    Inside the block autograd is available (also when the caller is in ``no_grad`` or ``inference_mode``), autocast is
-    off, compiled modules run eagerly, checkpoints call their function directly and the fused inference path of attention
-    is not taken, because none of these can be differentiated twice. On exit, also after an exception, each module's own
-    mode and each buffer is restored.
-
-    The modes are written directly instead of through ``model.eval()``: overridden ``train``/``eval`` methods (frozen
-    BatchNorm, merged adapters) may do more than set the flag, and a blanket ``train()`` would un-freeze modules.
+def surroundings(model: nn.Module) -> Iterator[None]:
+    """Lets autograd differentiate a model twice, whatever mode the caller is in.
 
     Args:
         model: The network that is measured.
 
-    Example:
-        >>> from torch import nn
-        >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
-        >>> with evaluation(net):
-        ...     [m.training for m in net]
-        [False, False]
-        >>> [m.training for m in net]
-        [True, False]
-
     """
-    check_model(model)
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
     devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -50,15 +28,29 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_no_checkpointing())
         for device in devices - {"meta"}:
             stack.enter_context(torch.autocast(device, enabled=False))
-        buffers = _copy_buffers(modules)
-        try:
-            for module in modules:
-                module.training = False
-            yield
-        finally:
-            for module, mode in zip(modules, modes):
-                module.training = mode
-            _restore_buffers(buffers)
+        yield
+
+
+@contextmanager
+def modes(model: nn.Module, training: Mapping[nn.Module, bool]) -> Iterator[None]:
+    """Puts modules into train or eval mode for a block.
+
+    The modes are written directly instead of through ``train()``: overridden methods (frozen BatchNorm, merged adapters)
+    may do more than set the flag.
+
+    Args:
+        model: The network.
+        training: Whether a module trains; one that is missing keeps its mode.
+
+    """
+    before = {module: module.training for module in model.modules()}
+    try:
+        for module, mode in before.items():
+            module.training = training.get(module, mode)
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
 
 
 @contextmanager
@@ -106,26 +98,6 @@ def _no_checkpointing() -> Iterator[None]:
         yield
     finally:
         scope.update(saved)
-
-
-_SavedBuffer = tuple[nn.Module, str, Tensor | None, Tensor | None, int]
-
-
-def _copy_buffers(modules: list[nn.Module]) -> list[_SavedBuffer]:
-    return [
-        (module, name, buffer, None if buffer is None else buffer.clone(), 0 if buffer is None else buffer._version)
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is None or not buffer.is_inference()
-    ]
-
-
-def _restore_buffers(saved: list[_SavedBuffer]) -> None:
-    for module, name, buffer, copy, version in saved:
-        if buffer is not None and copy is not None and buffer._version != version:
-            with torch.no_grad():
-                buffer.copy_(copy)
-        module._buffers[name] = buffer
 
 
 def ordinary(tensor: Tensor) -> Tensor:
