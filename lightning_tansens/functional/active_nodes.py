@@ -6,24 +6,15 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.evaluation import evaluation, ordinary
 from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
+from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer
 
-_T = Tensor
 _Collected = TypeVar("_Collected")
-
-#: Activation functions; a unit of one of them counts as active where its preactivation is positive.
-ACTIVATIONS = {
-    F.relu, F.relu_, torch.relu, torch.relu_, _T.relu, _T.relu_, F.relu6, F.hardtanh, F.hardtanh_, F.threshold,
-    torch.threshold_, F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_, F.prelu, torch.prelu, _T.prelu, F.elu, F.elu_, F.selu,
-    F.celu, F.gelu, F.silu, F.mish, F.softplus, F.hardswish, F.tanh, torch.tanh, _T.tanh, F.sigmoid, torch.sigmoid,
-    _T.sigmoid, F.hardsigmoid,
-}  # fmt: skip
 
 
 def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
@@ -101,7 +92,7 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
         self.collected: list[_Collected] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func in ACTIVATIONS:
+        if operator_of(func).is_activation:
             hidden = args[0] if args else kwargs["input"]
             if hidden.dim() > 1 and len(hidden) % max(1, self._samples) == 0:
                 # windows of an image are consecutive entries of the batch
