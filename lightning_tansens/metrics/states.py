@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+
 class StatefulMetric(Metric):
     """A torchmetrics Metric with two kinds of states: sums, and lists of tensors with one entry per sample.
 
@@ -57,4 +58,3 @@ class StatefulMetric(Metric):
         for name, state in integers.items():
             setattr(self, name, state)
         return self
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +21,10 @@ from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.labelled_loss import Criterion
-from lightning_tansens.monitor.drawing import draw_copies, draw_sets
+from lightning_tansens.monitor.drawing import Drawing
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.notices import Notices
 from lightning_tansens.monitor.options import (
-    Data,
     Options,
     check_callables,
     check_labels_used,
@@ -37,26 +36,17 @@ from lightning_tansens.monitor.reading import Unpack, unpack_pair
 from lightning_tansens.monitor.recording import make_record, with_correlations
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
-from lightning_tansens.monitor.trainer_data import find_network, has_validation
-from lightning_tansens.monitor.trainer_loggers import (
-    hyperparameters,
-    log_record,
-    logging_step,
-    run_folder,
-    say,
-    slow_progress,
-    writers,
-)
+from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
+from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
 from lightning_tansens.record import Record
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, scorecard_table, summary_table
+from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
-from lightning_tansens.show.layout import compared_keys
+from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
+from lightning_tansens.tangent.isolation import isolated_rng, undisturbed
 from lightning_tansens.tangent.network import OutputPicker
-from lightning_tansens.tangent.randomness import isolated_rng
-from lightning_tansens.tangent.undisturbed import undisturbed
 
 
 class TangentSensitivityMonitor(pl.Callback):
@@ -152,6 +142,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._logged_step: int | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
+        self._stages = ExitStack()
 
     def _check(self) -> None:
         check_counts(num_samples=self.num_samples, every_n_epochs=self.every_n_epochs)
@@ -181,7 +172,7 @@ class TangentSensitivityMonitor(pl.Callback):
     @property
     def scorecard(self) -> Scorecard:
         """How good the estimates were so far, where the truth is known."""
-        return Scorecard.from_records(self.records)
+        return Scorecard.from_history(self.records)
 
     def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
         """Says whether a key was logged with a value of the current weights."""
@@ -203,10 +194,10 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
-        sets = self.test_dataloaders if isinstance(self.test_dataloaders, Mapping) else ("test",)
+        targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
+        self._page = self._new_page(trainer, resumed=self._state.loaded)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            for writer in writers(trainer) if self.display.layout else ():
-                writer.compare(compared_keys(sets, self.measures, self._keys), hyperparameters(trainer))
+            self._page.compare(targets, [one.key for one in self._explained()], hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on a first batch, before the first step."""
@@ -217,12 +208,10 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         if not self._state.loaded:
             self._state = MonitorState()
-        self._notices.forget()
-        self._failures.forget()
+        self._notices, self._failures = Notices(), Failures(self.options.on_failure)
         self._logged_step = None
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
-        self._page = self._new_page(trainer)
         for note in self._measurement.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
@@ -230,9 +219,10 @@ class TangentSensitivityMonitor(pl.Callback):
         """Measures after a validation, where its values are in time for checkpoints chosen then."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._evaluate(trainer, pl_module)
-        elif trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            if self.options.measure_at != "train_epoch_end":
-                self._measure_if_due(trainer, pl_module)
+            return
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and self.options.measure_at != "train_epoch_end":
+            self._measure_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
@@ -244,12 +234,18 @@ class TangentSensitivityMonitor(pl.Callback):
         records = self._state.records
         if self.verbose and records:
             say(trainer, summary_table(records))
-            if self.scorecard.compute():
-                say(trainer, "\n" + scorecard_table(self.scorecard))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
-                self._page.finish(records, self._measurement.sets, self.scorecard)
+                self._page.finish(records)
         self._mailbox.send(trainer, self._state)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tears down the stages of the datamodule that were set up to measure its data."""
+        self._stages.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Tears down the same stages."""
+        self._stages.close()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures once in ``Trainer.test``."""
@@ -294,9 +290,11 @@ class TangentSensitivityMonitor(pl.Callback):
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
         state = self._remembered()
         with together(trainer), undisturbed(pl_module):
-            known = None if self._measurement is None else self._measurement.sets[0]
-            sets = draw_sets(trainer, self, known)
-            measurement = Measurement(self.measures, sets, draw_copies(trainer, self, sets[0]))
+            drawing = Drawing(trainer, self, self._stages)
+            sets = drawing.sets(None if self._measurement is None else self._measurement.sets[0])
+        agree(trainer, [measured.subset for measured in sets])
+        with together(trainer), undisturbed(pl_module):
+            measurement = Measurement(self.measures, sets, drawing.copies(sets[0]))
             network = find_network(pl_module, self.network)
             measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
             measurement.load_trajectories(state.trajectories)
@@ -318,7 +316,8 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
         start = time.perf_counter()
-        progress = slow_progress(trainer, measurement.num_batches, "measuring sensitivities")
+        shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
         with together(trainer), undisturbed(pl_module), progress:
             measurement.accumulate(find_network(pl_module, self.network), progress.update)
         measurement.fail(any_process(trainer, measurement.failures()))
@@ -345,12 +344,31 @@ class TangentSensitivityMonitor(pl.Callback):
         measurement.remember_weights()
         with together(trainer):
             self._state.records.append(record)
-            log_record(trainer, record, self._keys, self.display)
+            log_scalars(trainer, _values(flat_row(record, self._keys)))
             self._logged_step = trainer.global_step
             if self.verbose:
                 say(trainer, measurement_line(record))
-            self._notices.say(record, measurement)
-            page.show(record, self._state.records, summaries, measurement.sets)
+            self._notices.say(record)
+            distributions = {summary.name: summary.distributions for summary in summaries}
+            pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
+            samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
+            page.show(record, self._state.records, distributions, samples)
 
-    def _new_page(self, trainer: pl.Trainer) -> Page:
-        return Page(self.display, self._keys, writers(trainer), self.measures, run_folder(trainer))
+    def _new_page(self, trainer: pl.Trainer, resumed: bool = False) -> Page:
+        return Page(
+            self.display,
+            self._keys,
+            writers(trainer),
+            self._explained(),
+            self.options.correlate_with_gap,
+            run_folder(trainer),
+            resumed,
+            strict=self.options.on_failure == "raise",
+        )
+
+    def _explained(self) -> list[Measure | Estimator]:
+        return [*self.measures, *self.estimators]
+
+
+def _values(row: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in row.items() if key not in ("epoch", "step")}

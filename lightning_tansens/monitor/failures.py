@@ -28,10 +28,6 @@ class Failures:
         self.policy: OnFailure = policy
         self._said: set[type[Exception]] = set()
 
-    def forget(self) -> None:
-        """Says errors of a new fit again."""
-        self._said.clear()
-
     @contextmanager
     def handled(self, epoch: int, is_global_zero: bool = True) -> Iterator[None]:
         """Gives what the block raises to :meth:`handle`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,9 +36,7 @@ class Measurement:
 
     """
 
-    def __init__(
-        self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()
-    ) -> None:
+    def __init__(self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()) -> None:
         self.measures = list(measures)
         self.sets = sets
         self.copies = copies
@@ -166,10 +165,10 @@ class Measurement:
     def summaries(self) -> list[SetSummary]:
         """Returns what was found on the reference and on each target, inside of :meth:`synced`."""
         reference, *targets = (measured.summary() for measured in self.sets)
-        copies = {copy.name: copy.summary() for copy in self.copies}
+        copies = tuple(replace(copy.summary(), weights=self.weights_now) for copy in self.copies)
         return [
-            reference.replaced(copies=copies, weights=self.weights_before),
-            *(target.replaced(weights=self.weights_now) for target in targets),
+            replace(reference, copies=copies, weights=self.weights_before),
+            *(replace(target, weights=self.weights_now) for target in targets),
         ]
 
     def remember_weights(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,13 +12,11 @@ from lightning_tansens.checks import check_callable, check_choice, check_counts,
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.failures import OnFailure
+from lightning_tansens.monitor.trainer_data import check_choice_of_set
 from lightning_tansens.show.keys import check_set_names
 
 #: The hook in which the monitor measures; "auto" takes the validation's wherever there is one.
 MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
-
-#: What is passed as a set: "val" stands for the Trainer's validation data.
-Data = DataLoader[Any] | Dataset[Any]
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,18 @@ class Options:
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
     """Raises an error if an argument is no test set or no reference."""
-    if not isinstance(reference, (DataLoader, Dataset)):
+    if isinstance(reference, str) and reference != "auto":
+        check_choice_of_set("reference", reference)
+    elif not isinstance(reference, (DataLoader, Dataset)):
         check_choice("reference", reference, ("auto", "train", "val"), "or a DataLoader or a Dataset")
-    if isinstance(test_dataloaders, Mapping):
+    if isinstance(test_dataloaders, str):
+        check_choice_of_set("test_dataloaders", test_dataloaders)
+        if test_dataloaders == reference:
+            raise ValueError(
+                f"test_dataloaders: expected other data than the reference's, but got {reference!r} for both; choose "
+                "another reference, or pass data of their own"
+            )
+    elif isinstance(test_dataloaders, Mapping):
         if not test_dataloaders:
             raise ValueError(
                 "test_dataloaders: expected at least one set, but got an empty dict; pass None for the Trainer's own"
@@ -91,10 +98,10 @@ def check_sets(test_dataloaders: object, reference: object) -> None:
             if not isinstance(data, (DataLoader, Dataset)):
                 came = type(data).__name__
                 raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {came}")
-    elif not (test_dataloaders is None or test_dataloaders == "val" or isinstance(test_dataloaders, (DataLoader, Dataset))):
+    elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
         raise TypeError(
             "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name, 'val' or None, but got "
-            f"{test_dataloaders if isinstance(test_dataloaders, str) else type(test_dataloaders).__name__}"
+            f"{type(test_dataloaders).__name__}"
         )
 
 

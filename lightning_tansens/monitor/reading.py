@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.network import OutputPicker
@@ -26,6 +25,7 @@ class Reading:
         unpack: Splits a batch into inputs and targets.
         output: Picks the tensor of outputs; None where the network returns one.
         num_outputs: The number of samples whose outputs the estimators get; 0 for none.
+        class_scores: Whether outputs are class scores; None to find out from the first batch.
         features: Whether they get the features too.
         labelled: Whether they get the labels, which is for the reference and its copies alone.
         perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
@@ -35,6 +35,7 @@ class Reading:
     unpack: Unpack
     output: OutputPicker | None = None
     num_outputs: int = 0
+    class_scores: bool | None = None
     features: bool = False
     labelled: bool = False
     perturb: Callable[[Any, Sequence[int]], Any] | None = None

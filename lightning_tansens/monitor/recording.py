@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from lightning_tansens.estimators import AccuracyForm, Estimator, Limits, SetSummary, estimate_set, measure_estimators
-from lightning_tansens.metrics.base import Measure
+from lightning_tansens.estimators import (
+    AccuracyForm,
+    Estimator,
+    Limits,
+    MeasureRatio,
+    SetSummary,
+    estimate_set,
+    score_set,
+)
+from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.monitor.correlations import gap_correlations
 from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
 
@@ -41,12 +49,12 @@ def make_record(
 
     """
     reference, *targets = summaries
-    usable = [measure for measure in measures if not any(measure.key == key for _, key in failed)]
-    every = [*measure_estimators(usable, accuracy_form), *estimators]
+    ratios = [MeasureRatio(measure, accuracy_form) for measure in measures if isinstance(measure, SensitivityMeasure)]
+    every = [*ratios, *estimators]
     reference_record = _set_record(reference, estimators, {}, {}, failed)
     of_targets = {}
     for target in targets:
-        estimates, missing = estimate_set(every, target.unlabelled(), reference, limits)
+        estimates, missing = estimate_set(every, target, reference, limits)
         of_targets[target.name] = _set_record(target, estimators, estimates, missing, failed)
     of_weights = {key: MeasureRecord(_finite(values)) for key, values in weights.items()}
     return Record(epoch, step, reference_record, of_targets, of_weights)
@@ -61,9 +69,7 @@ def with_correlations(record: Record, history: Sequence[Record]) -> Record:
 
     """
     run = [*history, record]
-    targets = {
-        name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()
-    }
+    targets = {name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()}
     return replace(record, targets=targets)
 
 
@@ -74,12 +80,10 @@ def _set_record(
     missing: Mapping[str, str],
     failed: Mapping[tuple[str, str], Exception],
 ) -> SetRecord:
-    scores: dict[str, float] = {}
-    for estimator in estimators:
-        scores |= estimator.scores(summary)
+    scores, _ = score_set(estimators, summary)
     reasons = {key: f"{type(error).__name__}: {error}" for (name, key), error in failed.items() if name == summary.name}
     values = {key: _finite(found) for key, found in summary.values.items()}
-    for key, found in summary.values.items():
+    for found in summary.values.values():
         reasons |= {name: f"its value is {value}" for name, value in found.items() if not math.isfinite(value)}
     measures = {
         key: MeasureRecord(found, _finite(summary.parts.get(key, {})), _finite_or_none(summary.errors.get(key)))

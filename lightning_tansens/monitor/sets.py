@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_tansens.estimators import SetSummary, Trajectory
+from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
 from lightning_tansens.monitor.reading import Reading, Transfer
 from lightning_tansens.monitor.subsets import Subset
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.show.pictures import SHOWN, Samples
 from lightning_tansens.tangent.features import outputs_and_features
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import call_model
+
 
 class MeasuredSet:
     """A subset of a set together with what is accumulated on it.
@@ -52,7 +54,9 @@ class MeasuredSet:
             for measure in measures
             if measure.needs_data and (loss is not None or not isinstance(measure, LabelledMeasure))
         ]
-        self.outputs = SetOutputs() if reading.num_outputs else None
+        self.outputs = None
+        if reading.num_outputs:
+            self.outputs = SetOutputs(reading.class_scores, reading.labelled, reading.features)
         #: What earlier measurements said of the same samples; None before the first.
         self.trajectory: Trajectory | None = None
         #: Why a measure has no values this time, by its key.
@@ -75,7 +79,7 @@ class MeasuredSet:
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
-        inputs, targets = self._read(self.subset.first(), range(len(self.subset.first_positions)))
+        inputs, targets = self._read(self.subset.first(), [0])
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
             try:
@@ -106,7 +110,7 @@ class MeasuredSet:
 
     def first_inputs(self) -> Any:
         """Returns the inputs of the first batch, the same on every process."""
-        return self._read(self.subset.first(), range(len(self.subset.first_positions)))[0]
+        return self._read(self.subset.first(), [0])[0]
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
@@ -139,9 +143,7 @@ class MeasuredSet:
             with measure.sync_context():
                 measure.remember()
 
-    def _accumulate(
-        self, measures: list[Measure], network: nn.Module, tick: Callable[[], object], outputs: bool
-    ) -> None:
+    def _accumulate(self, measures: list[Measure], network: nn.Module, tick: Callable[[], object], outputs: bool) -> None:
         of_outputs = self._metrics_of_outputs() if outputs else []
         for metric in [*measures, *of_outputs]:
             metric.reset()
@@ -191,9 +193,7 @@ class MeasuredSet:
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             labels = targets[:count] if self._reading.labelled else None
-            self.outputs.update(
-                outputs[:count], labels, None if features is None else features[:count], positions[:count]
-            )
+            self.outputs.update(outputs[:count], labels, None if features is None else features[:count], positions[:count])
 
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
         with evaluation(network), torch.no_grad():
@@ -225,21 +225,31 @@ class MeasuredSet:
                 except Exception as error:  # states are synced: it fails on every process alike
                     self.failed[measure.key] = error
         if self.outputs is not None:
-            outputs = self.outputs.to_outputs()
-            summary = replace(summary, outputs=replace(outputs, earlier=self.trajectory))
-            self.trajectory = Trajectory.updated(self.trajectory, outputs)
+            outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
+            summary = replace(summary, outputs=outputs)
+            self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
         if self.loss is not None:
             summary = replace(
                 summary,
                 loss=self.loss.value(),
                 loss_influence=self.loss.influence(),
                 loss_stderr=self.loss.standard_error(),
-                accuracy=self.loss.accuracy(),
+                accuracy=_float(self.loss.accuracy()),
                 accuracy_stderr=self.loss.accuracy_standard_error(),
                 wrong=self.loss.wrong(),
                 class_losses=self.loss.class_losses(),
             )
         return summary
+
+    def shown(self, summary: SetSummary) -> Samples | None:
+        """Returns the samples with their sensitivities, for pictures; None where these are not known."""
+        influence = summary.influences.get(SHOWN)
+        if influence is None:
+            return None
+        squares = (influence.values.double().cpu() + 1) * summary.values[SHOWN][SHOWN]
+        positions = influence.positions.cpu().long().tolist()
+        numbers = [self.subset.indices[position] for position in positions]
+        return Samples(squares, numbers, lambda places: self.samples([positions[place] for place in places]))
 
     def memories(self) -> dict[str, dict[str, Tensor]]:
         """Returns what the measures remember, by key."""
@@ -299,3 +309,7 @@ def _unsync(metric: Metric) -> None:
 def floats(values: Mapping[str, Tensor]) -> dict[str, float]:
     """Returns scalars as floats."""
     return {name: float(value) for name, value in values.items()}
+
+
+def _float(value: Tensor | float | None) -> float | None:
+    return None if value is None else float(value)

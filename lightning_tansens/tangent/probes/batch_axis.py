@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchAxis:
     """Where the samples are in a tensor inside the network.
 
     Attributes:
@@ -39,50 +39,50 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Layouts:
+class BatchAxes:
     """Where the samples are in the tensors of each call of a forward pass.
 
     Attributes:
-        layouts: One for each call.
+        axes: One for each call.
         signature: The parameters of each call, to notice a forward pass that takes another way.
 
     """
 
-    layouts: tuple[Layout, ...]
+    axes: tuple[BatchAxis, ...]
     signature: tuple[tuple[str, ...], ...]
 
 
-def find_layout(supports: Sequence[Tensor]) -> Layout | None:
-    """Finds the layout in which each sample's entries are its own.
+def find_batch_axis(supports: Sequence[Tensor]) -> BatchAxis | None:
+    """Finds the axis in which each sample's entries are its own.
 
     Args:
         supports: For each of N ≥ 2 samples, which entries of a tensor depend on it or influence its output, as booleans
             of the tensor's shape.
 
     Returns:
-        The layout, or None if no layout keeps the samples apart.
+        The axis, or None if no axis keeps the samples apart.
 
     Example:
         >>> import torch
-        >>> find_layout([torch.eye(4, 2)[:, :1] > 0, torch.eye(4, 2)[:, 1:] > 0])  # rows 0 and 1 of four
-        Layout(axis=0, order='minor')
+        >>> find_batch_axis([torch.eye(4, 2)[:, :1] > 0, torch.eye(4, 2)[:, 1:] > 0])  # rows 0 and 1 of four
+        BatchAxis(axis=0, order='minor')
 
     """
     samples = len(supports)
-    for layout in _candidates(supports[0].shape, samples):
+    for axis in _candidates(supports[0].shape, samples):
         foreign = (
-            layout.split(support, samples)[[other for other in range(samples) if other != n]].any()
+            axis.split(support, samples)[[other for other in range(samples) if other != n]].any()
             for n, support in enumerate(supports)
         )
         if not any(foreign):
-            return layout
+            return axis
     return None
 
 
-def _candidates(shape: Sequence[int], samples: int) -> Iterator[Layout]:
+def _candidates(shape: Sequence[int], samples: int) -> Iterator[BatchAxis]:
     for axis, length in enumerate(shape):
         if length == samples:
-            yield Layout(axis)
+            yield BatchAxis(axis)
     if shape and shape[0] > samples and shape[0] % samples == 0:
-        yield Layout(0, "major")
-        yield Layout(0, "minor")
+        yield BatchAxis(0, "major")
+        yield BatchAxis(0, "minor")
