@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
+
 
 class StatefulMetric(Metric):
     """A torchmetrics Metric with two kinds of states: sums, and lists of tensors with one entry per sample.
@@ -37,7 +36,7 @@ class StatefulMetric(Metric):
 
     def _joined(self, name: str) -> Tensor:
         """Returns such a list as one tensor, flat."""
-        return cast(Tensor, dim_zero_cat(getattr(self, name)))
+        return dim_zero_cat(getattr(self, name))
 
     def reset(self) -> None:
         """Forgets what was accumulated."""
@@ -57,4 +56,3 @@ class StatefulMetric(Metric):
         for name, state in integers.items():
             setattr(self, name, state)
         return self
-
