@@ -77,10 +77,11 @@ def measurement_line(record: Record) -> str:
         if truth:
             rows.append([f"    {_TRUTH}", *(f"{of} {_said(of, truth[of])}" if of in truth else "" for of in _SHOWN)])
             verdicts.append("")
-    lines = [
-        f"{line}  {verdict}" if verdict else line for line, verdict in zip(_aligned(rows, str.ljust), verdicts, strict=True)
-    ]
-    return "\n".join([head, *(line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)])
+    lines = [head]
+    for line, verdict in zip(_aligned(rows, str.ljust), verdicts, strict=True):
+        beside = f"{line}  {verdict}".rstrip()
+        lines += [beside] if len(beside) <= WIDTH else [line.rstrip(), f"    {verdict}"]
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
 
 
 def summary_table(history: Sequence[Record]) -> str:
