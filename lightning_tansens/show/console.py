@@ -9,14 +9,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
 from lightning_tansens.record import Estimate, Record, SetRecord
-from lightning_tansens.show.keys import QUANTITIES, TRIVIAL, Quantity
+from lightning_tansens.show.keys import HEADLINE, QUANTITIES, TRIVIAL, Quantity
 from lightning_tansens.show.scorecard import Scorecard
 
 #: Columns of a terminal.
 WIDTH = 80
-
-#: The estimate that stands for a set, where there is one.
-HEADLINE = "estimate"
 
 #: Which single estimator is shown without it, the best of the benchmark first.
 _BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {

@@ -11,6 +11,7 @@ from lightning_tansens.record import TRIVIAL, Estimate, MeasureRecord, Quantity,
 __all__ = [
     "ACTUAL",
     "ALL_SETS",
+    "HEADLINE",
     "QUANTITIES",
     "REFERENCE_NAMES",
     "TRIVIAL",
@@ -25,6 +26,9 @@ REFERENCE_NAMES = ("train", "val", "reference")
 
 #: The truth, where labels are compared.
 ACTUAL = "actual"
+
+#: The estimate that stands for a set, where there is one.
+HEADLINE = "estimate"
 
 #: The name under which a score over all sets stands.
 ALL_SETS = "all"

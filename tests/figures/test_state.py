@@ -14,7 +14,6 @@ from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.show.figures import (
     plot_estimates,
     plot_extreme_samples,
-    plot_histograms,
     plot_histograms_over_epochs,
     plot_layer_shares,
     plot_scatter_estimates,
@@ -32,7 +31,6 @@ SAMPLES = {"train": torch.tensor([1, 2]), "test": torch.tensor([2, 3])}
 FIGURES = {
     "plot_estimates": lambda **kwargs: plot_estimates(history(), **kwargs),
     "plot_extreme_samples": lambda: plot_extreme_samples(torch.rand(4, 3, 3), torch.rand(4)),
-    "plot_histograms": lambda **kwargs: plot_histograms(SAMPLES, **kwargs),
     "plot_histograms_over_epochs": lambda **kwargs: plot_histograms_over_epochs({0: SAMPLES}, **kwargs),
     "plot_layer_shares": lambda **kwargs: plot_layer_shares(history(), **kwargs),
     "plot_scatter_estimates": lambda **kwargs: plot_scatter_estimates(history(), **kwargs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_tansens.show.keys import ACTUAL, REFERENCE_NAMES, TRIVIAL
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, REFERENCE_NAMES, TRIVIAL
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ _BLUE, _BROWN, _ORANGE, _SKY, _PURPLE, _INDIGO, _PINK, _MAROON, _SAND = _COLOURS
 ESTIMATES = {
     ACTUAL: Style("black", "", "-", 2.4),
     TRIVIAL: Style("#767676", "", "--", 1.8),
-    "estimate": Style(_BLUE, "o", "-", 2.4),
+    HEADLINE: Style(_BLUE, "o", "-", 2.4),
     "empirical": Style(_BROWN, "s", "-."),
     "active_nodes": Style(_ORANGE, "^", "-."),
     "layer_norm": Style(_SKY, "v", "-."),
@@ -103,5 +103,7 @@ def _next_style(kind: str, name: str) -> Style:
         colours = _COLOURS[2:]
         number = len(given)
         line = "-" if kind == "set" else ":"
-        given[name] = Style(colours[number % len(colours)], _MARKERS[number // len(colours) % len(_MARKERS)], line)
+        given[name] = Style(
+            colours[number % len(colours)], _MARKERS[(number + number // len(colours)) % len(_MARKERS)], line
+        )
     return given[name]
