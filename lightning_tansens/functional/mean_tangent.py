@@ -86,6 +86,19 @@ def tangent_matrix_sum(
         return _total(network, outputs)
 
 
+def finite_matrix_sum(
+    model: nn.Module, inputs: Any, *, outputs: Weighting = "sum", wrt: Wrt = None, output: OutputPicker | None = None
+) -> tuple[Tensor, int]:
+    """Computes :func:`tangent_matrix_sum` over the samples whose matrices are finite, and the number of the others."""
+    with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
+        total = _total(network, outputs)
+        if total.isfinite().all():
+            return total, 0
+        found = (_summed(network.part([n]), outputs) for n in range(len(network)))
+        finite = [matrix for matrix in found if matrix.isfinite().all()]
+        return sum(finite, torch.zeros_like(total)), len(network) - len(finite)
+
+
 def mean_tangent_norm(
     model: nn.Module, inputs: Any, *, outputs: Weighting = "sum", wrt: Wrt = None, output: OutputPicker | None = None
 ) -> Tensor:
@@ -110,17 +123,26 @@ def mean_tangent_norm(
     return norm
 
 
+def check_weighting(outputs: object) -> None:
+    """Refuses what is no single weighting of the outputs.
+
+    Raises:
+        ValueError: If it is neither "sum" nor a vector.
+
+    """
+    check_outputs(outputs)
+    if isinstance(outputs, str) and outputs != "sum":
+        raise ValueError(
+            f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; pass the unit vector e_c for output c"
+        )
+
+
 @contextmanager
 def _small_network(
     model: nn.Module, inputs: Any, outputs: Weighting, wrt: Wrt, output: OutputPicker | None, copies: bool
 ) -> Iterator[Network]:
     """The network in surroundings in which it can be differentiated twice, unless its matrices are too large."""
-    check_outputs(outputs)
-    if isinstance(outputs, str) and outputs != "sum":
-        raise ValueError(
-            f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; pass the unit vector e_c for each "
-            "output c"
-        )
+    check_weighting(outputs)
     with evaluation(model), twice_differentiable(model):
         network = Network(model, inputs, wrt, output)
         rows, columns = _size(network)

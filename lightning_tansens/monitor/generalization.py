@@ -17,10 +17,10 @@ from lightning_tansens.bounds.generalization import Loss, lipschitz_constant, th
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.functional.gradient_difference import gradient_norms
 from lightning_tansens.monitor.processes import together
-from lightning_tansens.monitor.sets import Unpack, unpack_pair
+from lightning_tansens.monitor.reading import Unpack, unpack_pair
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.monitor.trainer_data import batch_transfer, draw_subset, find_network, reference_data
-from lightning_tansens.show.loggers import log_scalars, logging_step
+from lightning_tansens.monitor.trainer_loggers import log_scalars, logging_step
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, undisturbed
 from lightning_tansens.tangent.network import call_model
 from lightning_tansens.tangent.sensitivity import tangent_sensitivity
