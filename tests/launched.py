@@ -15,8 +15,8 @@ from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_tansens.estimators import default_peers
-from lightning_tansens.estimators.calibration import Calibration
+from lightning_tansens.estimators import Calibrated, default_estimators
+from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
     ClassSensitivity,
@@ -35,16 +35,14 @@ STOPS = "stopped by an estimate"
 DOUBLE = "double precision"
 TESTED = "tested after the fit"
 USED = "as it is used"
-CALIBRATION = Calibration((0.5, 1.0), (0.25,), (0.5,))
+COPIES = [Gaussian(0.2), Gaussian(0.5), Gaussian(1.0)]
 #: As in a project: two target sets, one of them with fewer samples than there are processes, and everything on.
 USUAL = {
     "num_samples": 3,
     "num_loss_samples": 9,
     "test_dataloaders": {"test": Points(9, seed=4, noise=True), "one": Points(1)},
-    "all_peers": True,
-    "calibration": CALIBRATION,
+    "all_estimators": True,
     "by_class": True,
-    "verbose": True,
 }
 
 CASES = {
@@ -58,7 +56,7 @@ CASES = {
     "all measures": ({"num_samples": 5, "all_measures": True, "by_class": True, "correlate_with_gap": True}, {}),
     "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
     "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
-    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True, "calibration": CALIBRATION}, {}),
+    "estimators": ({"num_samples": 3, "num_loss_samples": 9, "all_estimators": True}, {}),
     DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
     TESTED: ({"num_samples": 7}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
@@ -91,8 +89,8 @@ def monitor_of(name):
     if arguments.pop("all_measures", False):
         measures += [InputOutputSensitivity(), FisherRaoSensitivity(), RegionSensitivity(), SpectralNormSensitivity()]
         measures += [OutputSensitivity(), ClassSensitivity(matrix=True), SensitivityMovement()]
-    peers = default_peers() if arguments.pop("all_peers", False) else None
-    return make_monitor(measures=measures, peers=peers, **arguments)
+    estimators = [*default_estimators(), Calibrated(COPIES)] if arguments.pop("all_estimators", False) else []
+    return make_monitor(measures=measures, estimators=estimators, **{"reference": "train", "verbose": True, **arguments})
 
 
 def train(name, folder, **trainer):
