@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -79,7 +80,7 @@ class Outputs:
                 f"outputs: expected {'class scores of shape (N, C)' if is_classifier else 'shape (N, ...)'}, but got shape "
                 f"{scores.shape}"
             )
-        rows = scores.reshape(len(scores), -1)
+        rows = scores.reshape(len(scores), math.prod(scores.shape[1:]))
         worst = rows.max(1, initial=-np.inf)  # NaN if one is, -inf only if all are
         kept = np.asarray(np.isfinite(worst) if is_classifier else np.isfinite(rows).all(1))
         found = [None if value is None else np.asarray(value) for value in (labels if is_classifier else None, features)]

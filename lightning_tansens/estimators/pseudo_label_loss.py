@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_tansens.checks import check_callable, check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.disagreement import earlier_predictions
+from lightning_tansens.estimators.disagreement import earlier_predictions, first_used
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.summary import SetSummary
@@ -91,7 +91,7 @@ class PseudoLabelLoss(Estimator):
             raise UndefinedEstimateError("expected a criterion for outputs that are no class scores, but got None; pass it")
         assert past.outputs is not None
         kept = past.outputs[first_used(len(past.outputs)) :]
-        known = ~np.isnan(kept).reshape(*kept.shape[:2], -1).any(2)
+        known = np.asarray(~np.isnan(kept).reshape(*kept.shape[:2], -1).any(2))
         labels = np.nan_to_num(kept)
         if self.pseudo_labels == "classes":
             return self._by_criterion(outputs, labels.argmax(2), known)

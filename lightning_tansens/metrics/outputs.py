@@ -171,7 +171,8 @@ class SetOutputs(Metric):
                 f"targets: expected classes from 0 to {classes - 1}, as many as outputs, but got {labels.min().item()} to "
                 f"{labels.max().item()}"
             )
-        return labels.long()
+        classified: Tensor = labels.long()
+        return classified
 
     def _thinned(self, outputs: Tensor) -> Tensor:
         """The same few places of every sample's outputs."""
