@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lightning_tansens._peers import EntropyRatio
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied
-from lightning_tansens.monitor.sets import MeasuredSet, unpack_pair
+from lightning_tansens.monitor.reading import Reading, unpack_pair
+from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.subsets import Subset
 from tests.cases import mlp
 
@@ -24,34 +24,33 @@ def identity(batch):
     return batch
 
 
-def measured(data, *, loss=True, measures=None, batch_size=6, **kwargs):
+def measured(data, *, loss=True, measures=None, batch_size=6, transfer=identity, **kwargs):
     measures = measures or [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
-    return MeasuredSet(
-        "train", Subset(data, 100, batch_size, **kwargs), measures, LabelledLoss() if loss else None, unpack_pair
-    )
+    subset, reading = Subset(data, 100, batch_size, **kwargs), Reading(unpack_pair)
+    return MeasuredSet("train", subset, transfer, measures, LabelledLoss() if loss else None, reading)
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 20])
 def test_readings(batch_size):
     model = mlp(4, 6, 5, 3, between=lambda n: [nn.Dropout(0.5)])
     data = measured(TensorDataset(INPUTS, TARGETS), batch_size=batch_size)
-    data.prepare(model, identity, CPU)
+    data.prepare(model, CPU)
     for _ in range(2):  # what was accumulated before is forgotten
-        data.update(model, identity)
-        reading = data.read()
+        data.update(model)
+        found = data.summary()
     assert model.training
     outputs = model.eval()(INPUTS).detach()
-    assert reading.values.keys() == {"empirical", "active_nodes"}
-    assert reading.values["empirical"]["empirical"] == pytest.approx(
+    assert found.values.keys() == {"empirical", "active_nodes"}
+    assert found.values["empirical"]["empirical"] == pytest.approx(
         float(tangent_sensitivity(model, INPUTS).mean()), rel=1e-5
     )
     mean = float(active_nodes(model, INPUTS).sum(1).double().mean())
-    assert reading.values["active_nodes"]["active_nodes_mean"] == pytest.approx(mean)
-    assert sum(reading.parts["empirical"].values()) == pytest.approx(reading.values["empirical"]["empirical"])
-    assert reading.parts["active_nodes"] == {}
-    assert {part: value.shape for part, value in reading.distributions["active_nodes"].items()} == {"": (20,)}
-    assert reading.loss == pytest.approx(float(F.cross_entropy(outputs, TARGETS)), rel=1e-5)
-    assert reading.accuracy == pytest.approx(float((outputs.argmax(1) == TARGETS).float().mean()))
+    assert found.values["active_nodes"]["active_nodes_mean"] == pytest.approx(mean)
+    assert sum(found.parts["empirical"].values()) == pytest.approx(found.values["empirical"]["empirical"])
+    assert found.parts["active_nodes"] == {}
+    assert {part: value.shape for part, value in found.distributions["active_nodes"].items()} == {"": (20,)}
+    assert found.loss == pytest.approx(float(F.cross_entropy(outputs, TARGETS)), rel=1e-5)
+    assert found.accuracy == pytest.approx(float((outputs.argmax(1) == TARGETS).float().mean()))
 
 
 def test_samples_are_read_once():
@@ -65,38 +64,41 @@ def test_samples_are_read_once():
     model = mlp(4, 6, 3)
     data = measured(Counted(INPUTS, TARGETS))
     for _ in range(3):
-        data.update(model, identity)
-    assert sorted(asked) == list(range(20))
+        data.update(model)
+    assert sorted(asked) == sorted([*range(20), data.subset.indices[0]])  # one sample is looked at before
 
 
 def test_a_set_without_labels_needs_none():
     model = mlp(4, 6, 3)
     data = measured(TensorDataset(INPUTS), loss=False)
-    data.prepare(model, identity, CPU)
-    data.update(model, identity)
-    reading = data.read()
-    assert (reading.loss, reading.accuracy) == (None, None)
+    data.prepare(model, CPU)
+    data.update(model)
+    found = data.summary()
+    assert (found.loss, found.accuracy) == (None, None)
     data = measured(TensorDataset(INPUTS))
     with pytest.raises(
         ValueError, match="expected the train set to have labels, because its loss is measured, but its batches"
     ):
-        data.prepare(model, identity, CPU)
+        data.prepare(model, CPU)
 
 
 def test_a_regression_has_no_accuracy():
-    data = MeasuredSet("val", Subset(TensorDataset(INPUTS, INPUTS[:, :1]), 9, 4), [], LabelledLoss(F.mse_loss), unpack_pair)
-    data.update(nn.Linear(4, 1), identity)
-    assert data.read().accuracy is None
-    assert data.read().loss > 0
+    subset = Subset(TensorDataset(INPUTS, INPUTS[:, :1]), 9, 4)
+    data = MeasuredSet("val", subset, identity, [], LabelledLoss(F.mse_loss), Reading(unpack_pair))
+    data.update(nn.Linear(4, 1))
+    assert data.summary().accuracy is None
+    assert data.summary().loss > 0
 
 
 def test_preparation_finds_a_misfit_and_accumulates_nothing():
     data = measured(TensorDataset(INPUTS, TARGETS))
-    data.prepare(mlp(4, 6, 3), identity, CPU)
+    data.prepare(mlp(4, 6, 3), CPU)
     assert all(not measure.count for measure in data.measures)
-    assert not data.outputs.loss.count
-    with pytest.raises(UnsupportedNetworkError, match="calls none that is known"):
-        measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), identity, CPU)
+    assert not data.loss.count
+    misfits = measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), CPU)
+    assert misfits.keys() == {"active_nodes"}
+    assert isinstance(misfits["active_nodes"], UnsupportedNetworkError)
+    assert "calls none that is known" in str(misfits["active_nodes"])
 
 
 def test_batches_are_transferred():
@@ -107,32 +109,44 @@ def test_batches_are_transferred():
         return [batch[0] * 2, batch[1]]
 
     model = mlp(4, 6, 3)
-    data = measured(TensorDataset(INPUTS, TARGETS), measures=[ActiveNodeSensitivity()])
-    data.prepare(model, transfer, CPU)
-    data.update(model, transfer)
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[ActiveNodeSensitivity()], transfer=transfer)
+    data.prepare(model, CPU)
+    data.update(model)
     assert seen == [1, 6, 6, 6, 2]
     expected = float(active_nodes(model, INPUTS * 2).sum(1).double().mean())
-    assert data.read().values["active_nodes"]["active_nodes_mean"] == pytest.approx(expected)
+    assert data.summary().values["active_nodes"]["active_nodes_mean"] == pytest.approx(expected)
 
 
 def test_each_set_has_measures_of_its_own():
     measures = [EmpiricalSensitivity()]
     first, second = (measured(TensorDataset(INPUTS, TARGETS), measures=measures) for _ in range(2))
-    first.update(mlp(4, 6, 3), identity)
+    first.update(mlp(4, 6, 3))
     assert first.measures[0].count == 20
     assert second.measures[0].count == measures[0].count == 0
 
 
-def test_peers_of_a_target_are_given_no_labels():
+def test_estimators_of_a_target_are_given_no_labels():
     data = TensorDataset(INPUTS, TARGETS)
-    for seen in (True, False):
-        compared = MeasuredSet(
-            "test", Subset(data, 20, 6), [], LabelledLoss(), unpack_pair, [EntropyRatio()], peers_see_labels=seen
-        )
-        compared.prepare(mlp(4, 6, 3), identity, CPU)
-        compared.update(mlp(4, 6, 3), identity)
-        assert compared.outputs.loss.count == 20
-        assert compared.outputs.peers[0].labelled == (20 if seen else 0)
+    for labelled in (True, False):
+        reading = Reading(unpack_pair, num_outputs=20, labelled=labelled)
+        compared = MeasuredSet("test", Subset(data, 20, 6), identity, [], LabelledLoss(), reading)
+        compared.prepare(mlp(4, 6, 3), CPU)
+        compared.update(mlp(4, 6, 3))
+        assert compared.loss.count == 20
+        assert (compared.summary().outputs.labels is not None) == labelled
+
+
+def test_a_measure_that_fails_loses_its_own_values_alone():
+    class Failing(EmpiricalSensitivity):
+        key = "failing"
+
+        def update(self, model, inputs=None, positions=None):
+            raise RuntimeError("no kernel")
+
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[Failing(), ActiveNodeSensitivity()])
+    data.update(mlp(4, 6, 3))
+    assert data.summary().values.keys() == {"active_nodes"}
+    assert str(data.failed["failing"]) == "no kernel"
 
 
 def test_a_copy_is_empty():

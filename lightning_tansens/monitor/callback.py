@@ -370,7 +370,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """The scalars for the loggers, by key."""
         if self._defaults[1] and self.display.log == "default":
             record = without_estimators(record, {estimator.key for estimator in self.estimators})
-        row = flat_row(record, self._keys)
+        row = flat_row(record, self._keys, brief=self.display.log == "default")
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
 
     def _explained(self) -> list[Measure | Estimator]:
