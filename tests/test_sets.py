@@ -64,9 +64,10 @@ def test_samples_are_read_once():
 
     model = mlp(4, 6, 3)
     data = measured(Counted(INPUTS, TARGETS))
+    assert len(asked) == 1  # to try it
     for _ in range(3):
         data.update(model, identity)
-    assert sorted(asked) == list(range(20))
+    assert sorted(asked[1:]) == list(range(20))
 
 
 def test_a_set_without_labels_needs_none():
