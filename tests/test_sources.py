@@ -276,7 +276,7 @@ class Lines(IterableDataset):
 
 def test_a_stream_over_a_generator_is_refused_and_not_read():
     stream = Lines(i for i in range(30))
-    with pytest.raises(ValueError, match="Lines.held holds a generator"):
+    with pytest.raises(ValueError, match=r"Lines\.held holds a generator"):
         Subset(stream, 8, 3)
     assert len(list(stream)) == 30
     own = Lines(i for i in range(30))
