@@ -11,15 +11,15 @@ from torch import Tensor
 from lightning_tansens.tangent.tracing import tensors_in
 
 #: The fields by which labels are known.
-LABELS = ("label", "labels", "target", "targets", "y")
+LABELS = ("label", "labels", "label_ids", "target", "targets", "y")
 
 
 def unpack_batch(batch: Any) -> tuple[Any, Any]:
     """Splits a batch into (inputs, targets).
 
     A tuple or list is (inputs, targets) or (inputs,), a tensor is inputs. Of a mapping, a named tuple, a dataclass or
-    another object, the field named label, labels, target, targets or y holds the targets; the inputs are the other fields
-    that hold tensors: one by itself, several as a dict of the network's keyword arguments.
+    another object, the field named label, labels, label_ids, target, targets or y holds the targets; the inputs are the
+    other fields that hold tensors: one by itself, several as a dict of the network's keyword arguments.
 
     Args:
         batch: What the data loader yields.
@@ -41,19 +41,20 @@ def unpack_batch(batch: Any) -> tuple[Any, Any]:
     """
     if isinstance(batch, Tensor):
         return batch, None
-    fields = _fields(batch)
-    if fields is None and isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
+    fields = _fields(batch) or {}
+    named = [name for name in LABELS if name in fields]
+    if not named and isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
         return batch[0], batch[1] if len(batch) == 2 else None
-    named = [name for name in LABELS if name in (fields or {})]
-    inputs = {name: held for name, held in (fields or {}).items() if isinstance(held, Tensor) and name not in named}
+    inputs = {name: held for name, held in fields.items() if isinstance(held, Tensor) and name not in named}
     if not inputs or len(named) > 1:
-        came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, Mapping)) else type(batch).__name__
-        raise TypeError(
-            f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that takes "
-            "a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
+        came = (
+            f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, Mapping)) else type(batch).__name__
         )
-    targets = (fields or {})[named[0]] if named else None
-    return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), targets
+        raise TypeError(
+            f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that "
+            "takes a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
+        )
+    return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), fields[named[0]] if named else None
 
 
 def check_samples(inputs: Any, count: int, name: str) -> None:
@@ -72,8 +73,8 @@ def check_samples(inputs: Any, count: int, name: str) -> None:
     for tensor in tensors_in(inputs if fields is None else fields):
         if tensor.is_floating_point() and tensor.dim() and len(tensor) not in (1, count):
             raise TypeError(
-                f"the {name} set cannot be measured: expected inputs whose first dimension is that of the samples, but a batch "
-                f"of {count} samples has an input of shape {tuple(tensor.shape)} (as graphs and sequences before samples "
+                f"the {name} set cannot be measured: expected inputs whose first dimension is that of the samples, but a "
+                f"batch of {count} samples has an input of shape {tuple(tensor.shape)} (as graphs and sequences before samples "
                 "have); pass unpack=callable that returns inputs of shape (N, ...), or network=the name of a submodule that "
                 "takes such inputs"
             )

@@ -247,7 +247,8 @@ class Copier:
         return made
 
     def _set_state(self, value: Any, made: Any, state: Any) -> None:
-        own, slots = state, {}
+        slots: dict[str, Any] = {}
+        own = state
         if isinstance(state, tuple) and len(state) == 2 and not hasattr(made, "__setstate__"):
             own, slots = state
         if not isinstance(own, dict):

@@ -16,9 +16,13 @@ from lightning_tansens.metrics.base import LabelledMeasure, Measure, Sensitivity
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.uncertainty import Influence
+from lightning_tansens.monitor.batches import check_samples, unpack_batch
 from lightning_tansens.monitor.outputs import OutputMetrics
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.monitor.transfer import Transfer
+
+#: The size of the batch whose shapes are checked.
+_TRIED = 5
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -72,6 +76,8 @@ class MeasuredSet:
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
+        several = range(min(_TRIED, len(self.subset)))
+        check_samples(self._unpack(self._moved(transfer, self.subset.samples(several)))[0], len(several), self.name)
         inputs, targets = self._inputs_and_targets(self._moved(transfer, self.subset.first()), [0])
         for measure in self.measures:
             measure.prepare(network, inputs)
@@ -234,32 +240,8 @@ def measure_weights(measures: Sequence[Measure], network: nn.Module) -> dict[str
     return values
 
 
-def unpack_pair(batch: Any) -> tuple[Any, Any]:
-    """Splits a batch that is (inputs, targets), (inputs,) or a lone tensor of inputs.
-
-    Args:
-        batch: What the data loader yields.
-
-    Returns:
-        Inputs and targets; the targets are None where there are none.
-
-    Raises:
-        TypeError: If the batch is anything else.
-
-    Example:
-        >>> unpack_pair([torch.zeros(2, 3), torch.ones(2)])[1]
-        tensor([1., 1.])
-
-    """
-    if isinstance(batch, Tensor):
-        return batch, None
-    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
-        return batch[0], batch[1] if len(batch) == 2 else None
-    came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else type(batch).__name__
-    raise TypeError(
-        f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that takes "
-        "a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
-    )
+#: Splits a batch unless the user says how.
+unpack_pair = unpack_batch
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:
