@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from lightning_tansens.monitor.copying import Copier, CopyError, unwritten
-from lightning_tansens.tangent.randomness import Randomness
+from lightning_tansens.tangent.isolation import Randomness
 
 #: An endless sampler is followed for so many times the length of the data set.
 VISITS = 4

@@ -20,7 +20,7 @@ from lightning_tansens.monitor.copying import Copier, SharedWriteError, unwritte
 from lightning_tansens.monitor.processes import together
 from lightning_tansens.monitor.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.transfer import Stage, batch_transfer
-from lightning_tansens.tangent.randomness import isolated_rng
+from lightning_tansens.tangent.isolation import isolated_rng
 
 __all__ = [
     "Data",

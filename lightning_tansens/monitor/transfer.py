@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_tansens.monitor.subsets import Subset
-from lightning_tansens.tangent.randomness import Randomness, isolated_rng
+from lightning_tansens.tangent.isolation import Randomness, isolated_rng
 
 Stage = Literal["validate", "test"]
 
