@@ -2,6 +2,9 @@
 
 import collections
 import itertools
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from torch.utils.data import (
 from lightning_tansens.monitor import subsets
 from lightning_tansens.monitor.sources import STREAMED, is_batch, rows
 from lightning_tansens.monitor.subsets import CacheBudget, Subset
+from lightning_tansens.monitor.trainer_data import agree
 
 NUMBERS = TensorDataset(torch.arange(100.0))
 ASKED = []  # of a module: a copy of a stream would keep what it remembers itself
@@ -111,6 +115,58 @@ class ByKey(Dataset):
     def __getitem__(self, key):
         name, size = key
         return torch.full((2,), float(size)), name
+
+
+class Processes:
+    """Trainers of processes that are threads, which exchange what they reduce."""
+
+    def __init__(self, count):
+        self.count, self.barrier, self.values = count, threading.Barrier(count, timeout=20), [None] * count
+
+    def reduce(self, rank, value, operation):
+        self.values[rank] = value
+        self.barrier.wait()
+        result = operation(self.values)
+        self.barrier.wait()
+        return result
+
+    def trainer(self, rank):
+        largest = lambda values: torch.stack(values).amax(0)  # noqa: E731
+        strategy = types.SimpleNamespace(
+            root_device="cpu",
+            reduce=lambda value, reduce_op: self.reduce(rank, value, largest),
+            reduce_boolean_decision=lambda value: self.reduce(rank, value, all),
+        )
+        return types.SimpleNamespace(world_size=self.count, strategy=strategy)
+
+
+def sharded(rank):
+    return DataLoader(NUMBERS, sampler=Visits(lambda: range(rank, 100, 2)))
+
+
+@pytest.mark.parametrize(
+    ("loader", "expected"),
+    [
+        (sharded, set(range(100))),
+        (lambda rank: DataLoader(NUMBERS, sampler=Visits(lambda: range(rank, 50, 2))), set(range(50))),
+        (lambda rank: DataLoader(NUMBERS, shuffle=True), set(range(100))),
+        (lambda rank: DataLoader(ByKey(), sampler=[("a", 1), ("b", 2)]), {("a", 1), ("b", 2)}),
+        (lambda rank: DataLoader(Stream(lambda: X), batch_size=4), set(range(20))),
+        (lambda rank: DataLoader(TensorDataset(X[: 10 + rank]), sampler=Visits(lambda: range(10 + rank))), None),
+    ],
+    ids=["shards", "shards of a part", "shuffled", "keys", "stream", "data of their own"],
+)
+def test_processes_agree_on_what_a_sampler_visits(loader, expected):
+    processes = Processes(2)
+    drawn = [Subset(loader(rank), 20, 8, rank=rank, world_size=2) for rank in range(2)]
+    before = [list(subset.indices) for subset in drawn]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda rank: agree(processes.trainer(rank), [drawn[rank]]), range(2)))
+    if expected is None:
+        assert [subset.indices for subset in drawn] == before
+        return
+    assert set(drawn[0].keys) == set(drawn[1].keys) == expected
+    assert drawn[0].indices == drawn[1].indices
 
 
 def test_keys_that_are_no_numbers():

@@ -39,5 +39,6 @@ class Reading:
     labelled: bool = False
     perturb: Callable[[Any, Sequence[int]], Any] | None = None
 
+
 #: Splits a batch unless the user says how.
 unpack_pair = unpack_batch
