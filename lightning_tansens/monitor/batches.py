@@ -74,9 +74,9 @@ def check_samples(inputs: Any, count: int, name: str) -> None:
         if tensor.is_floating_point() and tensor.dim() and len(tensor) not in (1, count):
             raise TypeError(
                 f"the {name} set cannot be measured: expected inputs whose first dimension is that of the samples, but a "
-                f"batch of {count} samples has an input of shape {tuple(tensor.shape)} (as graphs have, and sequences before "
-                "samples); pass unpack=callable that returns inputs of shape (N, ...), or network=the name of a submodule that "
-                "takes such inputs"
+                f"batch of {count} samples has an input of shape {tuple(tensor.shape)}, as graphs have, and sequences "
+                "before samples; pass unpack=callable that returns inputs of shape (N, ...), or network=the name of a "
+                "submodule that takes such inputs"
             )
 
 
