@@ -24,10 +24,10 @@ def identity(batch):
     return batch
 
 
-def measured(data, *, loss=True, measures=None, batch_size=6, transfer=identity, **kwargs):
+def measured(data, *, loss=True, measures=None, batch_size=6, transfer=identity, **reading):
     measures = measures or [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
-    subset, reading = Subset(data, 100, batch_size, **kwargs), Reading(unpack_pair)
-    return MeasuredSet("train", subset, transfer, measures, LabelledLoss() if loss else None, reading)
+    loss = LabelledLoss() if loss is True else loss or None
+    return MeasuredSet("train", Subset(data, 100, batch_size), transfer, measures, loss, Reading(unpack_pair, **reading))
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 20])
@@ -37,20 +37,20 @@ def test_readings(batch_size):
     data.prepare(model, CPU)
     for _ in range(2):  # what was accumulated before is forgotten
         data.update(model)
-        found = data.summary()
+        reading = data.summary()
     assert model.training
     outputs = model.eval()(INPUTS).detach()
-    assert found.values.keys() == {"empirical", "active_nodes"}
-    assert found.values["empirical"]["empirical"] == pytest.approx(
+    assert reading.values.keys() == {"empirical", "active_nodes"}
+    assert reading.values["empirical"]["empirical"] == pytest.approx(
         float(tangent_sensitivity(model, INPUTS).mean()), rel=1e-5
     )
     mean = float(active_nodes(model, INPUTS).sum(1).double().mean())
-    assert found.values["active_nodes"]["active_nodes_mean"] == pytest.approx(mean)
-    assert sum(found.parts["empirical"].values()) == pytest.approx(found.values["empirical"]["empirical"])
-    assert found.parts["active_nodes"] == {}
-    assert {part: value.shape for part, value in found.distributions["active_nodes"].items()} == {"": (20,)}
-    assert found.loss == pytest.approx(float(F.cross_entropy(outputs, TARGETS)), rel=1e-5)
-    assert found.accuracy == pytest.approx(float((outputs.argmax(1) == TARGETS).float().mean()))
+    assert reading.values["active_nodes"]["active_nodes_mean"] == pytest.approx(mean)
+    assert sum(reading.parts["empirical"].values()) == pytest.approx(reading.values["empirical"]["empirical"])
+    assert reading.parts["active_nodes"] == {}
+    assert {part: value.shape for part, value in reading.distributions["active_nodes"].items()} == {"": (20,)}
+    assert reading.loss == pytest.approx(float(F.cross_entropy(outputs, TARGETS)), rel=1e-5)
+    assert reading.accuracy == pytest.approx(float((outputs.argmax(1) == TARGETS).float().mean()))
 
 
 def test_samples_are_read_once():
@@ -63,9 +63,10 @@ def test_samples_are_read_once():
 
     model = mlp(4, 6, 3)
     data = measured(Counted(INPUTS, TARGETS))
+    assert len(asked) == 1  # to try it
     for _ in range(3):
         data.update(model)
-    assert sorted(asked) == sorted([*range(20), data.subset.indices[0]])  # one sample is looked at before
+    assert sorted(asked[1:]) == list(range(20))
 
 
 def test_a_set_without_labels_needs_none():
@@ -73,8 +74,8 @@ def test_a_set_without_labels_needs_none():
     data = measured(TensorDataset(INPUTS), loss=False)
     data.prepare(model, CPU)
     data.update(model)
-    found = data.summary()
-    assert (found.loss, found.accuracy) == (None, None)
+    reading = data.summary()
+    assert (reading.loss, reading.accuracy) == (None, None)
     data = measured(TensorDataset(INPUTS))
     with pytest.raises(
         ValueError, match="expected the train set to have labels, because its loss is measured, but its batches"
@@ -83,8 +84,9 @@ def test_a_set_without_labels_needs_none():
 
 
 def test_a_regression_has_no_accuracy():
-    subset = Subset(TensorDataset(INPUTS, INPUTS[:, :1]), 9, 4)
-    data = MeasuredSet("val", subset, identity, [], LabelledLoss(F.mse_loss), Reading(unpack_pair))
+    data = measured(
+        TensorDataset(INPUTS, INPUTS[:, :1]), measures=[EmpiricalSensitivity()], loss=LabelledLoss(F.mse_loss), batch_size=4
+    )
     data.update(nn.Linear(4, 1))
     assert data.summary().accuracy is None
     assert data.summary().loss > 0
@@ -92,11 +94,11 @@ def test_a_regression_has_no_accuracy():
 
 def test_preparation_finds_a_misfit_and_accumulates_nothing():
     data = measured(TensorDataset(INPUTS, TARGETS))
-    data.prepare(mlp(4, 6, 3), CPU)
+    assert data.prepare(mlp(4, 6, 3), CPU) == {}
     assert all(not measure.count for measure in data.measures)
     assert not data.loss.count
     misfits = measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), CPU)
-    assert misfits.keys() == {"active_nodes"}
+    assert list(misfits) == ["active_nodes"]  # the others are measured without it
     assert isinstance(misfits["active_nodes"], UnsupportedNetworkError)
     assert "calls none that is known" in str(misfits["active_nodes"])
 
@@ -112,7 +114,7 @@ def test_batches_are_transferred():
     data = measured(TensorDataset(INPUTS, TARGETS), measures=[ActiveNodeSensitivity()], transfer=transfer)
     data.prepare(model, CPU)
     data.update(model)
-    assert seen == [1, 6, 6, 6, 2]
+    assert seen == [5, 1, 6, 6, 6, 2]
     expected = float(active_nodes(model, INPUTS * 2).sum(1).double().mean())
     assert data.summary().values["active_nodes"]["active_nodes_mean"] == pytest.approx(expected)
 
@@ -125,28 +127,25 @@ def test_each_set_has_measures_of_its_own():
     assert second.measures[0].count == measures[0].count == 0
 
 
-def test_estimators_of_a_target_are_given_no_labels():
-    data = TensorDataset(INPUTS, TARGETS)
-    for labelled in (True, False):
-        reading = Reading(unpack_pair, num_outputs=20, labelled=labelled)
-        compared = MeasuredSet("test", Subset(data, 20, 6), identity, [], LabelledLoss(), reading)
-        compared.prepare(mlp(4, 6, 3), CPU)
-        compared.update(mlp(4, 6, 3))
-        assert compared.loss.count == 20
-        assert (compared.summary().outputs.labels is not None) == labelled
-
-
-def test_a_measure_that_fails_loses_its_own_values_alone():
-    class Failing(EmpiricalSensitivity):
-        key = "failing"
-
-        def update(self, model, inputs=None, positions=None):
-            raise RuntimeError("no kernel")
-
-    data = measured(TensorDataset(INPUTS, TARGETS), measures=[Failing(), ActiveNodeSensitivity()])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_estimators_are_given_labels_of_the_reference_alone(labelled):
+    data = measured(TensorDataset(INPUTS, TARGETS), num_outputs=20, class_scores=True, labelled=labelled)
+    data.prepare(mlp(4, 6, 3), CPU)
     data.update(mlp(4, 6, 3))
-    assert data.summary().values.keys() == {"active_nodes"}
-    assert str(data.failed["failing"]) == "no kernel"
+    assert data.loss.count == 20
+    assert len(data.summary().outputs.outputs) == 20
+    assert (data.summary().outputs.labels is not None) == labelled
+
+
+@pytest.mark.parametrize("num_samples", [1, 4, 100])
+def test_inputs_that_hold_no_samples_one_by_one_are_refused(num_samples):
+    subset = Subset(TensorDataset(INPUTS, TARGETS), num_samples, 6)
+    reading = Reading(lambda batch: (batch[0].T.expand(-1, 7), batch[1]) if len(batch[0]) == 1 else (batch[0].T, batch[1]))
+    data = MeasuredSet("train", subset, identity, [ActiveNodeSensitivity()], None, reading)
+    if num_samples == 4:  # four features: nobody can tell
+        return
+    with pytest.raises(TypeError, match="the train set cannot be measured: expected inputs whose first dimension is that"):
+        data.prepare(mlp(4, 6, 3), CPU)
 
 
 def test_a_copy_is_empty():
@@ -178,3 +177,16 @@ def test_other_batches_are_refused(batch, came):
         TypeError, match=rf"expected a tuple or list \(inputs, targets\) or \(inputs,\), but got {came}; pass unpack"
     ):
         unpack_pair(batch)
+
+
+def test_a_measure_that_fails_loses_its_own_values_alone():
+    class Failing(EmpiricalSensitivity):
+        key = "failing"
+
+        def update(self, model, inputs=None, positions=None):
+            raise RuntimeError("no kernel")
+
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[Failing(), ActiveNodeSensitivity()])
+    data.update(mlp(4, 6, 3))
+    assert data.summary().values.keys() == {"active_nodes"}
+    assert str(data.failed["failing"]) == "no kernel"
