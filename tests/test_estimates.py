@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_tansens.estimators.scaling import estimate_accuracy, estimate_loss
+from lightning_tansens._peers.scaling import estimate_accuracy, estimate_loss
 
 
 @pytest.mark.parametrize(("ratio", "loss", "expected"), [(1, 1.25, 1.25), (2, 0.5, 1.0), (0.1, 3.0, 0.3), (5, 0.0, 0.0)])

@@ -6,25 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
-from lightning_tansens.tangent.probes.layout import Layout
+from lightning_tansens.tangent.operators.registry import operator_of
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.tracing import CallTracer
 
-_T = Tensor
 _Collected = TypeVar("_Collected")
-
-#: Activation functions; a unit of one of them counts as active where its preactivation is positive.
-ACTIVATIONS = {
-    F.relu, F.relu_, torch.relu, torch.relu_, _T.relu, _T.relu_, F.relu6, F.hardtanh, F.hardtanh_, F.threshold,
-    torch.threshold_, F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_, F.prelu, torch.prelu, _T.prelu, F.elu, F.elu_, F.selu,
-    F.celu, F.gelu, F.silu, F.mish, F.softplus, F.hardswish, F.tanh, torch.tanh, _T.tanh, F.sigmoid, torch.sigmoid,
-    _T.sigmoid, F.hardsigmoid,
-}  # fmt: skip
 
 
 def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
@@ -83,11 +74,11 @@ def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[T
     """
     try:
         return _collect(model, inputs, collect, None)
-    except _AmbiguousError:
-        return _collect(model, inputs, collect, _layouts(model, inputs))
+    except _AmbiguousAxisError:
+        return _collect(model, inputs, collect, _axes(model, inputs))
 
 
-class _AmbiguousError(Exception):
+class _AmbiguousAxisError(Exception):
     """Raised where a shape does not tell which axis holds the samples."""
 
 
@@ -98,7 +89,7 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
         model: The network.
         samples: N.
         collect: The function.
-        layouts: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousError elsewhere.
+        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousAxisError elsewhere.
 
     """
 
@@ -107,43 +98,43 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
         model: nn.Module,
         samples: int,
         collect: Callable[[Tensor], _Collected],
-        layouts: Sequence[Layout | None] | None,
+        axes: Sequence[BatchAxis | None] | None,
     ) -> None:
         super().__init__(model)
         self._samples = samples
         self._collect = collect
-        self._layouts = layouts
+        self._axes = axes
         self._calls = 0
         self.collected: list[_Collected] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func in ACTIVATIONS:
+        if operator_of(func).is_activation:
             hidden = args[0] if args else kwargs["input"]
-            layout = self._layout(hidden)
+            axis = self._axis(hidden)
             self._calls += 1
-            if layout is not None:
-                self.collected.append(self._collect(layout.split(hidden, self._samples)))
+            if axis is not None:
+                self.collected.append(self._collect(axis.split(hidden, self._samples)))
         return func(*args, **kwargs)
 
-    def _layout(self, hidden: Tensor) -> Layout | None:
-        if self._layouts is not None:
-            return self._layouts[self._calls] if self._calls < len(self._layouts) else None
+    def _axis(self, hidden: Tensor) -> BatchAxis | None:
+        if self._axes is not None:
+            return self._axes[self._calls] if self._calls < len(self._axes) else None
         if hidden.dim() < 2 or isinstance(hidden, nn.Parameter):
             return None
         if len(hidden) == self._samples and (hidden.dim() == 2 or hidden.shape[1] != self._samples):
-            return Layout()
+            return BatchAxis()
         if not self._samples:
-            return Layout(hidden.shape.index(0)) if 0 in hidden.shape else None
-        raise _AmbiguousError
+            return BatchAxis(hidden.shape.index(0)) if 0 in hidden.shape else None
+        raise _AmbiguousAxisError
 
 
 def _collect(
     model: nn.Module,
     inputs: Any,
     collect: Callable[[Tensor], _Collected],
-    layouts: Sequence[Layout | None] | None,
+    axes: Sequence[BatchAxis | None] | None,
 ) -> list[_Collected]:
-    tracer = _ActivationTracer(model, batch_length(inputs), collect, layouts)
+    tracer = _ActivationTracer(model, batch_length(inputs), collect, axes)
     with evaluation(model), torch.no_grad(), tracer.running():
         # the network may begin with an in-place call
         call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
@@ -155,7 +146,7 @@ def _collect(
     return tracer.collected
 
 
-def _layouts(model: nn.Module, inputs: Any) -> list[Layout | None]:
+def _axes(model: nn.Module, inputs: Any) -> list[BatchAxis | None]:
     """Finds the axis of the samples in each activation's tensor by its shapes for two and for three samples."""
     samples, shapes = batch_length(inputs), []
     for count in (2, 3):
@@ -176,18 +167,18 @@ class _ShapeTracer(CallTracer):
         self.shapes: list[torch.Size] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func in ACTIVATIONS:
+        if operator_of(func).is_activation:
             self.shapes.append((args[0] if args else kwargs["input"]).shape)
         return func(*args, **kwargs)
 
 
-def _axis(two: torch.Size, three: torch.Size) -> Layout | None:
-    """The layout of a tensor with these shapes for two and for three samples; None where it does not hold samples."""
+def _axis(two: torch.Size, three: torch.Size) -> BatchAxis | None:
+    """The axis of a tensor with these shapes for two and for three samples; None where it does not hold samples."""
     grown = [axis for axis, (small, large) in enumerate(zip(two, three)) if small != large]
     if len(two) < 2 or len(two) != len(three) or len(grown) != 1 or 3 * two[grown[0]] != 2 * three[grown[0]]:
         return None
     (axis,) = grown
     if two[axis] == 2:
-        return Layout(axis)
+        return BatchAxis(axis)
     # windows of an image are consecutive entries of the batch
-    return Layout(0, "major") if axis == 0 else None
+    return BatchAxis(0, "major") if axis == 0 else None

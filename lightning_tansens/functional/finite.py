@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import OutputPicker, batch_length, call_model, map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 

@@ -19,9 +19,9 @@ from lightning_tansens.functional.gradient_difference import (
 )
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
+from lightning_tansens.tangent.isolation import Randomness
 from lightning_tansens.tangent.network import OutputPicker, Wrt
 from lightning_tansens.tangent.outputs import Outputs
-from lightning_tansens.tangent.randomness import Randomness
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
