@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import TangentSensitivityMonitor
@@ -157,7 +158,7 @@ def state_of(trainer):
     module = trainer.lightning_module
     return copy.deepcopy(
         {
-            "weights": module.state_dict(),
+            "weights": {key: repr(value) if is_lazy(value) else value for key, value in module.state_dict().items()},
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
             "gradients": {
                 name: None if parameter.grad is None else parameter.grad.clone()

@@ -15,9 +15,10 @@ from torch.nn.utils import parametrizations, prune
 
 from lightning_tansens.errors import DisturbedTrainingError
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.tangent.isolation import evaluation, memory, modes, undisturbed
+from lightning_tansens.tangent.isolation import evaluation, memory, undisturbed
 from lightning_tansens.tangent.random_forward import is_random
 from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
+from tests.boring import BoringModule, fit, make_monitor
 from tests.cases import Lambda, mlp
 
 
@@ -435,15 +436,11 @@ def test_networks_that_are_random_in_eval_mode(model, expected):
 # ------------------------------------------------------------------------------------------------ the rest
 
 
-def test_own_modes_can_be_taken_again():
-    model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval()).train(True)
-    model[1].eval()
-    with undisturbed(model) as training:
-        assert not any(module.training for module in model.modules())
-        with modes(model, training):
-            assert [module.training for module in model] == [True, False]
-        assert not any(module.training for module in model.modules())
-    assert [module.training for module in model] == [True, False]
+def test_no_policy_passes_over_a_disturbed_training(monkeypatch):
+    monkeypatch.setattr(memory, "COPIED_BYTES", 0)
+    module = BoringModule(Lambda(lambda m, x: (m.linear.weight.data.add_(1), m.linear(x))[1], linear=nn.Linear(4, 3)))
+    with pytest.raises(DisturbedTrainingError, match=r"changed network\.linear\.weight, which cannot be put back; do not"):
+        fit(make_monitor(on_failure="ignore"), module=module)
 
 
 def test_what_is_no_network():

@@ -74,11 +74,11 @@ def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[T
     """
     try:
         return _collect(model, inputs, collect, None)
-    except _AmbiguousAxisError:
+    except _AmbiguousError:
         return _collect(model, inputs, collect, _axes(model, inputs))
 
 
-class _AmbiguousAxisError(Exception):
+class _AmbiguousError(Exception):
     """Raised where a shape does not tell which axis holds the samples."""
 
 
@@ -89,7 +89,7 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
         model: The network.
         samples: N.
         collect: The function.
-        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousAxisError elsewhere.
+        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousError elsewhere.
 
     """
 
@@ -125,7 +125,7 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
             return BatchAxis()
         if not self._samples:
             return BatchAxis(hidden.shape.index(0)) if 0 in hidden.shape else None
-        raise _AmbiguousAxisError
+        raise _AmbiguousError
 
 
 def _collect(

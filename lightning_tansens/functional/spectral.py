@@ -97,12 +97,11 @@ class SpectralCache:
 
             return module.register_forward_hook(hook, with_kwargs=True)
 
-        with ExitStack() as stack:
+        with evaluation(model), torch.no_grad(), ExitStack() as stack:
             for name, module in model.named_modules():
                 if isinstance(module, _ConvNd):
                     stack.callback(watch(name, module).remove)
-            with evaluation(model), torch.no_grad():
-                call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
         self.of(model).sizes = sizes
 
 

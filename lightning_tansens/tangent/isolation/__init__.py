@@ -23,7 +23,7 @@ _guarding: ContextVar[State | None] = ContextVar("guarding", default=None)
 
 
 @contextmanager
-def undisturbed(module: nn.Module) -> Iterator[dict[nn.Module, bool]]:
+def undisturbed(module: nn.Module) -> Iterator[None]:
     """Runs a measurement: all that it touches is bitwise as it was afterwards, also after an exception.
 
     What :func:`evaluation` does, and besides: the global random states (torch on the CPU and CUDA, NumPy, Python) and the
@@ -31,9 +31,6 @@ def undisturbed(module: nn.Module) -> Iterator[dict[nn.Module, bool]]:
 
     Args:
         module: The LightningModule, or the network, that is measured.
-
-    Yields:
-        The modules' own modes; ``with modes(module, these):`` takes them again, for the transforms of a training batch.
 
     Raises:
         DisturbedTrainingError: If something has changed that cannot be put back; the message names it.
@@ -48,9 +45,8 @@ def undisturbed(module: nn.Module) -> Iterator[dict[nn.Module, bool]]:
 
     """
     check_model(module)
-    training = {part: part.training for part in module.modules()}
     with isolated_rng(), Randomness(*attributes(module)).isolated_generators(), evaluation(module), _silent_log(module):
-        yield training
+        yield
 
 
 @contextmanager
