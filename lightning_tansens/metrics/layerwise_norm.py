@@ -38,9 +38,6 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         form: "log" or "linear".
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If the form is neither.
-
     Example:
         >>> import torch
         >>> measure = LayerwiseNormSensitivity()

@@ -32,9 +32,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         form: "log" or "linear".
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If the form is neither.
-
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2))

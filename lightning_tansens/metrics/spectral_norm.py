@@ -30,9 +30,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         tolerance: The relative error of a norm.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If the tolerance is not between 0 and 1.
-
     Example:
         >>> import torch
         >>> measure = SpectralNormSensitivity()
