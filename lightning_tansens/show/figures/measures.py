@@ -1,4 +1,4 @@
-"""What ``plot`` of a measure draws: torchmetrics' plot of values, and what a measure with parts has instead."""
+"""torchmetrics' plot of values with a label."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_tansens.show.figures.canvas import check_matplotlib, figure_of, legend_beside
-from lightning_tansens.show.figures.heat_map import draw_matrix
 from lightning_tansens.show.figures.labels import Label
-from lightning_tansens.show.figures.style import output_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lightning_tansens.metrics.base import Measure
 
 
 def plot_values(measure: Metric, value: Any, label: Label, ax: Axes | None = None) -> tuple[Figure, Axes]:
@@ -55,57 +51,6 @@ def plot_values(measure: Metric, value: Any, label: Label, ax: Axes | None = Non
     if isinstance(value, Mapping) or (several and isinstance(value[0], Mapping)):
         legend_beside(axis)  # torchmetrics puts it over the axis, where many names would cover the title
     return figure_of(axis), axis
-
-
-def plot_bars(values: Mapping[str, Tensor], label: Label, kind: str, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Draws a bar for each part, such as an output or a class.
-
-    Args:
-        values: The parts' values, scalars, by name.
-        label: What the values are.
-        kind: What the parts are.
-        ax: A matplotlib axis to draw on; None for one of a new figure of pyplot.
-
-    Returns:
-        The figure and the axis.
-
-    """
-    axis = _axis(ax)
-    places = range(len(values))
-    axis.bar(places, [float(value) for value in values.values()], color=output_style(0).colour)
-    step = -(-len(values) // 25)
-    axis.set_xticks(places[::step], list(values)[::step])
-    axis.set_xlabel(kind)
-    axis.set_ylabel(str(label))
-    axis.grid(axis="y", alpha=0.3)
-    return figure_of(axis), axis
-
-
-def plot_matrix(values: Mapping[str, Tensor], label: Label, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Draws values of pairs ``<class>/<output>`` as a heat map; a class without samples stays blank.
-
-    Args:
-        values: The pairs' values, scalars, by name; other names are passed over.
-        label: What the values are.
-        ax: A matplotlib axis to draw on; None for one of a new figure of pyplot.
-
-    Returns:
-        The figure and the axis; the colour bar is an axis of its own in the figure.
-
-    """
-    pairs = {tuple(name.split("/")): float(value) for name, value in values.items() if "/" in name}
-    pairs = {(k, c): value for (k, c), value in pairs.items() if k != "all"}
-    classes, outputs = (sorted({pair[i] for pair in pairs}, key=int) for i in (0, 1))
-    matrix = np.array([[pairs.get((k, c), np.nan) for c in outputs] for k in classes])
-    axis = _axis(ax)
-    draw_matrix(axis, matrix, classes, outputs, str(label))
-    return figure_of(axis), axis
-
-
-def synced_parts(measure: Measure) -> dict[str, Tensor]:
-    """Returns ``part_values`` of a measure over the samples of all processes, as ``compute`` does for its value."""
-    with measure.sync_context(dist_sync_fn=measure.dist_sync_fn):
-        return measure.part_values()
 
 
 def _axis(ax: Axes | None) -> Axes:
