@@ -1,6 +1,5 @@
 """Label-free estimators of loss and accuracy, on one protocol: :class:`Estimator`."""
 
-from lightning_tansens._peers import Peer, default_peers
 from lightning_tansens.estimators.agreement_on_the_line import AgreementOnTheLine
 from lightning_tansens.estimators.all import default_estimators, estimate_set, score_set
 from lightning_tansens.estimators.average_confidence import AverageConfidence
@@ -18,13 +17,14 @@ from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTran
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.predictive_entropy import EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss
-from lightning_tansens.estimators.ratio import MeasureRatio, Trivial
+from lightning_tansens.estimators.ratio import AccuracyForm, MeasureRatio, Trivial
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.temporal_ensemble import TemporalEnsemble
 from lightning_tansens.estimators.thresholded_confidence import ThresholdedConfidence
 from lightning_tansens.estimators.trajectory import Trajectory
 
 __all__ = [
+    "AccuracyForm",
     "AgreementOnTheLine",
     "AverageConfidence",
     "Calibrated",
@@ -43,7 +43,6 @@ __all__ = [
     "Need",
     "NuclearNorm",
     "Outputs",
-    "Peer",
     "PseudoLabelLoss",
     "Reason",
     "Score",
@@ -54,7 +53,6 @@ __all__ = [
     "TransportLoss",
     "Trivial",
     "default_estimators",
-    "default_peers",
     "estimate_set",
     "score_set",
 ]

@@ -27,7 +27,9 @@ class SetSummary:
         outputs: The network's outputs; None where they are not gathered.
         loss: The mean loss, where labels were used.
         loss_influence: How far each sample moves the loss, if that is known.
+        loss_stderr: The standard error of the loss, if that is known.
         accuracy: The accuracy, where labels of classes were used.
+        accuracy_stderr: Its standard error, if that is known.
         wrong: The number of wrong predictions; None as for the accuracy.
         class_losses: The mean loss of each class.
         values: For each measure, by key, its named scalars.
@@ -46,7 +48,9 @@ class SetSummary:
     outputs: Outputs | None = None
     loss: float | None = None
     loss_influence: Influence | None = None
+    loss_stderr: float | None = None
     accuracy: float | None = None
+    accuracy_stderr: float | None = None
     wrong: float | None = None
     class_losses: Mapping[int, float] = field(default_factory=dict)
     values: Values = field(default_factory=dict)
@@ -64,7 +68,16 @@ class SetSummary:
         if outputs is self.outputs and all(value is None for value in seen) and not self.class_losses and not self.copies:
             return self
         return replace(
-            self, outputs=outputs, loss=None, loss_influence=None, accuracy=None, wrong=None, class_losses={}, copies=()
+            self,
+            outputs=outputs,
+            loss=None,
+            loss_influence=None,
+            loss_stderr=None,
+            accuracy=None,
+            accuracy_stderr=None,
+            wrong=None,
+            class_losses={},
+            copies=(),
         )
 
     @property

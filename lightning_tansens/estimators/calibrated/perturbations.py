@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.checks import check_numbers, check_share
-from lightning_tansens.tangent.randomness import Randomness
+from lightning_tansens.tangent.isolation import Randomness
 
 #: Changes one sample, a tensor without the batch's dimension, and keeps its shape.
 Transform = Callable[[Any], Any]

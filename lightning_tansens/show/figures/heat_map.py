@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_tansens.show.figures.canvas import figure_of
-from lightning_tansens.show.figures.rows import Series
+from lightning_tansens.show.figures.series import Series
 from lightning_tansens.show.figures.style import ORDERED, SIGNED
 
 if TYPE_CHECKING:

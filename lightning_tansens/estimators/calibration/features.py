@@ -1,3 +1,0 @@
-"""Old names of the estimators, until nothing imports them."""
-
-from lightning_tansens._peers.calibration.features import *  # noqa: F403
