@@ -91,7 +91,7 @@ def measure(module: pl.LightningModule, data: Images, sets: Mapping[Set, Dataset
         for name, (family, severity) in names.items():
             writer.writerows([family, severity, *cells] for cells in _cells(record, name))
         writer.writerow(["none", 0, "seconds", "cost", f"{seconds:.1f}", "", "", ""])
-        calibration = record.seconds["calibration"]
+        calibration = record.seconds["copies"]
         writer.writerow(["none", 0, "calibration_seconds", "cost", f"{calibration:.1f}", "", "", ""])
     unfinished.rename(path)
     return seconds

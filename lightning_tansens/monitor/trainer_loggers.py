@@ -70,6 +70,7 @@ def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: b
         to_loggers: Whether Lightning sends them to the loggers; otherwise only callbacks see them.
 
     """
+    to_loggers = to_loggers and bool(trainer.loggers)  # Lightning warns for each key where there is none
     # every process logs: a key that only rank 0 has cannot be monitored
     for key, value in scalars.items():
         trainer.lightning_module.log(
