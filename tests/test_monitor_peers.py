@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_tansens.estimators import AverageConfidence, DispersionScore, EntropyRatio, default_peers
+from lightning_tansens._peers import AverageConfidence, DispersionScore, EntropyRatio, default_peers
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.show.keys import Keys

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from lightning_tansens._peers import EntropyRatio
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.estimators import EntropyRatio
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied

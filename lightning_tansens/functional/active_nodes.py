@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
+from lightning_tansens.tangent.operators.registry import operator_of
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.tracing import CallTracer
 
-_T = Tensor
 _Collected = TypeVar("_Collected")
-
-#: Activation functions; a unit of one of them counts as active where its preactivation is positive.
-ACTIVATIONS = {
-    F.relu, F.relu_, torch.relu, torch.relu_, _T.relu, _T.relu_, F.relu6, F.hardtanh, F.hardtanh_, F.threshold,
-    torch.threshold_, F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_, F.prelu, torch.prelu, _T.prelu, F.elu, F.elu_, F.selu,
-    F.celu, F.gelu, F.silu, F.mish, F.softplus, F.hardswish, F.tanh, torch.tanh, _T.tanh, F.sigmoid, torch.sigmoid,
-    _T.sigmoid, F.hardsigmoid,
-}  # fmt: skip
 
 
 def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
@@ -31,7 +23,7 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
 
     A unit of an activation function is active where its preactivation is positive; for smooth activations (GELU, SiLU)
     this is a convention. Calls of activations are found whether they are modules, functional or in-place, in the order
-    of the forward pass (Daróczy 2022, the quantities of Eqs. 2 and 7).
+    of the forward pass, and with the samples on any axis, such as (T, N, D) (Daróczy 2022, the quantities of Eqs. 2 and 7).
 
     Args:
         model: The network; it is evaluated in eval mode and left as it was.
@@ -41,8 +33,7 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
         Numbers of active units, int64, shape (N, L) for L calls of activations.
 
     Raises:
-        UnsupportedNetworkError: If the forward pass calls no activation function, or one whose units do not have the
-            samples on their first axis.
+        UnsupportedNetworkError: If the forward pass calls no activation function.
 
     Example:
         >>> import torch
@@ -81,36 +72,113 @@ def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[T
         The function's results, in the order of the forward pass.
 
     """
-    tracer: _ActivationTracer[_Collected] = _ActivationTracer(model, batch_length(inputs), collect)
+    try:
+        return _collect(model, inputs, collect, None)
+    except _AmbiguousError:
+        return _collect(model, inputs, collect, _axes(model, inputs))
+
+
+class _AmbiguousError(Exception):
+    """Raised where a shape does not tell which axis holds the samples."""
+
+
+class _ActivationTracer(CallTracer, Generic[_Collected]):
+    """Calls a function on each preactivation with the samples on its first axis.
+
+    Args:
+        model: The network.
+        samples: N.
+        collect: The function.
+        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousError elsewhere.
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: int,
+        collect: Callable[[Tensor], _Collected],
+        axes: Sequence[BatchAxis | None] | None,
+    ) -> None:
+        super().__init__(model)
+        self._samples = samples
+        self._collect = collect
+        self._axes = axes
+        self._calls = 0
+        self.collected: list[_Collected] = []
+
+    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if operator_of(func).is_activation:
+            hidden = args[0] if args else kwargs["input"]
+            axis = self._axis(hidden)
+            self._calls += 1
+            if axis is not None:
+                self.collected.append(self._collect(axis.split(hidden, self._samples)))
+        return func(*args, **kwargs)
+
+    def _axis(self, hidden: Tensor) -> BatchAxis | None:
+        if self._axes is not None:
+            return self._axes[self._calls] if self._calls < len(self._axes) else None
+        if hidden.dim() < 2 or isinstance(hidden, nn.Parameter):
+            return None
+        if len(hidden) == self._samples and (hidden.dim() == 2 or hidden.shape[1] != self._samples):
+            return BatchAxis()
+        if not self._samples:
+            return BatchAxis(hidden.shape.index(0)) if 0 in hidden.shape else None
+        raise _AmbiguousError
+
+
+def _collect(
+    model: nn.Module,
+    inputs: Any,
+    collect: Callable[[Tensor], _Collected],
+    axes: Sequence[BatchAxis | None] | None,
+) -> list[_Collected]:
+    tracer = _ActivationTracer(model, batch_length(inputs), collect, axes)
     with evaluation(model), torch.no_grad(), tracer.running():
         # the network may begin with an in-place call
         call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
     if not tracer.collected:
         raise UnsupportedNetworkError(
-            f"expected a network with activation functions, but {type(model).__name__} calls none that is known; "
-            "leave ActiveNodeSensitivity out of the measures for this network"
+            f"expected a network with activation functions, but {type(model).__name__} calls none that is known (ReLU, "
+            "GELU, tanh, …); leave the measures of active units out for this network"
         )
     return tracer.collected
 
 
-class _ActivationTracer(CallTracer, Generic[_Collected]):
-    def __init__(self, model: nn.Module, samples: int, collect: Callable[[Tensor], _Collected]) -> None:
+def _axes(model: nn.Module, inputs: Any) -> list[BatchAxis | None]:
+    """Finds the axis of the samples in each activation's tensor by its shapes for two and for three samples."""
+    samples, shapes = batch_length(inputs), []
+    for count in (2, 3):
+
+        def repeated(tensor: Tensor, count: int = count) -> Tensor:
+            return tensor[[0] * count] if tensor.dim() and len(tensor) == samples else tensor
+
+        tracer = _ShapeTracer(model)
+        with evaluation(model), torch.no_grad(), tracer.running():
+            call_model(model, map_tensors(lambda tensor: repeated(ordinary(tensor)).clone(), inputs))
+        shapes.append(tracer.shapes)
+    return [_axis(*pair) for pair in zip(*shapes)]
+
+
+class _ShapeTracer(CallTracer):
+    def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._samples = samples
-        self._collect = collect
-        self.collected: list[_Collected] = []
+        self.shapes: list[torch.Size] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func in ACTIVATIONS:
-            hidden = args[0] if args else kwargs["input"]
-            if hidden.dim() > 1 and len(hidden) % max(1, self._samples) == 0:
-                # windows of an image are consecutive entries of the batch
-                by_sample = hidden.reshape(self._samples, -1) if len(hidden) > self._samples else hidden
-                self.collected.append(self._collect(by_sample))
-            elif hidden.dim() > 1 and hidden.numel() > self._samples and not isinstance(hidden, nn.Parameter):
-                raise UnsupportedNetworkError(
-                    f"expected activations of shape (N, ...) with N = {self._samples} samples, but got "
-                    f"{tuple(hidden.shape)} in {self.place(func)}; use batch_first=True there, or leave "
-                    "ActiveNodeSensitivity out of the measures"
-                )
+        if operator_of(func).is_activation:
+            self.shapes.append((args[0] if args else kwargs["input"]).shape)
         return func(*args, **kwargs)
+
+
+def _axis(two: torch.Size, three: torch.Size) -> BatchAxis | None:
+    """The axis of a tensor with these shapes for two and for three samples; None where it does not hold samples."""
+    grown = [axis for axis, (small, large) in enumerate(zip(two, three)) if small != large]
+    if len(two) < 2 or len(two) != len(three) or len(grown) != 1 or 3 * two[grown[0]] != 2 * three[grown[0]]:
+        return None
+    (axis,) = grown
+    if two[axis] == 2:
+        return BatchAxis(axis)
+    # windows of an image are consecutive entries of the batch
+    return BatchAxis(0, "major") if axis == 0 else None

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_tansens.checks import check_numbers, check_seed
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.methods import choose
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import choose
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt

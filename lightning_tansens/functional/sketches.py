@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_seed, checked_positions
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, bytes_per_sample, in_micro_batches
 from lightning_tansens.tangent.methods import check_probes, choose
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_tansens.checks import check_model
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import call_model, map_tensors
 
 #: Up to this number of inputs a layer is written out as a matrix.
@@ -97,12 +97,11 @@ class SpectralCache:
 
             return module.register_forward_hook(hook, with_kwargs=True)
 
-        with ExitStack() as stack:
+        with evaluation(model), torch.no_grad(), ExitStack() as stack:
             for name, module in model.named_modules():
                 if isinstance(module, _ConvNd):
                     stack.callback(watch(name, module).remove)
-            with evaluation(model), torch.no_grad():
-                call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
         self.of(model).sizes = sizes
 
 

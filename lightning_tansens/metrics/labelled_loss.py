@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.metrics.base import positions_from
-from lightning_tansens.metrics.uncertainty import Influence
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
 #: On (outputs, targets), it returns a tensor; a command line takes a class only where the return type is left open.
 Criterion = Callable[[Any, Any], Any]
@@ -120,6 +121,25 @@ class LabelledLoss(Metric):
             return {}
         labels, losses = dim_zero_cat(self.labels), dim_zero_cat(self.samples)
         return {int(label): float(losses[labels == label].double().mean()) for label in labels.unique()}
+
+    def value(self) -> float | None:
+        """Returns the mean loss. Needs synced states."""
+        return float(self.total / self.count)  # compute() would sync once more
+
+    def standard_error(self) -> float | None:
+        """Returns the standard error of the mean loss, if the losses of samples are known. Needs synced states."""
+        influence = self.influence()
+        value = self.value()
+        return None if influence is None or value is None else relative_standard_error([influence]) * abs(value)
+
+    def wrong(self) -> float | None:
+        """Returns the number of wrong predictions; None for a regression. Needs synced states."""
+        return float(self.classified - self.correct) if bool(self.classified) else None
+
+    def accuracy_standard_error(self) -> float | None:
+        """Returns the standard error of the accuracy; None for a regression. Needs synced states."""
+        accuracy = self.accuracy()
+        return None if accuracy is None else math.sqrt(float(accuracy * (1 - accuracy) / self.classified))
 
     def compute(self) -> Tensor:
         """Returns the mean loss."""

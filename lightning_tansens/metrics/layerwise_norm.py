@@ -18,6 +18,12 @@ NormForm = Literal["log", "linear"]
 SMALLEST_LOGARITHM = 1e-3
 
 
+def check_form(form: object) -> None:
+    """Raises ValueError unless the form is "log" or "linear"."""
+    if form not in get_args(NormForm):
+        raise ValueError(f"form: expected 'log' or 'linear', but got {form!r}")
+
+
 class LayerwiseNormSensitivity(SensitivityMeasure):
     r"""The layer-wise norm of the weights, log Π_i w_max,i, and the loss estimate from its change in time.
 
@@ -26,9 +32,7 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         \Big(\frac{\prod_i w_{max,i}^{(t-1)}}{\prod_i w_{max,i}^{(t)}}\Big)^2 l_t \quad\text{("linear")}
 
     ("linear" is Eq. 6 of Daróczy 2022, built on Eq. 1; "log" is what the paper's Table 1 reports). It needs no data:
-    t−1 is the previous measurement.
-
-    As input to ``update``: a model; inputs are ignored. As output of ``compute``: a scalar, a natural logarithm.
+    t−1 is the previous measurement. ``compute`` returns a natural logarithm.
 
     Args:
         form: "log" or "linear".
@@ -56,8 +60,7 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
 
     def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if form not in get_args(NormForm):
-            raise ValueError(f"form: expected 'log' or 'linear', but got {form!r}")
+        check_form(form)
         self.form = form
         self._sum_state("log_norm")
         self._sum_state("count")

@@ -23,8 +23,8 @@ class SpectralNormSensitivity(SensitivityMeasure):
     are taken as operators on their input's size, which :meth:`prepare` learns. A measurement starts from the singular
     vectors of the one before, which copies of the measure share.
 
-    As input to ``update``: a model; inputs are needed only for convolutions that :meth:`prepare` has not seen. As output
-    of ``compute``: a scalar, a natural logarithm.
+    ``update`` takes a model; inputs are needed only for convolutions that :meth:`prepare` has not seen. ``compute`` returns
+    a natural logarithm.
 
     Args:
         tolerance: The relative error of a norm.
@@ -69,7 +69,7 @@ class SpectralNormSensitivity(SensitivityMeasure):
         norms = spectral_norms(model, inputs, tolerance=self.tolerance, cache=self.cache)
         if not self.count:
             self.layers = tuple(name.removesuffix(".weight") for name in norms)
-            self.log_norms = torch.zeros(len(norms)).to(self.log_norms)
+            self._sum_state("log_norms", len(norms))
         self.log_norms += torch.stack(list(norms.values())).log().to(self.log_norms)
         self.count += 1
 

@@ -1,1 +1,17 @@
-"""Tangent sensitivity of any network: what the network is, its operators, closed forms and probes."""
+"""Tangent sensitivity of any network, and what it knows about the operators of networks."""
+
+from lightning_tansens.tangent.operators.builtin import register_operator
+from lightning_tansens.tangent.operators.convolutions import ConvolutionRule
+from lightning_tansens.tangent.operators.layer_rules import BroadcastRule, EmbeddingRule, LinearRule, Result, Rule
+from lightning_tansens.tangent.operators.registry import Operator
+
+__all__ = [
+    "BroadcastRule",
+    "ConvolutionRule",
+    "EmbeddingRule",
+    "LinearRule",
+    "Operator",
+    "Result",
+    "Rule",
+    "register_operator",
+]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.tangent.network import call_model
+from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer
-
-_WEIGHT_LAYERS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 
 
 def outputs_and_features(model: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
@@ -47,6 +45,6 @@ class _LastInput(CallTracer):
         self.features: Tensor | None = None
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func in _WEIGHT_LAYERS:
+        if operator_of(func).is_weight_layer:
             self.features = (args[0] if args else kwargs["input"]).clone()  # the network may change it in place
         return func(*args, **kwargs)

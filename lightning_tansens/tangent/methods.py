@@ -17,8 +17,8 @@ from lightning_tansens.tangent.closed_form.exact import verified_chain
 from lightning_tansens.tangent.closed_form.links import LinearLink
 from lightning_tansens.tangent.memory import bytes_per_sample
 from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.probes.coverage import find_layouts
-from lightning_tansens.tangent.probes.layout import Layouts
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes
+from lightning_tansens.tangent.probes.coverage import find_batch_axes
 
 #: What a user asks for. "exact" is the closed form, or forward-mode passes over the input where there is none;
 #: "stochastic" the better kind of probe; "auto" the closed form where it is affordable, else "stochastic".
@@ -40,14 +40,14 @@ class Choice:
     Attributes:
         way: The way that is taken.
         reason: Why, in a sentence.
-        layouts: What input-space probes need to know about the network.
+        axes: What input-space probes need to know about the network.
         sample_bytes: What one sample takes in memory, about.
 
     """
 
     way: Way
     reason: str
-    layouts: Layouts | None = None
+    axes: BatchAxes | None = None
     sample_bytes: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ def _examine(network: Network, method: Method) -> Choice:
         except UnsupportedNetworkError as error:
             if method == "exact":
                 passes = f"{network.x[0].numel()} passes a sample, each about a training step"
-                return Choice("forward_mode", f"{_no_closed_form(error)}; {passes}", _layouts_or_none(network))
+                return Choice("forward_mode", f"{_no_closed_form(error)}; {passes}", _axes_or_none(network))
             no_closed_form = f"{_no_closed_form(error)}; "
         else:
             cost = closed_form_cost(chain)
@@ -109,24 +109,24 @@ def _examine(network: Network, method: Method) -> Choice:
             no_closed_form = f"the closed form would cost about {_steps(cost)}; "
     else:
         no_closed_form = ""
-    found = _layouts(network)
-    if isinstance(found, Layouts):
+    found = _axes(network)
+    if isinstance(found, BatchAxes):
         return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", found)
     if method == "input_space":
         raise UnsupportedNetworkError(f"method='input_space': {found}; use method='parameter_space', which needs no rules")
     return Choice("parameter_space", f"{no_closed_form}{found}")
 
 
-def _layouts(network: Network) -> Layouts | str:
+def _axes(network: Network) -> BatchAxes | str:
     try:
-        return find_layouts(network)
+        return find_batch_axes(network)
     except NotImplementedError as error:
         return f"forward-mode differentiation: {str(error).splitlines()[0]}"
 
 
-def _layouts_or_none(network: Network) -> Layouts | None:
-    found = _layouts(network)
-    return found if isinstance(found, Layouts) else None
+def _axes_or_none(network: Network) -> BatchAxes | None:
+    found = _axes(network)
+    return found if isinstance(found, BatchAxes) else None
 
 
 def closed_form_cost(chain: Chain) -> float:

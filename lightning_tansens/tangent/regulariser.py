@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_model, check_numbers
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import modes, undisturbed
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
-from lightning_tansens.tangent.operators.substitutes import group_norm, twice_differentiable
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
 from lightning_tansens.tangent.sensitivity import choose_way
 
@@ -110,14 +106,17 @@ class TangentSensitivityRegulariser(nn.Module):
 
     def _estimate(self, model: nn.Module, inputs: Any) -> Tensor:
         check_model(model)
-        modes = {module: module.training for module in model.modules()}
-        with evaluation(model), isolate_rng():
+        trained = [module for module in model.modules() if module.training]
+        training = {module: not isinstance(module, _BatchNorm) for module in trained}
+        with undisturbed(model):
             choose_way(self._network(model, inputs), "parameter_space")  # refuses mixed samples, examined once
-            _resume_modes(modes)
-            seed = self._next_seed()
-            _seed_dropout(seed)
-            with twice_differentiable(model), _ThreeTimesDifferentiable():
-                return self._mean_square(self._network(model, inputs), seed)
+            with modes(model, training), twice_differentiable(model, thrice=True):
+                _detach_buffers(trained)
+                seed = self._seed_of_call()
+                _seed_dropout(seed)
+                value = self._mean_square(self._network(model, inputs), seed)
+        self.calls += 1  # here, because the module may hold this one, which is left as it was within the block
+        return value
 
     def _network(self, model: nn.Module, inputs: Any) -> Network:
         network = Network(model, inputs, self.wrt, self.output)
@@ -125,9 +124,8 @@ class TangentSensitivityRegulariser(nn.Module):
             raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
         return network
 
-    def _next_seed(self) -> int:
+    def _seed_of_call(self) -> int:
         sequence = np.random.SeedSequence((self.seed, self.calls))
-        self.calls += 1
         return int(sequence.generate_state(1, np.uint64)[0])
 
     def _mean_square(self, network: Network, seed: int) -> Tensor:
@@ -164,65 +162,15 @@ def _product_with(w: dict[str, Tensor], network: Network, scalar: Tensor, x: Ten
     return product.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _resume_modes(modes: dict[nn.Module, bool]) -> None:
-    """Puts the modules back into their modes, in surroundings that restore modes and buffers at their end."""
-    for module, mode in modes.items():
-        module.training = mode and not isinstance(module, _BatchNorm)
+def _detach_buffers(trained: list[nn.Module]) -> None:
+    """Has this pass write to copies, and the training's own to others than those that the graph of this one keeps."""
+    for module in trained:
         for name, buffer in module._buffers.items():
-            # this pass may write to buffers, and the training's own to those that the graph of this one keeps
-            if mode and buffer is not None and not buffer.is_inference():
+            if buffer is not None and not buffer.is_inference():
                 module._buffers[name] = buffer.clone()
 
 
 def _seed_dropout(seed: int) -> None:
-    """Seeds what ``isolate_rng`` restores."""
+    """Seeds what is put back at the end."""
     torch.default_generator.manual_seed(seed % 2**63)
     torch.cuda.manual_seed_all(seed % 2**63)
-
-
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn_enable: bool = True,
-) -> Tensor:
-    variance, mean = torch.var_mean(input, list(range(-len(normalized_shape), 0)), correction=0, keepdim=True)
-    result = (input - mean) * (variance + eps).rsqrt()
-    result = result if weight is None else result * weight
-    return result if bias is None else result + bias
-
-
-def _instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if use_input_stats:
-        return group_norm(input, input.shape[1], weight, bias, eps)
-    return F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-
-
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    return v * (g / torch.norm_except_dim(v, 2, dim))
-
-
-#: Operators whose third derivative torch refuses to take, or takes wrongly without a word: it holds the deviation of a
-#: layer norm and the norm of a weight for constants.
-_SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
-    F.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
-    F.instance_norm: _instance_norm,
-    torch._weight_norm: _weight_norm,
-}
-
-
-class _ThreeTimesDifferentiable(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))

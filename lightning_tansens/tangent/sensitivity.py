@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_choice, checked_positions
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt, map_tensors
@@ -182,10 +182,10 @@ def _measure(
         return exact_blocks(network, outputs)
     with twice_differentiable(network.model):
         if choice.way == "forward_mode":
-            return exact_by_forward_mode(network, outputs, choice.layouts)
+            return exact_by_forward_mode(network, outputs, choice.axes)
         if choice.way == "input_space":
-            assert choice.layouts is not None
-            return estimate_in_input_space(network, outputs, choice.layouts, num_probes, seed, indices, choice.sample_bytes)
+            assert choice.axes is not None
+            return estimate_in_input_space(network, outputs, choice.axes, num_probes, seed, indices, choice.sample_bytes)
         return estimate_in_parameter_space(network, outputs, num_probes, seed, indices, choice.sample_bytes)
 
 

@@ -11,12 +11,12 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.probes.coverage import find_layouts
+from lightning_tansens.tangent.probes.coverage import find_batch_axes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.layout import Layouts
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.sensitivity import sum_blocks
 from tests.benchmarks.bench_exact import mlp, table
 from tests.benchmarks.bench_stochastic import ViTTiny, cifar_resnet18
@@ -33,10 +33,10 @@ def orthogonal(samples: int, count: int, size: int) -> Tensor:
     return q.permute(2, 0, 1) * size**0.5
 
 
-def estimate(network: Network, layouts: Layouts, probes: Tensor) -> Tensor:
+def estimate(network: Network, axes: BatchAxes, probes: Tensor) -> Tensor:
     """The mean over probes of ‖S v‖², shape (N,)."""
     shape = network.x.shape
-    draws = [sum_blocks(input_space_blocks(network, v.reshape(shape), "sum", layouts))[:, 0] for v in probes]
+    draws = [sum_blocks(input_space_blocks(network, v.reshape(shape), "sum", axes))[:, 0] for v in probes]
     return torch.stack(draws).mean(0)
 
 
@@ -45,10 +45,10 @@ def spreads(net: nn.Module, x: Tensor, count: int, draws: int) -> list[float]:
     found = []
     with evaluation(net), twice_differentiable(net):
         network = Network(net, x)
-        layouts = find_layouts(network)
-        assert isinstance(layouts, Layouts)
+        axes = find_batch_axes(network)
+        assert isinstance(axes, BatchAxes)
         for kind in (independent, orthogonal):
-            values = torch.stack([estimate(network, layouts, kind(len(x), count, x[0].numel())) for _ in range(draws)])
+            values = torch.stack([estimate(network, axes, kind(len(x), count, x[0].numel())) for _ in range(draws)])
             found.append(float((values.std(0) / values.mean(0)).square().mean().sqrt()))
     return found
 

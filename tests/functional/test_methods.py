@@ -237,6 +237,6 @@ def test_unknown_methods(method):
 def test_choose_takes_a_network():
     model, inputs = COVERED["MLP with tanh"].make()
     assert choose(Network(model.eval(), inputs)).way == "input_space"
-    assert choose(Network(model, normal(4)(1))).layouts.signature == (
+    assert choose(Network(model, normal(4)(1))).axes.signature == (
         ("0.weight", "0.bias"), ("2.weight", "2.bias"), ("4.weight", "4.bias"),
     )  # fmt: skip

@@ -231,7 +231,7 @@ def test_the_cost_of_all_directions_is_said(limit, level, covered, monkeypatch, 
     monkeypatch.setattr(all_directions, "SECONDS_TO_WARN", limit)
     net, x = nn.Sequential(nn.Linear(65, 2), nn.Tanh()), torch.randn(3, 65)
     if not covered:
-        monkeypatch.setattr(methods, "_layouts", lambda network: "no rules")
+        monkeypatch.setattr(methods, "_axes", lambda network: "no rules")
     with caplog.at_level("INFO", logger="lightning_tansens"):
         tangent_sensitivity(net, x, method="exact")
     (record,) = caplog.records

@@ -92,7 +92,7 @@ def test_reset_copies_and_forward():
 def test_states_are_moved_with_the_measure():
     measure = NeuronMargins().to("meta")
     measure._learn_units((3,))
-    assert measure.margins.device.type == measure.probability_margins.device.type == "meta"
+    assert measure.margins.device.type == "meta"
 
 
 def test_another_number_of_units():

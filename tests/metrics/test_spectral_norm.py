@@ -86,7 +86,7 @@ def test_sizes_and_vectors_outlive_copies_and_resets(monkeypatch):
         assert [known is not None for known in starts] == [turn > 0]
         starts.clear()
     assert "cache" not in measure.state_dict()
-    assert set(measure.metric_state) == {"log_norms", "count"}
+    assert set(measure.metric_state) == {"log_norms", "count", "unusable"}
 
 
 def test_prepare_on_another_size():

@@ -7,13 +7,13 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import chosen_method, tangent_sensitivity_blocks
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.contributions import Direct, Outer, Scatter, squared_norm
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.probes.coverage import find_layouts
+from lightning_tansens.tangent.probes.coverage import find_batch_axes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.layout import Layout, find_layout
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis, find_batch_axis
 from tests.cases import Lambda
 from tests.helpers import assert_equal, reference, squares
 from tests.modules import Example, normal
@@ -24,7 +24,7 @@ def by_rules(example, model, inputs, probes):
     with evaluation(model):
         network = Network(model, inputs, example.wrt, example.output)
         with twice_differentiable(model):
-            return input_space_blocks(network, probes, example.outputs, find_layouts(network))
+            return input_space_blocks(network, probes, example.outputs, find_batch_axes(network))
 
 
 @pytest.mark.parametrize("name", COVERED)
@@ -201,28 +201,28 @@ def test_norms_of_lookups():
         squared_norm([Scatter(delta, rows), Direct(torch.zeros(2, 12))])
 
 
-def entries(layout, shape):
+def entries(axis, shape):
     """Which entries of a tensor belong to each of three samples."""
     owners = torch.arange(3).reshape(3, *[1] * 8)
     supports = []
     for n in range(3):
         mark = torch.zeros(shape, dtype=torch.bool)
-        layout.split(mark, 3)[(owners == n).flatten()] = True
+        axis.split(mark, 3)[(owners == n).flatten()] = True
         supports.append(mark)
     return supports
 
 
 @pytest.mark.parametrize(
-    ("layout", "shape"),
+    ("axis", "shape"),
     [
-        (Layout(0), (3, 3, 3)),
-        (Layout(1), (3, 3, 2)),
-        (Layout(2), (3, 3, 3)),
-        (Layout(0, "major"), (6, 3)),
-        (Layout(0, "minor"), (9, 2)),
+        (BatchAxis(0), (3, 3, 3)),
+        (BatchAxis(1), (3, 3, 2)),
+        (BatchAxis(2), (3, 3, 3)),
+        (BatchAxis(0, "major"), (6, 3)),
+        (BatchAxis(0, "minor"), (9, 2)),
     ],
 )
-def test_layouts_are_found(layout, shape):
-    assert find_layout(entries(layout, shape)) == layout
-    assert find_layout([torch.ones(shape) > 0] * 3) is None
-    assert find_layout([torch.ones(4, 5) > 0] * 3) is None
+def test_layouts_are_found(axis, shape):
+    assert find_batch_axis(entries(axis, shape)) == axis
+    assert find_batch_axis([torch.ones(shape) > 0] * 3) is None
+    assert find_batch_axis([torch.ones(4, 5) > 0] * 3) is None

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
 from lightning_tansens.tangent.operators.contributions import PROJECT_FROM, Outer, squared_norm
 from lightning_tansens.tangent.operators.convolutions import ConvolutionRule, Correlation
-from lightning_tansens.tangent.probes.layout import Layout
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.probes.vectors import NUM_PROJECTIONS, Projection
 from tests.helpers import assert_equal
 
@@ -33,16 +33,16 @@ def signs_of(rows, count=5):
     return torch.randn(SAMPLES, count, rows, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("layout", [Layout(), Layout(0, "major"), Layout(0, "minor")], ids=lambda layout: layout.order)
+@pytest.mark.parametrize("axis", [BatchAxis(), BatchAxis(0, "major"), BatchAxis(0, "minor")], ids=lambda axis: axis.order)
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_projections_of_a_convolution(name, layout):
+def test_projections_of_a_convolution(name, axis):
     rule = ConvolutionRule(*GEOMETRIES[name])
-    images = SAMPLES * (1 if layout.order == "alone" else 2)
+    images = SAMPLES * (1 if axis.order == "alone" else 2)
     large = torch.randn(images, 4, *(7, 6, 5)[: len(rule.kernel)], dtype=torch.float64)
     extents = zip(large.shape[2:], rule.kernel, rule.stride, rule.padding, rule.dilation)
     small_shape = [(n + b + a - d * (k - 1) - 1) // s + 1 for n, k, s, (b, a), d in extents]
     small = torch.randn(images, 6, *small_shape, dtype=torch.float64)
-    contribution = Correlation(small, large, rule, layout, SAMPLES)
+    contribution = Correlation(small, large, rule, axis, SAMPLES)
     signs = signs_of(6)
     written = contribution.written_out().reshape(SAMPLES, rule.groups, 6 // rule.groups, -1)
     expected = torch.einsum("nrgo,ngoi->ngri", signs.reshape(SAMPLES, 5, rule.groups, -1), written)

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.closed_form.links import ElementwiseLink, Gain, LinearLink, Link
-from lightning_tansens.tangent.closed_form.piecewise import ACTIVATIONS, AFFINE, DROPOUTS, PRELUS, RESHAPES, SHIFTS
+from lightning_tansens.tangent.closed_form.builders import READ_THE_INPUT
+from lightning_tansens.tangent.closed_form.links import Link
+from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 
 
@@ -90,115 +89,39 @@ class _ChainTracer(CallTracer):
         self._remember(self.start, _Node(self.start))
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        known = [node for node in map(self._find, tensors_in((*args, *kwargs.values()))) if node]
+        known = [node for node in map(self._find, tensors_in((args, kwargs))) if node]
         if not known:
             return func(*args, **kwargs)
-        parent = known[0]
-        # an in-place activation overwrites what its slopes are computed from
-        value = parent.tensor.clone() if func in ACTIVATIONS else parent.tensor
+        parent, build = known[0], operator_of(func).link
+        value = parent.tensor.clone() if build in READ_THE_INPUT else parent.tensor
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor):
             # several results, or none: then one of the arguments was changed
-            for tensor in tensors_in(args if result is None else (result,)):
+            for tensor in tensors_in(args if result is None else result):
                 self._poison(tensor, parent, func)
         elif reason := next((node.unsupported for node in known if node.unsupported), None):
             self._remember(result, _Node(result, parent, unsupported=reason))
         elif len(known) > 1:
             self._poison(result, parent, func, "it joins two branches, so the network is no chain")
+        elif build is None:
+            self._poison(result, parent, func)
         else:
             try:
-                link = self._link(func, value, self._with_input_first(args, kwargs), kwargs, result)
+                others = {name: argument for name, argument in kwargs.items() if name != "input"}
+                link = build(self, func, value, result, *self._without_input(args, kwargs), **others)
             except UnsupportedNetworkError as error:
                 self._poison(result, parent, func, str(error))
             else:
                 self._remember(result, _Node(result, parent, link))
         return result
 
-    def _with_input_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def _without_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The positional arguments without the one that depends on the input, which must be the first."""
         if not args and "input" in kwargs:
             return ()
         if args and isinstance(args[0], Tensor) and id(args[0]) in self._nodes:
             return args[1:]
         raise UnsupportedNetworkError("its input is expected as the first argument")
-
-    def _link(self, func: Any, value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Link | None:
-        kwargs = {name: argument for name, argument in kwargs.items() if name != "input"}
-        if func is F.linear:
-            return self._linear(value, *args, **kwargs)
-        if func is F.batch_norm:
-            return self._batch_norm(value, *args, **kwargs)
-        if func in PRELUS:
-            return self._prelu(value, *args, **kwargs)
-        if func in DROPOUTS:
-            bound = signature(func).bind(value, *args, **kwargs)
-            bound.apply_defaults()
-            _refuse_random(bound.arguments["training"])
-            return None
-        if func in (F.rrelu, F.rrelu_):
-            _refuse_random(kwargs.get("training", args[2] if len(args) > 2 else False))
-        if func in RESHAPES:
-            if result.numel() != value.numel() or result.shape[:1] != value.shape[:1] or not result.is_floating_point():
-                raise UnsupportedNetworkError("it does not keep the units of each sample")
-            return None
-        if result.shape != value.shape:
-            raise UnsupportedNetworkError("it does not act on each unit by itself")
-        if func in SHIFTS:
-            for tensor in tensors_in((args, kwargs)):
-                self._added(tensor)
-            return None
-        if func in ACTIVATIONS or func in AFFINE:
-            others = list(tensors_in((args, kwargs)))
-            if any(tensor.requires_grad for tensor in others):
-                raise UnsupportedNetworkError("it multiplies by a parameter outside of a layer that has a closed form")
-            slopes = self._wide(_slopes(func, value, args, kwargs))
-            per_sample = func in ACTIVATIONS or any(t.dim() == value.dim() and len(t) > 1 for t in others)
-            return ElementwiseLink(slopes if per_sample else slopes[0])
-        raise UnsupportedNetworkError("it has no closed form")
-
-    def _linear(self, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Link:
-        if value.dim() != 2:
-            raise UnsupportedNetworkError(
-                f"its input has shape {tuple(value.shape)}, so its weight is shared by several positions; "
-                "expected (samples, features)"
-            )
-        if id(weight) not in self._stored:
-            raise UnsupportedNetworkError("its weight is computed from other tensors instead of being a parameter")
-        self._added(bias)
-        return LinearLink(self._wide(weight), self._trainable.get(id(weight)))
-
-    def _batch_norm(
-        self,
-        value: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Link:
-        if training or running_var is None:
-            raise UnsupportedNetworkError(
-                "it normalises by the batch in eval mode too, which mixes the samples; use track_running_stats=True"
-            )
-        if value.dim() != 2:
-            raise UnsupportedNetworkError(f"its input has shape {tuple(value.shape)}; expected (samples, features)")
-        self._added(bias)
-        scale = (self._wide(running_var) + eps).rsqrt()
-        if weight is None:
-            return ElementwiseLink(scale)
-        name = self._name_of(weight)
-        return ElementwiseLink(scale * self._wide(weight), Gain(name, scale, "unit") if name else None)
-
-    def _prelu(self, value: Tensor, weight: Tensor) -> Link:
-        if weight.numel() not in (1, value[0].numel()) or (weight.numel() > 1 and value.dim() != 2):
-            raise UnsupportedNetworkError("its slopes are shared by channels; expected one for all units or one each")
-        negative = self._wide((value <= 0).flatten(1))
-        slopes = 1 - negative + negative * self._wide(weight)
-        name = self._name_of(weight)
-        sharing = "layer" if weight.numel() == 1 else "unit"
-        return ElementwiseLink(slopes, Gain(name, negative, sharing) if name else None)  # type: ignore[arg-type]
 
     def chain_to(self, output: Any) -> Chain:
         """Walks back from the output to the input."""
@@ -222,21 +145,27 @@ class _ChainTracer(CallTracer):
             raise UnsupportedNetworkError(
                 f"parameter '{shared[0]}' is used by several layers, whose blocks add before the norm is taken{_ADVICE}"
             )
-        flat = self._wide(output).reshape(len(output), -1)
+        flat = self.wide(output).reshape(len(output), -1)
         return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._biases))
 
-    def _name_of(self, parameter: Tensor) -> str | None:
+    def name_of(self, parameter: Tensor) -> str | None:
+        """Returns the name of a trainable parameter; refuses what is computed from parameters."""
         name = self._trainable.get(id(parameter))
         if name is None and parameter.requires_grad:
             raise UnsupportedNetworkError("its parameter is computed from other tensors")
         return name
 
-    def _wide(self, tensor: Tensor) -> Tensor:
+    def is_stored(self, tensor: Tensor) -> bool:
+        """Whether it is a parameter or a buffer of the network."""
+        return id(tensor) in self._stored
+
+    def wide(self, tensor: Tensor) -> Tensor:
+        """Returns a tensor's values in the precision of the closed form."""
         return tensor.detach().to(self._dtype)
 
-    def _added(self, bias: Tensor | None) -> None:
-        if id(bias) in self._trainable:
-            self._biases.add(self._trainable[id(bias)])
+    def added(self, *biases: Tensor | None) -> None:
+        """Notes trainable parameters that are only added."""
+        self._biases.update(self._trainable[id(bias)] for bias in biases if id(bias) in self._trainable)
 
     def _find(self, tensor: Tensor) -> _Node | None:
         node = self._nodes.get(id(tensor))
@@ -257,16 +186,3 @@ _ADVICE = (
     "; the closed form is for chains of Linear, ReLU and its piecewise-linear relatives, Flatten, Dropout, Identity and "
     "BatchNorm1d"
 )
-
-
-def _slopes(func: Callable[..., Any], value: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The derivative of an elementwise function at each unit, with relu'(0) = 0 as autograd has it, shape (N, I)."""
-    with torch.enable_grad():
-        leaf = value.detach().requires_grad_()
-        (slopes,) = torch.autograd.grad(func(leaf.clone(), *args, **kwargs).sum(), leaf)
-    return slopes.flatten(1)
-
-
-def _refuse_random(training: bool) -> None:
-    if training:
-        raise UnsupportedNetworkError("it is random in eval mode too; pass training=self.training")

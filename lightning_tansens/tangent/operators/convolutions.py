@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_tansens.tangent.operators.contributions import Outer, OuterSum, by_group
 from lightning_tansens.tangent.operators.known_derivatives import apply_linear
 from lightning_tansens.tangent.operators.layer_rules import BroadcastRule, Result, Rule, channels_shape, is_computed
-from lightning_tansens.tangent.probes.layout import Layout
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class ConvolutionRule(Rule):
     groups: int
     transposed: bool = False
 
-    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> OuterSum:
+    def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> OuterSum:
         large, small = (delta, features) if self.transposed else (features, delta)
-        return Correlation(small, large, self, layout, samples)
+        return Correlation(small, large, self, axis, samples)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Correlation(OuterSum):
         small: s, shape (images, G · O, …): δ, or the input of a transposed convolution.
         large: l, shape (images, G · I, …): the input, or δ of a transposed convolution.
         rule: The geometry.
-        layout: Where the samples are among the images.
+        axis: Where the samples are among the images.
         samples: The number of samples.
 
     """
@@ -58,7 +58,7 @@ class Correlation(OuterSum):
     small: Tensor
     large: Tensor
     rule: ConvolutionRule
-    layout: Layout
+    axis: BatchAxis
     samples: int
 
     @property
@@ -101,7 +101,7 @@ class Correlation(OuterSum):
             len(rule.kernel) <= 2
             and max(rule.kernel) > 1
             and set(rule.stride) == {1}
-            and self.layout == Layout()
+            and self.axis == BatchAxis()
             and all(b == a <= d * (k - 1) for (b, a), d, k in zip(rule.padding, rule.dilation, rule.kernel))
         )
 
@@ -115,8 +115,8 @@ class Correlation(OuterSum):
 
     def _by_sample(self, tensor: Tensor) -> Tensor:
         """Brings (images, G, T, features) to (N, G, T, features)."""
-        tensor = self.layout.split(tensor, self.samples)
-        return tensor if self.layout.order == "alone" else tensor.transpose(1, 2).flatten(2, 3)
+        tensor = self.axis.split(tensor, self.samples)
+        return tensor if self.axis.order == "alone" else tensor.transpose(1, 2).flatten(2, 3)
 
     def _patches(self) -> Tensor:
         """The patches of l, shape (images, G · I · kernel, T)."""

@@ -17,7 +17,11 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(value: Callable[..., Tensor], push: Any, pull: Any, *inputs: Tensor) -> Tensor:
-        return value(*inputs)
+        result = value(*inputs)
+        # a view would forbid the network to change it in place; the base of a fresh one is nobody else's
+        if result._is_view() and not any(result._base is i or result._base is i._base for i in inputs):
+            return torch.ops.aten._unsafe_view(result, result.shape)  # type: ignore[no-any-return]
+        return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

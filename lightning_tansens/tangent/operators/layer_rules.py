@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.operators.contributions import Contribution, Direct, Outer, Scatter
-from lightning_tansens.tangent.probes.layout import Layout
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 
 
 class Rule(ABC):
@@ -27,7 +27,7 @@ class Rule(ABC):
     uses_input: bool = True
 
     @abstractmethod
-    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> Contribution:
+    def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
         """Returns the contribution for an input a and a gradient δ, or for one's derivative in place of it."""
 
 
@@ -42,8 +42,8 @@ class LinearRule(Rule):
 
     transposed: bool = False
 
-    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> Contribution:
-        factors = [_positions(layout.split(tensor, samples)).unsqueeze(1) for tensor in (delta, features)]
+    def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
+        factors = [_positions(axis.split(tensor, samples)).unsqueeze(1) for tensor in (delta, features)]
         return Outer(*(factors[::-1] if self.transposed else factors))
 
 
@@ -60,13 +60,11 @@ class BroadcastRule(Rule):
         self.uses_input = multiplies
         self._shape = shape
 
-    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> Contribution:
+    def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
         product = delta * features if self.uses_input else delta
         lengths = [1] * (product.dim() - len(self._shape)) + list(self._shape)
-        summed = [
-            place for place, axis in enumerate(layout.rest(product.dim()), start=1) if axis is None or lengths[axis] == 1
-        ]
-        by_sample = layout.split(product, samples)
+        summed = [place for place, d in enumerate(axis.rest(product.dim()), start=1) if d is None or lengths[d] == 1]
+        by_sample = axis.split(product, samples)
         return Direct((by_sample.sum(summed) if summed else by_sample).reshape(samples, -1))
 
 
@@ -84,9 +82,9 @@ class EmbeddingRule(Rule):
     skip: int | None
     uses_input = False
 
-    def __call__(self, features: Tensor, delta: Tensor, layout: Layout, samples: int) -> Contribution:
-        rows = layout.split(self.rows.unsqueeze(-1), samples).flatten(1)
-        delta = _positions(layout.split(delta, samples))
+    def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
+        rows = axis.split(self.rows.unsqueeze(-1), samples).flatten(1)
+        delta = _positions(axis.split(delta, samples))
         return Scatter(delta * (rows != self.skip).unsqueeze(-1) if self.skip is not None else delta, rows)
 
 

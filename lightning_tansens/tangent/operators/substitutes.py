@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_tansens.tangent.operators import smooth_layers
 from lightning_tansens.tangent.operators.known_derivatives import apply_gate, tangent_of, value_of
+from lightning_tansens.tangent.operators.registry import operator_of
 
 
 def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
@@ -22,7 +23,7 @@ def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -
     return input.copy_(function(input.clone())) if inplace else function(input)
 
 
-def _relu(input: Tensor, inplace: bool = False) -> Tensor:
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
     # torch's own backward reads its output, whose derivative would be carried along for nothing
     active = F.relu(value_of(input))
 
@@ -35,19 +36,19 @@ def _relu(input: Tensor, inplace: bool = False) -> Tensor:
     return apply_gate(input, active.clone(), gate)
 
 
-def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     def clamp(h: Tensor) -> Tensor:
         return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
 
     return _apply(clamp, input, inplace)
 
 
-def _gelu(input: Tensor, approximate: str = "none") -> Tensor:
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     by_hand = tangent_of(input) is not None and approximate == "none"
     return smooth_layers.gelu(input) if by_hand else F.gelu(input, approximate=approximate)
 
 
-def _attention(
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -66,31 +67,31 @@ def _attention(
     return smooth_layers.attention(query, key, value, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
 
 
-def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     return _apply(lambda h: torch.where(h > 0, h, h * negative_slope), input, inplace)
 
 
-def _relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    return _hardtanh(input, 0.0, 6.0, inplace)
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    return hardtanh(input, 0.0, 6.0, inplace)
 
 
-def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda h: _relu6(h + 3) / 6, input, inplace)
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: relu6(h + 3) / 6, input, inplace)
 
 
-def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    return _apply(lambda h: h * _hardsigmoid(h), input, inplace)
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    return _apply(lambda h: h * hardsigmoid(h), input, inplace)
 
 
-def _silu(input: Tensor, inplace: bool = False) -> Tensor:
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply(lambda h: h * torch.sigmoid(h), input, inplace)
 
 
-def _mish(input: Tensor, inplace: bool = False) -> Tensor:
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply(lambda h: h * torch.tanh(F.softplus(h)), input, inplace)
 
 
-def _glu(input: Tensor, dim: int = -1) -> Tensor:
+def glu(input: Tensor, dim: int = -1) -> Tensor:
     values, gates = input.chunk(2, dim)
     return values * torch.sigmoid(gates)
 
@@ -111,39 +112,63 @@ def group_norm(
     return result if bias is None else result + bias.reshape(channels)
 
 
-#: Operators whose second derivative torch lacks or takes at a needless cost, and the same function by other operators.
-SUBSTITUTES: dict[Callable[..., Any], Callable[..., Tensor]] = {
-    F.relu: _relu,
-    torch.relu: _relu,
-    Tensor.relu: _relu,
-    F.relu6: _relu6,
-    F.hardtanh: _hardtanh,
-    F.leaky_relu: _leaky_relu,
-    F.gelu: _gelu,
-    F.scaled_dot_product_attention: _attention,
-    F.hardsigmoid: _hardsigmoid,
-    F.hardswish: _hardswish,
-    F.silu: _silu,
-    F.mish: _mish,
-    F.glu: _glu,
-    F.group_norm: group_norm,
-}
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """Layer normalisation, whose own operator holds the deviation for a constant in the third derivative."""
+    variance, mean = torch.var_mean(input, list(range(-len(normalized_shape), 0)), correction=0, keepdim=True)
+    result = (input - mean) * (variance + eps).rsqrt()
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Instance normalisation, whose own operator has no third derivative."""
+    if use_input_stats:
+        return group_norm(input, input.shape[1], weight, bias, eps)
+    return F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Weight normalisation, whose own operator holds the norm for a constant in the third derivative."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 class _Substitution(TorchFunctionMode):
+    def __init__(self, thrice: bool) -> None:
+        super().__init__()
+        self._thrice = thrice
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+        operator = operator_of(func)
+        found = (self._thrice and operator.thrice) or operator.substitute or func
+        return found(*args, **(kwargs or {}))
 
 
 @contextmanager
-def twice_differentiable(model: nn.Module) -> Iterator[None]:
+def twice_differentiable(model: nn.Module, thrice: bool = False) -> Iterator[None]:
     """Runs a block in which forward passes take kernels that have second derivatives.
 
     Attention takes its plain form instead of the fused kernels, recurrent layers the native implementation instead of
-    oneDNN's or cuDNN's, and single operators their :data:`SUBSTITUTES`.
+    oneDNN's or cuDNN's, and single operators the substitutes in their records.
 
     Args:
         model: The network that is measured.
+        thrice: Whether third derivatives are taken too.
 
     """
     with ExitStack() as stack:
@@ -151,5 +176,5 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(_Substitution())
+        stack.enter_context(_Substitution(thrice))
         yield

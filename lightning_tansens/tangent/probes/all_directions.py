@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.layout import Layouts
 
 #: A measurement that will take longer than this warns before it goes on.
 SECONDS_TO_WARN = 10.0
@@ -20,13 +20,13 @@ SECONDS_TO_WARN = 10.0
 _log = logging.getLogger(__name__)
 
 
-def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts | None, chunk: int = 64) -> Blocks:
+def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | None, chunk: int = 64) -> Blocks:
     """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
 
     Args:
         network: The network on a batch, in eval mode.
         outputs: "sum", "each" or a weighting.
-        layouts: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
+        axes: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
         chunk: The number of unit vectors in a pass.
 
     """
@@ -34,14 +34,14 @@ def exact_by_forward_mode(network: Network, outputs: Outputs, layouts: Layouts |
     cost = _Cost(network.x[0].numel(), len(network))
     for n in range(len(network)):
         one = network.part([n])
-        if layouts is None:
+        if axes is None:
             rows.append({WHOLE: _by_double_backward(one, outputs, cost)})
             continue
         units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
         sums: list[Blocks] = []
         for start in range(0, len(units), chunk):
             directions = units[start : start + chunk]
-            blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, layouts)
+            blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, axes)
             sums.append({name: values.sum(0, keepdim=True) for name, values in blocks.items()})
             cost.say(len(directions))
         rows.append({name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]})

@@ -10,18 +10,18 @@ from torch.autograd import forward_ad
 
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.layer_rules import EmbeddingRule
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradients_of, run_traced
-from lightning_tansens.tangent.probes.layout import Layout, Layouts, find_layout
 
 
-def find_layouts(network: Network) -> Layouts | str:
+def find_batch_axes(network: Network) -> BatchAxes | str:
     """Finds where the samples are in each call's tensors, on three samples.
 
     Args:
         network: The network on at least one sample, in eval mode; the samples of a batch must be independent.
 
     Returns:
-        The layouts, or the reason why the rules do not cover the network.
+        The axes, or the reason why the rules do not cover the network.
 
     """
     few = network.first_three()
@@ -37,13 +37,13 @@ def find_layouts(network: Network) -> Layouts | str:
     missing = _uncovered(few, trace) or _ambiguous(trace, gradients)
     if missing:
         return missing
-    layouts = []
+    axes = []
     for call, gradient, *of_samples in zip(trace.calls, gradients, *supports):
-        layout = Layout() if gradient is None else find_layout(of_samples)
-        if layout is None:
+        axis = BatchAxis() if gradient is None else find_batch_axis(of_samples)
+        if axis is None:
             return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
-        layouts.append(layout)
-    return Layouts(tuple(layouts), trace.signature)
+        axes.append(axis)
+    return BatchAxes(tuple(axes), trace.signature)
 
 
 def _support(call: LayerCall, gradient: Tensor | None) -> Tensor:

@@ -16,17 +16,14 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.contributions import Contribution, Signs, squared_norm
 from lightning_tansens.tangent.operators.layer_rules import Rule
-from lightning_tansens.tangent.operators.substitutes import SUBSTITUTES
-from lightning_tansens.tangent.operators.table import OPERATORS, opened
+from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
-from lightning_tansens.tangent.probes.layout import Layout, Layouts
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis
 from lightning_tansens.tangent.probes.vectors import Projection
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 
 #: Switches the watching of torch functions off, which takes a microsecond for each: in our own code it would see thousands.
 _untraced = torch._C.DisableTorchFunction
-
-_SUBSTITUTED = frozenset(SUBSTITUTES.values())
 
 
 @dataclass
@@ -75,7 +72,7 @@ class Trace:
 
 
 def input_space_blocks(
-    network: Network, probes: Tensor, outputs: Outputs, layouts: Layouts, projection: Projection | None = None
+    network: Network, probes: Tensor, outputs: Outputs, axes: BatchAxes, projection: Projection | None = None
 ) -> dict[str, Tensor]:
     r"""Computes ‖S_p v‖² for each trainable parameter p, with one probe v for each sample.
 
@@ -89,19 +86,19 @@ def input_space_blocks(
         network: The network on a batch, in eval mode.
         probes: v, of the shape of x.
         outputs: "sum", "each" or a weighting.
-        layouts: For each call where the samples are, from :func:`~lightning_tansens.tangent.probes.coverage.find_layouts`.
+        axes: For each call where the samples are, from :func:`~lightning_tansens.tangent.probes.coverage.find_batch_axes`.
         projection: Random combinations of a weight's rows, which take the place of expensive norms; None for exact ones.
 
     Returns:
         By the parameter's name, shape (N, U).
 
     Raises:
-        UnsupportedNetworkError: If the forward pass takes another way than the one whose layouts were found.
+        UnsupportedNetworkError: If the forward pass takes another way than the one whose axes were found.
 
     """
     with forward_ad.dual_level():
         trace = run_traced(network, probes)
-        if trace.signature != layouts.signature:
+        if trace.signature != axes.signature:
             raise UnsupportedNetworkError(
                 f"expected {type(network.model).__name__} to call the same layers for every batch, but its forward pass "
                 "depends on the data; use method='parameter_space'"
@@ -113,7 +110,7 @@ def input_space_blocks(
             last = row == len(weightings) - 1
             gradients = gradients_of(trace, scalar, retain=not last)
             with _untraced():
-                columns.append(_blocks(trace, gradients, layouts.layouts, len(network), projection))
+                columns.append(_blocks(trace, gradients, axes.axes, len(network), projection))
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
 
 
@@ -134,10 +131,10 @@ class _InputTracer(CallTracer):
         self.uncovered: dict[str, str] = {}
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        function = opened(func)
-        if function is not None:
+        opened = operator_of(func).opened
+        if opened is not None:
             with self:
-                return function(*args, **kwargs)
+                return opened(*args, **kwargs)
         names = [self._parameters[id(tensor)] for tensor in tensors_in((args, kwargs)) if id(tensor) in self._parameters]
         if not names:
             return _call(func, args, kwargs)
@@ -147,8 +144,8 @@ class _InputTracer(CallTracer):
     def _measured(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]
     ) -> Any:
-        operator = OPERATORS.get(func)
-        found = operator(*args, **kwargs) if operator is not None else None
+        rule = operator_of(func).rule
+        found = rule(*args, **kwargs) if rule is not None and not _any_complex(args, kwargs) else None
         if found is None:
             result = _call(func, args, kwargs)
             if any(tensor.requires_grad for tensor in tensors_in((result,))):
@@ -171,11 +168,16 @@ class _InputTracer(CallTracer):
 
 def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a torch function; the parts of one that is written in Python are substituted one by one."""
-    func = SUBSTITUTES.get(func, func)
-    if isinstance(func, FunctionType) and func not in _SUBSTITUTED:
+    substitute = operator_of(func).substitute
+    if substitute is None and isinstance(func, FunctionType):
         return func(*args, **kwargs)
     with _untraced():
-        return func(*args, **kwargs)
+        return (substitute or func)(*args, **kwargs)
+
+
+def _any_complex(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a tensor is complex, whose gradients would need their conjugates."""
+    return any(tensor.is_complex() for tensor in tensors_in((args, kwargs)))
 
 
 def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
@@ -190,12 +192,12 @@ def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | N
 def _blocks(
     trace: Trace,
     gradients: tuple[Tensor | None, ...],
-    layouts: tuple[Layout, ...],
+    axes: tuple[BatchAxis, ...],
     samples: int,
     projection: Projection | None,
 ) -> dict[str, Tensor]:
     contributions: dict[str, list[Contribution]] = {}
-    for call, gradient, layout in zip(trace.calls, gradients, layouts):
+    for call, gradient, axis in zip(trace.calls, gradients, axes):
         if gradient is None:
             continue
         if call.features._version != call.version and any(rule.uses_input for rule in call.rules.values()):
@@ -208,9 +210,9 @@ def _blocks(
         for name, rule in call.rules.items():
             terms = contributions.setdefault(name, [])
             if delta_dot is not None:
-                terms.append(rule(features, delta_dot, layout, samples))
+                terms.append(rule(features, delta_dot, axis, samples))
             if features_dot is not None and rule.uses_input:
-                terms.append(rule(features_dot, delta, layout, samples))
+                terms.append(rule(features_dot, delta, axis, samples))
     zero = trace.output.new_zeros(samples, dtype=torch.promote_types(trace.output.dtype, torch.float32))
     names = {name: None for call in trace.calls for name in call.rules}
     with torch.no_grad():

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_tansens.tangent.memory import WHOLE, Blocks, in_micro_batches
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.layout import Layouts
 from lightning_tansens.tangent.probes.parameter_space import parameter_space_norms
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, Projection, input_probes, parameter_probes
 
@@ -20,7 +20,7 @@ from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, Projection, inp
 def estimate_in_input_space(
     network: Network,
     outputs: Outputs,
-    layouts: Layouts,
+    axes: BatchAxes,
     num_probes: int,
     seed: int,
     indices: Sequence[int],
@@ -35,7 +35,7 @@ def estimate_in_input_space(
             (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))
             for probe in range(num_probes)
         )
-        return mean([input_space_blocks(part, v, outputs, layouts, projection) for v, projection in draws])
+        return mean([input_space_blocks(part, v, outputs, axes, projection) for v, projection in draws])
 
     return in_micro_batches(network, measure, sample_bytes)
 
