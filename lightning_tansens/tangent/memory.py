@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from lightning.pytorch.utilities.memory import is_oom_error
 from torch import Tensor
 
 from lightning_tansens.tangent.network import Network
@@ -38,11 +39,11 @@ def bytes_per_sample(network: Network) -> int:
             kept[tensor.data_ptr()] = max(kept.get(tensor.data_ptr(), 0), tensor.numel() * tensor.element_size())
         return tensor
 
-    one = network.part([0])
+    few = network.first_three()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = one(one.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
+        output = few(few.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
     del output
-    return COPIES * sum(kept.values())
+    return COPIES * sum(kept.values()) // len(few)
 
 
 def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks], sample_bytes: int = 0) -> Blocks:
@@ -62,8 +63,8 @@ def in_micro_batches(network: Network, measure: Callable[[Network, slice], Block
             places = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
             parts = [measure(network.part(place), place) for place in places]
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if size == 1 or not _is_out_of_memory(error):
+        except RuntimeError as error:
+            if size == 1 or not out_of_memory(error):
                 raise
         # behind the except clause, where the failed attempt's tensors are free
         size = -(-size // 2)
@@ -77,5 +78,7 @@ def _budget(device: torch.device) -> int:
     return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) // 2
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's own exception, or one of the messages that Lightning knows."""
+    known = is_oom_error(error) or str(error).startswith("DefaultCPUAllocator: not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or known

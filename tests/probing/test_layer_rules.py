@@ -11,9 +11,9 @@ from lightning_tansens.tangent.evaluation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.contributions import Direct, Outer, Scatter, squared_norm
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.coverage import find_batch_axes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.batch_axis import BatchAxis, find_batch_axis
 from tests.cases import Lambda
 from tests.helpers import assert_equal, reference, squares
 from tests.modules import Example, normal

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
-from lightning_tansens.tangent.probes.input_space import input_space_blocks
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
+from lightning_tansens.tangent.probes.input_space import input_space_blocks
 
 #: A measurement that will take longer than this warns before it goes on.
 SECONDS_TO_WARN = 10.0
@@ -87,7 +87,7 @@ def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tens
                 (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
             for entry in slope.flatten() if slope is not None and slope.requires_grad else ():
                 row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-                total += sum(part.to(total.dtype).square().sum() for part in row if part is not None)
+                total += sum(part.abs().to(total.dtype).square().sum() for part in row if part is not None)
                 cost.say(1, len(weightings))
             columns.append(total)
     return torch.stack(columns, 1)

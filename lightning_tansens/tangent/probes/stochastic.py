@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_tansens.tangent.memory import WHOLE, Blocks, in_micro_batches
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs
-from lightning_tansens.tangent.probes.input_space import input_space_blocks
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
+from lightning_tansens.tangent.probes.input_space import input_space_blocks
 from lightning_tansens.tangent.probes.parameter_space import parameter_space_norms
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, Projection, input_probes, parameter_probes
 
