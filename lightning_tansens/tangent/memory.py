@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from lightning.pytorch.utilities.memory import is_oom_error
 from torch import Tensor
 
 from lightning_tansens.tangent.network import Network
@@ -40,9 +39,14 @@ def bytes_per_sample(network: Network) -> int:
         return tensor
 
     few = network.first_three()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = few(few.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
-    del output
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = few(few.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
+        del output
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        return 0  # torch.func inside of forward takes no such hooks
     return COPIES * sum(kept.values()) // len(few)
 
 
@@ -78,7 +82,14 @@ def _budget(device: torch.device) -> int:
     return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) // 2
 
 
+#: How torch says that memory ran out, where it has no exception for it.
+_MESSAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's own exception, or one of the messages that Lightning knows."""
-    known = is_oom_error(error) or str(error).startswith("DefaultCPUAllocator: not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or known
+    """Whether an error says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in _MESSAGES)

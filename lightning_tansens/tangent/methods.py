@@ -82,19 +82,25 @@ def choose(network: Network, method: Method = "auto") -> Choice:
     return _remembered(network, method, lambda: replace(_examine(network, method), sample_bytes=bytes_per_sample(network)))
 
 
-def refuse_mixed_samples(network: Network) -> None:
+def refuse_mixed_samples(network: Network, slopes: bool = False) -> None:
     """Refuses a network whose samples depend on one another; the same network at the same input shape is examined once.
 
+    Args:
+        network: The network on a batch of at least one sample, in eval mode.
+        slopes: Whether to refuse one whose derivative with respect to x is cut off in reverse mode, too.
+
     Raises:
-        UnsupportedNetworkError: If they do.
+        UnsupportedNetworkError: If the network is refused.
 
     """
 
     def examine() -> Choice:
         _refuse_mixed_samples(network)
+        if slopes:
+            verify(network.first_three(), None, order=1)
         return Choice("parameter_space", "")
 
-    _remembered(network, "", examine)
+    _remembered(network, f"slopes: {slopes}", examine)
 
 
 def leave_input_space(network: Network, method: Method, reason: str) -> Choice:
@@ -136,17 +142,19 @@ def _examine(network: Network, method: Method) -> Choice:
     few = network.first_three()
     no_closed_form = ""
     if method in ("auto", "exact"):
-        chain = _attempt(lambda: verified_chain(few))
+        chain = _attempt("the closed form", lambda: verified_chain(few))
         if isinstance(chain, str):
             no_closed_form = f"no closed form for {chain.split(' cannot be measured exactly')[0].split('; ')[0]}; "
         elif method == "exact" or (cost := closed_form_cost(chain)) <= AFFORDABLE:
             return Choice("closed_form", f"a piecewise-linear chain; it costs about {_steps(closed_form_cost(chain))}")
         else:
             no_closed_form = f"the closed form would cost about {_steps(cost)}; "
-    axes = "as asked for" if method == "parameter_space" else _axes(network)
-    if isinstance(axes, str) and method == "input_space":
-        raise UnsupportedNetworkError(f"method='input_space': {axes}; use method='parameter_space', which needs no rules")
+    axes = "as asked for" if method == "parameter_space" else _attempt("input space", lambda: _axes(network))
     if isinstance(axes, str):
+        if method == "input_space":
+            raise UnsupportedNetworkError(
+                f"method='input_space': {axes}; use method='parameter_space', which needs no rules"
+            )
         verify(few, None)
     if method == "exact":
         passes = f"{network.x[0].numel()} passes a sample, each about a training step"
@@ -156,22 +164,18 @@ def _examine(network: Network, method: Method) -> Choice:
     return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", axes)
 
 
-def _axes(network: Network) -> BatchAxes | str:
-    """Where the samples are in each layer, or why the network cannot be measured in input space."""
+def _axes(network: Network) -> BatchAxes:
+    """Finds where the samples are in each layer, in a network that can be measured in input space."""
     few = network.first_three()
-
-    def find() -> BatchAxes:
-        axes = find_batch_axes(few)
-        if isinstance(axes, str):
-            raise UnsupportedNetworkError(axes)
-        verify(few, axes)
-        refuse_other_layers(network, axes)
-        return axes
-
-    return _attempt(find)
+    axes = find_batch_axes(few)
+    if isinstance(axes, str):
+        raise UnsupportedNetworkError(axes)
+    verify(few, axes)
+    refuse_other_layers(network, axes)
+    return axes
 
 
-def _attempt(way: Callable[[], _Found]) -> _Found | str:
+def _attempt(name: str, way: Callable[[], _Found]) -> _Found | str:
     """Tries a way; returns why it fails, whatever the error, unless memory runs out."""
     try:
         return way()
@@ -183,7 +187,7 @@ def _attempt(way: Callable[[], _Found]) -> _Found | str:
         if out_of_memory(error):
             raise
         first = (str(error).splitlines() or [""])[0]
-        return f"it fails with {type(error).__name__}: {first[:200]}"
+        return f"{name} fails with {type(error).__name__}: {first[:200]}"
 
 
 def closed_form_cost(chain: Chain) -> float:

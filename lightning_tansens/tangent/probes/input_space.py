@@ -103,25 +103,24 @@ def input_space_blocks(
     """
     with forward_ad.dual_level():
         trace = run_traced(network, probes)
-        if trace.dims != axes.dims and trace.signature == axes.signature and len(network) == 1:
-            # the network squeezes a batch of one away
-            both = input_space_blocks(
-                network.part([0, 0]), torch.cat([probes, probes]), outputs, axes, projection and projection.twice()
-            )
-            return {name: values[:1] for name, values in both.items()}
-        if trace.signature != axes.signature or trace.dims != axes.dims:
+        squeezed = len(network) == 1 and trace.dims != axes.dims
+        if trace.signature != axes.signature or (trace.dims != axes.dims and not squeezed):
             raise UnsupportedNetworkError(
                 f"expected {type(network.model).__name__} to call the same layers for every batch, but its forward pass "
                 "depends on the data; use method='parameter_space'"
             )
         columns: list[dict[str, Tensor]] = []
         weightings = output_weightings(outputs, trace.output)
-        for row, weighting in enumerate(weightings):
+        for row, weighting in enumerate(() if squeezed else weightings):
             scalar = (trace.output * weighting).sum()
             last = row == len(weightings) - 1
             gradients = gradients_of(trace, scalar, retain=not last)
             with _untraced():
                 columns.append(_blocks(trace, gradients, axes.axes, len(network), projection))
+    if squeezed:  # the network squeezes a batch of one away
+        pair, twice = network.part([0, 0]), None if projection is None else projection.twice()
+        blocks = input_space_blocks(pair, torch.cat([probes, probes]), outputs, axes, twice)
+        return {name: values[:1] for name, values in blocks.items()}
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
 
 

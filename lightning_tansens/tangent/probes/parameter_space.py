@@ -30,7 +30,7 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
 
     """
     products = parameter_space_products(network, probes, outputs)
-    return torch.stack([product.flatten(1).square().sum(1) for product in products], 1)
+    return torch.stack([product.reshape(len(product), -1).square().sum(1) for product in products], 1)
 
 
 def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
@@ -57,9 +57,9 @@ def _product(network: Network, probes: dict[str, Tensor], x: Tensor, scalar: Ten
 
 def inner_products(probes: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]) -> Tensor:
     """Returns ⟨w, g⟩ of each parameter, over real and imaginary parts, shape (number of parameters,)."""
-    zero = next(iter(probes.values())).real.new_zeros(())
+    zero = next(iter(probes.values())).new_zeros(()).real
     return torch.stack([zero if g is None else _inner_product(probes[name], g) for name, g in gradients.items()])
 
 
 def _inner_product(w: Tensor, g: Tensor) -> Tensor:
-    return (torch.view_as_real(w) * torch.view_as_real(g)).sum() if w.is_complex() else (w * g).sum()
+    return (torch.view_as_real(w) * torch.view_as_real(g.resolve_conj())).sum() if w.is_complex() else (w * g).sum()
