@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_tansens.checks import check_numbers, check_seed
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.methods import refuse_mixed_samples
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 
@@ -155,7 +155,7 @@ def _squares(
         network = Network(model, inputs, wrt, output)
         if not len(network):
             raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
-        choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
+        refuse_mixed_samples(network)
         perturbed = None if perturbation is None else _perturbed(network, perturbation)
         with torch.no_grad():
             weightings = output_weightings(outputs, network(network.x.clone()))
@@ -223,7 +223,7 @@ def _squared_gradients(network: Network, perturbed: Tensor | None, weighting: Te
             return cast(Tensor, torch.func.functional_call(bound, swapped, (function,), tie_weights=False))
 
         gradients = torch.func.grad(change)(parameters)
-        return torch.stack([gradient.to(weighting.dtype).square().sum() for gradient in gradients.values()]).sum()
+        return torch.stack([gradient.abs().to(weighting.dtype).square().sum() for gradient in gradients.values()]).sum()
 
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
     numbers = torch.arange(len(network), device=network.x.device)

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
-from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.methods import refuse_mixed_samples
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
@@ -49,7 +49,7 @@ def input_output_norms(
         network = Network(model, inputs, wrt, output)
         if not len(network):
             return network.x.new_zeros(0, dtype=torch.promote_types(network.x.dtype, torch.float32))
-        choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
+        refuse_mixed_samples(network, slopes=True)
         return in_micro_batches(network, lambda part, _: {WHOLE: _squares(part, outputs)})[WHOLE].sqrt()
 
 
