@@ -141,30 +141,13 @@ class LabelledLoss(Metric):
         accuracy = self.accuracy()
         return None if accuracy is None else math.sqrt(float(accuracy * (1 - accuracy) / self.classified))
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots a value, or several as a curve, as torchmetrics does; see :meth:`torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
+
     def compute(self) -> Tensor:
         """Returns the mean loss."""
         return self.total / self.count
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots the mean loss as a point or a sequence of losses as a curve, in torchmetrics' convention.
-
-        Args:
-            val: What ``compute`` returned, or a list of it; None computes the value now.
-            ax: A matplotlib axis to draw on; None for one of a new figure.
-
-        Returns:
-            The figure and the axis.
-
-        Raises:
-            TypeError: If ``val`` is none of these.
-            ValueError: If it is an empty sequence.
-
-        """
-        from lightning_tansens.show.figures.labels import Label  # matplotlib is optional
-        from lightning_tansens.show.figures.measures import plot_values
-
-        own = self._criterion[0] is not cross_entropy
-        return plot_values(self, val, Label("mean loss", "units of the criterion" if own else "nats"), ax)
 
     def accuracy(self) -> Tensor | None:
         """Returns the share of samples whose largest output is the target's, or None for a regression."""
