@@ -20,7 +20,7 @@ from lightning_tansens.checks import check_counts, check_text
 from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.labelled_loss import Criterion
+from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.monitor.drawing import Drawing
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
