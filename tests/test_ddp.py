@@ -21,7 +21,7 @@ from tests.launched import CASES, DOUBLE, STOPS, TESTED, USED, train
 
 ROOT = Path(__file__).parents[1]
 #: Seconds. A run of all cases takes about a minute alone, one of a single case 15 seconds.
-LIMIT_OF_ALL, LIMIT_OF_ONE = 480, 180
+LIMIT_OF_ALL, LIMIT_OF_ONE = 600, 240
 
 pytestmark = [
     pytest.mark.processes,
@@ -92,8 +92,13 @@ def alone(name):
 
 
 def assert_values(row, other, **tolerance):
-    values, others = ({key: value for key, value in found.items() if key != "step"} for found in (row, other))
+    values, others = ({key: compared(key, value) for key, value in found.items() if key != "step"} for found in (row, other))
     assert values == pytest.approx(others, **tolerance, nan_ok=True)
+
+
+def compared(key, value):
+    """The error rate for an accuracy: it is what estimators scale and add to, and an accuracy near 0 is its difference to 1."""
+    return 1 - value if "_accuracy/" in key and not key.endswith("_stderr") else value
 
 
 def assert_same_on_all(ranks, expected):
@@ -132,8 +137,14 @@ def test_sums_agree_to_double_precision(processes):
 
 @pytest.mark.parametrize(
     ("way", "count", "logger"),
-    [("ddp", 2, "default"), ("ddp", 3, "csv"), ("ddp_spawn", 2, "csv"), ("ddp_spawn", 3, "default"), ("torchrun", 2, "csv")]
-    + [("ddp", 2, "wandb"), ("torchrun", 3, "wandb"), ("torchrun", 2, "mlflow"), ("ddp", 3, "mlflow")],
+    [
+        ("ddp", 2, "default"),
+        ("ddp", 3, "csv"),
+        ("ddp_spawn", 2, "csv"),
+        ("ddp_spawn", 3, "default"),
+        ("torchrun", 2, "mlflow"),
+        ("torchrun", 3, "wandb"),
+    ],
 )
 def test_launchers_and_loggers(way, count, logger, tmp_path):
     if logger in ("wandb", "mlflow") and importlib.util.find_spec(logger) is None:
