@@ -1,4 +1,4 @@
-"""The curves of Rácz et al. (2023): losses, the gap with the sensitivity scaled to it, outputs and classes."""
+"""The curves of Rácz et al. (2023) from the records of a monitor: losses, the gap and a measure, outputs and classes."""
 
 from __future__ import annotations
 
@@ -6,68 +6,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_tansens.record import MeasureRecord
+from lightning_tansens.show.correlations import correlations
 from lightning_tansens.show.figures.canvas import legend_beside, one_axis, set_epochs, some_points
 from lightning_tansens.show.figures.heat_map import draw_matrix
 from lightning_tansens.show.figures.labels import value_label
-from lightning_tansens.show.figures.rows import (
+from lightning_tansens.show.figures.series import (
     History,
     Series,
     check_history,
     check_target,
-    column,
-    correlated,
+    epochs,
     gap_of,
-    known_column,
-    parts_of,
-    reference_of,
+    measured_on,
+    on_set,
+    series,
     truth_of,
 )
-from lightning_tansens.show.figures.sensitivities import measured_on
 from lightning_tansens.show.figures.style import estimate_style, output_style, set_style
-from lightning_tansens.show.keys import ACTUAL, Keys
+from lightning_tansens.show.keys import ACTUAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def plot_losses(
-    history: History, target: str = "test", keys: Keys | None = None, ax: Axes | None = None
-) -> tuple[Figure, Axes]:
-    """Draws the reference's loss and a test set's true loss over the epochs.
-
-    Args:
-        history: A monitor's ``history`` with true losses: one row of logged values a measurement.
-        target: The name of the test set.
-        keys: How the values are named; None for ``tansens/…``.
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis.
-
-    Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If a loss was not logged.
-
-    Example:
-        >>> losses = {"tansens/train_loss": 1.0, "tansens/test_loss/trivial": 1.0, "tansens/test_loss/actual": 1.5}
-        >>> figure, ax = plot_losses([{"epoch": epoch, **losses} for epoch in range(3)])
-        >>> [line.get_label() for line in ax.lines]
-        ['train', 'test']
-
-    """
-    keys = keys or Keys()
+def plot_losses(history: History, target: str = "test", ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draws the reference's loss and a target's true loss over the epochs."""
     check_history(history)
-    check_target(history, target, keys)
-    reference = reference_of(history, keys)
+    check_target(history, target)
     losses = {
-        reference: column(history, keys.labelled(reference, "loss")),
-        target: truth_of(history, target, "loss", keys),
+        history[0].reference.name: series(record.reference.loss for record in history),
+        target: truth_of(history, target, "loss"),
     }
     figure, ax = one_axis(ax)
     for number, (name, values) in enumerate(losses.items()):
-        every = some_points(len(values), number)
-        ax.plot(column(history, "epoch"), values, label=name, markevery=every, **set_style(name).of_line())
+        ax.plot(epochs(history), values, label=name, markevery=some_points(len(values), number), **set_style(name).of_line())
     set_epochs(ax)
     ax.set_ylabel("loss [units of the criterion]")
     ax.legend(fontsize="small")
@@ -75,54 +49,26 @@ def plot_losses(
 
 
 def plot_gap(
-    history: History, measure: str = "empirical", target: str = "test", keys: Keys | None = None, ax: Axes | None = None
+    history: History, measure: str = "empirical", target: str = "test", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
-    r"""Draws the generalisation gap over the epochs, and a measure on the test set scaled to the gap's range.
+    """Draws the generalisation gap over the epochs, and a measure on the target scaled to the gap's range.
 
-    .. math:: \mathrm{gap}_t = |l(X_{te}; \theta_t) - l(X_{ref}; \theta_t)|
-
-    (the figures of Rácz et al. 2023). The legend has Pearson's coefficient, which the scaling does not change.
-
-    Args:
-        history: A monitor's ``history`` with true losses: one row of logged values a measurement.
-        measure: The name of a measure or of another logged value, on the set or of the weights alone.
-        target: The name of the test set.
-        keys: How the values are named; None for ``tansens/…``.
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis.
-
-    Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If the measure or the true loss was not logged.
-
-    Example:
-        >>> losses = {"tansens/train_loss": 1.0, "tansens/test_loss/trivial": 1.0}
-        >>> actual, measured = "tansens/test_loss/actual", "tansens/empirical/test"
-        >>> figure, ax = plot_gap([{"epoch": t, **losses, actual: 1 + t, measured: 3.0 * t} for t in range(4)])
-        >>> [line.get_ydata().tolist() for line in ax.lines]
-        [[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]]
-
+    The legend has Pearson's coefficient, which the scaling does not change.
     """
-    keys = keys or Keys()
     check_history(history)
-    gap, values = gap_of(history, target, keys), measured_on(history, measure, target, keys)
+    gap, values = gap_of(history, target), measured_on(history, measure, target)
     both = np.isfinite(gap) & np.isfinite(values)
     if not both.any():
         raise ValueError(
-            f"measure: expected a row with both the true loss of {target!r} and {measure!r}, but got none; measure both at "
-            "the same epochs"
+            f"measure: expected a measurement with both the true loss of {target!r} and {measure!r}, but got none; measure "
+            "both at the same epochs"
         )
     low, high = values[both].min(), values[both].max()
-    span = high - low or 1.0
-    scaled = gap[both].min() + (values - low) / span * np.ptp(gap[both])
+    scaled = gap[both].min() + (values - low) / (high - low or 1.0) * np.ptp(gap[both])
     figure, ax = one_axis(ax)
-    epochs, every = column(history, "epoch"), some_points(len(gap))
-    ax.plot(epochs, gap, label=f"gap |true − reference loss| on {target}", **estimate_style(ACTUAL).of_line())
-    style = estimate_style(measure).of_line()
+    ax.plot(epochs(history), gap, label=f"gap |true − reference loss| on {target}", **estimate_style(ACTUAL).of_line())
     label = f"{value_label(measure).name}, scaled to it ({_pearson(gap, values)})"
-    ax.plot(epochs, scaled, label=label, markevery=every, **style)
+    ax.plot(epochs(history), scaled, label=label, markevery=some_points(len(gap)), **estimate_style(measure).of_line())
     set_epochs(ax)
     ax.set_ylabel("gap [units of the criterion]")
     ax.legend(fontsize="small")
@@ -130,118 +76,69 @@ def plot_gap(
 
 
 def plot_outputs(
-    history: History,
-    target: str = "test",
-    measure: str = "output_sensitivity",
-    keys: Keys | None = None,
-    ax: Axes | None = None,
+    history: History, target: str = "test", measure: str = "output_sensitivity", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
-    r"""Draws the sensitivity of each output on a test set over the epochs, with its correlation with the gap.
+    """Draws the sensitivity of each output on a target over the epochs, with its correlation with the gap if that is known.
 
-    .. math:: \hat S_c(X) = \frac1N \sum_n \|S_{e_c}(x_n)\|_F
-
-    (Section 5 of Rácz et al. 2023). The legend has Pearson's coefficients where true losses were logged.
-
-    Args:
-        history: A monitor's ``history``: one row of logged values a measurement.
-        target: The name of the set.
-        measure: "output_sensitivity" or "class_sensitivity", of which the outputs over all samples are drawn.
-        keys: How the values are named; None for ``tansens/…``.
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis.
-
-    Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If the outputs were not logged.
-
-    Example:
-        >>> key = "tansens/output_sensitivity/test"
-        >>> figure, ax = plot_outputs([{"epoch": t, f"{key}/0": 1.0, f"{key}/1": 2.0 * t} for t in range(3)])
-        >>> [line.get_label() for line in ax.lines]
-        ['0', '1']
-
+    ``measure`` is "output_sensitivity" or "class_sensitivity", of which the outputs over all samples are drawn.
     """
-    keys = keys or Keys()
     check_history(history)
-    key = keys.value(measure, target)
-    parts = {part.removeprefix("all/"): f"{key}/{part}" for part in parts_of(history, key) if part.startswith("all/")}
-    parts = parts or {part: f"{key}/{part}" for part in parts_of(history, key)}
-    if not parts:
+    found = [one.measures.get(measure, MeasureRecord()).parts for one in on_set(history, target)]
+    names = list(dict.fromkeys(part for parts in found for part in parts))
+    of_all = [name for name in names if name.startswith("all/")] or names
+    if not of_all:
         raise ValueError(
-            f"history: expected the outputs of {key!r} as {key + '/<output>'!r}, but got none; use OutputSensitivity or "
+            f"history: expected the outputs of {measure!r} on {target!r}, but got none; use OutputSensitivity or "
             "ClassSensitivity in the monitor"
         )
-    labelled = not np.isnan(column(history, keys.estimate(target, "loss", ACTUAL))).all()
-    gap = gap_of(history, target, keys) if labelled else None
+    labelled = any(one.loss is not None for one in on_set(history, target))
+    gap = gap_of(history, target) if labelled else None
     figure, ax = one_axis(ax, 7.6)
-    for number, (name, part) in enumerate(parts.items()):
-        values = column(history, part)
-        label = name if gap is None else f"{name} ({_pearson(gap, values)})"
+    for number, name in enumerate(of_all):
+        values, shown = series(parts.get(name) for parts in found), name.removeprefix("all/")
+        label = shown if gap is None else f"{shown} ({_pearson(gap, values)})"
         style = {**output_style(number).of_line(), "marker": "o" if len(values) == 1 else ""}
-        ax.plot(column(history, "epoch"), values, label=label, **style)
+        ax.plot(epochs(history), values, label=label, **style)
     set_epochs(ax)
     ax.set_ylabel(f"{value_label(measure)} on {target}")
-    title = "output" if gap is None else "output (r with the gap)"
-    columns = 1 + (len(parts) - 1) // 20
-    legend_beside(ax, title, columns=columns)
+    legend_beside(ax, "output" if gap is None else "output (r with the gap)", columns=1 + (len(of_all) - 1) // 20)
     return figure, ax
 
 
-def plot_class_correlations(
-    history: History, target: str = "test", keys: Keys | None = None, ax: Axes | None = None
-) -> tuple[Figure, Axes]:
-    r"""Draws Pearson's coefficient of each class's gap with the sensitivity of each output on that class, as a matrix.
+def plot_class_correlations(history: History, target: str = "test", ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draws Pearson's coefficient of each class's gap (a row) with each output's sensitivity on that class (a column).
 
-    .. math:: r\big(|l_k(X_{te}) - l_k(X_{ref})|, \hat S_{k,c}(X_{te})\big)
-
-    with the class k, a row, and the output c, a column (Section 5 of Rácz et al. 2023 reports matching pairs). A coefficient
-    that is not defined is left blank.
-
-    Args:
-        history: The ``history`` of a monitor with ``ClassSensitivity(matrix=True)`` and ``by_class=True``.
-        target: The name of the test set.
-        keys: How the values are named; None for ``tansens/…``.
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis; the colour bar is an axis of its own in the figure.
-
-    Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If the pairs of classes and outputs or the losses of the classes were not logged.
-
-    Example:
-        >>> losses = {"tansens/train_loss": 1.0, "tansens/class_loss/train/0": 1.0}
-        >>> pair, loss = "tansens/class_sensitivity/test/0/0", "tansens/class_loss/test/0"
-        >>> figure, ax = plot_class_correlations([{"epoch": t, **losses, pair: 2.0 * t, loss: 1.0 + t} for t in range(3)])
-        >>> round(float(ax.images[0].get_array()[0, 0]), 6)
-        1.0
-
+    The monitor needs ``ClassSensitivity(matrix=True)`` and ``by_class=True``. A coefficient that is not defined stays blank.
     """
-    keys = keys or Keys()
     check_history(history)
-    reference = reference_of(history, keys)
-    key = keys.value("class_sensitivity", target)
-    pairs = [part.split("/") for part in parts_of(history, key) if "/" in part and not part.startswith("all/")]
+    found = [one.measures.get("class_sensitivity", MeasureRecord()).parts for one in on_set(history, target)]
+    pairs = [name.split("/") for parts in found for name in parts if "/" in name and not name.startswith("all/")]
     if not pairs:
         raise ValueError(
-            f"history: expected {key + '/<class>/<output>'!r}, but got none; use ClassSensitivity(matrix=True) in the "
-            "monitor, and compare_with_labels=True"
+            f"history: expected the class_sensitivity of classes and outputs on {target!r}, but got none; use "
+            "ClassSensitivity(matrix=True) in the monitor, and compare_with_labels=True"
         )
     classes, outputs = (sorted({pair[i] for pair in pairs}, key=int) for i in (0, 1))
     matrix = np.full((len(classes), len(outputs)), np.nan)
     for row, k in enumerate(classes):
-        losses = [known_column(history, keys.value("class_loss", name, k), "by_class") for name in (target, reference)]
+        ours, others = (
+            series(one.class_losses.get(int(k)) for one in sets)
+            for sets in (on_set(history, target), [record.reference for record in history])
+        )
+        if np.isnan(ours - others).all():
+            raise ValueError(f"history: expected the losses of class {k} on {target!r} and the reference; use by_class=True")
         for place, c in enumerate(outputs):
-            values = column(history, f"{key}/{k}/{c}")
-            matrix[row, place] = correlated(np.abs(losses[0] - losses[1]), values).get("pearson", np.nan)
+            values = series(parts.get(f"{k}/{c}") for parts in found)
+            matrix[row, place] = _coefficient(np.abs(ours - others), values)
     figure, ax = one_axis(ax, 5.8, 5)
     draw_matrix(ax, matrix, classes, outputs, "r of the class's gap and the sensitivity", limits=(-1, 1))
     return figure, ax
 
 
+def _coefficient(first: Series, second: Series) -> float:
+    return correlations(first.tolist(), second.tolist()).get("pearson", np.nan)
+
+
 def _pearson(first: Series, second: Series) -> str:
-    found = correlated(first, second).get("pearson")
-    return "r undefined" if found is None else f"r = {found:.2f}"
+    found = _coefficient(first, second)
+    return "r undefined" if np.isnan(found) else f"r = {found:.2f}"

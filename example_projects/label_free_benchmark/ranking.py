@@ -10,7 +10,7 @@ import numpy as np
 from results import FITTED_ON, Row, Set
 
 from lightning_tansens.estimators.calibration import CALIBRATED
-from lightning_tansens.show.keys import TRIVIAL
+from lightning_tansens.record import TRIVIAL
 
 DRAWS = 2000
 

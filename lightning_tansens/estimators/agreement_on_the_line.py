@@ -84,7 +84,7 @@ class AgreementOnTheLine(Estimator):
 def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
     """The predictions of all networks, and of which samples: those whose outputs were finite each time."""
     predictions = np.concatenate([earlier_predictions(outputs), outputs.predictions[None]])
-    known = (predictions >= 0).all(0)
+    known = np.asarray((predictions >= 0).all(0))
     if not known.any():
         raise UndefinedEstimateError("expected samples with finite outputs at all measurements, but there is none")
     return predictions[:, known], known

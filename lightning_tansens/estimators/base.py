@@ -41,7 +41,7 @@ class Estimator(ABC):
 
     key: str
     quantities: ClassVar[tuple[Quantity, ...]] = ()
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSES})
+    needs: frozenset[Need] = frozenset({Need.CLASSES})
     looks_at_target: bool = True
 
     def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:

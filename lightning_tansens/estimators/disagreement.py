@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -65,4 +66,9 @@ def earlier_predictions(outputs: Outputs) -> NDArray[np.integer]:
     predictions = outputs.past.predictions
     if predictions is None:
         raise UndefinedEstimateError("expected earlier predictions of classes, but the outputs are no class scores")
-    return predictions[int(np.ceil(LEFT_OUT * len(predictions))) if len(predictions) > 1 else 0 :]
+    return predictions[first_used(len(predictions)) :]
+
+
+def first_used(snapshots: int) -> int:
+    """Returns the place of the first of so many earlier measurements that is used."""
+    return math.ceil(LEFT_OUT * snapshots) if snapshots > 1 else 0

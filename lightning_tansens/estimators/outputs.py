@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -79,9 +80,9 @@ class Outputs:
                 f"outputs: expected {'class scores of shape (N, C)' if is_classifier else 'shape (N, ...)'}, but got shape "
                 f"{scores.shape}"
             )
-        rows = scores.reshape(len(scores), -1)
+        rows = scores.reshape(len(scores), math.prod(scores.shape[1:]))
         worst = rows.max(1, initial=-np.inf)  # NaN if one is, -inf only if all are
-        kept = np.isfinite(worst) if is_classifier else np.isfinite(rows).all(1)
+        kept = np.asarray(np.isfinite(worst) if is_classifier else np.isfinite(rows).all(1))
         found = [None if value is None else np.asarray(value) for value in (labels if is_classifier else None, features)]
         for name, value in zip(("labels", "features"), found, strict=True):
             if value is not None and (len(value) != len(scores) or value.ndim != (1 if name == "labels" else 2)):
@@ -114,7 +115,7 @@ class Outputs:
     @property
     def classes(self) -> int:
         """The number C of classes."""
-        return self.outputs.shape[1]
+        return int(self.outputs.shape[1])
 
     def unlabelled(self) -> Outputs:
         """Returns the same outputs without labels."""
@@ -153,12 +154,12 @@ class Outputs:
     @cached_property
     def losses(self) -> Array:
         """The cross-entropy of each sample, in nats, shape (N,). Needs labels."""
-        return -self.log_probabilities[np.arange(len(self)), self._labels]
+        return np.asarray(-self.log_probabilities[np.arange(len(self)), self._labels])
 
     @cached_property
     def label_shares(self) -> Array:
         """The share of each class among the labels, shape (C,). Needs labels."""
-        return np.bincount(self._labels, minlength=self.classes) / len(self)
+        return np.asarray(np.bincount(self._labels, minlength=self.classes) / len(self))
 
     @property
     def past(self) -> Trajectory:
@@ -176,7 +177,8 @@ class Outputs:
     def ensemble(self) -> Array:
         """The mean of the probabilities over the earlier measurements and this one, shape (N, C)."""
         past = self.past
-        assert past.mean_probabilities is not None and past.seen is not None
+        assert past.mean_probabilities is not None
+        assert past.seen is not None
         return running_mean(past.mean_probabilities.astype(np.float64), self.probabilities, past.seen + 1)
 
     @cached_property

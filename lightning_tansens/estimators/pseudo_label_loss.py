@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_tansens.checks import check_callable, check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.disagreement import LEFT_OUT, earlier_predictions
+from lightning_tansens.estimators.disagreement import earlier_predictions, first_used
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.summary import SetSummary
@@ -88,18 +88,15 @@ class PseudoLabelLoss(Estimator):
                 return np.asarray((losses * (earlier >= 0).T).sum(1) / np.maximum((earlier >= 0).sum(0), 1))
             return self._by_criterion(outputs, earlier.astype(np.int64), earlier >= 0)
         if self.criterion is None:
-            raise UndefinedEstimateError(
-                "expected a criterion for outputs that are no class scores, but it is None; pass it"
-            )
+            raise UndefinedEstimateError("expected a criterion for outputs that are no class scores, but got None; pass it")
         assert past.outputs is not None
-        earlier = past.outputs[int(np.ceil(LEFT_OUT * len(past.outputs))) if len(past.outputs) > 1 else 0 :]
-        known = ~np.isnan(earlier).reshape(*earlier.shape[:2], -1).any(2)
-        labels = np.nan_to_num(earlier)
+        kept = past.outputs[first_used(len(past.outputs)) :]
+        known = np.asarray(~np.isnan(kept).reshape(*kept.shape[:2], -1).any(2))
+        labels = np.nan_to_num(kept)
         if self.pseudo_labels == "classes":
             return self._by_criterion(outputs, labels.argmax(2), known)
-        return self._by_criterion(
-            outputs, (labels > 0).astype(np.float32) if self.pseudo_labels == "signs" else labels, known
-        )
+        labels = (labels > 0).astype(np.float32) if self.pseudo_labels == "signs" else labels
+        return self._by_criterion(outputs, labels, known)
 
     def _by_criterion(self, outputs: Outputs, labels: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.float64]:
         assert self.criterion is not None

@@ -63,10 +63,10 @@ class SetSummary:
 
     def unlabelled(self) -> SetSummary:
         """Returns the summary without everything that labels gave."""
-        if (self.loss, self.accuracy, self.wrong, self.copies) == (None, None, None, ()) and not self.class_losses:
-            if self.outputs is None or self.outputs.labels is None:
-                return self  # and keeps what its outputs have computed
         outputs = None if self.outputs is None else self.outputs.unlabelled()
+        seen = (self.loss, self.loss_influence, self.accuracy, self.wrong)
+        if outputs is self.outputs and all(value is None for value in seen) and not self.class_losses and not self.copies:
+            return self
         return replace(
             self,
             outputs=outputs,

@@ -106,7 +106,8 @@ class Trajectory:
         rows, stride = np.concatenate([rows, row]), self.stride
         while len(rows) > most:
             rows, stride = rows[::2], 2 * stride
-        return replace(self, stride=stride, **{name: rows})
+        changed: dict[str, Any] = {name: rows, "stride": stride}
+        return replace(self, **changed)
 
     def selected(self, kept: NDArray[np.bool_]) -> Trajectory:
         """Returns the trajectory of some of the samples alone.
@@ -131,7 +132,10 @@ class Trajectory:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Trajectory:
         """Returns the trajectory that :meth:`state` described."""
-        return cls(**{name: value.numpy() if isinstance(value, Tensor) else value for name, value in state.items()})
+        arrays: dict[str, Any] = {
+            name: value.numpy() if isinstance(value, Tensor) else value for name, value in state.items()
+        }
+        return cls(**arrays)
 
 
 def running_mean(mean: NDArray[Any], new: NDArray[Any], seen: NDArray[np.integer]) -> NDArray[Any]:

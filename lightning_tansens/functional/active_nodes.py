@@ -74,17 +74,11 @@ def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[T
     """
     try:
         return _collect(model, inputs, collect, None)
-    except _AmbiguousAxisError:
+    except _AmbiguousError:
         return _collect(model, inputs, collect, _axes(model, inputs))
 
 
-def finite_samples(hidden: Tensor) -> Tensor:
-    """Returns for which samples a tensor of shape (N, ...) is finite, as booleans of shape (N,)."""
-    flat = hidden.flatten(1)
-    return flat.sum(1, dtype=torch.promote_types(flat.dtype, torch.float32)).isfinite()  # faster than to look at each
-
-
-class _AmbiguousAxisError(Exception):
+class _AmbiguousError(Exception):
     """Raised where a shape does not tell which axis holds the samples."""
 
 
@@ -95,7 +89,7 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
         model: The network.
         samples: N.
         collect: The function.
-        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousAxisError elsewhere.
+        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousError elsewhere.
 
     """
 
@@ -131,7 +125,7 @@ class _ActivationTracer(CallTracer, Generic[_Collected]):
             return BatchAxis()
         if not self._samples:
             return BatchAxis(hidden.shape.index(0)) if 0 in hidden.shape else None
-        raise _AmbiguousAxisError
+        raise _AmbiguousError
 
 
 def _collect(
@@ -146,8 +140,8 @@ def _collect(
         call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
     if not tracer.collected:
         raise UnsupportedNetworkError(
-            f"expected a network with activation functions, but {type(model).__name__} calls none that is known (ReLU, GELU, "
-            "tanh, …); leave the measures of active units out for this network"
+            f"expected a network with activation functions, but {type(model).__name__} calls none that is known (ReLU, "
+            "GELU, tanh, …); leave the measures of active units out for this network"
         )
     return tracer.collected
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import choose
@@ -89,12 +90,14 @@ def tangent_matrix_sum(
 def finite_matrix_sum(
     model: nn.Module, inputs: Any, *, outputs: Weighting = "sum", wrt: Wrt = None, output: OutputPicker | None = None
 ) -> tuple[Tensor, int]:
-    """Computes :func:`tangent_matrix_sum` over the samples whose matrices are finite, and the number of the others."""
+    """Computes :func:`tangent_matrix_sum` over the samples whose outputs and matrices are finite, and counts the others."""
+    usable = finite_outputs(model, inputs, output)
     with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
         total = _total(network, outputs)
-        if total.isfinite().all():
+        if usable is None and total.isfinite().all():
             return total, 0
-        found = (_summed(network.part([n]), outputs) for n in range(len(network)))
+        places = range(len(network)) if usable is None else usable.nonzero().flatten().tolist()
+        found = (_summed(network.part([n]), outputs) for n in places)
         finite = [matrix for matrix in found if matrix.isfinite().all()]
         return sum(finite, torch.zeros_like(total)), len(network) - len(finite)
 
@@ -133,7 +136,7 @@ def check_weighting(outputs: object) -> None:
     check_outputs(outputs)
     if isinstance(outputs, str) and outputs != "sum":
         raise ValueError(
-            f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; pass the unit vector e_c for output c"
+            f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; pass the unit vector e_c for one"
         )
 
 

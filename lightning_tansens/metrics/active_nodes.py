@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lightning_tansens.bounds.moments import log_psi
 from lightning_tansens.checks import MAX_ORDER, check_counts
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.active_nodes import collect_from_activations, finite_samples
+from lightning_tansens.functional.active_nodes import collect_from_activations
+from lightning_tansens.functional.finite import finite_samples
 from lightning_tansens.functional.layer_norms import weight_layers
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.samples import SampleMeasure

@@ -38,7 +38,7 @@ class Measure(StatefulMetric, ABC):
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
         needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
         remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
-        tangent: Which tensor is x, which outputs count and how they are measured; None where this does not matter.
+        tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
         unusable: The number of samples that were left out because their numbers are not finite, a state.
 
     """
@@ -47,7 +47,7 @@ class Measure(StatefulMetric, ABC):
     needs_data: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
 
-    tangent: TangentOptions | None = None
+    tangent: TangentOptions = TangentOptions()
     unusable: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
@@ -55,14 +55,14 @@ class Measure(StatefulMetric, ABC):
         self._sum_state("unusable")
 
     def with_output(self: AnyMeasure, output: OutputPicker | None) -> AnyMeasure:
-        """Returns a copy that takes the tensor of outputs from ``output``, or itself if it has a picker or needs none.
+        """Returns a copy that takes the tensor of outputs from ``output``; itself if it has a picker of its own.
 
         Args:
             output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
 
         """
         check_callable("output", output)
-        if output is None or self.tangent is None or self.tangent.output is not None:
+        if output is None or self.tangent.output is not None:
             return self
         copy = self.clone()
         copy.tangent = replace(self.tangent, output=output)

@@ -78,7 +78,4 @@ class NeuronMargins(Measure):
         margins = self.margins if self.count else self.margins.new_full((1,), math.nan)
         # ρ̂_l = ½ tanh(ρ_l / 2), as the sigmoid is monotone
         named = {self.key: margins, f"{self.key}_probability": torch.tanh(margins / 2) / 2}
-        return {f"{name}{end}": of(found) for name, found in named.items() for end, of in _STATISTICS.items()}
-
-
-_STATISTICS = {"": torch.mean, "_min": torch.min}
+        return {name + end: value for name, of in named.items() for end, value in (("", of.mean()), ("_min", of.min()))}

@@ -23,8 +23,8 @@ class SetOutputs(Metric):
     Class scores (N, C) are kept whole. Of other outputs at most 4,096 numbers a sample are kept: of (N, C, ...) the same
     randomly drawn places of the trailing dimensions for every sample, set and process, of (N, D) the same entries.
 
-    As input to ``update``: outputs, labels, features and positions. As output of ``compute``: what :meth:`arrays` returns, as
-    tensors.
+    As input to ``update``: outputs, labels, features and positions. As output of ``compute``: what :meth:`arrays` returns,
+    as tensors.
 
     Args:
         class_scores: Whether outputs are class scores: logits (N, C) of two or more classes, or the single logit, (N,) or
@@ -75,8 +75,8 @@ class SetOutputs(Metric):
         empty = {name: row[:0].cpu() for name, row in rows.items()}
         if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
             raise ValueError(
-                f"outputs: expected shapes as before, {_shapes(self._empty)}, but got {_shapes(empty)}; take a new SetOutputs "
-                "for another network"
+                f"outputs: expected shapes as before, {_shapes(self._empty)}, but got {_shapes(empty)}; take a new "
+                "SetOutputs for another network"
             )
         if not self._empty:
             self._empty = empty
@@ -171,7 +171,8 @@ class SetOutputs(Metric):
                 f"targets: expected classes from 0 to {classes - 1}, as many as outputs, but got {labels.min().item()} to "
                 f"{labels.max().item()}"
             )
-        return labels.long()
+        classified: Tensor = labels.long()
+        return classified
 
     def _thinned(self, outputs: Tensor) -> Tensor:
         """The same few places of every sample's outputs."""
@@ -182,7 +183,7 @@ class SetOutputs(Metric):
         if self._places is None:
             generator = torch.Generator().manual_seed(0)
             self._places = torch.randperm(flat.shape[2], generator=generator)[:count].sort().values
-        thinned = flat[:, :, self._places.to(flat.device)]
+        thinned: Tensor = flat[:, :, self._places.to(flat.device)]
         return thinned if outputs.dim() > 2 else thinned[:, 0]
 
 

@@ -31,7 +31,7 @@ class PatternInformation(LabelledMeasure):
     ``compute`` returns the information of the patterns, in nats.
 
     Args:
-        correction: "none", or "miller_madow" to take off the first term of the bias; the ceiling is corrected in the same way.
+        correction: "none", or "miller_madow" to take off the first term of the bias of each of the three.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import checked_positions
+from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 from lightning_tansens.tangent.network import batch_length
@@ -18,8 +19,8 @@ from lightning_tansens.tangent.network import batch_length
 class SampleMeasure(Measure):
     """Base class for measures that take a mean, or anything else, over rows of numbers, one row per sample.
 
-    A subclass gives the rows in :meth:`of_samples`. Samples whose rows are not finite are left out and counted in
-    ``unusable``: means, maxima and quantiles are over the others.
+    A subclass gives the rows in :meth:`of_samples`. Samples whose row or output is not finite are left out and
+    counted in ``unusable``: means, maxima and quantiles are over the others.
 
     Attributes:
         parts: The names of the columns, for :meth:`part_values`; empty where they are not reported.
@@ -79,6 +80,8 @@ class SampleMeasure(Measure):
                 "resize the samples, and freeze or unfreeze parameters between two measurements only"
             )
         usable = self.usable(rows)
+        finite = finite_outputs(model, inputs, self.tangent.output)
+        usable = usable if finite is None else usable & finite.to(usable.device)
         self.unusable += (~usable).sum()
         self._append("samples", rows[usable])
         self._append("positions", torch.tensor(list(own), device=usable.device)[usable])

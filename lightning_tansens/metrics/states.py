@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -38,7 +36,7 @@ class StatefulMetric(Metric):
 
     def _joined(self, name: str) -> Tensor:
         """Returns such a list as one tensor, flat."""
-        return cast(Tensor, dim_zero_cat(getattr(self, name)))
+        return dim_zero_cat(getattr(self, name))
 
     def reset(self) -> None:
         """Forgets what was accumulated."""

@@ -31,7 +31,6 @@ class TangentMeasure(SampleMeasure):
 
     """
 
-    tangent: TangentOptions
     choice: Choice | None = None
 
     def __init__(

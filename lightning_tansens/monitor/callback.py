@@ -33,7 +33,7 @@ from lightning_tansens.monitor.options import (
 )
 from lightning_tansens.monitor.processes import any_process, slowest, together
 from lightning_tansens.monitor.reading import Unpack, unpack_pair
-from lightning_tansens.monitor.recording import make_record, with_correlations
+from lightning_tansens.monitor.recording import make_record, with_correlations, without_estimators
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
@@ -344,7 +344,7 @@ class TangentSensitivityMonitor(pl.Callback):
         measurement.remember_weights()
         with together(trainer):
             self._state.records.append(record)
-            log_scalars(trainer, _values(flat_row(record, self._keys)))
+            log_scalars(trainer, self._logged(record))
             self._logged_step = trainer.global_step
             if self.verbose:
                 say(trainer, measurement_line(record))
@@ -366,9 +366,12 @@ class TangentSensitivityMonitor(pl.Callback):
             strict=self.options.on_failure == "raise",
         )
 
+    def _logged(self, record: Record) -> dict[str, float]:
+        """The scalars for the loggers, by key."""
+        if self._defaults[1] and self.display.log == "default":
+            record = without_estimators(record, {estimator.key for estimator in self.estimators})
+        row = flat_row(record, self._keys)
+        return {key: value for key, value in row.items() if key not in ("epoch", "step")}
+
     def _explained(self) -> list[Measure | Estimator]:
         return [*self.measures, *self.estimators]
-
-
-def _values(row: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if key not in ("epoch", "step")}

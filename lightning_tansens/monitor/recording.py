@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -71,6 +71,28 @@ def with_correlations(record: Record, history: Sequence[Record]) -> Record:
     run = [*history, record]
     targets = {name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()}
     return replace(record, targets=targets)
+
+
+def without_estimators(record: Record, keys: Collection[str]) -> Record:
+    """Returns a record without the estimates and the scores of some estimators.
+
+    Args:
+        record: The record.
+        keys: The estimators' keys.
+
+    """
+    targets = {
+        name: replace(
+            target,
+            scores={},
+            estimates={
+                quantity: {key: estimate for key, estimate in found.items() if key not in keys}
+                for quantity, found in target.estimates.items()
+            },
+        )
+        for name, target in record.targets.items()
+    }
+    return replace(record, reference=replace(record.reference, scores={}), targets=targets)
 
 
 def _set_record(

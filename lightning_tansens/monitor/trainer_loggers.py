@@ -77,7 +77,7 @@ def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: b
             value,
             on_step=False,
             on_epoch=True,
-            logger=to_loggers,
+            logger=to_loggers and bool(trainer.loggers),
             sync_dist=True,
             batch_size=1,
             add_dataloader_idx=False,

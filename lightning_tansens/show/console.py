@@ -9,14 +9,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
 from lightning_tansens.record import Estimate, Record, SetRecord
-from lightning_tansens.show.keys import QUANTITIES, TRIVIAL, Quantity
+from lightning_tansens.show.keys import HEADLINE, QUANTITIES, TRIVIAL, Quantity
 from lightning_tansens.show.scorecard import Scorecard
 
 #: Columns of a terminal.
 WIDTH = 80
-
-#: The estimate that stands for a set, where there is one.
-HEADLINE = "estimate"
 
 #: Which single estimator is shown without it, the best of the benchmark first.
 _BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
@@ -77,10 +74,11 @@ def measurement_line(record: Record) -> str:
         if truth:
             rows.append([f"    {_TRUTH}", *(f"{of} {_said(of, truth[of])}" if of in truth else "" for of in _SHOWN)])
             verdicts.append("")
-    lines = [
-        f"{line}  {verdict}" if verdict else line for line, verdict in zip(_aligned(rows, str.ljust), verdicts, strict=True)
-    ]
-    return "\n".join([head, *(line.rstrip() if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)])
+    lines = [head]
+    for line, verdict in zip(_aligned(rows, str.ljust), verdicts, strict=True):
+        beside = f"{line}  {verdict}".rstrip()
+        lines += [beside] if len(beside) <= WIDTH else [line.rstrip(), f"    {verdict}"]
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
 
 
 def summary_table(history: Sequence[Record]) -> str:

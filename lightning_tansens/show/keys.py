@@ -11,6 +11,7 @@ from lightning_tansens.record import TRIVIAL, Estimate, MeasureRecord, Quantity,
 __all__ = [
     "ACTUAL",
     "ALL_SETS",
+    "HEADLINE",
     "QUANTITIES",
     "REFERENCE_NAMES",
     "TRIVIAL",
@@ -25,6 +26,9 @@ REFERENCE_NAMES = ("train", "val", "reference")
 
 #: The truth, where labels are compared.
 ACTUAL = "actual"
+
+#: The estimate that stands for a set, where there is one.
+HEADLINE = "estimate"
 
 #: The name under which a score over all sets stands.
 ALL_SETS = "all"
@@ -102,7 +106,7 @@ def check_set_names(names: Iterable[object], argument: str = "test_dataloaders")
 
     Raises:
         ValueError: If a name is empty, has a slash, is the reference's or that of all sets, is ``class``, ends like a key's
-            ending, or differs from another one only by characters that loggers replace.
+            ending, or differs from another one only by characters that some loggers leave out.
 
     Example:
         >>> check_set_names(["test", "blurred digits"])
@@ -122,12 +126,11 @@ def check_set_names(names: Iterable[object], argument: str = "test_dataloaders")
                 f"{argument}: expected names that end in none of {list(_ENDINGS)}, which stand for standard errors, "
                 f"intervals and reliability, but got {name!r}; rename that set"
             )
-        # TensorBoard replaces what stands for nothing in a tag
-        shown = re.sub(r"[^-\w.]", "_", name)
+        shown = re.sub(r"[^-A-Za-z0-9_. ]", "", name)  # as MLflow does
         if shown in seen:
             raise ValueError(
-                f"{argument}: expected names that differ in letters or digits, but loggers show both {seen[shown]!r} and "
-                f"{name!r} as {shown!r}; rename one of the sets"
+                f"{argument}: expected names that differ in letters or digits, but some loggers show both {seen[shown]!r} "
+                f"and {name!r} as {shown!r}; rename one of the sets"
             )
         seen[shown] = name
 

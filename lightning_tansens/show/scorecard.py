@@ -231,11 +231,11 @@ class Scorecard:
             count - len(points),
             mae=_mean(np.abs(errors)),
             bias=_mean(errors),
-            rmse=_root(_mean(np.square(errors))),
+            rmse=_root(_mean_square(errors)),
             coverage=_mean([p.interval[0] <= p.actual <= p.interval[1] for p in points if p.interval is not None]),
             regret=self._regret(quantity, own),
             mae_ratio=_ratio(*(_mean(np.abs(of)) for of in pairs)),
-            rmse_ratio=_root(_ratio(*(_mean(np.square(of)) for of in pairs))),
+            rmse_ratio=_root(_ratio(*(_mean_square(of) for of in pairs))),
             regret_ratio=_ratio(*(self._regret(quantity, of) for of in both)),
             **correlations([p.estimate for p in points], [p.actual for p in points]),
         )
@@ -265,8 +265,12 @@ _HEADINGS = (
 
 
 def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:
+    return _finite(float(np.mean(values))) if len(values) else None
+
+
+def _mean_square(values: Sequence[float] | NDArray[Any]) -> float | None:
     with np.errstate(over="ignore"):
-        return _finite(float(np.mean(values))) if len(values) else None
+        return _mean(np.square(values))
 
 
 def _ratio(value: float | None, other: float | None) -> float | None:

@@ -134,7 +134,7 @@ def test_factors():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"outputs: expected 'sum' or a weighting .* but got 'each'; pass the unit vector e_c"):
+    with pytest.raises(ValueError, match=r"outputs: expected 'sum' or a weighting .* got 'each'; pass the unit vector e_c"):
         MeanTangentSensitivity("each")
     with pytest.raises(ValueError, match="outputs: expected 'sum', 'each' or a weighting"):
         MeanTangentSensitivity("all")

@@ -40,8 +40,8 @@ def check_features(features: Sequence[Feature], measures: Sequence[Measure]) -> 
     for name in features:
         if name in _MEASURED and _MEASURED[name][0] not in keys:
             raise ValueError(
-                f"features: expected a measure with the key {_MEASURED[name][0]!r} for the feature {name!r}, but got the keys "
-                f"{sorted(keys)}; add the measure, or leave the feature out"
+                f"features: expected a measure with the key {_MEASURED[name][0]!r} for the feature {name!r}, but got the "
+                f"keys {sorted(keys)}; add the measure, or leave the feature out"
             )
 
 

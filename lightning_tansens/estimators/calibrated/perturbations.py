@@ -126,7 +126,8 @@ class Perturbed:
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             came = str(inputs.dtype) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(
-                f"copies: expected inputs that are one floating-point tensor, but got {came}; leave out estimators that need copies"
+                f"copies: expected inputs that are one floating-point tensor, but got {came}; leave out the "
+                "estimators that need copies"
             )
         perturbed = []
         with self._randomness.isolated():

@@ -31,7 +31,7 @@ from lightning_tansens.show.figures.series import (
     truth_of,
 )
 from lightning_tansens.show.figures.style import estimate_style
-from lightning_tansens.show.keys import ACTUAL, QUANTITIES, TRIVIAL, Quantity
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, QUANTITIES, TRIVIAL, Quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def plot_estimates(
         look = style.of_line()
         if len(line) == 1:  # a line of one point is nothing without a marker
             look["marker"] = style.marker or "o"
-        order = {ACTUAL: 4, TRIVIAL: 3}.get(name, 2)
+        order = {ACTUAL: 4, HEADLINE: 3.5, TRIVIAL: 3}.get(name, 2)
         every = some_points(len(line), number)
         ax.plot(epochs(history), line, label=estimate_label(name), zorder=order, markevery=every, **look)
         low, high = _band(found.get(name, []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_tansens.show.keys import ACTUAL, REFERENCE_NAMES, TRIVIAL
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, REFERENCE_NAMES, TRIVIAL
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Style:
     """What tells a series apart; the marker and the line do so in print, where colours are grey.
 
     Attributes:
-        colour: A colour; those of a figure differ for colour-blind readers as well (Okabe and Ito 2008, Tol 2021).
+        colour: A colour; those of a figure differ for colour-blind readers as well.
         marker: A matplotlib marker.
         line: A matplotlib line style.
         width: The width of the line, in points.
@@ -35,36 +35,37 @@ class Style:
         return {"color": self.colour, "marker": self.marker, "linestyle": "none", "markersize": 6, "alpha": 0.8}
 
 
-_COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#332288", "#56B4E9", "#882255", "#999933")
-_BLUE, _RED, _ORANGE, _GREEN, _PINK, _INDIGO, _SKY, _WINE, _OLIVE = _COLOURS
+#: The nearest two are 22 apart (CIELAB) for readers without green cones, black and the grey of the trivial one included.
+_COLOURS = ("#0077BB", "#B15928", "#E69F00", "#33BBEE", "#AA4499", "#332288", "#EE6677", "#661100", "#DDCC77")
+_BLUE, _BROWN, _ORANGE, _SKY, _PURPLE, _INDIGO, _PINK, _MAROON, _SAND = _COLOURS
 
 #: The truth, the trivial estimate and the headline; the measures' estimates (dash-dotted); those from outputs (solid).
 ESTIMATES = {
     ACTUAL: Style("black", "", "-", 2.4),
     TRIVIAL: Style("#767676", "", "--", 1.8),
-    "estimate": Style(_BLUE, "o", "-", 2.4),
-    "empirical": Style(_RED, "s", "-."),
+    HEADLINE: Style(_BLUE, "o", "-", 2.4),
+    "empirical": Style(_BROWN, "s", "-."),
     "active_nodes": Style(_ORANGE, "^", "-."),
-    "layer_norm": Style(_GREEN, "v", "-."),
-    "input_output": Style(_PINK, "D", "-."),
+    "layer_norm": Style(_SKY, "v", "-."),
+    "input_output": Style(_PURPLE, "D", "-."),
     "spectral_norm": Style(_INDIGO, "<", "-."),
-    "fisher_rao": Style(_SKY, "P", "-."),
-    "region": Style(_WINE, "X", "-."),
-    "mean_tangent": Style(_OLIVE, ">", "-."),
+    "fisher_rao": Style(_PINK, "P", "-."),
+    "region": Style(_MAROON, "X", "-."),
+    "mean_tangent": Style(_SAND, ">", "-."),
     "entropy_ratio": Style(_SKY, "o"),
     "entropy_difference": Style(_INDIGO, "s"),
     "average_confidence": Style(_ORANGE, "p"),
-    "cbpe": Style(_WINE, "^"),
-    "cot": Style(_GREEN, "D"),
-    "atc_confidence": Style(_RED, "v"),
-    "atc_entropy": Style(_PINK, "P"),
-    "difference_of_confidences": Style(_OLIVE, "X"),
+    "cbpe": Style(_MAROON, "^"),
+    "cot": Style(_PINK, "D"),
+    "atc_confidence": Style(_BROWN, "v"),
+    "atc_entropy": Style(_PURPLE, "h"),
+    "difference_of_confidences": Style(_SAND, "d"),
     "importance_weighting": Style(_BLUE, "*", ":"),
-    "calibrated": Style(_RED, "h", ":"),
+    "calibrated": Style(_BROWN, "H", ":"),
 }
 
 #: Sets: references are dashed, targets solid.
-SETS = {name: Style(_RED, "s", "--") for name in REFERENCE_NAMES} | {"test": Style(_BLUE, "o")}
+SETS = {name: Style(_BROWN, "s", "--") for name in REFERENCE_NAMES} | {"test": Style(_BLUE, "o")}
 
 #: For what has an order, such as epochs or layers: even in lightness, so that it reads in grey too.
 ORDERED = "viridis"
@@ -98,9 +99,11 @@ def output_style(number: int) -> Style:
 def _next_style(kind: str, name: str) -> Style:
     given = _given[kind]
     if name not in given:
-        # red and blue are taken: by references and "test", or by estimates that are drawn more often
+        # blue and brown are taken: by references and "test", or by estimates that are drawn more often
         colours = _COLOURS[2:]
         number = len(given)
         line = "-" if kind == "set" else ":"
-        given[name] = Style(colours[number % len(colours)], _MARKERS[number // len(colours) % len(_MARKERS)], line)
+        given[name] = Style(
+            colours[number % len(colours)], _MARKERS[(number + number // len(colours)) % len(_MARKERS)], line
+        )
     return given[name]

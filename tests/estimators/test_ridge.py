@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from lightning_tansens._peers.calibration.ridge import STRENGTHS, Ridge
+from lightning_tansens.estimators.calibrated.ridge import STRENGTHS, Ridge
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(9, 3)) * [1.0, 10.0, 0.1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens._peers.calibration import Contrast, Masked, Noise, Perturbed
+from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise, Perturbed
 
 X = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -60,7 +60,7 @@ def test_types_are_kept():
 
 @pytest.mark.parametrize("inputs", [torch.zeros(2, 3).long(), [X], {"x": X}])
 def test_inputs_that_are_no_numbers_are_refused(inputs):
-    with pytest.raises(TypeError, match="calibration: expected inputs that are one floating-point tensor"):
+    with pytest.raises(TypeError, match="copies: expected inputs that are one floating-point tensor"):
         Perturbed(Noise(1.0))(inputs, [0, 1])
 
 

@@ -1,30 +1,30 @@
 """What the cases of the definitions do not reach: clamps, ties, ends of bins, labels that a target must not pass on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from lightning_tansens._peers import AverageConfidence, ImportanceWeighting
-from tests._peers.data import LABELS, REFERENCE, TARGET, by_key, estimated, fed
+from lightning_tansens.estimators import AverageConfidence, ImportanceWeighting
+from tests.estimators.data import LABELS, REFERENCE, TARGET, estimated, score, summary
 
 
 def logits_of(confidences):
     """Logits of two classes, whose first has these probabilities."""
-    first = torch.tensor(confidences, dtype=torch.float64)
-    return torch.stack([first, 1 - first], 1).log()
+    first = np.array(confidences)
+    return np.log(np.stack([first, 1 - first], 1))
 
 
 def estimate(key, target, reference, labels):
-    return estimated(key, logits_of(target), logits_of(reference), torch.tensor(labels))
+    return estimated(key, logits_of(target), logits_of(reference), labels)
 
 
 @pytest.mark.parametrize("key", ["difference_of_confidences", "cot"])
 def test_an_accuracy_stays_between_zero_and_one(key):
-    assert estimate(key, [0.55, 0.55], [0.95, 0.95], [1, 1])["accuracy"].value == 0
+    assert estimate(key, [0.55] * 4, [0.95] * 4, [1] * 4)["accuracy"].value == 0
     # right though unsure, so that a sure target is estimated above one
-    assert estimate(key, [0.99, 0.99], [0.6, 0.6], [0, 0])["accuracy"].value == 1
+    assert estimate(key, [0.99] * 4, [0.6] * 4, [0] * 4)["accuracy"].value == 1
 
 
 def test_a_loss_is_not_negative():
@@ -39,8 +39,9 @@ def test_equal_confidences_weigh_as_many_samples():
 
 def test_a_bin_includes_its_upper_end():
     # 1/2 is a power of two, so that the confidence is exactly the end of a bin
-    reference = fed(ImportanceWeighting(bins=4), torch.zeros(3, 2, dtype=torch.float64), torch.tensor([0, 0, 1]))
-    assert reference.summary()["bin_counts"].tolist() == [0, 3, 0, 0]
+    reference = summary(np.concatenate([np.zeros((3, 2)), logits_of([0.6])]), [0, 0, 0, 1])
+    found = ImportanceWeighting(bins=4).estimate(summary(logits_of([0.55])), reference)["accuracy"]
+    assert found.value == 0  # the three right ones are in the bin below
 
 
 def test_the_standard_error_of_importance_weighting():
@@ -56,22 +57,25 @@ def test_the_standard_error_of_importance_weighting():
 
 
 def test_a_nuclear_norm_of_equal_rows_is_finite():
-    logits = torch.tensor([[0.3, -1.2, 0.7, 2.1]], dtype=torch.float64).expand(7, 4)
-    p = torch.softmax(logits, 1).numpy()
+    logits = np.tile([0.3, -1.2, 0.7, 2.1], (7, 1))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     # rank one: other eigenvalues are rounding errors of either sign
-    score = float(fed(by_key("nuclear_norm"), logits).compute())
-    assert score == pytest.approx(np.linalg.norm(p, "nuc") / math.sqrt(7 * 4), abs=1e-7)
+    assert score("nuclear_norm", logits) == pytest.approx(np.linalg.norm(p, "nuc") / math.sqrt(7 * 4), abs=1e-7)
 
 
 class Nosy(AverageConfidence):
-    """Notes what an estimate is given of the target."""
+    """Keeps what an estimate is given of the target."""
 
-    def _estimates(self, target, reference):
-        self.seen = set(target)
-        return super()._estimates(target, reference)
+    def _estimate(self, target, reference):
+        self.seen = target
+        return super()._estimate(target, reference)
 
 
 def test_a_target_does_not_pass_on_its_labels():
-    target, reference = fed(Nosy(), TARGET, TARGET.argmax(1)), fed(Nosy(), REFERENCE, LABELS)
-    target.estimate(target.summary(), reference.summary())
-    assert target.seen == set(target.summary()) - {"labelled", "correct"}
+    estimator = Nosy()
+    known = {"loss": 1.0, "accuracy": 0.5, "wrong": 20.0, "class_losses": {0: 1.0}, "loss_influence": object()}
+    target = replace(summary(TARGET, TARGET.argmax(1)), copies=(summary(TARGET),), **known)
+    estimator.estimate(target, summary(REFERENCE, LABELS))
+    assert estimator.seen.outputs.labels is None
+    assert estimator.seen.copies == ()
+    assert not any(getattr(estimator.seen, name) for name in known)

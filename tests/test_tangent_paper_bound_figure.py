@@ -1,11 +1,15 @@
 """Figure 2 of Daróczy (2022), from the bound's own definition."""
 
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 from mpmath import mp, mpf, quad
 
-from lightning_tansens.show.figures import BoundSetting, plot_bound
+EXAMPLE = Path(__file__).parents[1] / "example_projects" / "tangent_sensitivity_paper"
+FIGURE = runpy.run_path(str(EXAMPLE / "bound_figure.py"), run_name="bound_figure")
+BoundSetting, plot_bound = FIGURE["BoundSetting"], FIGURE["plot_bound"]
 
 
 def log10_bounds(depth, width, weight, mean, std, inputs):
