@@ -103,7 +103,9 @@ def train(name, folder, strategy="auto", **trainer):
         callbacks.append(EarlyStopping("tansens/test_loss/empirical", patience=1 if name == STOPS else 9))
     if name == USED:
         callbacks.append(ModelCheckpoint(folder, "{epoch}", monitor="tansens/test_loss/empirical", save_top_k=-1))
-    run = fit(monitor_of(name), *callbacks, Write(folder, "fit"), strategy=strategy_of(strategy), **options)
+    monitor = monitor_of(name)
+    run = fit(monitor, *callbacks, Write(folder, "fit"), strategy=strategy_of(strategy), **options)
+    assert len(monitor.history) == 2  # also where the processes of the fit have ended
     if name in (TESTED, USED):
         run.callbacks[:] = [Write(folder, "test") if isinstance(callback, Write) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
@@ -120,7 +122,10 @@ def logger_of(name, folder):
     if name == "wandb":
         os.environ.setdefault("WANDB_SILENT", "true")
         return loggers.WandbLogger(save_dir=folder, offline=True)
-    return loggers.MLFlowLogger(tracking_uri=f"file:{folder}/mlruns") if name == "mlflow" else True
+    if name == "mlflow":
+        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # which it would rather have replaced
+        return loggers.MLFlowLogger(tracking_uri=f"file:{folder}/mlruns")
+    return True
 
 
 def strategy_of(name):

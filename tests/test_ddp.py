@@ -97,7 +97,7 @@ def assert_values(row, other, **tolerance):
 
 
 def compared(key, value):
-    """The error rate for an accuracy: it is what estimators scale and add to, and an accuracy near 0 is its difference to 1."""
+    """The error rate for an accuracy, because estimators scale and add up errors."""
     return 1 - value if "_accuracy/" in key and not key.endswith("_stderr") else value
 
 
@@ -153,6 +153,10 @@ def test_launchers_and_loggers(way, count, logger, tmp_path):
     assert expected.keys() == {"fit", "test", "resumed"} == {stage for _, stage in found}
     for stage, one in expected.items():
         ranks = found[USED, stage]
-        if way == "ddp_spawn" and stage == "test":  # the history of the fit has stayed in the processes of the fit
-            one = {**one, "history": one["history"][-1:]}
+        if way == "ddp_spawn" and stage == "test":
+            # the processes of the fit have ended, and what estimates over time remember has ended with them
+            one = {"epoch": 0, "keys": ranks[0]["keys"], "history": one["history"][-1:]}
+            assert set(one["keys"]) > {"test_loss/actual", "test_loss/empirical", "one_loss/empirical"}
+            one["history"] = [{key: row[key] for key in ranks[0]["history"][0]} for row in one["history"]]
+            one["history"][0]["epoch"] = 0
         assert_same_on_all(ranks, one)
