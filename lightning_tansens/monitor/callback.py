@@ -37,10 +37,17 @@ from lightning_tansens.monitor.recording import make_record, with_correlations, 
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
-from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_for_callbacks, logging_step, run_folder, writers
+from lightning_tansens.monitor.trainer_loggers import (
+    hyperparameters,
+    log_for_callbacks,
+    logging_step,
+    run_folder,
+    say,
+    writers,
+)
 from lightning_tansens.record import Record
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.console import measurement_line, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page

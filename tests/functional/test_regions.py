@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mpmath import mp
 from torch import nn
 
-from lightning_tansens.bounds.regions import (
+from lightning_tansens.functional.regions import (
     activation_patterns,
     activation_regions,
     count_patterns,
