@@ -16,12 +16,16 @@ from lightning_tansens.metrics.base import LabelledMeasure, Measure, Sensitivity
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
+from lightning_tansens.monitor.batches import check_samples
 from lightning_tansens.monitor.reading import Reading, Transfer
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.show.pictures import SHOWN, Samples
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import call_model
+
+#: The size of the batch whose shapes are checked.
+_TRIED = 5
 
 
 class MeasuredSet:
@@ -74,11 +78,14 @@ class MeasuredSet:
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
+            TypeError: If samples do not lie one by one in a batch.
 
         """
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
+        several = range(min(_TRIED, len(self.subset)))
+        check_samples(self._reading.unpack(self._transfer(self.subset.samples(several)))[0], len(several), self.name)
         inputs, targets = self._read(self.subset.first(), [0])
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
