@@ -53,7 +53,7 @@ LINES = {
     ),
     "single estimators": (
         [SINGLE],
-        [f"{HEAD:<72}   0.6 s", "  test  accuracy 0.55 (cot)  loss 1.23 ± 0.05 (empirical)"],
+        [f"{HEAD:<72}   0.6 s", "  test  accuracy 0.55 (cot)  loss 1.23 (empirical)"],
     ),
     "a loss alone": ([target(losses={"trivial": 1.1})], [f"{HEAD:<72}   0.6 s", "  test  loss 1.10 (trivial)"]),
     "nothing": ([target()], [f"{HEAD:<72}   0.6 s", "  test"]),

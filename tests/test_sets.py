@@ -177,3 +177,16 @@ def test_other_batches_are_refused(batch, came):
         TypeError, match=rf"expected a tuple or list \(inputs, targets\) or \(inputs,\), but got {came}; pass unpack"
     ):
         unpack_pair(batch)
+
+
+def test_a_measure_that_fails_loses_its_own_values_alone():
+    class Failing(EmpiricalSensitivity):
+        key = "failing"
+
+        def update(self, model, inputs=None, positions=None):
+            raise RuntimeError("no kernel")
+
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[Failing(), ActiveNodeSensitivity()])
+    data.update(mlp(4, 6, 3))
+    assert data.summary().values.keys() == {"active_nodes"}
+    assert str(data.failed["failing"]) == "no kernel"

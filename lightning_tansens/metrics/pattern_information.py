@@ -34,9 +34,6 @@ class PatternInformation(LabelledMeasure):
         correction: "none", or "miller_madow" to take off the first term of the bias of each of the three.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If the correction is neither.
-
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [-1.0]]))

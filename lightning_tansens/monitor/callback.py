@@ -20,7 +20,7 @@ from lightning_tansens.checks import check_counts, check_text
 from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.labelled_loss import Criterion
+from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.monitor.drawing import Drawing
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
@@ -37,7 +37,7 @@ from lightning_tansens.monitor.recording import make_record, with_correlations, 
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
-from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
+from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_for_callbacks, logging_step, run_folder, writers
 from lightning_tansens.record import Record
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
@@ -344,7 +344,8 @@ class TangentSensitivityMonitor(pl.Callback):
         measurement.remember_weights()
         with together(trainer):
             self._state.records.append(record)
-            log_scalars(trainer, self._logged(record))
+            scalars = self._logged(record)
+            log_for_callbacks(trainer, scalars)
             self._logged_step = trainer.global_step
             if self.verbose:
                 say(trainer, measurement_line(record))
@@ -352,7 +353,7 @@ class TangentSensitivityMonitor(pl.Callback):
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples)
+            page.show(record, self._state.records, distributions, samples, scalars)
 
     def _new_page(self, trainer: pl.Trainer, resumed: bool = False) -> Page:
         return Page(
@@ -370,7 +371,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """The scalars for the loggers, by key."""
         if self._defaults[1] and self.display.log == "default":
             record = without_estimators(record, {estimator.key for estimator in self.estimators})
-        row = flat_row(record, self._keys)
+        row = flat_row(record, self._keys, brief=self.display.log == "default")
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
 
     def _explained(self) -> list[Measure | Estimator]:

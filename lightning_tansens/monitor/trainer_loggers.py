@@ -61,15 +61,17 @@ def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
     return found if logged else None
 
 
-def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: bool = True) -> None:
-    """Makes scalars known to callbacks, and sends them to every logger; every process must call it.
+def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None:
+    """Makes scalars known to callbacks, such as EarlyStopping; every process must call it.
+
+    The loggers get them from the page, in one call, so that the table of ``Trainer.test`` does not grow.
 
     Args:
         trainer: The Trainer, in a hook in which values can be logged.
         scalars: Values by key, the same on every process.
-        to_loggers: Whether Lightning sends them to the loggers; otherwise only callbacks see them.
 
     """
+    to_loggers = to_loggers and bool(trainer.loggers)  # Lightning warns for each key where there is none
     # every process logs: a key that only rank 0 has cannot be monitored
     for key, value in scalars.items():
         trainer.lightning_module.log(
@@ -77,7 +79,7 @@ def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: b
             value,
             on_step=False,
             on_epoch=True,
-            logger=to_loggers and bool(trainer.loggers),
+            logger=False,
             sync_dist=True,
             batch_size=1,
             add_dataloader_idx=False,

@@ -45,8 +45,8 @@ def measurement_line(record: Record) -> str:
         record: The measurement.
 
     Returns:
-        Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline the
-        best single estimator, by name, with its standard error. Where labels are compared, the truth stands below.
+        Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline it has
+        the best single estimator's, with its name. Where labels are compared, the truth stands below.
 
     Example:
         >>> loss = {"trivial": Estimate(2.92), "estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse")}
@@ -178,8 +178,6 @@ def _estimated(quantity: Quantity, found: tuple[str, Estimate] | None) -> str:
     said = f"{quantity} {_said(quantity, estimate.value)}"
     if estimate.low is not None and estimate.high is not None:
         said += f" [{_said(quantity, estimate.low)}, {_said(quantity, estimate.high)}]"
-    elif estimate.stderr is not None:
-        said += f" ± {estimate.stderr:.1g}"
     return said if name == HEADLINE else f"{said} ({name})"
 
 
