@@ -75,11 +75,11 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/seconds``: how long the measurement took. The documentation has a table of all keys.
 
     Args:
-        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation data,
-            or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The labelled set that is compared with: "val", "train", a DataLoader or a Dataset; "auto" takes the
-            validation data if the Trainer has any, else the training data. The Trainer's own data pass through their own
-            transforms; pass a Dataset to measure without them.
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation
+            data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
+        reference: The labelled set that is compared with: "val", "train", one of several loaders ("val:1", "train:name"), a
+            DataLoader or a Dataset; "auto" takes the validation data if the Trainer has any, else the training data. The
+            Trainer's own data pass through their own transforms; pass a Dataset to measure without them.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
             those that do not suit the network.
         estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without

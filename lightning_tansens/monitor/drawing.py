@@ -12,7 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_tansens.estimators import Estimator, Need
 from lightning_tansens.estimators.calibrated import Perturbed
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.reading import Reading, Unpack
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -26,7 +27,7 @@ class Choices(Protocol):
     """The monitor's arguments that say what is measured on which samples."""
 
     test_dataloaders: Any
-    reference: Any
+    reference: str | Data
     measures: list[Measure]
     estimators: list[Estimator]
     num_samples: int
