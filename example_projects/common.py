@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,6 +10,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from histories import write_csv
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -132,16 +132,6 @@ class ExampleCLI(LightningCLI):
         for callback in self.trainer.callbacks:
             if isinstance(callback, TangentSensitivityMonitor) and callback.history and self.trainer.is_global_zero:
                 if not callback.verbose:  # which prints it already
-                    print(summary_table(callback.history))
+                    print(summary_table(callback.records))
                 if self.config.fit.history_csv:
                     write_csv(callback.history, Path(self.config.fit.history_csv))
-
-
-def write_csv(history: list[dict[str, float]], path: Path) -> None:
-    """Writes one row a measurement; a value that was not logged is left empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keys = list(dict.fromkeys(key for row in history for key in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows({key: f"{value:.7g}" for key, value in row.items()} for row in history)

@@ -4,12 +4,12 @@ python example_projects/plot_history.py history.csv picture.png [--title TITLE] 
 """
 
 import argparse
-import csv
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from histories import read_records
 
 from lightning_tansens.show.figures import plot_estimates, plot_sensitivities
 
@@ -23,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
 
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(10, 7), sharex=True, height_ratios=(2, 1), layout="constrained")
-    history = read_history(args.csv)
+    history = read_records(args.csv)
     plot_estimates(history, ax=top)
     plot_sensitivities(history, ax=bottom)
     top.set(title=args.title, xlabel="")
@@ -31,12 +31,6 @@ def main() -> None:
     if args.max is not None:
         top.set_ylim(top=args.max)
     figure.savefig(args.png, dpi=110)
-
-
-def read_history(path: str) -> list[dict[str, float]]:
-    """Reads what :func:`common.write_csv` wrote; a value that was not logged is left out."""
-    with open(path, newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 if __name__ == "__main__":

@@ -15,3 +15,7 @@ class NonFiniteWeightsError(ArithmeticError):
 
 class FailedElsewhereError(RuntimeError):
     """The measurement failed on another process, so that it is given up on this one too."""
+
+
+class DisturbedTrainingError(RuntimeError):
+    """A measurement has changed something of the training that cannot be put back; no policy may pass over it."""

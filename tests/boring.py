@@ -1,6 +1,7 @@
 """A small LightningModule, its data, and what runs and records a short training."""
 
 import copy
+import dataclasses
 import random
 import tempfile
 
@@ -9,11 +10,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens.monitor import Options
+from lightning_tansens.show import Display
 
 CLASSES = 3
+
+#: The names of the further options.
+OPTIONS = {field.name for field in dataclasses.fields(Options)}
 
 #: Where a Trainer keeps what has no folder of its own.
 ROOT_DIR = tempfile.mkdtemp()
@@ -152,7 +159,7 @@ def state_of(trainer):
     module = trainer.lightning_module
     return copy.deepcopy(
         {
-            "weights": module.state_dict(),
+            "weights": {key: repr(value) if is_lazy(value) else value for key, value in module.state_dict().items()},
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
             "gradients": {
                 name: None if parameter.grad is None else parameter.grad.clone()
@@ -172,8 +179,12 @@ def make_trainer(*callbacks, **kwargs):
 
 
 def make_monitor(**kwargs):
-    """A monitor of few samples, in batches that do not divide them."""
-    return TangentSensitivityMonitor(**{"num_samples": 7, "num_loss_samples": 7, "batch_size": 3, **kwargs})
+    """A quiet monitor of few samples in odd batches, which logs everything; further options are passed flat."""
+    few = {"num_samples": 7, "num_loss_samples": 7, "batch_size": 3}
+    quiet = {"verbose": False, "estimators": [], "reference": "train", "display": Display(log="all")}
+    arguments = {**few, **quiet, **kwargs}
+    flat = {name: arguments.pop(name) for name in OPTIONS if name in arguments}
+    return TangentSensitivityMonitor(options=Options(**flat), **arguments)
 
 
 def fit(*callbacks, module=None, data=None, ckpt_path=None, seed=0, **kwargs):

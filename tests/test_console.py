@@ -9,105 +9,92 @@ import pytest
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from tqdm.auto import tqdm
 
-from lightning_tansens.show.console import aligned_table, measurement_line, say, slow_progress, summary_table
-from lightning_tansens.show.keys import Keys
-from tests.boring import Points, fit, make_monitor
+from lightning_tansens.record import Estimate
+from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, say, slow_progress, summary_table
+from tests.boring import fit
+from tests.records import record, target, with_target
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
 
-LOSS, ACCURACY = "tansens/test_loss/", "tansens/test_accuracy/"
-ROW = {
-    "epoch": 3,
-    "step": 41,
-    "tansens/empirical/test": 7.0,
-    "tansens/val_loss": 1.1,
-    LOSS + "trivial": 1.1,
-    LOSS + "trivial_stderr": 0.031,
-    LOSS + "empirical": 1.2345,
-    LOSS + "empirical_stderr": 0.0512,
-    LOSS + "layer_norm": 1.5,
-    LOSS + "actual": 1.31,
-    ACCURACY + "trivial": 0.6,
-    ACCURACY + "empirical": 0.61,
-    ACCURACY + "actual": 0.1,
-    "tansens/seconds": 0.44,
-}
-LINE = "epoch 3: test loss 1.23 ± 0.05 (empirical; trivial 1.10, actual 1.31), accuracy 0.610 (actual 0.100), 0.4 s"
+CLEAN = target(
+    "clean",
+    2.8,
+    0.5,
+    {"trivial": 2.92, "estimate": Estimate(2.86, None, 2.63, 3.03, (), "like the reference")},
+    {"trivial": 0.48, "estimate": Estimate(0.49, None, 0.43, 0.5, (), "like the reference")},
+)
+BLURRED = target(
+    "blurred",
+    losses={"trivial": 2.92, "estimate": Estimate(3.61, None, 2.98, 4.34, (), "unsure")},
+    accuracies={"trivial": 0.48, "estimate": Estimate(0.36, None, 0.27, 0.43, ("spread 0.16",), "unsure")},
+)
+SINGLE = target(
+    losses={"trivial": (1.1, 0.031), "empirical": (1.2345, 0.0512), "layer_norm": 1.5},
+    accuracies={"trivial": 0.6, "empirical": 0.61, "cot": 0.55},
+)
 
 
-def without(row, *parts):
-    return {key: value for key, value in row.items() if not any(part in key for part in parts)}
+def line(*targets, epoch=9, seconds=0.61, **reference):
+    reference = {"reference": 2.92, "accuracy": 0.48, "name": "val", **reference}
+    return measurement_line(record(epoch, targets=targets, seconds={"total": seconds}, **reference)).split("\n")
 
 
+HEAD = "epoch 9  val: accuracy 0.48, loss 2.92"
 LINES = {
-    "everything": (ROW, LINE),
-    "no truth": (
-        without(ROW, "actual"),
-        "epoch 3: test loss 1.23 ± 0.05 (empirical; trivial 1.10), accuracy 0.610 (trivial 0.600), 0.4 s",
+    "headlines": (
+        [CLEAN, BLURRED],
+        [
+            f"{HEAD:<72}   0.6 s",
+            "  clean    accuracy 0.49 [0.43, 0.50]  loss 2.86 [2.63, 3.03]  like val",
+            "    true   accuracy 0.50               loss 2.80",
+            "  blurred  accuracy 0.36 [0.27, 0.43]  loss 3.61 [2.98, 4.34]",
+            "    unsure: spread 0.16",
+        ],
     ),
-    "no accuracy": (
-        without(ROW, "accuracy", "seconds"),
-        "epoch 3: test loss 1.23 ± 0.05 (empirical; trivial 1.10, actual 1.31)",
+    "single estimators": (
+        [SINGLE],
+        [f"{HEAD:<72}   0.6 s", "  test  accuracy 0.55 (cot)  loss 1.23 (empirical)"],
     ),
-    "the first measure's estimate is undefined": (
-        without(ROW, "/empirical", "accuracy"),
-        "epoch 3: test loss 1.50 (layer_norm; trivial 1.10, actual 1.31), 0.4 s",
-    ),
-    "no measure's estimate": (
-        without(ROW, "/empirical", "layer_norm", "actual"),
-        "epoch 3: test loss 1.10 ± 0.03 (trivial), accuracy 0.600, 0.4 s",
-    ),
-    "nothing": ({"epoch": 0, "tansens/seconds": 1.0}, "epoch 0: no estimate, 1.0 s"),
-    "other sizes": (
-        {"epoch": 12, LOSS + "trivial": 123.4, LOSS + "empirical": 0.001234, LOSS + "empirical_stderr": 12.0},
-        "epoch 12: test loss 0.00123 ± 1e+01 (empirical; trivial 123)",
-    ),
+    "a loss alone": ([target(losses={"trivial": 1.1})], [f"{HEAD:<72}   0.6 s", "  test  loss 1.10 (trivial)"]),
+    "nothing": ([target()], [f"{HEAD:<72}   0.6 s", "  test"]),
 }
 
 
-@pytest.mark.parametrize(("row", "line"), LINES.values(), ids=LINES)
-def test_a_line_for_a_measurement(row, line):
-    assert measurement_line(row) == line
+@pytest.mark.parametrize(("targets", "lines"), LINES.values(), ids=LINES)
+def test_a_line_for_each_set(targets, lines):
+    assert line(*targets) == lines
 
 
-def test_a_long_line_fits():
-    row = {**ROW, "epoch": 123, LOSS + "trivial": 0.0123, LOSS + "empirical": 0.00123, LOSS + "actual": 0.0456}
-    line = measurement_line({**row, LOSS + "empirical_stderr": 0.0012, "tansens/seconds": 1234.5})
-    assert "0.0456" in line
-    assert len(line) <= 120
+@pytest.mark.parametrize("value", [0.00123, 0.0456, 12.3, 123.0, 12345.0])
+def test_losses_of_any_size_are_short(value):
+    found = line(target(losses={"mine": value}), seconds=1234.5)
+    assert found[0].endswith("1234.5 s")
+    assert float(found[1].split()[2]) == pytest.approx(value, rel=5e-3)
+    assert len(found[1]) < 30
 
 
-def test_a_line_for_each_test_set_of_a_run():
-    monitor = make_monitor(
-        test_dataloaders={"near": Points(9, seed=2), "far": Points(9, seed=9)}, compare_with_labels=True, prefix="mine"
-    )
-    fit(monitor)
-    lines = measurement_line(monitor.history[1], Keys("mine")).split("\n")
-    row = monitor.history[1]
-    for line, name in zip(lines, ("near", "far"), strict=True):
-        number = r"(\d[\d.e+-]*)"
-        found = re.match(
-            rf"epoch 1: {name} loss {number} ± {number} \(empirical; trivial {number}, actual {number}\), ", line
-        )
-        assert found, line
-        keys = ("empirical", "empirical_stderr", "trivial", "actual")
-        expected = [row[f"mine/{name}_loss/{key}"] for key in keys]
-        assert [float(value) for value in found.groups()] == pytest.approx(expected, rel=0.5e-2, abs=0.05)
-        assert len(line) <= 120
-    assert lines[1].endswith(f", {row['mine/seconds']:.1f} s")
-    assert " s" not in lines[0]
+def test_no_line_is_longer_than_a_terminal():
+    doubts = ("too few samples of a population that nobody has ever seen before",)
+    found = target("a set with a rather long name", losses={"estimate": Estimate(1.0, None, 0.5, 2.0, doubts, "unsure")})
+    lines = line(found, epoch=123)
+    assert all(len(one) <= WIDTH for one in lines)
+    assert lines[1].endswith("loss 1.00 [0.500, 2.00]")
+    assert lines[2] == f"    unsure: {doubts[0]}"
+
+
+def test_a_reference_without_an_accuracy():
+    assert line(accuracy=None, seconds=1.0) == [f"{'epoch 9  val: loss 2.92':<72}   1.0 s"]
 
 
 def random_history(rng, names=("trivial", "empirical", "active_nodes"), epochs=6):
     history = []
     for epoch in range(epochs):
-        row = {"epoch": epoch, "step": 3 * epoch}
-        for quantity in ("loss", "accuracy"):
-            row |= {f"tansens/test_{quantity}/{name}": float(rng.uniform(0.1, 2)) for name in (*names, "actual")}
-        row |= {f"{LOSS}{name}_stderr": float(rng.uniform(0.01, 0.1)) for name in names}
-        history.append(row)
-    del history[2][LOSS + "active_nodes"]  # undefined at one measurement
-    del history[4][LOSS + "actual"]
+        values = {name: dict(zip((*names, "actual"), rng.uniform(0.1, 2, 4), strict=True)) for name in ("loss", "accuracy")}
+        loss, accuracy = (values[name].pop("actual") for name in ("loss", "accuracy"))
+        if epoch == 2:
+            del values["loss"]["active_nodes"]  # undefined at one measurement
+        history.append(record(epoch, targets=[target("test", loss, accuracy, values["loss"], values["accuracy"])]))
+    history[4] = with_target(history[4], "test", loss=None)
     return history
 
 
@@ -125,50 +112,49 @@ def parsed(text):
 def test_the_table_against_numpy():
     history = random_history(np.random.default_rng(0))
     headings, table = parsed(summary_table(history))
-    assert headings == [
-        *["test, epoch 5", "loss", "± stderr", "MAE", "MAE / trivial"],
-        *["accuracy", "MAE", "MAE / trivial"],
-    ]
-    assert list(table) == ["trivial", "empirical", "active_nodes", "actual"]
+    assert headings == ["test, epoch 5", "loss", "error", "ratio", "accuracy", "error", "ratio"]
+    assert list(table) == ["trivial", "empirical", "active_nodes", "true"]
+    last = history[-1].targets["test"]
     for name in ("trivial", "empirical", "active_nodes"):
-        cells = [f"{history[-1][LOSS + name]:.4f}", f"{history[-1][LOSS + name + '_stderr']:.4f}"]
-        for quantity in (LOSS, ACCURACY):
-            values = np.array([[row.get(quantity + key, np.nan) for key in (name, "trivial", "actual")] for row in history])
-            errors = np.abs(values[:, :2] - values[:, 2:])
-            mae, trivial = errors[~np.isnan(errors).any(1)].mean(0)
-            if quantity == ACCURACY:
-                cells.append(f"{history[-1][ACCURACY + name]:.4f}")
-            cells += [f"{mae:.4f}", f"{mae / trivial:.2f}"]
+        cells = []
+        for quantity in ("loss", "accuracy"):
+            rows = []
+            for one in history:
+                found, truth = one.targets["test"].estimates[quantity], one.targets["test"].labelled(quantity)
+                if name in found and truth is not None:
+                    rows.append([abs(found[each].value - truth) for each in (name, "trivial")])
+            mae, trivial = np.mean(rows, 0)
+            cells += [f"{last.estimates[quantity][name].value:.4f}", f"{mae:.4f}", f"{mae / trivial:.2f}"]
         assert table[name] == cells
-    actual = [f"{history[-1][quantity + 'actual']:.4f}" for quantity in (LOSS, ACCURACY)]
-    assert table["actual"] == [actual[0], None, None, None, actual[1], None, None]
+    assert table["true"] == [f"{last.loss:.4f}", None, None, f"{last.accuracy:.4f}", None, None]
 
 
 def test_the_table_without_a_truth_has_no_errors():
-    history = [without(row, "actual", "accuracy") for row in random_history(np.random.default_rng(1))]
-    headings, table = parsed(summary_table(history))
-    assert headings == ["test, epoch 5", "loss", "± stderr"]
+    records = [with_target(one, "test", loss=None, accuracy=None) for one in random_history(np.random.default_rng(1))]
+    headings, table = parsed(summary_table(records))
+    assert headings == ["test, epoch 5", "loss", "accuracy"]
     assert list(table) == ["trivial", "empirical", "active_nodes"]
 
 
 def test_the_table_where_the_trivial_estimate_is_right():
-    row = {"epoch": 0, LOSS + "trivial": 1.0, LOSS + "empirical": 1.5, LOSS + "actual": 1.0}
-    headings, table = parsed(summary_table([row]))
-    assert headings == ["test, epoch 0", "loss", "MAE"]  # nothing can be compared with an error of zero
+    headings, table = parsed(summary_table([record(targets=[target(loss=1.0, losses={"trivial": 1.0, "empirical": 1.5})])]))
+    assert headings == ["test, epoch 0", "loss", "error"]  # nothing can be compared with an error of zero
     assert table["empirical"] == ["1.5000", "0.5000"]
 
 
-def test_the_table_of_a_run_with_several_test_sets():
-    monitor = make_monitor(test_dataloaders={"near": Points(9, seed=2), "far": Points(9, seed=9)}, compare_with_labels=True)
-    fit(monitor)
-    near, far = summary_table(monitor.history).split("\n\n")
-    assert near.startswith("near, epoch 1")
-    assert far.startswith("far, epoch 1")
-    assert all(len(line) <= 120 for line in [*near.split("\n"), *far.split("\n")])
-    _, table = parsed(near)
-    assert list(table) == ["trivial", "empirical", "layer_norm", "active_nodes", "actual"]
-    assert table["actual"][0] == f"{monitor.history[1]['tansens/near_loss/actual']:.4f}"
-    assert table["trivial"][3] == "1.00"
+def test_estimators_of_the_accuracy_alone_are_in_the_table():
+    name = "difference_of_confidences"
+    one = record(targets=[target(loss=1.5, accuracy=0.5, losses={"trivial": 1.0}, accuracies={"trivial": 0.75, name: 0.5})])
+    _, table = parsed(summary_table([one]))
+    assert table[name] == [None, None, None, "0.5000", "0.0000", "0.00"]
+    assert all(len(line) <= WIDTH for line in summary_table([one]).split("\n"))
+
+
+def test_a_table_for_each_target():
+    one = record(3, targets=[target(name, loss=1.5, losses={"trivial": 1.0}) for name in ("near", "far")])
+    near, far = summary_table([one]).split("\n\n")
+    assert near.startswith("near, epoch 3")
+    assert far.startswith("far, epoch 3")
 
 
 def test_no_table_without_measurements():

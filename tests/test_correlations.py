@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from lightning_tansens.metrics import ClassSensitivity, EmpiricalSensitivity, OutputSensitivity
-from lightning_tansens.monitor.correlations import correlations, gap_correlations
-from lightning_tansens.show.keys import Keys
+from lightning_tansens.monitor.correlations import gap_correlations
+from lightning_tansens.show.correlations import correlations
 from tests.boring import BoringData, fit, make_monitor
-
-KEYS = Keys("t")
+from tests.records import measure, record, target, with_target
 
 
 def by_hand(x, y):
@@ -37,41 +36,46 @@ def test_undefined_ones_are_left_out(x, y):
     assert correlations(x, y) == {}
 
 
-def rows():
-    return [
-        {
-            "t/train_loss": 1.0,
-            "t/s_loss/actual": 1 + gap,
-            "t/m/s": value,
-            "t/m/s/part": -value,
-            "t/m/train": value,
-            "t/m/other": 1.0,
-            "t/layer_norm": 2.0,
-        }
-        for value, gap in zip(*SERIES, strict=True)
-    ]
+def test_holes_are_passed_over():
+    x, y = ([*values[:2], other, *values[2:]] for values, other in zip(SERIES, (math.nan, 3.0), strict=True))
+    assert correlations(x, y) == correlations(*SERIES)
 
 
-def test_which_keys():
-    found = gap_correlations(rows(), "train", ["s", "other"], keys=KEYS)
+def records():
+    made = []
+    for value, gap in zip(*SERIES, strict=True):
+        measures = {**measure("m", value, parts={"part": -value}, stderr=0.5), **measure("layers", parts={"a": value})}
+        test = target(
+            "s", 1 + gap, losses={"trivial": 1.0}, measures=measures, scores={"score": value}, class_losses={0: gap}
+        )
+        other = target("other", measures=measure("m", 1.0))
+        made.append(record(targets=[test, other], measures=measure("m", value), weights=measure("layer_norm", 2.0)))
+    return made
+
+
+def test_what_is_correlated():
+    found = gap_correlations(records(), "s")
     gaps = [abs(gap) for gap in SERIES[1]]
-    assert found.keys() == {f"t/{kind}/m/s{part}" for kind in ("pearson", "spearman") for part in ("", "/part")}
-    assert found["t/pearson/m/s"] == pytest.approx(by_hand(SERIES[0], gaps))
-    assert found["t/pearson/m/s/part"] == pytest.approx(-found["t/pearson/m/s"])
-    # what was logged before is not correlated itself
-    again = [row | found for row in rows()]
-    assert gap_correlations(again, "train", ["s"], keys=KEYS) == pytest.approx(found)
+    names = ("m", "m/part", "layers/a", "score")
+    assert found.keys() == {f"{kind}/{name}" for kind in ("pearson", "spearman") for name in names}
+    assert found["pearson/m"] == pytest.approx(by_hand(SERIES[0], gaps))
+    assert found["pearson/m/part"] == pytest.approx(-found["pearson/m"])
+    assert gap_correlations(records(), "other") == {}  # without labels there is no gap
+    # what was correlated before is not correlated itself
+    again = [with_target(one, "s", correlations=found) for one in records()]
+    assert gap_correlations(again, "s") == pytest.approx(found)
 
 
-def test_rows_without_a_value_or_a_gap_are_passed_over():
-    some = rows()
-    expected = gap_correlations(some, "train", ["s"], keys=KEYS)
-    without_gap = {key: value for key, value in some[0].items() if not key.endswith("actual")}
-    without_value = {key: value for key, value in some[0].items() if key != "t/m/s"}
-    assert gap_correlations([without_gap, *some], "train", ["s"], keys=KEYS) == expected
-    assert gap_correlations([without_value, *some], "train", ["s"], keys=KEYS)["t/pearson/m/s"] == expected["t/pearson/m/s"]
-    assert gap_correlations([], "train", ["s"]) == {}
-    assert gap_correlations([without_gap], "train", ["s"], keys=KEYS) == {}
+def test_records_without_a_value_or_a_gap_are_passed_over():
+    some = records()
+    expected = gap_correlations(some, "s")
+    without_gap = with_target(some[0], "s", loss=None)
+    without_value = with_target(some[0], "s", measures={})
+    without_target = record()
+    assert gap_correlations([without_gap, without_target, *some], "s") == expected
+    assert gap_correlations([without_value, *some], "s")["pearson/m"] == expected["pearson/m"]
+    assert gap_correlations([], "s") == {}
+    assert gap_correlations([without_gap], "s") == {}
 
 
 def test_live():

@@ -1,149 +1,162 @@
-"""Two and three processes give the values of one, under the same keys."""
+"""Two and three processes give the values of one, under the same keys, in runs as users start them.
+
+Every run has a logger and all displays; a run that hangs is killed when its time is over, and has failed.
+"""
 
 import functools
+import importlib.util
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
-from datetime import timedelta
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_tansens.estimators import default_peers
-from lightning_tansens.estimators.calibration import Calibration
-from lightning_tansens.metrics import (
-    ActiveNodeSensitivity,
-    ClassSensitivity,
-    EmpiricalSensitivity,
-    FisherRaoSensitivity,
-    InputOutputSensitivity,
-    LayerwiseNormSensitivity,
-    OutputSensitivity,
-    RegionSensitivity,
-    SensitivityMovement,
-    SpectralNormSensitivity,
-)
-from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
+from tests.launched import CASES, DOUBLE, STOPS, TESTED, USED, train
 
 ROOT = Path(__file__).parents[1]
+#: Seconds; about ten times what a run of all cases, and one of a single case, take on two idle cores.
+LIMIT_OF_ALL, LIMIT_OF_ONE = 1200, 480
 
-STOPS = "stopped by an estimate"
-DOUBLE = "double precision"
-TESTED = "tested after the fit"
-CALIBRATION = Calibration((0.5, 1.0), (0.25,), (0.5,))
-
-CASES = {
-    "seven samples": ({"num_samples": 7}, {}),
-    "shares of the layers": ({"num_samples": 7, "per_layer": True}, {}),
-    "one sample": ({"num_samples": 1, "per_layer": True}, {}),
-    "validation": ({"num_samples": 5, "reference": "val"}, {}),
-    "several sets": ({"num_samples": 3, "test_dataloaders": {"near": Points(9, seed=4, noise=True), "far": Points(2)}}, {}),
-    "more samples for the loss": ({"num_samples": 3, "num_loss_samples": 8}, {}),
-    "small batches": ({"num_samples": 7, "batch_size": 1}, {}),
-    "all measures": ({"num_samples": 5, "all_measures": True, "by_class": True, "correlate_with_gap": True}, {}),
-    "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
-    "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
-    "peers": ({"num_samples": 3, "num_loss_samples": 9, "all_peers": True, "calibration": CALIBRATION}, {}),
-    DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
-    TESTED: ({"num_samples": 7}, {}),
-    STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
-}
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo"),
+]
 
 
-def measure(name, *callbacks, **trainer):
-    """The history of a run whose weights stay the same, and the keys that can be monitored."""
-    arguments, options = CASES[name]
-    arguments = {"compare_with_labels": True, **arguments}
-    empirical = EmpiricalSensitivity(**{name: arguments.pop(name) for name in ("per_layer", "method") if name in arguments})
-    measures = [empirical, LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
-    if arguments.pop("all_measures", False):
-        measures += [InputOutputSensitivity(), FisherRaoSensitivity(), RegionSensitivity(), SpectralNormSensitivity()]
-        measures += [OutputSensitivity(), ClassSensitivity(matrix=True), SensitivityMovement()]
-    peers = default_peers() if arguments.pop("all_peers", False) else None
-    monitor = make_monitor(measures=measures, peers=peers, **arguments)
-    callbacks += (EarlyStopping("tansens/test_loss/empirical", patience=1),) if name == STOPS else ()
-    data = BoringData(noise=True, validation=name == "validation")
-    run = fit(monitor, *callbacks, module=lambda: BoringModule(lr=0.0), data=data, **{**options, **trainer})
-    if name == TESTED:
-        run.test(run.lightning_module, datamodule=data, verbose=False)
-    return untimed(monitor.history), sorted(measured(run))
-
-
-def work(rank, world_size, port, folder):
-    """One of several processes: runs every case and saves what it has found."""
-    torch.set_num_threads(1)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size), "NODE_RANK": "0"}
-    os.environ.update(address, LOCAL_RANK=str(rank))
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+def launch(way, processes, logger, folder, *cases, limit=LIMIT_OF_ONE):
+    """Runs the script on its own processes and returns what each of them has found, by case and stage."""
+    arguments = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if way == "torchrun" else []
+    strategy = "ddp" if way == "torchrun" else way
+    script = [str(ROOT / "tests" / "launched.py"), strategy, str(processes), logger, str(folder), *cases]
+    launched_by = ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "RANK", "MASTER_ADDR", "MASTER_PORT")
+    environment = {name: value for name, value in os.environ.items() if name not in launched_by}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(folder / "output.txt", "w+") as output:
+        code = limited([sys.executable, *arguments, *script], limit, env=environment, stdout=output, stderr=output)
+        output.seek(0)
+        said = output.read()[-3000:]
+    assert code is not None, f"{way} on {processes} processes with {logger} hangs: killed after {limit} s\n{said}"
+    assert code == 0, said
     found = {}
-    for name in CASES:
-        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))
-        found[name] = measure(name, devices=world_size, strategy=strategy)
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    for case in cases or CASES:
+        files = sorted((folder / case.replace(" ", "_")).glob("*.json"))
+        for file in files:
+            stage, _, _ = file.name.split(".")
+            found.setdefault((case, stage), []).append(json.loads(file.read_text()))
+    assert all(len(ranks) == processes for ranks in found.values())
+    return found
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def processes(request, tmp_path_factory):
-    if not dist.is_gloo_available():
-        pytest.skip("several processes on a CPU need gloo")
-    folder = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(request.param, port, folder), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+def limited(command, seconds, **options):
+    """Runs a command in a process group of its own; returns its code, or None if it had to be killed."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        # torchrun's workers are in groups of their own and end with it; whatever is left of the others is killed
+        for sent in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, sent)
+            except ProcessLookupError:
+                break
+            time.sleep(0.5 if process.poll() is not None else 10)
+        process.wait()
+
+
+def test_what_hangs_is_killed_with_its_children(tmp_path):
+    child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+    start = time.monotonic()
+    assert limited([sys.executable, "-c", parent, child, str(tmp_path / "pid")], 3) is None
+    assert time.monotonic() - start < 30
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert limited([sys.executable, "-c", "raise SystemExit(3)"], 30) == 3
 
 
 @functools.cache
 def alone(name):
-    return measure(name)
+    """One process, in this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(name, Path(folder), logger=True)
+        return {file.name.split(".")[0]: json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
 
 
 def assert_values(row, other, **tolerance):
-    values, others = ({key: value for key, value in found.items() if key != "step"} for found in (row, other))
-    assert values == pytest.approx(others, **tolerance)
+    values, others = ({key: compared(key, value) for key, value in found.items() if key != "step"} for found in (row, other))
+    assert values == pytest.approx(others, **tolerance, nan_ok=True)
+
+
+def compared(key, value):
+    """The error rate for an accuracy, because estimators scale and add up errors."""
+    return 1 - value if "_accuracy/" in key and not key.endswith("_stderr") else value
+
+
+def assert_same_on_all(ranks, expected):
+    for found in ranks:
+        assert found["keys"] == expected["keys"]
+        assert found["epoch"] == expected["epoch"]
+        assert len(found["history"]) == len(expected["history"])
+        for row, other in zip(found["history"], expected["history"]):
+            assert_values(row, other, rel=1e-6, abs=1e-12)
+        assert json.dumps(found["history"]) == json.dumps(ranks[0]["history"])
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def processes(request, tmp_path_factory):
+    return launch("torchrun", request.param, "default", tmp_path_factory.mktemp("ddp"), limit=LIMIT_OF_ALL)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_several_processes_give_the_values_of_one(name, processes):
-    expected, keys = alone(name)
-    assert len(expected) == (3 if name == TESTED else 2)
-    for found in processes:
-        history, keys_of_rank = found[name]
-        assert keys_of_rank == keys
-        assert len(history) == len(expected)
-        for row, other in zip(history, expected):
-            assert_values(row, other, rel=1e-6, abs=1e-12)
-        assert history == processes[0][name][0]
+    expected = alone(name)
+    stages = {TESTED: {"fit": 2, "test": 3}, USED: {"fit": 2, "test": 3, "resumed": 3}}.get(name, {"fit": 2})
+    assert {stage: len(found["history"]) for stage, found in expected.items()} == stages
+    for stage in stages:
+        assert_same_on_all(processes[name, stage], expected[stage])
+    if name == STOPS:
+        assert expected["fit"]["epoch"] == 2
 
 
 def test_sums_agree_to_double_precision(processes):
-    for row, other in zip(processes[0][DOUBLE][0], alone(DOUBLE)[0]):
+    for row, other in zip(processes[DOUBLE, "fit"][0]["history"], alone(DOUBLE)["fit"]["history"]):
         # what is kept for each sample, for quantiles and errors, is in single precision
         sums = [key for key in row if not any(word in key for word in ("stderr", "_q", "_max"))]
         assert len(sums) > 10
         assert_values({key: row[key] for key in sums}, {key: other[key] for key in sums}, rel=1e-12)
 
 
-@pytest.mark.parametrize("way", ["torchrun", "ddp_spawn", "ddp"])
-def test_launchers(way, tmp_path):
-    result = tmp_path / "history.json"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if way == "torchrun" else []
-    strategy = "ddp_spawn" if way == "ddp_spawn" else "ddp"
-    command = [sys.executable, *torchrun, str(ROOT / "tests" / "launched.py"), strategy, str(result)]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
-    environment = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-    history, (expected, _) = json.loads(result.read_text()), alone("seven samples")
-    assert len(history) == 2
-    for row, other in zip(history, expected):
-        assert_values(row, other, rel=1e-6, abs=1e-12)
+@pytest.mark.parametrize(
+    ("way", "count", "logger"),
+    [
+        ("ddp", 2, "default"),
+        ("ddp", 3, "csv"),
+        ("ddp_spawn", 2, "csv"),
+        ("ddp_spawn", 3, "default"),
+        ("torchrun", 2, "mlflow"),
+        ("torchrun", 3, "wandb"),
+    ],
+)
+def test_launchers_and_loggers(way, count, logger, tmp_path):
+    if logger in ("wandb", "mlflow") and importlib.util.find_spec(logger) is None:
+        pytest.skip(f"{logger} is not installed")
+    found, expected = launch(way, count, logger, tmp_path, USED), alone(USED)
+    assert expected.keys() == {"fit", "test", "resumed"} == {stage for _, stage in found}
+    for stage, one in expected.items():
+        ranks = found[USED, stage]
+        if way == "ddp_spawn" and stage == "test":
+            # the processes of the fit have ended, and what estimates over time remember has ended with them
+            one = {"epoch": 0, "keys": ranks[0]["keys"], "history": one["history"][-1:]}
+            assert set(one["keys"]) > {"test_loss/actual", "test_loss/empirical", "one_loss/empirical"}
+            one["history"] = [{key: row[key] for key in ranks[0]["history"][0]} for row in one["history"]]
+            one["history"][0]["epoch"] = 0
+        assert_same_on_all(ranks, one)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from tests.cases import CHAINS, Lambda, frozen, mlp
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators import default_estimators
 
 EXAMPLE = Path(__file__).parents[1] / "example_projects" / "label_free_benchmark"
 
@@ -236,8 +236,8 @@ def test_label_shift_moves_classes():
     assert shares[0] < 0.6 < 0.9 < shares[1]
 
 
-def test_every_peer_takes_part():
+def test_every_score_takes_part():
     from measuring import FEATURES
 
-    scores = {peer.key for peer in default_peers() if not peer.estimates}
+    scores = {one.key for one in default_estimators() if not one.quantities}
     assert scores < set(FEATURES)

@@ -155,11 +155,11 @@ FITS = {
         ValueError,
         "expected the test set to have labels",
     ),
-    "dicts without unpack": (
-        {"test_dataloaders": Points(as_dict=True)},
+    "triples without unpack": (
+        {"test_dataloaders": TensorDataset(*[torch.zeros(10, 4)] * 3)},
         {},
         TypeError,
-        "batch: expected a tuple or list (inputs, targets) or (inputs,), but got dict of 2; pass unpack=callable",
+        "batch: expected a tuple or list (inputs, targets) or (inputs,), but got list of 3; pass unpack=callable",
     ),
     "an unknown submodule": (
         {"network": "backbone"},

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_tansens.show.keys import Keys
+from lightning_tansens.record import Estimate
 from lightning_tansens.show.scorecard import Scorecard
+from tests.records import record, target
 
 RECORDED = Path(__file__).parents[1] / "docs" / "results" / "cifar10_4x100_validation.csv"
+COMMON = Path(__file__).parents[1] / "example_projects" / "histories.py"
 RNG = np.random.default_rng(0)
 ACTUAL, TRIVIAL, MINE, STDERR = (
     RNG.normal(2, 0.5, 20),
@@ -59,8 +62,8 @@ def test_scores(quantity):
 
 
 def test_two_measurements_of_an_epoch_are_two_points():
-    rows = [{"epoch": 0, "tansens/test_loss/trivial": e, "tansens/test_loss/actual": 1.0} for e in (1.1, 1.5)]
-    (score,) = Scorecard.from_history(rows).compute()
+    records = [record(targets=[target(loss=1.0, losses={"trivial": estimate})]) for estimate in (1.1, 1.5)]
+    (score,) = Scorecard.from_history(records).compute()
     assert (score.count, score.mae_ratio, score.rmse_ratio) == (2, 1, 1)
 
 
@@ -157,27 +160,30 @@ def test_a_recorded_history_is_scored():
     with RECORDED.open(newline="") as file:
         rows = list(csv.DictReader(file))
     errors = [abs(float(row["tansens/test_loss/empirical"]) - float(row["tansens/test_loss/actual"])) for row in rows]
-    scores = {(score.quantity, score.estimator): score for score in Scorecard.from_csv(RECORDED).compute()}
+    records = runpy.run_path(str(COMMON))["read_records"](RECORDED)
+    scores = {(score.quantity, score.estimator): score for score in Scorecard.from_history(records).compute()}
     assert scores["loss", "empirical"].mae == pytest.approx(np.mean(errors))
     assert scores["loss", "empirical"].count == len(rows) == 50
     assert {name for _, name in scores} == {"trivial", "empirical", "layer_norm", "active_nodes"}
 
 
-def test_rows_without_a_truth_are_passed_over_and_missing_estimates_counted():
-    row = {
-        "p/test_loss/trivial": 1.0,
-        "p/test_loss/mine": 2.0,
-        "p/test_loss/mine_stderr": 0.5,
-        "p/test_loss/mine_trusted": 1.0,
-    }
+def test_records_without_a_truth_are_passed_over_and_missing_estimates_counted():
+    losses = {"trivial": 1.0, "mine": (2.0, 0.5)}
     history = [
-        {"epoch": 0, **row, "p/test_loss/actual": 1.5},
-        {"epoch": 1, **row},
-        {"epoch": 2, "p/test_loss/trivial": 1.0, "p/test_loss/actual": 1.5},
+        record(0, targets=[target(loss=1.5, losses=losses)]),
+        record(1, targets=[target(losses=losses)]),
+        record(2, targets=[target(loss=1.5, losses={"trivial": 1.0})]),
     ]
-    scores = {score.estimator: score for score in Scorecard.from_history(history, Keys("p")).compute()}
+    scores = {score.estimator: score for score in Scorecard.from_history(history).compute()}
     assert set(scores) == {"trivial", "mine"}
     assert (scores["mine"].count, scores["mine"].undefined, scores["mine"].coverage) == (1, 1, 1)
+
+
+def test_an_interval_of_its_own_is_taken():
+    """Here the truth lies outside of it, though within two standard errors."""
+    found = [Estimate(2.0, stderr=0.5, low=1.9, high=2.1), Estimate(2.0, stderr=0.1, low=1.0, high=2.1)]
+    history = [record(epoch, targets=[target(loss=1.5, losses={"mine": one})]) for epoch, one in enumerate(found)]
+    assert [Scorecard.from_history([one]).compute()[0].coverage for one in history] == [0, 1]
 
 
 def test_csv(tmp_path):

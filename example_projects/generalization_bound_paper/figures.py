@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tansens.monitor.correlations import correlations
+from lightning_tansens.show.correlations import correlations
 
 Series = NDArray[np.float64]
 

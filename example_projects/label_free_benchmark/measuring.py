@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args
 
 import lightning.pytorch as pl
 import torch
@@ -18,7 +17,7 @@ from shifts import Plain
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
-from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
     EmpiricalSensitivity,
@@ -28,9 +27,8 @@ from lightning_tansens.metrics import (
     RegionSensitivity,
     SpectralNormSensitivity,
 )
-from lightning_tansens.show.keys import Keys, Quantity
-
-KEYS = Keys()
+from lightning_tansens.monitor import Options
+from lightning_tansens.record import Record, SetRecord
 
 #: What is measured of a set besides estimates: what a fit on other sets can use.
 FEATURES = ("average_confidence", "nuclear_norm", "mano", "dispersion", "active_nodes_mean")
@@ -65,12 +63,11 @@ def measure(module: pl.LightningModule, data: Images, sets: Mapping[Set, Dataset
             SpectralNormSensitivity(),
             *([InputOutputSensitivity()] if run.jacobian else []),
         ],
-        peers=default_peers(),
-        calibration=run.calibration,
+        estimators=[*default_estimators(), Calibrated()],
         num_samples=run.sensitivity_samples,
-        num_loss_samples=run.samples,
         compare_with_labels=True,
-        on_failure="raise",
+        verbose=False,
+        options=Options(num_loss_samples=run.samples, on_failure="raise"),
         display=Display(layout=False, texts=False, histograms=False, figure_time=0),
     )
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -86,31 +83,35 @@ def measure(module: pl.LightningModule, data: Images, sets: Mapping[Set, Dataset
     start = time.perf_counter()
     trainer.test(module, DataLoader(Plain(data.test.take(torch.arange(2)))), verbose=False)
     seconds = time.perf_counter() - start
-    (row,) = monitor.history
+    (record,) = monitor.records
     unfinished = path.with_suffix(".part")
     with unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for name, (family, severity) in names.items():
-            writer.writerows([family, severity, *cells] for cells in _cells(row, name))
+            writer.writerows([family, severity, *cells] for cells in _cells(record, name))
         writer.writerow(["none", 0, "seconds", "cost", f"{seconds:.1f}", "", "", ""])
-        calibration = row[KEYS.value("calibration_seconds")]
-        writer.writerow(["none", 0, "calibration_seconds", "cost", f"{calibration:.1f}", "", "", ""])
+        seconds_of_copies = record.seconds["copies"]
+        writer.writerow(["none", 0, "calibration_seconds", "cost", f"{seconds_of_copies:.1f}", "", "", ""])
     unfinished.rename(path)
     return seconds
 
 
-def _cells(row: dict[str, float], name: str) -> Iterator[list[object]]:
-    for quantity in get_args(Quantity):
-        actual = KEYS.actual(row, name, quantity)
-        for estimator, estimate in KEYS.estimates(row, name, quantity).items():
-            key = KEYS.estimate(name, quantity, estimator)
-            stderr, trusted = row.get(KEYS.stderr(key)), row.get(KEYS.trusted(key))
-            yield [estimator, quantity, *map(_rounded, (estimate, actual, stderr, trusted))]
+def _cells(record: Record, name: str) -> Iterator[list[object]]:
+    target = record.targets[name]
+    for quantity, estimates in target.estimates.items():
+        actual = target.labelled(quantity)
+        for estimator, one in estimates.items():
+            yield [estimator, quantity, *map(_rounded, (one.value, actual, one.stderr, float(one.reliable)))]
     for feature in FEATURES:
-        values = [row.get(KEYS.value(feature, on)) for on in (name, "reference")]
-        if None not in values:  # the dispersion of a single predicted class is -inf, which is not logged
+        values = [_feature(one, feature) for one in (target, record.reference)]
+        if None not in values:  # the dispersion of a single predicted class is -inf, which is not recorded
             yield [feature, "feature", *map(_rounded, values), "", ""]
+
+
+def _feature(one: SetRecord, name: str) -> float | None:
+    values = {key: value for measure in one.measures.values() for key, value in measure.values.items()}
+    return {**values, **one.scores}.get(name)
 
 
 def _rounded(value: float | None) -> str:

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ranking import family_errors
 from results import Row
 
-from lightning_tansens.show.keys import TRIVIAL
+from lightning_tansens.record import TRIVIAL
 
 #: These look at the weights alone, which are the same on all sets.
 LIKE_TRIVIAL = ("layer_norm", "spectral_norm")

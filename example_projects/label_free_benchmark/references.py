@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from results import TRAIN, Network, Row
 
-from lightning_tansens.show.keys import TRIVIAL
+from lightning_tansens.record import TRIVIAL
 
 #: These multiply the reference's loss by a ratio of their own.
 RATIOS = (TRIVIAL, "empirical", "input_output", "region", "active_nodes", "fisher_rao", "entropy_ratio")

@@ -19,7 +19,7 @@ from references import RATIOS, against_train
 from results import TRAIN, Row, read_rows, scored
 from scores import score_cells
 
-from lightning_tansens.show.keys import TRIVIAL
+from lightning_tansens.record import TRIVIAL
 
 #: Fits that differ in the sensitivity alone, or in sensitivity and active nodes.
 PAIRS = (

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from results import Row
 
-from lightning_tansens.show.scorecard import ALL_SETS, Scorecard
+from lightning_tansens.show.keys import ALL_SETS
+from lightning_tansens.show.scorecard import Scorecard
 
 #: Heading and digits of what is shown of a score.
 COLUMNS = {"MAE": 4, "bias": 4, "RMSE": 4, "Pearson": 2, "Spearman": 2, "coverage": 2, "regret": 4, "regret / trivial": 2}

@@ -8,11 +8,11 @@ from typing import get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
+from bound_figure import BoundSetting as Setting
+from bound_figure import plot_bound
 from run_histories import write_rows
 
 from lightning_tansens.bounds.active_nodes import ActiveNodeForm
-from lightning_tansens.show.figures import BoundSetting as Setting
-from lightning_tansens.show.figures import plot_bound
 
 DEPTHS = (2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 300, 500, 700, 1000)
 #: The few depths that are drawn as curves.

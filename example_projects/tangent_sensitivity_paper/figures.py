@@ -16,9 +16,8 @@ import bound_curves
 import estimate_errors
 import matplotlib.pyplot as plt
 import torch
+from histograms import plot_histograms
 from run_histories import PAPER_ESTIMATES, RUNS, Row, finished_runs, write_rows
-
-from lightning_tansens.show.figures import plot_histograms
 
 COLOURS = dict(
     zip(PAPER_ESTIMATES, ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:pink"), strict=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning_tansens.metrics.mean import MeanSensitivity
 from torch import Tensor, nn
 
 from lightning_tansens.functional import preactivations
 from lightning_tansens.metrics import LayerwiseNormSensitivity
-from lightning_tansens.metrics.mean import MeanSensitivity
 
 
 class LinearLayerNorm(LayerwiseNormSensitivity):

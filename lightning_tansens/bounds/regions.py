@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_tensor
 from lightning_tansens.functional.active_nodes import collect_from_activations
+from lightning_tansens.functional.finite import finite_samples
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 from lightning_tansens.tangent.network import OutputPicker, Wrt
 
@@ -113,7 +114,14 @@ def activation_patterns(model: nn.Module, inputs: Any) -> Tensor:
         [[True, False], [False, True]]
 
     """
-    return torch.cat(collect_from_activations(model, inputs, lambda hidden: (hidden > 0).flatten(1)), 1)
+    return patterns_and_finite(model, inputs)[0]
+
+
+def patterns_and_finite(model: nn.Module, inputs: Any) -> tuple[Tensor, Tensor]:
+    """Returns :func:`activation_patterns`, and for which samples all preactivations are finite, shape (N,)."""
+    found = collect_from_activations(model, inputs, lambda hidden: ((hidden > 0).flatten(1), finite_samples(hidden)))
+    patterns, finite = zip(*found)
+    return torch.cat(patterns, 1), torch.stack(finite).all(0)
 
 
 def count_patterns(patterns: Tensor) -> int:
@@ -201,12 +209,19 @@ def neuron_margins(model: nn.Module, inputs: Any) -> NeuronMargins:
         tensor([2.], dtype=torch.float64)
 
     """
-    margins = torch.cat(collect_from_activations(model, inputs, _smallest_magnitudes))
+    margins, _ = margins_and_finite(model, inputs)
     return NeuronMargins(margins, torch.tanh(margins / 2) / 2)
 
 
+def margins_and_finite(model: nn.Module, inputs: Any) -> tuple[Tensor, Tensor]:
+    """Returns ρ_l over the preactivations that are finite, and for which samples all of them are, shape (N,)."""
+    found = collect_from_activations(model, inputs, lambda hidden: (_smallest_magnitudes(hidden), finite_samples(hidden)))
+    margins, finite = zip(*found)
+    return torch.cat(margins), torch.stack(finite).all(0)
+
+
 def _smallest_magnitudes(hidden: Tensor) -> Tensor:
-    magnitudes = hidden.flatten(1).abs().double()
+    magnitudes = hidden.flatten(1).abs().double().nan_to_num(nan=torch.inf)
     return magnitudes.amin(0) if len(magnitudes) else magnitudes.new_full(magnitudes.shape[1:], torch.inf)
 
 

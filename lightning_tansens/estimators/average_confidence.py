@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-from torch import Tensor
-
-from lightning_tansens.estimators.base import Estimate, Peer, Summary
-from lightning_tansens.estimators.batch import Batch
-from lightning_tansens.estimators.spread import standard_error, variance_of_mean
-from lightning_tansens.show.keys import Quantity
+from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.spread import error_of_mean
+from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.record import Estimate, Quantity
 
 
-class AverageConfidence(Peer):
+class AverageConfidence(Estimator):
     r"""Estimates the accuracy by the mean of the largest softmax probability (Hendrycks & Gimpel, ICLR 2017).
 
     .. math:: \widehat{acc}(X_{te}) = \frac1N \sum_n \max_c p_c(x_n)
 
-    It needs no labels at all, and is right where the confidences are calibrated on the target set. The standard error is
-    that of a mean.
-
-    As input to ``update``: logits (N, C). As output of ``compute``: the average confidence.
-
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+    It needs no labels at all, and is right where the confidences are calibrated on the target. The standard error is
+    the mean's.
 
     Example:
-        >>> import torch
-        >>> peer = AverageConfidence()
-        >>> peer.update(torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log())
-        >>> peer.compute()
-        tensor(0.6250, dtype=torch.float64)
+        >>> import numpy as np
+        >>> from lightning_tansens.estimators import Outputs
+        >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.75, 0.25], [0.5, 0.5]])))
+        >>> round(AverageConfidence().estimate(target, SetSummary("val"))["accuracy"].value, 6)
+        0.625
 
     """
 
     key = "average_confidence"
-    estimates = ("accuracy",)
+    quantities = ("accuracy",)
 
-    confidence: Tensor
-    confidence_squares: Tensor
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+        confidences = target.classes.confidences
+        return {"accuracy": Estimate(float(confidences.mean()), error_of_mean(confidences))}
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._sum_state("confidence")
-        self._sum_state("confidence_squares")
-
-    def _add(self, batch: Batch) -> None:
-        self.confidence += batch.confidences.sum()
-        self.confidence_squares += batch.confidences.square().sum()
-
-    def score(self) -> Tensor:
+    def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the average confidence."""
-        return self.confidence / self.count
-
-    def scores(self) -> dict[str, Tensor]:
-        """Returns the average confidence."""
-        return {self.key: self.score()}
-
-    def _estimates(self, target: Summary, reference: Summary) -> dict[Quantity, Estimate]:
-        variance = variance_of_mean(target["confidence"], target["confidence_squares"], target["count"])
-        return {"accuracy": Estimate(float(target["confidence"] / target["count"]), standard_error(variance))}
+        return {self.key: float(summary.classes.confidences.mean())}

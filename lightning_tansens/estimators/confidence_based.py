@@ -2,69 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from torch import Tensor
 
-from lightning_tansens.estimators.base import Estimate, Peer, Summary
-from lightning_tansens.estimators.batch import Batch
-from lightning_tansens.show.keys import Quantity
+from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.spread import error_of_mean, root_of_squares
+from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.record import Estimate, Quantity
 
 
-class ConfidenceBasedEstimation(Peer):
+class ConfidenceBasedEstimation(Estimator):
     r"""Estimates the accuracy by the mean of the calibrated confidences (CBPE, as in NannyML).
 
     .. math:: \widehat{acc}(X_{te}) = \frac1N \sum_n g\big(\max_c p_c(x_n)\big)
 
     with the non-decreasing g that fits the reference's rights and wrongs best in the mean square (isotonic regression),
-    linear between the reference's confidences and constant beyond them. It needs the labels of the reference. The standard
-    error is not known.
-
-    As input to ``update``: logits (N, C), and class indices (N,) of the reference. As output of ``compute``: the average
-    confidence.
-
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+    linear between the reference's confidences and constant beyond them. The standard error is the mean's over the target,
+    and binomial in each step of g: :math:`\sum_b q_b^2 \, g_b (1 - g_b) / n_b` with the target's share q_b nearest to
+    the step of height g_b and n_b samples.
 
     Example:
-        >>> import torch
-        >>> target, reference = ConfidenceBasedEstimation(), ConfidenceBasedEstimation()
-        >>> sure, unsure = [0.9, 0.1], [0.6, 0.4]
-        >>> reference.update(torch.tensor([sure, sure, unsure, unsure]).log(), torch.tensor([0, 0, 0, 1]))
-        >>> target.update(torch.tensor([sure, unsure, unsure, unsure]).log())
-        >>> target.estimate(target.summary(), reference.summary())["accuracy"].value
+        >>> from lightning_tansens.estimators import Outputs
+        >>> sure, unsure = np.log([0.9, 0.1]), np.log([0.6, 0.4])
+        >>> reference = SetSummary("val", outputs=Outputs.of([sure, sure, unsure, unsure], [0, 0, 0, 1]))
+        >>> target = SetSummary("test", outputs=Outputs.of([sure, unsure, unsure, unsure]))
+        >>> ConfidenceBasedEstimation().estimate(target, reference)["accuracy"].value
         0.625
 
     """
 
     key = "cbpe"
-    estimates = ("accuracy",)
-    needs_labels = True
+    quantities = ("accuracy",)
 
-    confidences: list[Tensor]
-    rights: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._sample_state("confidences")
-        self._sample_state("rights", labels=True)
-
-    def _add(self, batch: Batch) -> None:
-        self.confidences.append(batch.confidences)
-        if batch.labels is not None:
-            self.rights.append(batch.correct(batch.labels))
-
-    def score(self) -> Tensor:
-        """Returns the average confidence."""
-        return self.summary()["confidences"].mean()
-
-    def _estimates(self, target: Summary, reference: Summary) -> dict[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+        labelled, confidences = reference.labelled, target.classes.confidences
         # samples of equal confidence are one point, so that their order does not matter
-        confidences, place, counts = np.unique(
-            reference["confidences"].cpu().numpy(), return_inverse=True, return_counts=True
-        )
-        rights = np.bincount(place, weights=reference["rights"].cpu().numpy()) / counts
-        calibrated = isotonic_regression(rights, weights=counts.astype(np.float64)).x
-        return {"accuracy": Estimate(float(np.interp(target["confidences"].cpu().numpy(), confidences, calibrated).mean()))}
+        points, place, counts = np.unique(labelled.confidences, return_inverse=True, return_counts=True)
+        fit = isotonic_regression(np.bincount(place, labelled.correct) / counts, weights=counts.astype(np.float64))
+        calibrated = np.interp(confidences, points, fit.x)
+        steps = np.repeat(np.arange(len(fit.weights)), np.diff(fit.blocks))  # the step of each point
+        nearest = steps[np.searchsorted((points[1:] + points[:-1]) / 2, confidences)]
+        shares = np.bincount(nearest, minlength=len(fit.weights)) / len(confidences)
+        heights = fit.x[fit.blocks[:-1]]
+        of_reference = float(np.sqrt(np.sum(np.square(shares) * heights * (1 - heights) / fit.weights)))
+        error = root_of_squares(error_of_mean(calibrated), of_reference)
+        return {"accuracy": Estimate(float(calibrated.mean()), error)}

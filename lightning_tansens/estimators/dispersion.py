@@ -2,73 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-from lightning_tansens.estimators.base import Peer
-from lightning_tansens.estimators.batch import Batch
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.estimators.base import Need, Score
+from lightning_tansens.estimators.summary import SetSummary
 
 
-class DispersionScore(Peer):
+class DispersionScore(Score):
     r"""Scores the dispersion of the predicted classes' mean features (Xie et al., NeurIPS 2023).
 
     .. math:: \log \frac{1}{C - 1} \sum_c n_c \, \|\bar z - \bar z_c\|^2
 
     with the features z, which are the input of the last layer, their mean, and the mean over the n_c samples that are
-    predicted to be of class c. It ranks sets of one size for one network. It needs no labels.
-
-    As input to ``update``: logits (N, C) and features (N, F). As output of ``compute``: the score.
-
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+    predicted to be of class c. It ranks sets of one size for one network; it is -inf where all predictions are of one class.
 
     Example:
-        >>> import torch
-        >>> peer = DispersionScore()
-        >>> peer.update(torch.eye(2), features=torch.tensor([[1.0], [3.0]]))
-        >>> peer.compute()  # log(1² + 1²)
-        tensor(0.6931, dtype=torch.float64)
+        >>> from lightning_tansens.estimators import Outputs
+        >>> outputs = Outputs.of(np.eye(2), features=[[1.0], [3.0]])
+        >>> round(DispersionScore().scores(SetSummary("test", outputs=outputs))["dispersion"], 4)  # log(1² + 1²)
+        0.6931
 
     """
 
     key = "dispersion"
-    needs_features = True
+    needs = frozenset({Need.CLASSES, Need.FEATURES})
 
-    members: Tensor
-    sums: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._sum_state("members")
-        self._sum_state("sums")
-
-    def _prepare(self, batch: Batch) -> None:
-        if batch.features is None:
-            raise ValueError(
-                "features: expected the input of the network's last layer, but got None; the network calls no linear or "
+    def scores(self, summary: SetSummary) -> Mapping[str, float]:
+        """Returns the score."""
+        outputs = summary.classes
+        if outputs.features is None:
+            raise UndefinedEstimateError(
+                "expected features, the input of the network's last layer, but got none; the network calls no linear or "
                 "convolutional layer with a row for each sample, so leave DispersionScore out"
             )
-        self._shaped_state("members", batch.classes)
-        self._shaped_state("sums", batch.classes, batch.features.shape[1])
-
-    def _add(self, batch: Batch) -> None:
-        assert batch.features is not None
-        members = F.one_hot(batch.predictions, batch.classes).double()
-        self.members += members.sum(0)
-        self.sums += members.T @ batch.features
-
-    def score(self) -> Tensor:
-        """Returns the score; -inf where all predictions are of one class."""
-        if not self.members.dim():
-            return self.count * torch.nan
-        some = self.members > 0
-        means = self.sums[some] / self.members[some, None]
-        mean = self.sums.sum(0) / self.members.sum()
-        return ((self.members[some] * (means - mean).square().sum(1)).sum() / (len(self.members) - 1)).log()
-
-    def scores(self) -> dict[str, Tensor]:
-        """Returns the score."""
-        return {self.key: self.score()}
+        found, members, counts = np.unique(outputs.predictions, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(found), outputs.features.shape[1]))
+        np.add.at(sums, members, outputs.features)
+        means = sums / counts[:, None] - outputs.features.mean(0)
+        total = float(counts @ np.square(means).sum(1)) / (outputs.classes - 1)
+        return {self.key: float(np.log(total)) if len(found) > 1 and total > 0 else -np.inf}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from lightning_tansens.checks import check_counts, check_numbers
-from lightning_tansens.estimators.base import Peer
-from lightning_tansens.estimators.batch import Batch
+from lightning_tansens.estimators.base import Score
+from lightning_tansens.estimators.summary import SetSummary
 
 
-class MaNo(Peer):
+class MaNo(Score):
     r"""Scores how peaked the normalised logits are (Xie et al., NeurIPS 2024).
 
     .. math:: \Big(\frac1{NC} \sum_{n,c} \sigma_c(x_n)^p\Big)^{1/p}, \qquad
@@ -20,54 +19,34 @@ class MaNo(Peer):
 
     σ is the softmax where Φ exceeds the threshold, so that predictions are far from uniform, and elsewhere its Taylor form
     :math:`\sigma_c = v(z_c) / \sum_j v(z_j)`, v(z) = 1 + z + z²/2, of the logits z. (The authors' code subtracts
-    each row's smallest v before it normalises; the paper does not.) It ranks sets and networks. It needs no labels.
-
-    As input to ``update``: logits (N, C). As output of ``compute``: the score.
+    each row's smallest v before it normalises; the paper does not.) It ranks sets and networks.
 
     Args:
         order: p.
         threshold: What Φ is compared with.
-        kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If the order is no positive integer or the threshold no number.
 
     Example:
-        >>> import torch
-        >>> peer = MaNo()
-        >>> peer.update(torch.zeros(2, 4))  # uniform
-        >>> peer.compute()
-        tensor(0.2500, dtype=torch.float64)
+        >>> from lightning_tansens.estimators import Outputs
+        >>> MaNo().scores(SetSummary("test", outputs=Outputs.of(np.zeros((2, 4)))))  # uniform
+        {'mano': 0.25}
 
     """
 
     key = "mano"
 
-    divergence: Tensor
-    of_softmax: Tensor
-    of_taylor: Tensor
-    classes: Tensor
-
-    def __init__(self, order: int = 4, threshold: float = 5.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, order: int = 4, threshold: float = 5.0) -> None:
         check_counts(order=order)
         check_numbers(threshold=threshold)
         self.order, self.threshold = order, threshold
-        for name in ("divergence", "of_softmax", "of_taylor", "classes"):
-            self._sum_state(name)
 
-    def _add(self, batch: Batch) -> None:
-        taylor = 1 + batch.logits + batch.logits.square() / 2
-        self.divergence -= batch.log_probabilities.mean(1).sum()
-        self.of_softmax += batch.probabilities.pow(self.order).sum()
-        self.of_taylor += (taylor / taylor.sum(1, keepdim=True)).pow(self.order).sum()
-        self.classes += len(batch) * batch.classes
-
-    def score(self) -> Tensor:
+    def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the score."""
-        softmax = self.divergence / self.count > self.threshold
-        return (torch.where(softmax, self.of_softmax, self.of_taylor) / self.classes) ** (1 / self.order)
-
-    def scores(self) -> dict[str, Tensor]:
-        """Returns the score."""
-        return {self.key: self.score()}
+        outputs = summary.classes
+        normalised = outputs.probabilities
+        if not -outputs.log_probabilities.mean() > self.threshold:
+            taylor = 1 + outputs.outputs + np.square(outputs.outputs) / 2
+            normalised = taylor / taylor.sum(1, keepdims=True)
+        return {self.key: float(np.mean(normalised**self.order) ** (1 / self.order))}

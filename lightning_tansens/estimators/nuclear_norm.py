@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from lightning_tansens.estimators.base import Peer
-from lightning_tansens.estimators.batch import Batch
+from lightning_tansens.estimators.base import Score
+from lightning_tansens.estimators.summary import SetSummary
+
+#: The most samples of one matrix.
+BLOCK = 1024
 
 
-class NuclearNorm(Peer):
+class NuclearNorm(Score):
     r"""Scores confidence together with the spread over the classes (Deng et al., ICML 2023).
 
     .. math:: \frac{\|P\|_*}{\sqrt{N \min(N, C)}}, \qquad \|P\|_* = \sum_i \sqrt{\lambda_i(P^T P)}
 
     of the probabilities P, shape (N, C): 1 where all predictions are sure and the classes equally frequent. It ranks sets
-    and networks; an accuracy follows from it only by a regression on other sets. It needs no labels.
-
-    As input to ``update``: logits (N, C). As output of ``compute``: the normalised norm.
-
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+    and networks; an accuracy follows from it only by a regression on other sets. The time grows with
+    N · C · min(N, C), so beyond 1,024 samples the mean over parts of at most so many is taken; it is a little larger,
+    because the norm of fewer samples is.
 
     Example:
-        >>> import torch
-        >>> peer = NuclearNorm()
-        >>> peer.update(1000 * torch.eye(3))
-        >>> peer.compute()
-        tensor(1., dtype=torch.float64)
+        >>> from lightning_tansens.estimators import Outputs
+        >>> NuclearNorm().scores(SetSummary("test", outputs=Outputs.of(1000 * np.eye(3))))
+        {'nuclear_norm': 1.0}
 
     """
 
     key = "nuclear_norm"
-    gram: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._sum_state("gram")
-
-    def _prepare(self, batch: Batch) -> None:
-        self._shaped_state("gram", batch.classes, batch.classes)
-
-    def _add(self, batch: Batch) -> None:
-        self.gram += batch.probabilities.T @ batch.probabilities
-
-    def score(self) -> Tensor:
+    def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the normalised norm."""
-        if self.gram.dim() < 2 or not self.gram.isfinite().all():
-            return self.count * torch.nan
-        norm: Tensor = torch.linalg.eigvalsh(self.gram).clamp(min=0).sqrt().sum()
-        return norm / (self.count * self.count.clamp(max=len(self.gram))).sqrt()
-
-    def scores(self) -> dict[str, Tensor]:
-        """Returns the normalised norm."""
-        return {self.key: self.score()}
+        probabilities = summary.classes.probabilities
+        norms = []
+        for block in np.array_split(probabilities, -(-len(probabilities) // BLOCK)):
+            gram = block @ block.T if len(block) < block.shape[1] else block.T @ block
+            eigenvalues = np.maximum(np.linalg.eigvalsh(gram), 0)
+            norms.append(np.sqrt(eigenvalues).sum() / np.sqrt(len(block) * min(block.shape)))
+        return {self.key: float(np.mean(norms))}

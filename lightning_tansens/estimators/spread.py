@@ -1,35 +1,69 @@
-"""Variances of means, from sums."""
+"""Standard errors of means and of ratios of means."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
+
+from lightning_tansens.record import Estimate
 
 
-def variance_of_mean(total: Tensor | float, squares: Tensor | float, count: Tensor | float) -> float:
-    r"""Computes the variance of a mean, :math:`\frac{1}{N(N-1)} \sum_n (x_n - \bar x)^2`, from sums.
+def error_of_mean(values: NDArray[Any]) -> float:
+    r"""Returns the standard error of a mean, :math:`\sqrt{\frac{1}{N(N-1)} \sum_n (x_n - \bar x)^2}`.
 
     Args:
-        total: Σ x_n.
-        squares: Σ x_n².
-        count: N.
+        values: x, shape (N,).
 
     Returns:
-        The variance; nan for fewer than two samples.
+        The error; nan for fewer than two samples.
 
     Example:
-        >>> variance_of_mean(4.0, 10.0, 2)  # of 1 and 3
+        >>> import numpy as np
+        >>> error_of_mean(np.array([1.0, 3.0]))
         1.0
 
     """
-    total, squares, count = float(total), float(squares), float(count)
-    if count < 2:
-        return math.nan
-    return max(squares - total**2 / count, 0.0) / (count * (count - 1))
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def standard_error(*variances: float) -> float | None:
-    """Returns the root of the sum of independent variances; None where one of them is not known."""
-    total = sum(variances)
+def binomial_error(share: float, count: float) -> float:
+    """Returns the standard error of a share of ``count`` independent samples; nan for none."""
+    return math.sqrt(max(share * (1 - share), 0.0) / count) if count else math.nan
+
+
+def root_of_squares(*errors: float) -> float | None:
+    """Returns the root of the sum of squares of independent errors; None where one of them is not known."""
+    total = sum(error**2 for error in errors)
     return math.sqrt(total) if math.isfinite(total) else None
+
+
+def scaled(wrong: float, target: NDArray[Any], reference: NDArray[Any], wrongs: NDArray[Any]) -> Estimate:
+    r"""Scales the reference's loss or error rate by a ratio of means.
+
+    .. math:: \hat w = w \, \frac{\bar t}{\bar r}, \qquad
+              \mathrm{se}^2 = \hat w^2 \Big(\mathrm{se}^2\big[\tfrac{t_n}{\bar t}\big]
+              + \mathrm{se}^2\big[\tfrac{w_n}{\bar w} - \tfrac{r_n}{\bar r}\big]\Big)
+
+    by the delta method; what was found on the same sample of the reference is taken as a pair.
+
+    Args:
+        wrong: w, the reference's loss or error rate.
+        target: t, one number for each sample of the target, shape (N,).
+        reference: r, the same of the reference, shape (M,), with a positive mean.
+        wrongs: The loss or the error of each sample of the reference, shape (M,).
+
+    Example:
+        >>> import numpy as np
+        >>> scaled(0.5, np.array([0.2, 0.4]), np.array([0.1, 0.2]), np.array([0.0, 1.0])).value
+        1.0
+
+    """
+    of_target, of_reference, of_wrongs = float(target.mean()), float(reference.mean()), float(wrongs.mean())
+    value = wrong * of_target / of_reference
+    if not value or not of_wrongs:
+        return Estimate(value)
+    pairs = wrongs / of_wrongs - reference / of_reference
+    relative = root_of_squares(error_of_mean(target / of_target), error_of_mean(pairs))
+    return Estimate(value, None if relative is None else abs(value) * relative)

@@ -2,73 +2,67 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, get_args
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.estimators.base import Estimate, Peer, Summary
-from lightning_tansens.estimators.batch import Batch
-from lightning_tansens.show.keys import Quantity
+from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.spread import binomial_error, root_of_squares
+from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.record import Estimate, Quantity
 
-#: What is compared with the threshold: the largest probability, or the negative entropy of all of them.
-ScoreName = Literal["confidence", "entropy"]
+#: What is compared with the threshold: the largest probability, the negative entropy of all of them, or the probability
+#: that the mean over earlier measurements gives to today's prediction.
+ScoreName = Literal["confidence", "entropy", "ensemble"]
 
 
-class ThresholdedConfidence(Peer):
+class ThresholdedConfidence(Estimator):
     r"""Estimates the accuracy by the share of samples that score at least a threshold (ATC; Garg et al., ICLR 2022).
 
     .. math:: \widehat{acc}(X_{te}) = \frac1N \sum_n 1[s(x_n) \ge t], \qquad
               \frac1{N_{ref}} \sum_{n \in ref} 1[s(x_n) < t] = 1 - acc_{ref}
 
-    with the score s(x) = max_c p_c(x) ("confidence") or Σ_c p_c log p_c ("entropy"). The threshold t is a score of the
-    reference, so the second equation holds exactly unless scores are equal. It needs the labels of the reference. The
-    standard error is binomial in both sets, with equal densities at the threshold.
-
-    As input to ``update``: logits (N, C), and class indices (N,) of the reference. As output of ``compute``: the mean score.
+    with the score s(x) = max_c p_c(x) ("confidence"), Σ_c p_c log p_c ("entropy"), or :math:`\bar p_{\hat y}(x)`, what the
+    temporal ensemble gives to today's prediction ("ensemble"). The threshold t is a score of the reference, so the second
+    equation holds exactly unless scores are equal. The standard error is binomial in both sets, with equal densities at the
+    threshold.
 
     Args:
-        score: "confidence" or "entropy"; the key is ``atc_confidence`` or ``atc_entropy``.
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+        score: "confidence", "entropy" or "ensemble"; the key is ``atc_confidence``, ``atc_entropy`` or ``atc_ensemble``.
 
     Raises:
-        ValueError: If the score is neither.
+        ValueError: If the score is none of these.
 
     Example:
-        >>> import torch
-        >>> target, reference = ThresholdedConfidence(), ThresholdedConfidence()
-        >>> reference.update(torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log(), torch.tensor([0, 1]))  # one of two is right
-        >>> target.update(torch.tensor([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]).log())
-        >>> target.estimate(target.summary(), reference.summary())["accuracy"].value
+        >>> reference = SetSummary("val", outputs=Outputs.of(np.log([[0.9, 0.1], [0.6, 0.4]]), [0, 1]))  # one is right
+        >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])))
+        >>> ThresholdedConfidence().estimate(target, reference)["accuracy"].value
         0.5
 
     """
 
-    estimates = ("accuracy",)
-    needs_labels = True
+    quantities = ("accuracy",)
 
-    scores_of_samples: list[Tensor]
-
-    def __init__(self, score: ScoreName = "confidence", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, score: ScoreName = "confidence") -> None:
         check_choice("score", score, get_args(ScoreName))
-        self.score_name: ScoreName = score
+        self.score: ScoreName = score
         self.key = f"atc_{score}"
-        self._sample_state("scores_of_samples")
+        self.needs = frozenset({Need.CLASSES, Need.EARLIER} if score == "ensemble" else {Need.CLASSES})
 
-    def _add(self, batch: Batch) -> None:
-        self.scores_of_samples.append(batch.confidences if self.score_name == "confidence" else -batch.entropies)
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+        labelled, outputs = reference.labelled, target.classes
+        ordered, count = np.sort(self._scores(labelled)), len(labelled)
+        right = int(labelled.correct.sum())
+        threshold = ordered[count - right] if right else np.inf
+        value = float((self._scores(outputs) >= threshold).mean())
+        error = root_of_squares(binomial_error(value, len(outputs)), binomial_error(right / count, count))
+        return {"accuracy": Estimate(value, error)}
 
-    def score(self) -> Tensor:
-        """Returns the mean score."""
-        return self.summary()["scores_of_samples"].mean()
-
-    def _estimates(self, target: Summary, reference: Summary) -> dict[Quantity, Estimate]:
-        ordered = reference["scores_of_samples"].sort().values
-        correct, count = int(reference["correct"]), len(ordered)
-        threshold = float(ordered[count - correct]) if correct else math.inf
-        value = float((target["scores_of_samples"] >= threshold).double().mean())
-        accuracy = correct / count
-        variance = value * (1 - value) / float(target["count"]) + accuracy * (1 - accuracy) / count
-        return {"accuracy": Estimate(value, math.sqrt(variance))}
+    def _scores(self, outputs: Outputs) -> NDArray[np.float64]:
+        if self.score == "ensemble":
+            return np.asarray(outputs.ensemble[np.arange(len(outputs)), outputs.predictions])
+        return outputs.confidences if self.score == "confidence" else -outputs.entropies

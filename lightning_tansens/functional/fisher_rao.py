@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import OutputPicker, batch_length, call_model, map_tensors
 
 

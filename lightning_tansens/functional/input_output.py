@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import refuse_mixed_samples
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
@@ -24,24 +24,18 @@ def input_output_norms(
     .. math:: \Big\|\frac{\partial f(x)}{\partial x}\Big\|_F = \Big(\sum_c \|\nabla_x f_c(x)\|^2\Big)^{1/2}
 
     (Novak et al. 2018; its mean over a set is what Eq. 9 of Daróczy 2022 compares). It takes one reverse pass for each
-    output, or one forward-mode pass for each input coordinate where that is cheaper. The model is evaluated in eval mode
-    and left as it was.
+    output, or one forward-mode pass for each input coordinate where that is cheaper.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
-        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        model: The network f, evaluated in eval mode and left as it was.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting u of
             shape (C,) for the gradient of u·f.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
 
     Returns:
         The norm for each sample, shape (N,), in units of output / input.
-
-    Raises:
-        TypeError: If x is no floating-point tensor.
-        ValueError: If an argument has a value that is not allowed.
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
 
     Example:
         >>> linear = torch.nn.Linear(3, 2, bias=False)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.functional.finite import finite_outputs
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import choose
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
@@ -30,23 +31,21 @@ def tangent_matrix(
 
     .. math:: S_u(x) = \frac{\partial^2 (u \cdot f)}{\partial\theta\,\partial x} \in \mathbb{R}^{P \times D}
 
-    (Definition 1 in Daróczy 2022 and in Rácz et al. 2023.) It takes D double backward passes a sample. The model is
-    evaluated in eval mode and left as it was. Only parameters with ``requires_grad`` count.
+    (Definition 1 in Daróczy 2022 and in Rácz et al. 2023.) It takes D double backward passes a sample.
+    Only parameters with ``requires_grad`` count.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
-        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        model: The network f, evaluated in eval mode and left as it was.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,): e_c for output c by itself.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
 
     Returns:
         S_u(x_n), float64, shape (N, P, D); rows in the order of ``model.named_parameters()``, each flattened.
 
     Raises:
-        TypeError: If x is no floating-point tensor.
         ValueError: If an argument has a value that is not allowed, or the matrices would be too large.
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
 
     Example:
         >>> tangent_matrix(torch.nn.Linear(2, 1), torch.randn(1, 2))  # weights, then the bias
@@ -86,6 +85,21 @@ def tangent_matrix_sum(
         return _total(network, outputs)
 
 
+def finite_matrix_sum(
+    model: nn.Module, inputs: Any, *, outputs: Weighting = "sum", wrt: Wrt = None, output: OutputPicker | None = None
+) -> tuple[Tensor, int]:
+    """Computes :func:`tangent_matrix_sum` over the samples whose outputs and matrices are finite, and counts the others."""
+    usable = finite_outputs(model, inputs, output)
+    with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
+        total = _total(network, outputs)
+        if usable is None and total.isfinite().all():
+            return total, 0
+        places = range(len(network)) if usable is None else usable.nonzero().flatten().tolist()
+        found = (_summed(network.part([n]), outputs) for n in places)
+        finite = [matrix for matrix in found if matrix.isfinite().all()]
+        return sum(finite, torch.zeros_like(total)), len(network) - len(finite)
+
+
 def mean_tangent_norm(
     model: nn.Module, inputs: Any, *, outputs: Weighting = "sum", wrt: Wrt = None, output: OutputPicker | None = None
 ) -> Tensor:
@@ -110,17 +124,26 @@ def mean_tangent_norm(
     return norm
 
 
+def check_weighting(outputs: object) -> None:
+    """Refuses what is no single weighting of the outputs.
+
+    Raises:
+        ValueError: If it is neither "sum" nor a vector.
+
+    """
+    check_outputs(outputs)
+    if isinstance(outputs, str) and outputs != "sum":
+        raise ValueError(
+            f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; pass the unit vector e_c for one"
+        )
+
+
 @contextmanager
 def _small_network(
     model: nn.Module, inputs: Any, outputs: Weighting, wrt: Wrt, output: OutputPicker | None, copies: bool
 ) -> Iterator[Network]:
     """The network in surroundings in which it can be differentiated twice, unless its matrices are too large."""
-    check_outputs(outputs)
-    if isinstance(outputs, str) and outputs != "sum":
-        raise ValueError(
-            f"outputs: expected 'sum' or a weighting of shape (C,), but got {outputs!r}; pass the unit vector e_c for each "
-            "output c"
-        )
+    check_weighting(outputs)
     with evaluation(model), twice_differentiable(model):
         network = Network(model, inputs, wrt, output)
         rows, columns = _size(network)

@@ -16,10 +16,10 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_tansens.checks import check_model
+from lightning_tansens.checks import check_model, check_share
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.tangent.evaluation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
 from lightning_tansens.tangent.network import call_model, map_tensors
 
 #: Up to this number of inputs a layer is written out as a matrix.
@@ -97,12 +97,11 @@ class SpectralCache:
 
             return module.register_forward_hook(hook, with_kwargs=True)
 
-        with ExitStack() as stack:
+        with evaluation(model), torch.no_grad(), ExitStack() as stack:
             for name, module in model.named_modules():
                 if isinstance(module, _ConvNd):
                     stack.callback(watch(name, module).remove)
-            with evaluation(model), torch.no_grad():
-                call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
         self.of(model).sizes = sizes
 
 
@@ -143,7 +142,7 @@ def spectral_norms(
         [1.9616, 2.6458]
 
     """
-    check_tolerance(tolerance)
+    check_share("tolerance", tolerance)
     if cache is not None and not isinstance(cache, SpectralCache):
         raise TypeError(f"cache: expected a SpectralCache or None, but got {type(cache).__name__}")
     cache = SpectralCache() if cache is None else cache
@@ -162,17 +161,6 @@ def spectral_norms(
             "leave SpectralNormSensitivity out of the measures for this network"
         )
     return norms
-
-
-def check_tolerance(tolerance: object) -> None:
-    """Refuses what is no relative error.
-
-    Raises:
-        ValueError: If it is no number between 0 and 1.
-
-    """
-    if not isinstance(tolerance, float) or not 0 < tolerance < 1:
-        raise ValueError(f"tolerance: expected a relative error between 0 and 1, but got {tolerance!r}")
 
 
 def _sizes(model: nn.Module, name: str, memory: Memory) -> list[Size] | list[None]:

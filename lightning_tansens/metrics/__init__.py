@@ -12,11 +12,14 @@ from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
 from lightning_tansens.metrics.mean_tangent import MeanTangentSensitivity
 from lightning_tansens.metrics.movement import SensitivityMovement
 from lightning_tansens.metrics.neuron_margins import NeuronMargins
+from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.output_sensitivity import OutputSensitivity
 from lightning_tansens.metrics.pattern_information import PatternInformation
 from lightning_tansens.metrics.patterns import ActivationPatterns
 from lightning_tansens.metrics.region import RegionSensitivity
+from lightning_tansens.metrics.samples import MeanSensitivity, SampleMeasure
 from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
+from lightning_tansens.metrics.tangent import TangentMeasure
 
 __all__ = [
     "ActivationPatterns",
@@ -29,15 +32,19 @@ __all__ = [
     "LabelledLoss",
     "LabelledMeasure",
     "LayerwiseNormSensitivity",
+    "MeanSensitivity",
     "MeanTangentSensitivity",
     "Measure",
     "NeuronMargins",
     "OutputSensitivity",
     "PatternInformation",
     "RegionSensitivity",
+    "SampleMeasure",
     "SensitivityMeasure",
     "SensitivityMovement",
     "SpectralNormSensitivity",
+    "TangentMeasure",
+    "TangentOptions",
 ]
 
 

@@ -2,48 +2,81 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
-from lightning_tansens.checks import checked_positions
+from lightning_tansens.checks import check_callable, checked_positions
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence
+from lightning_tansens.tangent.network import OutputPicker
+
+AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
 
 
-class Measure(Metric, ABC):
+class Measure(StatefulMetric, ABC):
     """A torchmetrics Metric of one network on one set of inputs.
 
-    To add a measure, subclass this (or :class:`SensitivityMeasure`, if it gives an estimate of the loss, or
-    :class:`LabelledMeasure`, if it needs labels) in a file of its own: add states that are sums and counts in
-    ``__init__``, fill them in ``update(model, inputs, positions)`` and turn them into named numbers in :meth:`values`. The
-    monitor logs and syncs any such object. In ``update``, ``positions`` are the samples' positions in their set, which
-    name random probes and pair samples; None continues where the last batch ended.
+    As input to ``update``: a model, a batch of shape (N, ...), or a tuple or dict of arguments, and the samples' positions
+    in their set, which name random probes and pair samples; None continues where the last batch ended. As output of
+    ``compute``: a scalar, under DDP over the samples of all processes.
+
+    To add a measure of one number per sample, subclass
+    :class:`~lightning_tansens.metrics.samples.MeanSensitivity` (its ratio on two sets estimates the loss) or
+    :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own. Any other subclasses this class: add
+    states in ``__init__``, fill them in ``update`` and turn them into named numbers in :meth:`values`. The monitor logs and
+    syncs any such object.
 
     Attributes:
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
         needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
         remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
+        tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
+        unusable: The number of samples that were left out because their numbers are not finite, a state.
 
     """
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
 
     key: ClassVar[str]
     needs_data: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
 
+    tangent: TangentOptions = TangentOptions()
+    unusable: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._sum_state("unusable")
+
+    def with_output(self: AnyMeasure, output: OutputPicker | None) -> AnyMeasure:
+        """Returns a copy that takes the tensor of outputs from ``output``; itself if it has a picker of its own.
+
+        Args:
+            output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
+
+        """
+        check_callable("output", output)
+        if output is None or self.tangent.output is not None:
+            return self
+        copy = self.clone()
+        copy.tangent = replace(self.tangent, output=output)
+        return copy  # type: ignore[return-value]
+
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Adds the states whose shape depends on the network; every rank calls it before the first update.
+        """Learns what depends on the network; every rank calls it before the first update.
 
         Args:
             model: The network.
             inputs: A batch of at least one sample; its values do not matter.
+
+        Raises:
+            UnsupportedNetworkError: If the measure does not cover the network.
 
         """
 
@@ -82,50 +115,39 @@ class Measure(Metric, ABC):
         return self.values()[self.key]
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots a value as a point or a sequence of values as a curve, in torchmetrics' convention.
+        """Plots what ``compute``, ``values`` or ``part_values`` returned, or a list of it, as torchmetrics does.
 
         Args:
-            val: What ``compute`` returned, or a list of it; what ``values`` or ``part_values`` returned, or a list of it;
-                None takes the value now.
+            val: The value, or a list of values for a curve; None takes the value now.
             ax: A matplotlib axis to draw on; None for one of a new figure.
 
         Returns:
-            The figure and the axis.
-
-        Raises:
-            TypeError: If ``val`` is none of these.
-            ValueError: If it is an empty sequence.
+            The figure, None where an axis is given, and the axis.
 
         """
-        from lightning_tansens.show.figures.labels import value_label  # matplotlib is optional
-        from lightning_tansens.show.figures.measures import plot_values
-
-        return plot_values(self, val, value_label(self.key), ax)
-
-    def _sum_state(self, name: str, *shape: int) -> None:
-        """Adds a state that sums up in double precision."""
-        self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        return self._plot(val, ax)
 
 
 class SensitivityMeasure(Measure):
-    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it."""
+    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it.
+
+    Attributes:
+        quantity: What the values are called in messages, a plural.
+        power: The power of the ratio of the values by which the reference's loss is scaled.
+
+    """
+
+    quantity: ClassVar[str] = "values"
+    power: ClassVar[float] = 1.0
 
     @abstractmethod
     def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
-        """Adds a batch.
-
-        Args:
-            model: The network.
-            inputs: The batch; None where the measure needs no data.
-            positions: The samples' positions in their set; None continues where the last batch ended.
-
-        """
+        """Adds a batch; the inputs are None where the measure needs no data."""
 
     def influence(self) -> Influence | None:
         """Returns how far each sample moves the factor's logarithm, if the measure knows. Needs synced states."""
         return None
 
-    @abstractmethod
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns the logarithm of the factor by which the reference's loss is scaled.
 
@@ -137,22 +159,36 @@ class SensitivityMeasure(Measure):
             UndefinedEstimateError: If these values define no factor; the message says why.
 
         """
+        now, before = target[self.key], reference[self.key]
+        if not (0 < now < math.inf and 0 < before < math.inf):
+            raise UndefinedEstimateError(
+                f"the {self.quantity} are {now:.3g} and {before:.3g}; their ratio is an estimate only if both are positive "
+                "and finite"
+            )
+        return self.power * (math.log(now) - math.log(before))
 
 
 class LabelledMeasure(Measure):
-    """A measure that describes a set by its labels; it is taken where labels may be used, and no estimate sees it."""
+    """A measure that describes a set by its labels; it needs them, is only logged, and never enters an estimate."""
 
     @abstractmethod
     def update(self, model: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds a labelled batch.
+        """Adds a labelled batch."""
 
-        Args:
-            model: The network.
-            inputs: The batch.
-            targets: Its labels.
-            positions: The samples' positions in their set; None continues where the last batch ended.
 
-        """
+def check_classes(targets: Any, samples: int, measure: Measure) -> None:
+    """Refuses labels that are no class indices.
+
+    Raises:
+        ValueError: If they are no integers of shape (N,).
+
+    """
+    if not isinstance(targets, Tensor) or targets.shape != (samples,) or targets.is_floating_point():
+        came = f"shape {tuple(targets.shape)}, {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise ValueError(
+            f"targets: expected class indices of shape ({samples},), but got {came}; leave {type(measure).__name__} out "
+            "where the labels are no classes"
+        )
 
 
 def positions_from(positions: Sequence[int] | None, start: int, like: Tensor) -> Tensor:

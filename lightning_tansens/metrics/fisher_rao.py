@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
-from lightning_tansens.metrics.labelled_loss import Criterion
-from lightning_tansens.metrics.mean import MeanSensitivity
+from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.samples import MeanSensitivity
 from lightning_tansens.tangent.network import OutputPicker
 
 
@@ -20,8 +22,6 @@ class FisherRaoSensitivity(MeanSensitivity):
         \hat l(X_{te}) = \frac{FR(X_{te})}{FR(X_{ref})} \, l(X_{ref})
 
     (Eq. 10 of Daróczy 2022, after Liang et al. 2019), with a term for every class j that the label might be.
-
-    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: a scalar.
 
     Args:
         criterion: ℓ, a callable on (outputs, targets) that returns a loss for each sample, or their mean; None for
@@ -39,15 +39,15 @@ class FisherRaoSensitivity(MeanSensitivity):
     """
 
     key = "fisher_rao"
+    quantity = "means of fisher_rao"
 
     def __init__(self, criterion: Criterion | None = None, output: OutputPicker | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_callable("criterion", criterion)
-        check_callable("output", output)
         # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
         self._criterion = (criterion,)
-        self.output = output
+        self.tangent = TangentOptions(output=output)
 
-    def of_samples(self, model: nn.Module, inputs: Any) -> Tensor:
+    def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns Σ_j ⟨∂ℓ(f(x_n), j)/∂f, f(x_n)⟩², shape (N,)."""
-        return fisher_rao_norms(model, inputs, criterion=self._criterion[0], output=self.output)
+        return fisher_rao_norms(model, inputs, criterion=self._criterion[0], output=self.tangent.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.checks import check_callable, check_seed, checked_positions
 from lightning_tansens.functional.gradient_difference import (
     AdversarialSign,
     Gaussian,
     Perturbation,
     gradient_differences,
 )
-from lightning_tansens.metrics.base import Measure
-from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
-from lightning_tansens.tangent.outputs import Outputs, check_outputs
-from lightning_tansens.tangent.randomness import Randomness
+from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.samples import SampleMeasure
+from lightning_tansens.tangent.isolation import Randomness
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
@@ -30,7 +30,7 @@ AnyPerturbation = Callable[..., Any]
 _NOISE_STREAM = 3
 
 
-class GradientDifference(Measure):
+class GradientDifference(SampleMeasure):
     r"""The mean squared change of the parameter gradient under a perturbation φ of the input.
 
     .. math:: E_{x \in X} \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
@@ -43,8 +43,7 @@ class GradientDifference(Measure):
     that come with the package is called on one sample at a time, shape (1, ...), with the global random states, and those of
     generators that it holds, seeded for that sample.
 
-    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: a scalar, in units of (output /
-    parameter)².
+    ``compute`` returns the mean in units of (output / parameter)².
 
     Args:
         perturbation: φ: :class:`~lightning_tansens.functional.gradient_difference.Gaussian`,
@@ -53,7 +52,7 @@ class GradientDifference(Measure):
         outputs: "sum" (u = 1), "each" (then it is summed over the outputs) or a weighting of shape (C,).
         seed: Names the random numbers of a callable; Gaussian has a seed of its own.
         wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -70,10 +69,6 @@ class GradientDifference(Measure):
 
     key = "gradient_difference"
 
-    total: Tensor
-    count: Tensor
-    samples: list[Tensor]
-
     def __init__(
         self,
         perturbation: AnyPerturbation,
@@ -89,51 +84,25 @@ class GradientDifference(Measure):
                 f"perturbation: expected Gaussian, AdversarialSign or a callable on a batch, but got "
                 f"{type(perturbation).__name__}"
             )
-        check_outputs(outputs)
-        check_seed(seed)
-        check_callable("output", output)
         # an augmentation may be a module; in a tuple it does not become a part of the metric's own module tree
         self._perturbation = (perturbation,)
-        self.outputs = outputs
-        self.seed = seed
-        self.wrt = wrt
-        self.output = output
-        self._sum_state("total")
-        self._sum_state("count")
-        self.add_state("samples", [], dist_reduce_fx="cat")
+        self.tangent = TangentOptions(outputs, seed=seed, wrt=wrt, output=output)
 
-    def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...)."""
-        start = int(self.count)
-        samples = batch_length(inputs)
-        own = range(start, start + samples) if positions is None else checked_positions("positions", positions, samples)
-        squares = gradient_differences(
-            model,
-            inputs,
-            _at_positions(self._perturbation[0], own, self.seed),
-            outputs=self.outputs,
-            wrt=self.wrt,
-            output=self.output,
-        ).to(self.total)
-        squares = squares.sum(1) if squares.dim() > 1 else squares
-        self.total += squares.sum()
-        self.count += len(squares)
-        self.samples.append(squares.to(self.dtype))  # the type of the empty state of a process without a sample
-
-    def values(self) -> dict[str, Tensor]:
-        """Returns the mean."""
-        return {self.key: self.total / self.count}
+    def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
+        """Returns each sample's squared change, summed over the outputs for "each", shape (N,)."""
+        perturbation = _at_positions(self._perturbation[0], positions, self.tangent.seed)
+        squares = gradient_differences(model, inputs, perturbation, **self.tangent.function)
+        return squares.sum(1) if squares.dim() > 1 else squares
 
     def distributions(self) -> dict[str, Tensor]:
         """Returns each sample's squared change, shape (N,)."""
-        return {"": dim_zero_cat(self.samples)} if len(self.samples) else {}
+        return {"": self.numbers()} if self.count else {}
 
     def standard_error(self) -> float | None:
         """Returns the standard error of the mean; nan for one sample."""
-        if not len(self.samples):
-            return None
-        samples = dim_zero_cat(self.samples).double()
-        return float(samples.std() / len(samples) ** 0.5) if len(samples) > 1 else float("nan")
+        if self.count < 2:
+            return math.nan if self.count else None
+        return float(self.numbers().std() / self.count**0.5)
 
 
 def _at_positions(perturbation: AnyPerturbation, positions: Sequence[int], seed: int) -> Perturbation:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.metrics.mean import MeanSensitivity
+from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.samples import MeanSensitivity
 from lightning_tansens.tangent.network import OutputPicker, Wrt
-from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.outputs import Outputs
 
 
 class InputOutputSensitivity(MeanSensitivity):
@@ -21,17 +22,12 @@ class InputOutputSensitivity(MeanSensitivity):
 
     (Eq. 9 of Daróczy 2022, after Novak et al. 2018).
 
-    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: a scalar.
-
     Args:
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting of shape
             (C,).
         wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If ``outputs`` is none of these.
 
     Example:
         >>> import torch
@@ -45,17 +41,14 @@ class InputOutputSensitivity(MeanSensitivity):
     """
 
     key = "input_output"
+    quantity = "means of input_output"
 
     def __init__(
         self, outputs: Outputs = "each", wrt: Wrt = None, output: OutputPicker | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        check_outputs(outputs)
-        check_callable("output", output)
-        self.outputs = outputs
-        self.wrt = wrt
-        self.output = output
+        self.tangent = TangentOptions(outputs, wrt=wrt, output=output)
 
-    def of_samples(self, model: nn.Module, inputs: Any) -> Tensor:
+    def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns ‖∂f(x_n)/∂x‖_F, shape (N,)."""
-        return input_output_norms(model, inputs, outputs=self.outputs, wrt=self.wrt, output=self.output)
+        return input_output_norms(model, inputs, **self.tangent.function)

@@ -2,162 +2,274 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.metrics.base import positions_from
-from lightning_tansens.metrics.uncertainty import Influence
+from lightning_tansens.metrics.criteria import Criterion, TorchLoss
+from lightning_tansens.metrics.states import StatefulMetric
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.whole_set import WholeSet
 
-#: On (outputs, targets), it returns a tensor; a command line takes a class only where the return type is left open.
-Criterion = Callable[[Any, Any], Any]
 
+class LabelledLoss(StatefulMetric):
+    r"""The loss of a set, which does not depend on its batches, and the accuracy where outputs are class scores.
 
-class LabelledLoss(Metric):
-    """The mean loss, and the accuracy where outputs and targets are those of a classifier.
+    .. math:: \hat l = \frac{\sum_n a_n}{\sum_n b_n}
 
-    As input to ``update``: outputs of shape (N, ...) and targets of shape (N, ...). As output of ``compute``: the mean
-    loss, in units of the criterion.
+    over the samples: a is the sum of a sample's losses (over pixels, words or outputs), b their number, or the sum of their
+    class weights; ignored targets count in neither. A loss of PyTorch's (a module, a function or a ``functools.partial``)
+    is asked for these with its own settings; ``reduction="sum"`` gives the sum over the set. A callable that returns a loss
+    for each sample gives the mean, and one that returns a number is called on the outputs and targets of all samples, as
+    long as these are at most 2^24 numbers in each process; beyond that the means of batches are averaged
+    (:meth:`note` says so).
+
+    As input to ``update``: outputs of shape (N, ...) and targets of shape (N, ...). As output of ``compute``: the loss, in
+    units of the criterion.
 
     Args:
-        criterion: A callable on (outputs, targets) that returns a loss for each sample, or their mean; None for
+        criterion: A callable on (outputs, targets) that returns a loss for each sample, or one for all; None for
             cross-entropy.
         by_class: Whether to keep the labels, for :meth:`class_losses`.
+        class_scores: Whether outputs are class scores: logits (N, C), or the single logit, (N,) or (N, 1), of the second of
+            two classes; None if they are wherever they have shape (N, C) with integer targets of shape (N,).
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Example:
         >>> import torch
         >>> loss = LabelledLoss()
-        >>> loss.update(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]))
-        >>> loss.accuracy()
-        tensor(0.5000, dtype=torch.float64)
+        >>> loss.update(torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1, -100]))
+        >>> loss.accuracy(), round(loss.value(), 3)
+        (tensor(0.5000, dtype=torch.float64), 4.5)
 
     """
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
 
     total: Tensor
     count: Tensor
     correct: Tensor
     classified: Tensor
-    samples: list[Tensor]
-    labels: list[Tensor]
-    positions: list[Tensor]
+    dropped: Tensor
 
-    def __init__(self, criterion: Criterion | None = None, by_class: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        criterion: Criterion | None = None,
+        by_class: bool = False,
+        class_scores: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_callable("criterion", criterion)
+        self._own = criterion is not None
         # a module is kept in a tuple, so that it does not become a part of the metric's own module tree
-        self._criterion = (criterion if criterion is not None else cross_entropy,)
+        self._criterion = (F.cross_entropy if criterion is None else criterion,)
+        self._known = (TorchLoss.of(self._criterion[0]),)
         self.by_class = by_class
-        self.add_state("samples", [], dist_reduce_fx="cat")
-        self.add_state("labels", [], dist_reduce_fx="cat")
-        self.add_state("positions", [], dist_reduce_fx="cat")
-        for name in ("total", "count", "correct", "classified"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.class_scores = class_scores
+        #: The form of outputs and targets, for a criterion that returns one number for all; None for any other.
+        self._whole: WholeSet | None = None
+        for name in ("total", "count", "correct", "classified", "dropped"):
+            self._sum_state(name)
+        for name in ("samples", "sizes", "kept"):
+            self._sample_state(name)
+        for name in ("labels", "positions"):
+            self._sample_state(name, torch.int64)
+
+    # ------------------------------------------------------------------------------------------ accumulation
+
+    def prepare(self, outputs: Any, targets: Any) -> None:
+        """Learns the form of outputs and targets; every process calls it before the first update.
+
+        Raises:
+            TypeError: As :meth:`update` does.
+            ValueError: As :meth:`update` does.
+
+        """
+        self._terms(outputs, targets)
 
     def update(self, outputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
         """Adds a batch.
 
         Raises:
             TypeError: If the criterion returns no tensor.
-            ValueError: If it returns neither a mean nor a loss for each sample, or there is no batch of targets.
+            ValueError: If it returns neither one loss nor one for each sample, or outputs and targets do not fit.
 
         """
         if isinstance(targets, Tensor) and not targets.dim():
             raise ValueError("targets: expected one for each sample, but got a scalar; keep the batch dimension")
         samples = len(targets)
+        a, b = self._terms(outputs, targets)
+        self.total += a.sum().to(self.total)
+        self.count += b.sum().to(self.total)
+        start = len(self._joined("positions"))
+        self._append("positions", positions_from(positions, start, torch.empty(samples, dtype=torch.int64)))
+        if self._whole is None:
+            self._append("samples", a)
+            self._append("sizes", b)
+        else:
+            self._append("samples", self._one_by_one(outputs, targets, samples))
+            self._append("sizes", torch.ones(samples))
+            self._keep(outputs, targets)
+        found = self._classified(outputs, targets)
+        if found is not None:
+            labels, right = found
+            self.correct += right.sum()
+            self.classified += (labels >= 0).sum()
+            if self.by_class:
+                self._append("labels", labels)
+
+    def _terms(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Returns a and b of each sample, or those of the batch for a criterion that returns one number."""
+        known, samples = self._known[0], len(targets)
+        if known is not None:
+            a, b = known.terms(outputs, targets)
+            return a.detach(), b.detach()
         losses = self._criterion[0](outputs, targets)
         if not isinstance(losses, Tensor):
             raise TypeError(f"criterion: expected a tensor of losses, but got {type(losses).__name__}; return a tensor")
-        losses = losses.detach()
-        if losses.dim() > 0 and len(losses) != samples:
+        losses = losses.detach().to(torch.promote_types(losses.dtype, torch.float32))
+        if losses.dim() == 0:
+            if self._whole is None:
+                self._whole = WholeSet((outputs, targets), samples)
+            weight = torch.tensor(float(samples), dtype=losses.dtype, device=losses.device)
+            return losses * weight, weight
+        if len(losses) != samples:
             raise ValueError(
                 f"criterion: expected one loss for each of the {samples} samples, or their mean, but got shape "
                 f"{tuple(losses.shape)}"
             )
-        start = int(self.count)
-        self.total += losses.to(self.total).mean() * samples
-        self.count += samples
-        of_samples = self._of_samples(losses, outputs, targets)
-        if of_samples is not None:
-            of_samples = of_samples.to(self.total.device, self.dtype)
-            self.samples.append(of_samples)
-            self.positions.append(positions_from(positions, start, of_samples))
-        if is_classification(outputs, targets):
-            self.correct += (outputs.argmax(1) == targets).sum()
-            self.classified += samples
-            if self.by_class and of_samples is not None:
-                self.labels.append(targets.to(of_samples))
+        rows = losses.reshape(samples, -1)
+        return rows.sum(1), torch.full_like(rows[:, 0], rows.shape[1]) if samples else rows.sum(1)
 
-    def _of_samples(self, losses: Tensor, outputs: Any, targets: Any) -> Tensor | None:
-        """Each sample's loss; a criterion that returns means is asked for one sample at a time."""
-        if losses.dim() > 0:
-            return losses.flatten(1).mean(1) if losses.dim() > 1 else losses
+    def _one_by_one(self, outputs: Any, targets: Any, samples: int) -> Tensor:
+        """Each sample's loss, nan where the criterion has none for a sample alone."""
+        found = torch.full((samples,), math.nan)
         if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            return found
+        for n in range(samples):
+            try:
+                found[n] = float(self._criterion[0](outputs[n : n + 1], targets[n : n + 1]))
+            except Exception:  # a criterion that compares samples may refuse to take one
+                return torch.full((samples,), math.nan)
+        return found
+
+    def _keep(self, outputs: Any, targets: Any) -> None:
+        assert self._whole is not None
+        rows = self._whole.pack((outputs, targets), self.device)
+        kept: list[Tensor] = self.kept  # type: ignore[assignment]
+        if rows is None or bool(self.dropped) or sum(map(len, kept)) + rows.numel() > WholeSet.NUMBERS:
+            self.dropped += 1
+            self.kept = [kept[0][:0]]  # type: ignore[assignment]
+        else:
+            self._append("kept", rows)
+
+    def _classified(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor] | None:
+        """Returns the labels, -1 for those that do not count, and which predictions are right; None for no classifier."""
+        if self.class_scores is False or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
             return None
-        criterion = self._criterion[0]
-        return torch.stack([criterion(outputs[n : n + 1], targets[n : n + 1]).detach() for n in range(len(targets))])
+        single = bool(self.class_scores) and (outputs.dim() == 1 or outputs.shape[1:] == (1,))
+        if not single and not is_classification(outputs, targets):
+            return None
+        predicted = (outputs.reshape(-1) > 0).long() if single else outputs.argmax(1)
+        labels = targets.detach().reshape(-1)
+        known = self._known[0]
+        counts = (labels >= 0) & (labels < (2 if single else outputs.shape[1]))
+        counts = counts if known is None else counts & known.valid(labels)
+        labels = torch.where(counts, labels, -torch.ones_like(labels)).long()
+        return labels, predicted == labels
+
+    # ----------------------------------------------------------------------------------------------- results
+
+    def value(self) -> float | None:
+        """Returns the loss; None without a sample that counts. Needs synced states."""
+        if not bool(self.count):
+            return None
+        if self._known[0] is not None and self._known[0].reduction == "sum":
+            return float(self.total)
+        on_all = self._on_all()
+        return float(self.total / self.count) if on_all is None else on_all
 
     def influence(self) -> Influence | None:
-        """Returns l_n/mean − 1 for the samples' losses l_n, where they are known. Needs synced states."""
-        if not len(self.samples):
+        """Returns a_n/mean(a) − b_n/mean(b), how far each sample moves the loss, where it is known. Needs synced states.
+
+        For a criterion on all samples it is l_n/mean(l) − 1 if the samples' own losses l_n average to the loss l, else the
+        jackknife's (N−1)(1 − l₋ₙ/l), with the loss l₋ₙ of all samples but n.
+        """
+        a, b = self._joined("samples"), self._joined("sizes")
+        positions, known = self._joined("positions"), self._known[0]
+        value = self.value()
+        if value is None or not value or not math.isfinite(value) or int((b != 0).sum()) < 2:
             return None
-        samples = dim_zero_cat(self.samples)
-        return Influence(samples / samples.mean() - 1, dim_zero_cat(self.positions)) if samples.mean() else None
+        if known is not None and known.reduction == "sum":
+            return Influence(a / a.mean() - 1, positions)
+        if self._whole is None or _close(float(a.mean()), value):
+            return Influence(a / a.mean() - b / b.mean(), positions)
+        without = None if bool(self.dropped) else self._whole.without_each(self._criterion[0], self._joined("kept"), len(a))
+        return None if without is None else Influence((len(a) - 1) * (1 - without / value), positions)
+
+    def standard_error(self) -> float | None:
+        """Returns the loss's standard error over the draw of the samples, if it is known. Needs synced states."""
+        influence, value = self.influence(), self.value()
+        if influence is None or value is None:
+            return None
+        error = relative_standard_error([influence]) * abs(value)
+        return error if math.isfinite(error) else None
+
+    def note(self) -> str | None:
+        """Says what a user should know about how the loss is computed; None for nothing."""
+        known = self._known[0]
+        if known is not None and known.reduction == "sum":
+            return f"{known.name} sums over samples, so that losses grow with their sets; reduction='mean' can be compared"
+        if bool(self.dropped):
+            return "outputs and targets are too large to call the criterion on all of them, so means of batches are averaged"
+        return None
 
     def class_losses(self) -> dict[int, float]:
-        """Returns the mean loss of each class that has samples; nothing for a regression. Needs synced states."""
-        if not len(self.labels):
+        """Returns the loss of each class that has samples; nothing for a regression. Needs synced states."""
+        labels, a, b = self._joined("labels"), self._joined("samples"), self._joined("sizes")
+        if len(labels) != len(a):
             return {}
-        labels, losses = dim_zero_cat(self.labels), dim_zero_cat(self.samples)
-        return {int(label): float(losses[labels == label].double().mean()) for label in labels.unique()}
+        chosen = (labels == int(label) for label in labels.unique() if label >= 0)
+        losses = {int(labels[rows][0]): float(a[rows].sum() / b[rows].sum()) for rows in chosen}
+        return {label: loss for label, loss in losses.items() if math.isfinite(loss)}
 
-    def compute(self) -> Tensor:
-        """Returns the mean loss."""
-        return self.total / self.count
+    def wrong(self) -> float | None:
+        """Returns the number of wrong predictions; None for a regression. Needs synced states."""
+        return float(self.classified - self.correct) if bool(self.classified) else None
+
+    def accuracy_standard_error(self) -> float | None:
+        """Returns the standard error of the accuracy; None for a regression. Needs synced states."""
+        accuracy = self.accuracy()
+        return None if accuracy is None else math.sqrt(float(accuracy * (1 - accuracy) / self.classified))
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots the mean loss as a point or a sequence of losses as a curve, in torchmetrics' convention.
+        """Plots a value, or several as a curve, as torchmetrics does; see :meth:`torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
 
-        Args:
-            val: What ``compute`` returned, or a list of it; None computes the value now.
-            ax: A matplotlib axis to draw on; None for one of a new figure.
-
-        Returns:
-            The figure and the axis.
-
-        Raises:
-            TypeError: If ``val`` is none of these.
-            ValueError: If it is an empty sequence.
-
-        """
-        from lightning_tansens.show.figures.labels import Label  # matplotlib is optional
-        from lightning_tansens.show.figures.measures import plot_values
-
-        own = self._criterion[0] is not cross_entropy
-        return plot_values(self, val, Label("mean loss", "units of the criterion" if own else "nats"), ax)
+    def compute(self) -> Tensor:
+        """Returns the loss; nan without a sample that counts."""
+        value = self.value()
+        return torch.tensor(math.nan if value is None else value, dtype=torch.float64, device=self.device)
 
     def accuracy(self) -> Tensor | None:
-        """Returns the share of samples whose largest output is the target's, or None for a regression."""
+        """Returns the share of samples whose prediction is the label, of those that count; None for a regression."""
         return self.correct / self.classified if bool(self.classified) else None
 
-
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The cross-entropy of each sample, in nats, shape (N,)."""
-    return F.cross_entropy(outputs, targets, reduction="none")
+    def _on_all(self) -> float | None:
+        """The criterion on the outputs and targets of all samples; None if it has no need of them, or they are not kept."""
+        if self._whole is None or bool(self.dropped):
+            return None
+        order = self._joined("positions").argsort(stable=True)
+        return self._whole.value(self._criterion[0], self._joined("kept"), order)
 
 
 def is_classification(outputs: Any, targets: Any) -> bool:
-    """Whether outputs (N, C) and targets (N,) are logits and class indices."""
+    """Whether outputs (N, C) and targets (N,) may be logits and class indices, by their shapes."""
     return (
         isinstance(outputs, Tensor)
         and isinstance(targets, Tensor)
@@ -166,3 +278,7 @@ def is_classification(outputs: Any, targets: Any) -> bool:
         and targets.dim() == 1
         and not targets.is_floating_point()
     )
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-4 * abs(b)

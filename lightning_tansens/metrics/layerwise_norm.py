@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.layer_norms import log_max_weights
 from lightning_tansens.metrics.base import SensitivityMeasure
@@ -26,16 +27,11 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         \Big(\frac{\prod_i w_{max,i}^{(t-1)}}{\prod_i w_{max,i}^{(t)}}\Big)^2 l_t \quad\text{("linear")}
 
     ("linear" is Eq. 6 of Daróczy 2022, built on Eq. 1; "log" is what the paper's Table 1 reports). It needs no data:
-    t−1 is the previous measurement.
-
-    As input to ``update``: a model; inputs are ignored. As output of ``compute``: a scalar, a natural logarithm.
+    t−1 is the previous measurement. ``compute`` returns a natural logarithm.
 
     Args:
         form: "log" or "linear".
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the form is neither.
 
     Example:
         >>> import torch
@@ -56,8 +52,7 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
 
     def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if form not in get_args(NormForm):
-            raise ValueError(f"form: expected 'log' or 'linear', but got {form!r}")
+        check_choice("form", form, get_args(NormForm))
         self.form = form
         self._sum_state("log_norm")
         self._sum_state("count")

@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.checks import check_callable, check_seed, checked_positions
 from lightning_tansens.functional.sketches import tangent_sketches
-from lightning_tansens.metrics.base import Measure, positions_from
-from lightning_tansens.tangent.methods import check_probes
-from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
-from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.samples import SampleMeasure
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs
 
 
-class SensitivityMovement(Measure):
+class SensitivityMovement(SampleMeasure):
     r"""The relative change of the tangent sensitivity since the last measurement, and since the first.
 
     .. math:: \frac{\big(\sum_n \|S(\theta_t, x_n) - S(\theta_{t'}, x_n)\|_F^2\big)^{1/2}}
@@ -30,19 +28,16 @@ class SensitivityMovement(Measure):
     (:func:`~lightning_tansens.functional.tangent_sketches`), the same at every measurement. It describes a set and gives no
     estimate.
 
-    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: the change since the last
-    measurement (what :meth:`remember` kept), a scalar without unit; nan where there is none.
+    ``compute`` returns the change since the last measurement (what :meth:`remember` kept), without unit; nan where there is
+    none.
 
     Args:
         outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
         num_probes: Number of random combinations of the parameters; each costs a double backward pass.
         seed: Names the random signs.
         wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument has a value that is not allowed.
 
     Example:
         >>> import torch
@@ -60,9 +55,6 @@ class SensitivityMovement(Measure):
     key = "movement"
     remembers = True
 
-    sketches: list[Tensor]
-    positions: list[Tensor]
-
     def __init__(
         self,
         outputs: Outputs = "sum",
@@ -73,37 +65,15 @@ class SensitivityMovement(Measure):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_outputs(outputs)
-        check_probes("parameter_space", num_probes)
-        check_seed(seed)
-        check_callable("output", output)
-        self.outputs = outputs
-        self.num_probes = num_probes
-        self.seed = seed
-        self.wrt = wrt
-        self.output = output
+        self.tangent = TangentOptions(outputs, "parameter_space", num_probes, seed, wrt, output)
         self._memory: dict[str, Tensor] = {}
-        self.add_state("sketches", [], dist_reduce_fx="cat")
-        self.add_state("positions", [], dist_reduce_fx="cat")
 
-    def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...)."""
-        start = sum(len(part) for part in self.sketches)
-        samples = batch_length(inputs)
-        indices = range(start, start + samples) if positions is None else checked_positions("positions", positions, samples)
-        drawn = tangent_sketches(
-            model,
-            inputs,
-            outputs=self.outputs,
-            num_probes=self.num_probes,
-            seed=self.seed,
-            indices=indices,
-            wrt=self.wrt,
-            output=self.output,
+    def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
+        """Returns the sketches of the samples, shape (N, M)."""
+        options = self.tangent
+        return tangent_sketches(
+            model, inputs, num_probes=options.num_probes, seed=options.seed, indices=positions, **options.function
         )
-        # flat, as a process without a sample cannot know the number of columns
-        self.sketches.append(drawn.to(self.dtype).flatten())
-        self.positions.append(positions_from(indices, start, drawn[:, 0].to(self.dtype)))
 
     def values(self) -> dict[str, Tensor]:
         """Returns the change since the last measurement and since the first; nothing before there is one."""
@@ -133,11 +103,7 @@ class SensitivityMovement(Measure):
 
     def _sketches(self) -> Tensor:
         """The samples' sketches in the order of their positions, shape (N, M)."""
-        if not len(self.sketches):
-            return torch.zeros(0, 0, dtype=torch.float64)
-        positions = dim_zero_cat(self.positions)
-        sketches = dim_zero_cat(self.sketches).double()
-        return sketches.reshape(len(positions), -1)[positions.argsort()]
+        return self.rows()[self._joined("positions").argsort()]
 
 
 def _relative(now: Tensor, before: Tensor) -> Tensor:

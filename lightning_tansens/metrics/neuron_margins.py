@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import neuron_margins
+from lightning_tansens.bounds.regions import margins_and_finite
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.tangent.network import batch_length
 
 
 class NeuronMargins(Measure):
@@ -21,11 +20,8 @@ class NeuronMargins(Measure):
 
     (the margins of Daróczy 2022), over the units l of all activations. ``neuron_margins`` is the mean of ρ_l over the units
     and ``neuron_margins_min`` the smallest one: no preactivation of any sample is nearer to zero. The other two values are
-    the same of ρ̂_l, which is between 0 and ½. Minima fall as the set grows, so compare sets of one size. It describes a set
-    and gives no estimate.
-
-    As input to ``update``: a model and a batch of shape (N, ...), all batches of samples of one shape. As output of
-    ``compute``: the mean of ρ_l, a scalar in units of a preactivation.
+    the same of ρ̂_l, which is between 0 and ½. Minima fall as the set grows, so compare sets of one size; all samples must
+    have one shape. It describes a set and gives no estimate.
 
     Args:
         kwargs: Passed to :class:`torchmetrics.Metric`.
@@ -43,7 +39,6 @@ class NeuronMargins(Measure):
     key = "neuron_margins"
 
     margins: Tensor
-    probability_margins: Tensor
     count: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
@@ -53,37 +48,34 @@ class NeuronMargins(Measure):
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
         """Learns the number of units."""
-        self._learn_units(neuron_margins(model, inputs).preactivation.shape)
+        self._learn_units(margins_and_finite(model, inputs)[0].shape)
 
     def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...); their positions do not matter.
+        """Adds the samples of a batch; their positions do not matter.
 
         Raises:
             ValueError: If the network has another number of hidden units on this batch than before.
 
         """
-        found = neuron_margins(model, inputs)
-        if found.preactivation.shape != self.margins.shape:
+        found, finite = margins_and_finite(model, inputs)
+        if found.shape != self.margins.shape:
             if self.count:
                 raise ValueError(
                     f"inputs: expected samples of one shape, on which the network has {len(self.margins)} hidden units as "
-                    f"before, but it has {len(found.preactivation)}; resize the samples, or leave NeuronMargins out"
+                    f"before, but it has {len(found)}; resize the samples, or leave NeuronMargins out"
                 )
-            self._learn_units(found.preactivation.shape)
-        self.margins = torch.minimum(self.margins, found.preactivation.to(self.margins))
-        self.probability_margins = torch.minimum(self.probability_margins, found.probability.to(self.probability_margins))
-        self.count += batch_length(inputs)
+            self._learn_units(found.shape)
+        self.margins = torch.minimum(self.margins, found.to(self.margins))
+        self.count += finite.sum()
+        self.unusable += (~finite).sum()
 
     def _learn_units(self, shape: tuple[int, ...]) -> None:
-        device = self.count.device
-        for name in ("margins", "probability_margins"):
-            self.add_state(name, torch.full(shape, math.inf, dtype=torch.float64), dist_reduce_fx="min")
-            setattr(self, name, getattr(self, name).to(device))
+        default = torch.full(shape, math.inf, dtype=torch.float64, device=self.device)
+        self.add_state("margins", default, dist_reduce_fx="min")
 
     def values(self) -> dict[str, Tensor]:
         """Returns the mean and the minimum over the units of ρ_l, and of ρ̂_l; nan without samples."""
-        values: dict[str, Tensor] = {}
-        for name, margins in {self.key: self.margins, f"{self.key}_probability": self.probability_margins}.items():
-            known = margins if self.count else torch.full((1,), math.nan, dtype=torch.float64)
-            values |= {name: known.mean(), f"{name}_min": known.min()}
-        return values
+        margins = self.margins if self.count else self.margins.new_full((1,), math.nan)
+        # ρ̂_l = ½ tanh(ρ_l / 2), as the sigmoid is monotone
+        named = {self.key: margins, f"{self.key}_probability": torch.tanh(margins / 2) / 2}
+        return {name + end: value for name, of in named.items() for end, value in (("", of.mean()), ("_min", of.min()))}

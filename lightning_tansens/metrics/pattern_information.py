@@ -9,11 +9,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import activation_patterns, pattern_hashes
+from lightning_tansens.bounds.regions import pattern_hashes, patterns_and_finite
 from lightning_tansens.checks import check_choice
 from lightning_tansens.functional.information import Correction, entropy, mutual_information
-from lightning_tansens.metrics.base import LabelledMeasure
-from lightning_tansens.metrics.patterns import from_digits, to_digits
+from lightning_tansens.metrics.base import LabelledMeasure, check_classes
 
 
 class PatternInformation(LabelledMeasure):
@@ -29,15 +28,11 @@ class PatternInformation(LabelledMeasure):
     to watch in wide networks. The bias falls as the set grows, so compare sets of one size. It needs class indices as
     labels, describes a set and gives no estimate.
 
-    As input to ``update``: a model, a batch of shape (N, ...) and labels of shape (N,). As output of ``compute``: the
-    information of the patterns, a scalar, in nats.
+    ``compute`` returns the information of the patterns, in nats.
 
     Args:
-        correction: "none", or "miller_madow" to take off the first term of the bias; the ceiling is corrected likewise.
+        correction: "none", or "miller_madow" to take off the first term of the bias of each of the three.
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the correction is neither.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
@@ -60,41 +55,37 @@ class PatternInformation(LabelledMeasure):
         check_choice("correction", correction, get_args(Correction))
         self.correction: Correction = correction
         for name in ("hashes", "counts", "labels"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+            self._sample_state(name, torch.int64)
+
+    def prepare(self, model: nn.Module, inputs: Any) -> None:
+        """Refuses a network without activations."""
+        patterns_and_finite(model, inputs)
 
     def update(self, model: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...) with labels of shape (N,); their positions do not matter.
+        """Adds the samples of a batch with labels of shape (N,); their positions do not matter.
 
         Raises:
             ValueError: If the labels are no class indices.
 
         """
-        patterns = activation_patterns(model, inputs)
-        _check_classes(targets, len(patterns))
-        self.hashes.append(to_digits(pattern_hashes(patterns), self))
-        self.counts.append(to_digits(patterns.sum(1), self))
-        self.labels.append(to_digits(targets, self))
+        patterns, finite = patterns_and_finite(model, inputs)
+        check_classes(targets, len(patterns), self)
+        if len(targets) and int(targets.min()) < 0:
+            raise ValueError(
+                f"targets: expected class indices, none below 0, but got {int(targets.min())}; leave PatternInformation out "
+                "where labels are missing, or take those samples out of the set"
+            )
+        self._append("hashes", pattern_hashes(patterns[finite]))
+        self._append("counts", patterns.sum(1)[finite])
+        self._append("labels", targets.to(finite.device)[finite])
+        self.unusable += (~finite).sum()
 
     def values(self) -> dict[str, Tensor]:
         """Returns the information of the patterns and of the number of active nodes, and the labels' entropy, in nats."""
-        labels = from_digits(self.labels)
+        labels = self._joined("labels")
         values = dict.fromkeys(("pattern_information", "count_information", "label_entropy"), math.nan)
         if len(labels):
-            values["pattern_information"] = mutual_information(from_digits(self.hashes), labels, self.correction)
-            values["count_information"] = mutual_information(from_digits(self.counts), labels, self.correction)
+            values["pattern_information"] = mutual_information(self._joined("hashes"), labels, self.correction)
+            values["count_information"] = mutual_information(self._joined("counts"), labels, self.correction)
             values["label_entropy"] = entropy(labels, self.correction)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-
-
-def _check_classes(targets: Any, samples: int) -> None:
-    if not isinstance(targets, Tensor) or targets.shape != (samples,) or targets.is_floating_point():
-        came = f"shape {tuple(targets.shape)}, {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
-        raise ValueError(
-            f"targets: expected class indices of shape ({samples},), but got {came}; leave PatternInformation out where the "
-            "labels are no classes"
-        )
-    if len(targets) and int(targets.min()) < 0:
-        raise ValueError(
-            f"targets: expected class indices, none below 0, but got {int(targets.min())}; leave PatternInformation out "
-            "where labels are missing, or take those samples out of the set"
-        )

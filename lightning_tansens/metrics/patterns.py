@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.bounds.regions import activation_patterns, count_patterns, pattern_hashes
+from lightning_tansens.bounds.regions import count_patterns, pattern_hashes, patterns_and_finite
 from lightning_tansens.metrics.base import Measure
 
 
@@ -23,8 +22,6 @@ class ActivationPatterns(Measure):
     sensitivity (Lemma 1); a share of 1 says that no two samples do. Patterns are told apart by 64-bit hashes
     (:func:`~lightning_tansens.bounds.regions.pattern_hashes`). The share falls as the set grows, so compare sets of one
     size. It describes a set and gives no estimate.
-
-    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: the number, a scalar.
 
     Args:
         kwargs: Passed to :class:`torchmetrics.Metric`.
@@ -45,39 +42,20 @@ class ActivationPatterns(Measure):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("hashes", [], dist_reduce_fx="cat")
+        self._sample_state("hashes", torch.int64)
+
+    def prepare(self, model: nn.Module, inputs: Any) -> None:
+        """Refuses a network without activations."""
+        patterns_and_finite(model, inputs)
 
     def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...); their positions do not matter."""
-        self.hashes.append(to_digits(pattern_hashes(activation_patterns(model, inputs)), self))
+        """Adds the samples of a batch; their positions do not matter."""
+        patterns, finite = patterns_and_finite(model, inputs)
+        self._append("hashes", pattern_hashes(patterns[finite]))
+        self.unusable += (~finite).sum()
 
     def values(self) -> dict[str, Tensor]:
         """Returns the number of distinct patterns, and its ratio to the number of samples."""
-        hashes = from_digits(self.hashes)
+        hashes = self._joined("hashes")
         number = torch.tensor(count_patterns(hashes) if len(hashes) else math.nan, dtype=torch.float64)
         return {"patterns": number, "patterns_share": number / len(hashes)}
-
-
-def to_digits(numbers: Tensor, metric: Measure) -> Tensor:
-    """Writes integers as a state that keeps all of their bits.
-
-    A state may be cast to another type, and a process without a sample sends an empty one of the metric's type. Every
-    floating-point type holds the eight digits to the base 256 exactly, but not the numbers.
-
-    Args:
-        numbers: Integers, shape (N,).
-        metric: Gives the state its type and device.
-
-    Returns:
-        Digits between 0 and 255, shape (8 N,).
-
-    """
-    if not len(numbers):
-        return torch.zeros(0, dtype=metric.dtype, device=metric.device)  # torch views no bytes of nothing
-    return numbers.to(metric.device, torch.int64).contiguous().view(torch.uint8).to(metric.dtype)
-
-
-def from_digits(digits: Tensor | list[Tensor]) -> Tensor:
-    """Reads what :func:`to_digits` has written, int64, shape (N,); ``digits`` may be the list of several batches."""
-    joined = dim_zero_cat(digits) if len(digits) else torch.zeros(0)
-    return joined.to(torch.uint8).view(torch.int64) if len(joined) else joined.long()

@@ -8,16 +8,17 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.bounds.regions import activation_regions
+from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.metrics.base import SensitivityMeasure, positions_from
+from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.layerwise_norm import NormForm
+from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
 
-class RegionSensitivity(SensitivityMeasure):
+class RegionSensitivity(SampleMeasure, SensitivityMeasure):
     r"""The mean logarithm of the number of active paths times the region's probability, and the estimate built on it.
 
     .. math:: R(X) = E_{x \in X} \Big[\sum_i \log n_i(x) + \log P(A(x) \mid x)\Big], \qquad
@@ -28,14 +29,9 @@ class RegionSensitivity(SensitivityMeasure):
     authors' code computes; "linear" scales by the ratio of the geometric means. Samples with a layer without an active
     unit have no active path and no logarithm: they are left out, and their share is reported.
 
-    As input to ``update``: a model and a batch of shape (N, ...). As output of ``compute``: a scalar, a natural logarithm.
-
     Args:
         form: "log" or "linear".
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the form is neither.
 
     Example:
         >>> import torch
@@ -49,59 +45,49 @@ class RegionSensitivity(SensitivityMeasure):
 
     key = "region"
 
-    paths: Tensor
-    probability: Tensor
-    count: Tensor
-    dead: Tensor
-    samples: list[Tensor]
-    positions: list[Tensor]
-
     def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if form not in get_args(NormForm):
-            raise ValueError(f"form: expected 'log' or 'linear', but got {form!r}")
+        check_choice("form", form, get_args(NormForm))
         self.form = form
-        for name in ("paths", "probability", "count", "dead"):
-            self._sum_state(name)
-        self.add_state("samples", [], dist_reduce_fx="cat")
-        self.add_state("positions", [], dist_reduce_fx="cat")
 
-    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
-        """Adds the samples of a batch of shape (N, ...)."""
-        start = int(self.count + self.dead)
+    def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
+        """Returns the logarithms of the number of active paths and of the region's probability, shape (N, 2)."""
         regions = activation_regions(model, inputs)
-        alive = regions.log_paths.isfinite()
-        self.paths += regions.log_paths[alive].sum().to(self.paths)
-        self.probability += regions.log_probability[alive].sum().to(self.probability)
-        self.count += alive.sum()
-        self.dead += (~alive).sum()
-        samples = regions.log_score.to(self.paths.device, self.dtype)  # the type of an empty process's state
-        chosen = alive.to(samples.device)
-        self.samples.append(samples[chosen])
-        self.positions.append(positions_from(positions, start, samples)[chosen])
+        return torch.stack([regions.log_paths, regions.log_probability], 1)
+
+    def usable(self, rows: Tensor) -> Tensor:
+        """Returns which samples have numbers at all; those without an active path are dead."""
+        return ~rows.isnan().any(1)
+
+    @property
+    def _alive(self) -> Tensor:
+        return self.rows()[:, 0].isfinite()
+
+    def numbers(self) -> Tensor:
+        """Returns the logarithm of each sample that has one, shape (N,)."""
+        return self.rows()[self._alive].sum(1)
 
     def values(self) -> dict[str, Tensor]:
         """Returns the mean logarithm, its two parts, and the share of samples without an active path."""
-        paths, probability = self.paths / self.count, self.probability / self.count
+        paths, probability = self.rows().reshape(-1, 2)[self._alive].mean(0)
         return {
             "region": paths + probability,
             "region_log_paths": paths,
             "region_log_probability": probability,
-            "region_dead": self.dead / (self.count + self.dead),
+            "region_dead": (~self._alive).double().mean(),
         }
 
     def distributions(self) -> dict[str, Tensor]:
         """Returns the logarithm of each sample that has one, shape (N,)."""
-        return {"": dim_zero_cat(self.samples)} if len(self.samples) else {}
+        return {"": self.numbers()} if self.count else {}
 
     def influence(self) -> Influence | None:
         """Returns each sample's effect on the logarithm of the factor."""
-        samples = dim_zero_cat(self.samples).double() if len(self.samples) else torch.zeros(0)
-        if not len(samples):
+        numbers = self.numbers()
+        if not len(numbers):
             return None
-        mean = samples.mean()
-        effects = samples / mean - 1 if self.form == "log" else samples - mean
-        return Influence(effects, dim_zero_cat(self.positions))
+        effects = numbers / numbers.mean() - 1 if self.form == "log" else numbers - numbers.mean()
+        return Influence(effects, self._joined("positions")[self._alive])
 
     def standard_error(self) -> float | None:
         """Returns the standard error of the mean logarithm."""

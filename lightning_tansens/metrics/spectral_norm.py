@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_share
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.spectral import SpectralCache, check_tolerance, spectral_norms
+from lightning_tansens.functional.spectral import SpectralCache, spectral_norms
 from lightning_tansens.metrics.base import SensitivityMeasure
 
 
@@ -23,15 +24,12 @@ class SpectralNormSensitivity(SensitivityMeasure):
     are taken as operators on their input's size, which :meth:`prepare` learns. A measurement starts from the singular
     vectors of the one before, which copies of the measure share.
 
-    As input to ``update``: a model; inputs are needed only for convolutions that :meth:`prepare` has not seen. As output
-    of ``compute``: a scalar, a natural logarithm.
+    ``update`` takes a model; inputs are needed only for convolutions that :meth:`prepare` has not seen. ``compute`` returns
+    a natural logarithm.
 
     Args:
         tolerance: The relative error of a norm.
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the tolerance is not between 0 and 1.
 
     Example:
         >>> import torch
@@ -52,7 +50,7 @@ class SpectralNormSensitivity(SensitivityMeasure):
 
     def __init__(self, tolerance: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_tolerance(tolerance)
+        check_share("tolerance", tolerance)
         self.tolerance = tolerance
         #: What the measurements of a network hand on; no state, so that it survives ``reset``.
         self.cache = SpectralCache()
@@ -69,7 +67,7 @@ class SpectralNormSensitivity(SensitivityMeasure):
         norms = spectral_norms(model, inputs, tolerance=self.tolerance, cache=self.cache)
         if not self.count:
             self.layers = tuple(name.removesuffix(".weight") for name in norms)
-            self.log_norms = torch.zeros(len(norms)).to(self.log_norms)
+            self._sum_state("log_norms", len(norms))
         self.log_norms += torch.stack(list(norms.values())).log().to(self.log_norms)
         self.count += 1
 

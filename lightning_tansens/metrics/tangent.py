@@ -1,38 +1,37 @@
-"""How metrics ask for the tangent sensitivity of each sample."""
+"""Base class for measures of the squared tangent sensitivity of each sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_callable, check_seed, checked_positions
-from lightning_tansens.tangent.methods import Choice, Method, check_probes
-from lightning_tansens.tangent.network import OutputPicker, Wrt, batch_length
-from lightning_tansens.tangent.outputs import Outputs, check_outputs
-from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
+from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.samples import SampleMeasure
+from lightning_tansens.tangent.methods import Choice, Method
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs
 
 
-class TangentQuestion:
-    """The options of :func:`~lightning_tansens.tangent.sensitivity`, asked of one batch after another.
+class TangentMeasure(SampleMeasure):
+    """Base class for measures of ‖S_u(x)‖_F², with the options of :func:`~lightning_tansens.tangent.sensitivity`.
 
     Args:
-        outputs: "sum", "each" or a weighting of shape (C,).
-        method: The way of computing.
+        outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
+        method: "auto", "exact", "stochastic", "input_space" or "parameter_space".
         num_probes: Number of random probes a sample, where the method needs them.
-        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
-        wrt: Which tensor is x.
-        output: Picks the tensor of outputs.
+        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in the ratio.
+        wrt: Which tensor is x: an input's name or position, or the module whose output is x.
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
+        kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Attributes:
         choice: How the last network was measured and why.
 
-    Raises:
-        ValueError: If an argument has a value that is not allowed.
-
     """
+
+    choice: Choice | None = None
 
     def __init__(
         self,
@@ -42,36 +41,17 @@ class TangentQuestion:
         seed: int = 0,
         wrt: Wrt = None,
         output: OutputPicker | None = None,
+        **kwargs: Any,
     ) -> None:
-        check_outputs(outputs)
-        check_probes(method, num_probes)
-        check_seed(seed)
-        check_callable("output", output)
-        self.outputs = outputs
-        self.method: Method = method
-        self.num_probes = num_probes
-        self.seed = seed
-        self.wrt = wrt
-        self.output = output
-        self.choice: Choice | None = None
+        super().__init__(**kwargs)
+        self.tangent = TangentOptions(outputs, method, num_probes, seed, wrt, output)
 
-    def blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> dict[str, Tensor]:
+    def blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> dict[str, Tensor]:
         """Returns the squared norm of each parameter's block, shapes (N,) or, for each output, (N, C), by name."""
-        if positions is not None:
-            positions = checked_positions("positions", positions, batch_length(inputs))
-        self.choice = chosen_method(model, inputs, self.method, self.wrt, self.output)
-        return tangent_sensitivity_blocks(
-            model,
-            inputs,
-            outputs=self.outputs,
-            method=self.method,
-            num_probes=self.num_probes,
-            generator=torch.Generator().manual_seed(self.seed),
-            indices=positions,
-            wrt=self.wrt,
-            output=self.output,
-        )
+        if len(positions):
+            self.choice = self.tangent.choice(model, inputs)
+        return self.tangent.blocks(model, inputs, positions)
 
     def note(self) -> str | None:
-        """Returns how the network is measured, and why, once it has been."""
+        """Returns how the network is measured, and why."""
         return None if self.choice is None else f"tangent sensitivity is measured by {self.choice}"

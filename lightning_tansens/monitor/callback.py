@@ -1,11 +1,12 @@
-"""The callback: it decides when to measure, draws the sets and hands values to the loggers."""
+"""The callback: it decides when to measure, draws the sets and hands records to the loggers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Literal
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,39 +16,45 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.estimators import Peer
-from lightning_tansens.estimators.calibration import Calibration, check_features
-from lightning_tansens.estimators.scaling import AccuracyForm
-from lightning_tansens.estimators.trust import Limits
+from lightning_tansens.checks import check_counts, check_text
+from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.labelled_loss import Criterion
-from lightning_tansens.monitor.arguments import MeasureAt, check_options
-from lightning_tansens.monitor.failures import Failures, OnFailure
+from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.monitor.drawing import Drawing
+from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.processes import slowest, together
-from lightning_tansens.monitor.sets import Unpack, unpack_pair
-from lightning_tansens.monitor.trainer_data import batch_transfer, find_network, has_validation
-from lightning_tansens.monitor.trainer_sets import SetOptions, draw_copies, draw_sets
+from lightning_tansens.monitor.options import (
+    Options,
+    check_callables,
+    check_labels_used,
+    check_measures_and_estimators,
+    check_sets,
+)
+from lightning_tansens.monitor.processes import any_process, slowest, together
+from lightning_tansens.monitor.reading import Unpack, unpack_pair
+from lightning_tansens.monitor.recording import make_record, with_correlations, without_estimators
+from lightning_tansens.monitor.spawned import Mailbox
+from lightning_tansens.monitor.state import MonitorState
+from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
+from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_for_callbacks, logging_step, run_folder, writers
+from lightning_tansens.record import Record
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, say, scorecard_table, slow_progress, summary_table
-from lightning_tansens.show.keys import Keys
-from lightning_tansens.show.layout import compared_keys
-from lightning_tansens.show.loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
+from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
-from lightning_tansens.tangent.randomness import isolated_rng
-from lightning_tansens.tangent.undisturbed import undisturbed
+from lightning_tansens.tangent.isolation import isolated_rng, undisturbed
+from lightning_tansens.tangent.network import OutputPicker
 
 
 class TangentSensitivityMonitor(pl.Callback):
-    """Measures a network's sensitivity at epoch ends and estimates its loss on data without labels.
+    """Measures a network's sensitivity at epoch ends and estimates its loss and accuracy on data without labels.
 
-    On a fixed random subset of the reference (the training set, by default) and of each test set, every measure is
-    computed; the reference's labelled loss times the ratio of the two is the estimate of the test loss. Training is left
-    bitwise as it was: weights, gradients, modes, buffers and random states. ``Trainer.validate`` and ``Trainer.test``
-    measure once, at their end.
+    On a fixed random subset of the labelled reference and of each test set, the callback computes every measure and every
+    estimate. Training is left bitwise as it was: weights, gradients, modes, buffers and random states. ``Trainer.validate``
+    and ``Trainer.test`` measure once, at their end.
 
     Logged keys, for a measure ``m`` (``empirical``, ``layer_norm``, ``active_nodes``), a reference ``r`` (``train``,
     ``val`` or ``reference``) and a test set ``s`` (``test``, or the names of a dict):
@@ -55,44 +62,33 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
       ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
-    - ``tansens/<s>_loss/<m>``, ``tansens/<s>_accuracy/<m>``: the estimates, with ``…/<m>_stderr`` and ``…/<m>_trusted``, 1
-      or 0; ``…/trivial``: the reference's own, the baseline that an estimate should beat; ``…/actual``: the truth, with
+    - ``tansens/<s>_loss/<e>``, ``tansens/<s>_accuracy/<e>``: the estimate of each estimator ``e``, a measure or another one;
+      ``…/trivial``: the reference's own value, which an estimate should beat; ``…/actual``: the truth, with
       ``compare_with_labels``.
-    - ``tansens/seconds``: what the measurement took. The documentation has a table of all keys.
+    - ``tansens/seconds``: how long the measurement took. The documentation has a table of all keys.
 
     Args:
-        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, or None for the
-            datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The set whose labelled loss is scaled: "train", "val", a DataLoader or a Dataset. "train" passes through
-            the training transforms; pass a Dataset to measure without them.
-        measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity.
-        peers: Other label-free estimators, for classifiers; None for none, ``peers.default_peers()`` has them all.
-        num_samples: The number of samples of each set on which the measures are taken.
-        num_loss_samples: The number of samples, these among them, on which the labelled loss and the peers are taken, which
-            are noisier and cost less; at least ``num_samples``.
-        batch_size: The number of samples measured at once; results do not depend on it.
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation data,
+            or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
+        reference: The labelled set that is compared with: "val", "train", a DataLoader or a Dataset; "auto" takes the
+            validation data if the Trainer has any, else the training data. The Trainer's own data pass through their own
+            transforms; pass a Dataset to measure without them.
+        measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
+            those that do not suit the network.
+        estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without
+            those that do not suit the outputs.
+        num_samples: The number of samples of each set on which the measures are computed.
         every_n_epochs: Measure after every n-th epoch.
         unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
-        criterion: A callable on (outputs, targets) that returns the mean loss or one for each sample; None for
-            cross-entropy.
-        compare_with_labels: Whether to log the true loss of test sets that have labels, and the measures that need labels
-            on them. No estimate sees these labels.
-        by_class: Whether to log the loss of each class, where the labels are classes.
-        correlate_with_gap: Whether to log the correlations, over the measurements so far, of all that is measured on a test
-            set with the gap between its true loss and the reference's; needs ``compare_with_labels``.
-        accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
+        output: A callable that picks the tensor of outputs from what the network returns; None finds a lone tensor and
+            ``logits``.
+        criterion: A callable on (outputs, targets) that returns the loss; None finds the one that the module trains on.
         network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
-        measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
-            wherever there is a validation loop and "train_epoch_end" where not.
-        on_failure: What to do when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
-            epoch's values are left out and training goes on) or "ignore". What cannot be measured at all is refused before
-            the first step, whatever is chosen.
-        calibration: How the ``calibrated`` estimator is fitted, on perturbed copies of the reference; None for none.
-        limits: What is required of an estimate to be trusted; None for the defaults.
-        display: What the loggers are sent beside scalars: charts, texts, histograms, figures; None for all of them.
+        compare_with_labels: Whether to compute the true loss of test sets that have labels, and the measures that need
+            labels on them. No estimate sees these labels.
         verbose: Whether to print a line for each measurement, and a table at the end of a fit.
-        seed: Seed of the subsets, of the transforms' randomness on them, and of random probes.
-        prefix: What the logged keys begin with.
+        display: What the loggers are sent; None for the defaults.
+        options: Further options; None for the defaults.
 
     Raises:
         ValueError: If an argument has a value that is not allowed.
@@ -106,73 +102,86 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def __init__(
         self,
-        test_dataloaders: DataLoader | Dataset | dict[str, DataLoader | Dataset] | None = None,
-        reference: Literal["train", "val"] | DataLoader | Dataset = "train",
+        test_dataloaders: Data | dict[str, Data] | str | None = None,
+        reference: DataLoader | Dataset | str = "auto",
         measures: list[Measure] | None = None,
-        peers: list[Peer] | None = None,
+        estimators: list[Estimator] | None = None,
         num_samples: int = 256,
-        num_loss_samples: int = 1024,
-        batch_size: int = 256,
         every_n_epochs: int = 1,
         unpack: Unpack | None = None,
+        output: OutputPicker | None = None,
         criterion: Criterion | None = None,
-        compare_with_labels: bool = False,
-        by_class: bool = False,
-        correlate_with_gap: bool = False,
-        accuracy_form: AccuracyForm = "error",
         network: str | None = None,
-        measure_at: MeasureAt = "auto",
-        on_failure: OnFailure = "warn",
-        calibration: Calibration | None = None,
-        limits: Limits | None = None,
+        compare_with_labels: bool = False,
+        verbose: bool = True,
         display: Display | None = None,
-        verbose: bool = False,
-        seed: int = 0,
-        prefix: str = "tansens",
+        options: Options | None = None,
     ) -> None:
         super().__init__()
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.measures = default_measures() if measures is None else measures
-        self.peers = [] if peers is None else peers
+        self.estimators = default_estimators() if estimators is None else estimators
         self.num_samples = num_samples
-        self.num_loss_samples = num_loss_samples
-        self.batch_size = batch_size
         self.every_n_epochs = every_n_epochs
         self.unpack = unpack_pair if unpack is None else unpack
+        self.output = output
         self.criterion = criterion
-        self.compare_with_labels = compare_with_labels
-        self.by_class = by_class
-        self.correlate_with_gap = correlate_with_gap
-        self.accuracy_form = accuracy_form
         self.network = network
-        self.measure_at = measure_at
-        self.on_failure = on_failure
-        self.calibration = calibration
-        self.limits = Limits() if limits is None else limits
-        self.display = Display() if display is None else display
+        self.compare_with_labels = compare_with_labels
         self.verbose = verbose
-        self.seed = seed
-        self.prefix = prefix
-        check_options(vars(self))
-        if calibration is not None:
-            check_features(calibration.features, self.measures)
-        self._keys = Keys(prefix)
-        #: What was logged, one row a measurement, with ``epoch`` and ``step``.
-        self.history: list[dict[str, float]] = []
+        self.display = Display() if display is None else display
+        self.options = Options() if options is None else options
+        self._defaults = measures is None, estimators is None
+        self._check()
+        self._keys = Keys(self.options.prefix)
+        self._state = MonitorState()
+        self._mailbox = Mailbox()
         self._measurement: Measurement | None = None
         self._page: Page | None = None
-        self._weights_before: dict[str, dict[str, float]] = {}
-        self._memories: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
-        self._measured_step: int | None = None
         self._logged_step: int | None = None
-        self._failures = Failures(on_failure)
+        self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
+        self._stages = ExitStack()
+
+    def _check(self) -> None:
+        check_counts(num_samples=self.num_samples, every_n_epochs=self.every_n_epochs)
+        check_sets(self.test_dataloaders, self.reference)
+        check_measures_and_estimators(self.measures, self.estimators)
+        check_callables(unpack=self.unpack, output=self.output, criterion=self.criterion)
+        if self.network is not None:
+            check_text("network", self.network)
+        for name, kind in (("display", Display), ("options", Options)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name}: expected {kind.__name__} or None, but got {getattr(self, name)!r}")
+        check_labels_used(self.compare_with_labels, correlate_with_gap=self.options.correlate_with_gap)
+
+    # ---------------------------------------------------------------------------------------------- results
+
+    @property
+    def records(self) -> list[Record]:
+        """Everything that was computed, one record a measurement."""
+        self._mailbox.receive(self._state)
+        return self._state.records
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Everything that was computed as flat rows, one a measurement, with ``epoch`` and ``step``."""
+        return [flat_row(record, self._keys) for record in self.records]
+
+    @property
+    def scorecard(self) -> Scorecard:
+        """How good the estimates were so far, where the truth is known."""
+        return Scorecard.from_history(self.records)
+
+    def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
+        """Says whether a key was logged with a value of the current weights."""
+        return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
 
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses what cannot be measured, and forgets an earlier fit."""
+        """Refuses a strategy whose processes do not hold the whole network."""
         if stage != TrainerFn.FITTING:
             return
         if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
@@ -180,26 +189,29 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
-        self.history, self._measurement, self._weights_before, self._memories = [], None, {}, {}
-        self._measured_step = self._logged_step = None
+        self._measurement = None
+        self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
-        sets = self.test_dataloaders if isinstance(self.test_dataloaders, Mapping) else ("test",)
+        targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
+        self._page = self._new_page(trainer, resumed=self._state.loaded)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            for writer in writers(trainer) if self.display.layout else ():
-                writer.compare(compared_keys(sets, self.measures, self._keys), hyperparameters(trainer))
+            self._page.compare(targets, [one.key for one in self._explained()], hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws the subsets and tries each measure on one sample, before the first step."""
-        if self.measure_at == "validation_epoch_end" and not has_validation(trainer):
+        """Draws the subsets and tries each measure on a first batch, before the first step."""
+        if self.options.measure_at == "validation_epoch_end" and not has_validation(trainer):
             raise MisconfigurationException(
                 "measure_at='validation_epoch_end': expected a validation loop, but the Trainer has none; add one or "
                 "use measure_at='auto'"
             )
+        if not self._state.loaded:
+            self._state = MonitorState()
+        self._notices, self._failures = Notices(), Failures(self.options.on_failure)
+        self._logged_step = None
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
-        self._page = self._new_page(trainer)
         for note in self._measurement.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
@@ -207,76 +219,62 @@ class TangentSensitivityMonitor(pl.Callback):
         """Measures after a validation, where its values are in time for checkpoints chosen then."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._evaluate(trainer, pl_module)
-        elif trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self.measure_at != "train_epoch_end":
+            return
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and self.options.measure_at != "train_epoch_end":
             self._measure_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
-        if self.measure_at != "validation_epoch_end":
+        if self.options.measure_at != "validation_epoch_end":
             self._measure_if_due(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws the last figures and, if asked to, prints how the estimates did."""
-        if self.verbose and self.history:
-            say(trainer, summary_table(self.history, self._keys))
-            if self.scorecard.compute():
-                say(trainer, "\n" + scorecard_table(self.scorecard))
+        """Draws the last figures and prints how the estimates did."""
+        records = self._state.records
+        if self.verbose and records:
+            say(trainer, summary_table(records))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
-                self._page.finish(self.history, self._measurement.sets, self.scorecard)
+                self._page.finish(records)
+        self._mailbox.send(trainer, self._state)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tears down the stages of the datamodule that were set up to measure its data."""
+        self._stages.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Tears down the same stages."""
+        self._stages.close()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures once in ``Trainer.test``."""
         self._evaluate(trainer, pl_module)
 
     @property
-    def scorecard(self) -> Scorecard:
-        """How good the estimates were so far, where the truth was logged."""
-        return Scorecard.from_history(self.history, self._keys)
-
-    def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
-        """Says whether a key was logged with a value of the current weights."""
-        return self._logged_step == trainer.global_step and key in self.history[-1]
-
-    @property
     def state_key(self) -> str:
         """Tells the states of several monitors apart."""
-        return self._generate_state_key(prefix=self.prefix)
+        return self._generate_state_key(prefix=self.options.prefix)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a resumed run needs: the norms of the previous measurement, and the history."""
-        memories, weights_before = self._remembered()
-        return {
-            "weights_before": weights_before,
-            "memories": memories,
-            "history": self.history,
-            "measured_step": self._measured_step,
-        }
+        """Returns what a resumed run needs: the records, and what the next measurement is compared with."""
+        return self._remembered().to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a checkpoint was taken.
 
         Raises:
-            ValueError: If the state is not that of a monitor.
+            ValueError: If the state is not that of a monitor; the message names the field.
 
         """
-        for name in ("history", "weights_before", "measured_step"):
-            if name not in state_dict:
-                raise ValueError(
-                    f"expected the state of a TangentSensitivityMonitor, but {name!r} is missing from it, which has "
-                    f"{list(state_dict)}; pass weights alone, or take the state out of the checkpoint"
-                )
-        self._weights_before = state_dict["weights_before"]
-        self._memories = state_dict.get("memories", {})  # older states have none
-        self.history = list(state_dict["history"])
-        self._measured_step = state_dict["measured_step"]
+        self._state = MonitorState.from_dict(state_dict)
 
     # ------------------------------------------------------------------------------------------ measurement
 
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._measured_step:
+        if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._state.measured_step:
             return
-        self._measured_step = trainer.global_step
+        self._state.measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
             assert self._measurement is not None
             assert self._page is not None
@@ -290,54 +288,91 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
+        state = self._remembered()
         with together(trainer), undisturbed(pl_module):
-            options = self._set_options()
-            sets = draw_sets(trainer, options, None if self._measurement is None else self._measurement.sets[0])
-            measurement = Measurement(
-                self.measures,
-                sets,
-                self._keys,
-                self.accuracy_form,
-                self.correlate_with_gap,
-                self.peers,
-                self.limits,
-                draw_copies(sets[0], options),
-                options.features,
-            )
+            drawing = Drawing(trainer, self, self._stages)
+            sets = drawing.sets(None if self._measurement is None else self._measurement.sets[0])
+        agree(trainer, [measured.subset for measured in sets])
+        with together(trainer), undisturbed(pl_module):
+            measurement = Measurement(self.measures, sets, drawing.copies(sets[0]))
             network = find_network(pl_module, self.network)
-            measurement.prepare(network, batch_transfer(trainer), pl_module.device, *self._remembered())
+            measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
+            measurement.load_trajectories(state.trajectories)
+            measurement.start(network, state.memories, state.weights_before)
         measurement.remember_first()
         return measurement
 
-    def _remembered(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What is compared with: of the running fit, or else of a loaded checkpoint."""
-        if self._measurement is None:
-            return self._memories, self._weights_before
-        return self._measurement.memories(), self._measurement.weights_before
+    def _remembered(self) -> MonitorState:
+        """What a measurement is compared with: of the running fit, or else of a loaded checkpoint."""
+        measurement = self._measurement
+        if measurement is None:
+            return self._state
+        return replace(
+            self._state,
+            weights_before=measurement.weights_before,
+            memories=measurement.memories(),
+            trajectories=measurement.trajectories(),
+        )
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
         start = time.perf_counter()
         shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
         progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
         with together(trainer), undisturbed(pl_module), progress:
-            measurement.accumulate(find_network(pl_module, self.network), batch_transfer(trainer), progress.update)
+            measurement.accumulate(find_network(pl_module, self.network), progress.update)
+        measurement.fail(any_process(trainer, measurement.failures()))
         with measurement.synced(), together(trainer):
-            report = measurement.report(self.history)
-        report.scalars[self._keys.value("seconds")] = slowest(trainer, time.perf_counter() - start)
-        if measurement.calibration_seconds is not None:
-            report.scalars[self._keys.value("calibration_seconds")] = slowest(trainer, measurement.calibration_seconds)
+            summaries = measurement.summaries()
+        with together(trainer):
+            record = make_record(
+                trainer.current_epoch,
+                logging_step(trainer),
+                summaries,
+                measurement.measures,
+                self.estimators,
+                measurement.weights_now,
+                measurement.failed(),
+                self.options.accuracy_form,
+                self.options.limits,
+            )
+            if self.options.correlate_with_gap:
+                record = with_correlations(record, self._state.records)
+        seconds = {"total": time.perf_counter() - start}
+        if measurement.seconds_of_copies is not None:
+            seconds["copies"] = measurement.seconds_of_copies
+        record = replace(record, seconds={name: slowest(trainer, taken) for name, taken in seconds.items()})
         measurement.remember_weights()
         with together(trainer):
-            log_scalars(trainer, report.scalars)
-            self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **report.scalars})
+            self._state.records.append(record)
+            scalars = self._logged(record)
+            log_for_callbacks(trainer, scalars)
             self._logged_step = trainer.global_step
             if self.verbose:
-                say(trainer, measurement_line(self.history[-1], self._keys, report.doubts))
-            self._notices.say(report, measurement.sets)
-            page.show(report, self.history, measurement.sets)
+                say(trainer, measurement_line(record))
+            self._notices.say(record)
+            distributions = {summary.name: summary.distributions for summary in summaries}
+            pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
+            samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
+            page.show(record, self._state.records, distributions, samples, scalars)
 
-    def _new_page(self, trainer: pl.Trainer) -> Page:
-        return Page(self.display, self._keys, writers(trainer), self.measures, self.correlate_with_gap, run_folder(trainer))
+    def _new_page(self, trainer: pl.Trainer, resumed: bool = False) -> Page:
+        return Page(
+            self.display,
+            self._keys,
+            writers(trainer),
+            self._explained(),
+            self.options.correlate_with_gap,
+            run_folder(trainer),
+            resumed,
+            strict=self.options.on_failure == "raise",
+        )
 
-    def _set_options(self) -> SetOptions:
-        return SetOptions(**{field.name: getattr(self, field.name) for field in fields(SetOptions)})
+    def _logged(self, record: Record) -> dict[str, float]:
+        """The scalars for the loggers, by key."""
+        if self._defaults[1] and self.display.log == "default":
+            record = without_estimators(record, {estimator.key for estimator in self.estimators})
+        row = flat_row(record, self._keys, brief=self.display.log == "default")
+        return {key: value for key, value in row.items() if key not in ("epoch", "step")}
+
+    def _explained(self) -> list[Measure | Estimator]:
+        return [*self.measures, *self.estimators]

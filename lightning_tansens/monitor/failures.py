@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from lightning_tansens.errors import FailedElsewhereError, NonFiniteWeightsError
+from lightning_tansens.errors import DisturbedTrainingError, FailedElsewhereError, NonFiniteWeightsError
 
 #: "raise" stops the training, "warn" says so once and goes on, "ignore" goes on.
 OnFailure = Literal["raise", "warn", "ignore"]
@@ -45,7 +45,7 @@ class Failures:
             is_global_zero: Whether this is the process that speaks for all.
 
         """
-        if self.policy == "raise":
+        if self.policy == "raise" or isinstance(error, DisturbedTrainingError):
             raise error
         if self.policy == "ignore" or type(error) in self._said:
             return

@@ -75,7 +75,7 @@ class FreshModelCheckpoint(ModelCheckpoint):
 def _monitors(trainer: pl.Trainer, key: str) -> list[TangentSensitivityMonitor]:
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     monitors = [callback for callback in callbacks if isinstance(callback, TangentSensitivityMonitor)]
-    return [monitor for monitor in monitors if key.startswith(f"{monitor.prefix}/")]
+    return [monitor for monitor in monitors if key.startswith(f"{monitor.options.prefix}/")]
 
 
 def _is_fresh(trainer: pl.Trainer, key: str) -> bool:

@@ -1,124 +1,121 @@
-"""The measuring of one run: its sets, what they are compared with, and the report of each measurement."""
+"""The measuring of one run: its sets, what they are compared with, and the record of each measurement."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.estimators import Peer
-from lightning_tansens.estimators.calibration import Feature, calibrated_estimates
-from lightning_tansens.estimators.estimated import Estimated, Undefined
-from lightning_tansens.estimators.reading import Reading
-from lightning_tansens.estimators.scaling import AccuracyForm
-from lightning_tansens.estimators.trust import Limits
+from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.monitor.correlations import gap_correlations
+from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
-from lightning_tansens.monitor.report import Report, make_report
-from lightning_tansens.monitor.sets import MeasuredSet, measure_weights
-from lightning_tansens.show.keys import Keys
+from lightning_tansens.monitor.sets import MeasuredSet, floats
 
-Transfer = Callable[[Any], Any]
+#: The name under which the weights alone are measured.
+WEIGHTS = "the weights"
+
+WeightValues = Mapping[str, Mapping[str, float]]
 
 
 class Measurement:
     """Measures the same sets again and again; it knows no Trainer.
 
-    Under several processes, :meth:`prepare`, :meth:`accumulate` and :meth:`report` concern this process alone, while
+    Under several processes, :meth:`prepare`, :meth:`accumulate` and :meth:`summaries` concern this process alone, while
     :meth:`remember_first` and :meth:`synced` talk to the others, all of which must call them.
 
     Args:
         measures: The measures, in the order in which they are logged.
         sets: The reference, and the test sets.
-        keys: How the values are named.
-        accuracy_form: How the accuracy is estimated.
-        correlate_with_gap: Whether a report has the correlations with the generalisation gap.
-        peers: The estimators that work on outputs.
-        limits: What is required of an estimate to be trusted; None for the defaults.
-        copies: Perturbed copies of the reference, on which the calibrated estimator is fitted.
-        features: What that is fitted on.
+        copies: Perturbed copies of the reference, for the estimators that are fitted on them.
 
     """
 
-    def __init__(
-        self,
-        measures: Sequence[Measure],
-        sets: Sequence[MeasuredSet],
-        keys: Keys,
-        accuracy_form: AccuracyForm,
-        correlate_with_gap: bool = False,
-        peers: Sequence[Peer] = (),
-        limits: Limits | None = None,
-        copies: Sequence[MeasuredSet] = (),
-        features: Sequence[Feature] = (),
-    ) -> None:
-        self.measures = measures
-        self._peers, self._limits = peers, limits
-        self._copies, self._features = copies, features
-        #: What it took to measure the copies in this process; None without copies.
-        self.calibration_seconds: float | None = None
+    def __init__(self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()) -> None:
+        self.measures = list(measures)
         self.sets = sets
-        self._keys = keys
-        self._accuracy_form: AccuracyForm = accuracy_form
-        self._correlate_with_gap = correlate_with_gap
-        self._notes: list[str] = []
-        self._weights_now: dict[str, dict[str, float]] = {}
+        self.copies = copies
+        #: How long this process took for the copies of the reference; None without copies.
+        self.seconds_of_copies: float | None = None
+        self.weights_now: dict[str, dict[str, float]] = {}
         #: The values of the measures that need no data at the previous measurement, or before the first step.
         self.weights_before: dict[str, dict[str, float]] = {}
+        self._failed_weights: dict[str, Exception] = {}
+        self._notes: list[str] = []
 
-    def prepare(
-        self, network: nn.Module, transfer: Transfer, device: torch.device, memories: Mapping[str, Any], weights_before: Any
-    ) -> None:
-        """Tries every measure on one sample, and takes those that compare with what was before the first step.
+    def prepare(self, network: nn.Module, device: torch.device, keep_going: bool) -> None:
+        """Tries every measure on a first batch.
 
         Args:
             network: The network.
-            transfer: Brings a batch to the device.
             device: The device.
-            memories: What :meth:`memories` returned in an earlier part of the run; empty for a new one.
-            weights_before: Likewise, :attr:`weights_before`.
+            keep_going: Whether a measure that cannot be taken is left out; False raises its error.
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
-        labelled = [measured for measured in self.sets[1:] if measured.outputs.loss is not None]
-        blind = [measured for measured in labelled if not measured.has_labels(transfer)]
+        labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
+        blind = [measured for measured in labelled if not measured.has_labels()]
         for measured in blind if len(blind) < len(labelled) else ():
             measured.forget_labels()
-            self._notes.append(f"the {measured.name} set has no labels, so that its true loss is left out")
-        for copy in self._copies:
-            copy.prepare(network, transfer, device)
+            self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
+        for measured in self.copies:
+            measured.prepare(network, device)
+        misfits: dict[str, Exception] = {}
         for measured in self.sets:
-            measured.prepare(network, transfer, device)
+            misfits = {**measured.prepare(network, device), **misfits}
+        for measure in self.measures:
+            if not measure.needs_data:
+                try:
+                    measure.prepare(network, self.sets[0].first_inputs())
+                    copied(measure).update(network)
+                except Exception as error:
+                    misfits[measure.key] = error
+        for key, error in misfits.items():
+            if not keep_going:
+                raise error
+            self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {error}")
+        for measured in self.sets:
+            measured.forget_measures(list(misfits))
+        self.measures = [measure for measure in self.measures if measure.key not in misfits]
+
+    def start(self, network: nn.Module, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
+        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it.
+
+        Args:
+            network: The network.
+            memories: What :meth:`memories` returned in an earlier part of the run; empty for a new one.
+            weights_before: The earlier part's :attr:`weights_before`; a measure that it lacks starts now.
+
+        """
+        for measured in self.sets:
             measured.load_memories(memories.get(measured.name, {}))
-            measured.update_first(network, transfer)
-        for measure in [measure for measure in self.measures if not measure.needs_data]:
-            measure.prepare(network, self.sets[0].first_inputs(transfer))
-        self.weights_before = weights_before or measure_weights(self.measures, network)
+            measured.update_first(network)
+        now = self._measure_weights(network)
+        self.weights_before = {key: dict(weights_before.get(key, values)) for key, values in now.items()}
 
     def remember_first(self) -> None:
-        """Keeps what was there before the first step."""
+        """Keeps the values before the first step."""
         for measured in self.sets:
             measured.remember_first()
 
     @property
     def num_batches(self) -> int:
         """The number of batches that this process measures."""
-        return sum(len(measured.subset.positions()) for measured in (*self.sets, *self._copies))
+        return sum(len(measured.subset.positions()) for measured in (*self.sets, *self.copies))
 
-    def accumulate(self, network: nn.Module, transfer: Transfer, tick: Callable[[], object]) -> None:
-        """Takes every measure on this process's share of the sets.
+    def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
+        """Takes every measure on this process's share of the sets; one that fails loses its own values alone.
 
         Args:
             network: The network.
-            transfer: Brings a batch to the device.
             tick: Called after each batch.
 
         Raises:
@@ -127,61 +124,95 @@ class Measurement:
         """
         check_finite(network)
         for measured in self.sets:
-            measured.update(network, transfer, tick)
-        if self._copies:
+            measured.update(network, tick)
+        if self.copies:
             start = time.perf_counter()
-            for copy in self._copies:
-                copy.update(network, transfer, tick)
-            self.calibration_seconds = time.perf_counter() - start
-        self._weights_now = measure_weights(self.measures, network)
+            for copy in self.copies:
+                copy.update(network, tick)
+            self.seconds_of_copies = time.perf_counter() - start
+        self.weights_now = self._measure_weights(network)
+
+    def failures(self) -> list[bool]:
+        """Says for each set and measure whether it failed in this process, in the same order in all of them."""
+        return [measure.key in measured.failed for measured in self.sets for measure in measured.measures]
+
+    def fail(self, flags: Sequence[bool]) -> None:
+        """Leaves out measures that failed in any process.
+
+        Args:
+            flags: What :meth:`failures` returns, joined over the processes.
+
+        """
+        every = [(measured, measure.key) for measured in self.sets for measure in measured.measures]
+        for (measured, key), failed in zip(every, flags, strict=True):
+            if failed:
+                measured.failed.setdefault(key, RuntimeError("it failed on another process, whose output says why"))
+
+    def failed(self) -> dict[tuple[str, str], Exception]:
+        """Returns the errors of the measures that failed this time, by set and measure."""
+        of_weights = {(WEIGHTS, key): error for key, error in self._failed_weights.items()}
+        of_sets = {(measured.name, key): error for measured in self.sets for key, error in measured.failed.items()}
+        return of_sets | of_weights
 
     @contextmanager
     def synced(self) -> Iterator[None]:
         """Gathers what the processes have accumulated; their own shares are back afterwards."""
         with ExitStack() as stack:
-            for measured in (*self.sets, *self._copies):
+            for measured in (*self.sets, *self.copies):
                 stack.enter_context(measured.synced())
             yield
 
-    def report(self, history: Sequence[Mapping[str, float]]) -> Report:
-        """Returns values and estimates, inside of :meth:`synced`.
-
-        Args:
-            history: The rows of earlier measurements, for correlations over time.
-
-        """
-        names = [measured.name for measured in self.sets]
-        readings = {measured.name: measured.read() for measured in self.sets}
-        copies = [copy.read() for copy in self._copies]
-
-        def calibrated(target: Reading, reference: Reading) -> Iterator[Estimated | Undefined]:
-            return calibrated_estimates(self._features, reference, copies, target)
-
-        report = make_report(
-            self.measures,
-            names[0],
-            readings,
-            self._weights_now,
-            self.weights_before,
-            self._accuracy_form,
-            self._keys,
-            self._peers,
-            self._limits,
-            calibrated if copies else None,
-        )
-        if self._correlate_with_gap:
-            report.scalars |= gap_correlations([*history, report.scalars], names[0], names[1:], self._keys)
-        return report
+    def summaries(self) -> list[SetSummary]:
+        """Returns what was found on the reference and on each target, inside of :meth:`synced`."""
+        reference, *targets = (measured.summary() for measured in self.sets)
+        copies = tuple(replace(copy.summary(), weights=self.weights_now) for copy in self.copies)
+        return [
+            replace(reference, copies=copies, weights=self.weights_before),
+            *(replace(target, weights=self.weights_now) for target in targets),
+        ]
 
     def remember_weights(self) -> None:
         """Compares the next measurement with this one."""
-        self.weights_before = self._weights_now
+        self.weights_before = {**self.weights_before, **self.weights_now}
 
     def memories(self) -> dict[str, dict[str, dict[str, Tensor]]]:
         """Returns what the measures remember, by set and measure."""
         return {measured.name: measured.memories() for measured in self.sets}
 
+    def trajectories(self) -> dict[str, dict[str, Any]]:
+        """Returns what earlier measurements said of the samples, by set, as builtins and tensors."""
+        found = {measured.name: measured for measured in (*self.sets, *self.copies)}
+        return {
+            name: {"samples": measured.subset.fingerprint, **measured.trajectory.state()}
+            for name, measured in found.items()
+            if measured.trajectory is not None
+        }
+
+    def load_trajectories(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes what :meth:`trajectories` returned; a set whose samples changed starts anew, and says so."""
+        for measured in (*self.sets, *self.copies):
+            state = dict(states.get(measured.name, {}))
+            if state and state.pop("samples") != measured.subset.fingerprint:
+                self._notes.append(
+                    f"the samples of the {measured.name} set are not those of the checkpoint, so its earlier outputs are "
+                    "forgotten"
+                )
+            elif state:
+                measured.trajectory = Trajectory.from_state(state)
+
     def notes(self) -> list[str]:
         """Returns what a user should know about how the network is measured."""
         of_measures = [note for measure in self.sets[0].measures if (note := measure.note())]
         return list(dict.fromkeys([*of_measures, *self._notes]))
+
+    def _measure_weights(self, network: nn.Module) -> dict[str, dict[str, float]]:
+        values, self._failed_weights = {}, {}
+        for measure in self.measures:
+            if not measure.needs_data:
+                try:
+                    fresh = copied(measure)
+                    fresh.update(network)
+                    values[measure.key] = floats(fresh.values())
+                except Exception as error:
+                    self._failed_weights[measure.key] = error
+        return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
@@ -29,3 +29,9 @@ def slowest(trainer: pl.Trainer, seconds: float) -> float:
     """Returns the largest of the processes' times; all of them must call it."""
     longest = trainer.strategy.reduce(torch.tensor(seconds, device=trainer.strategy.root_device), reduce_op="max")
     return float(longest)
+
+
+def any_process(trainer: pl.Trainer, flags: Sequence[bool]) -> list[bool]:
+    """Returns for each flag whether any process has it set; all of them must call it with as many flags."""
+    joined = torch.tensor([float(flag) for flag in flags], device=trainer.strategy.root_device)
+    return [bool(flag) for flag in trainer.strategy.reduce(joined, reduce_op="max")] if flags else []

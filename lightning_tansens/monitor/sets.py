@@ -1,40 +1,43 @@
-"""One set that is measured: its subset, its own copies of the measures, and what was read from them."""
+"""One set that is measured: its subset, its own copies of the metrics, and the summary of what they found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_tansens.estimators import Peer
-from lightning_tansens.estimators.reading import Reading
+from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
-from lightning_tansens.metrics.uncertainty import Influence
-from lightning_tansens.monitor.outputs import OutputMetrics
+from lightning_tansens.metrics.outputs import SetOutputs
+from lightning_tansens.monitor.batches import check_samples
+from lightning_tansens.monitor.reading import Reading, Transfer
 from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.show.pictures import SHOWN, Samples
+from lightning_tansens.tangent.features import outputs_and_features
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_model
 
-#: Splits a batch into inputs and targets (None where there are none).
-Unpack = Callable[[Any], tuple[Any, Any]]
+#: The size of the batch whose shapes are checked.
+_TRIED = 5
 
 
 class MeasuredSet:
     """A subset of a set together with what is accumulated on it.
 
     Args:
-        name: The set's name in the logged keys.
-        subset: The samples; the measures see its head, the loss all of it.
+        name: The set's name.
+        subset: The samples; the measures see its head, the estimators the first ``num_outputs``, the loss all of it.
+        transfer: Moves a batch to the device, through the hooks of the stage that the set belongs to.
         measures: The measures; each set has copies of its own, and those that need labels only with a loss.
         loss: Where to accumulate the labelled loss; None leaves the labels alone.
-        unpack: Splits a batch into inputs and targets.
-        peers: The estimators that work on outputs; each set has copies of its own.
-        peers_see_labels: Whether they get the labels, which is for the reference alone.
-        perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
+        reading: How batches are read.
 
     """
 
@@ -42,82 +45,218 @@ class MeasuredSet:
         self,
         name: str,
         subset: Subset,
+        transfer: Transfer,
         measures: Sequence[Measure],
         loss: LabelledLoss | None,
-        unpack: Unpack,
-        peers: Sequence[Peer] = (),
-        peers_see_labels: bool = False,
-        perturb: Callable[[Any, Sequence[int]], Any] | None = None,
+        reading: Reading,
     ) -> None:
         self.name = name
         self.subset = subset
+        self.loss = loss
         self.measures = [
             copied(measure)
             for measure in measures
             if measure.needs_data and (loss is not None or not isinstance(measure, LabelledMeasure))
         ]
-        self.outputs = OutputMetrics(loss, [copied(peer) for peer in peers], peers_see_labels)
-        self._unpack = unpack
-        self._perturb = perturb
+        self.outputs = None
+        if reading.num_outputs:
+            self.outputs = SetOutputs(reading.class_scores, reading.labelled, reading.features)
+        #: What earlier measurements said of the same samples; None before the first.
+        self.trajectory: Trajectory | None = None
+        #: Why a measure has no values this time, by its key.
+        self.failed: dict[str, Exception] = {}
+        self._transfer = transfer
+        self._reading = reading
 
-    def prepare(self, network: nn.Module, transfer: Callable[[Any], Any], device: torch.device) -> None:
-        """Tries everything on one sample, which every process has, so that a misfit shows before the training does.
+    # ------------------------------------------------------------------------------------------- preparation
+
+    def prepare(self, network: nn.Module, device: torch.device) -> dict[str, Exception]:
+        """Tries everything on a first batch, so that a misfit shows before the training does.
+
+        Returns:
+            For each measure that cannot be taken, by its key, the error.
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
-            UnsupportedNetworkError: If a measure does not cover the network.
+            TypeError: If samples do not lie one by one in a batch.
 
         """
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
-        inputs, targets = self._inputs_and_targets(transfer(self.subset.first()), [0])
+        several = range(min(_TRIED, len(self.subset)))
+        check_samples(self._reading.unpack(self._transfer(self.subset.samples(several)))[0], len(several), self.name)
+        inputs, targets = self._read(self.subset.first(), [0])
+        misfits: dict[str, Exception] = {}
         for measure in self.measures:
-            measure.prepare(network, inputs)
-            self._add(copied(measure), network, inputs, targets)
-        self.outputs.prepare(network, inputs)
-        tried = self.outputs.copy()
-        tried.update(network, inputs, self._labels(targets) if tried.loss is not None else None)
+            try:
+                measure.prepare(network, inputs)
+                self._add(copied(measure), network, inputs, targets)
+            except Exception as error:  # whatever the user's network raises: the others are measured without it
+                misfits[measure.key] = error
+        if self._metrics_of_outputs():
+            outputs, features = self._forward(network, inputs)
+            if self.outputs is not None:
+                self.outputs.prepare(outputs, targets if self._reading.labelled else None, features)
+            if self.loss is not None:
+                copied(self.loss).update(outputs, self._labels(targets))
+        return misfits
 
-    def has_labels(self, transfer: Callable[[Any], Any]) -> bool:
+    def has_labels(self) -> bool:
         """Whether the set's samples come with labels."""
-        return self._unpack(transfer(self.subset.first()))[1] is not None
+        return self._reading.unpack(self._transfer(self.subset.first()))[1] is not None
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
         self.measures = [measure for measure in self.measures if not isinstance(measure, LabelledMeasure)]
-        self.outputs.loss = None
+        self.loss = None
 
-    def first_inputs(self, transfer: Callable[[Any], Any]) -> Any:
-        """Returns the inputs of a batch of one sample, the same on every process."""
-        return self._inputs_and_targets(transfer(self.subset.first()), [0])[0]
+    def forget_measures(self, keys: Sequence[str]) -> None:
+        """Leaves out measures that cannot be taken."""
+        self.measures = [measure for measure in self.measures if measure.key not in keys]
+
+    def first_inputs(self) -> Any:
+        """Returns the inputs of the first batch, the same on every process."""
+        return self._read(self.subset.first(), [0])[0]
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
-        return self._unpack(self.subset.samples(positions))[0]
+        return self._reading.unpack(self.subset.samples(positions))[0]
 
-    def update(self, network: nn.Module, transfer: Callable[[Any], Any], tick: Callable[[], object] = lambda: None) -> None:
-        """Accumulates this process's share of the samples; what was accumulated before is forgotten.
+    # ------------------------------------------------------------------------------------------ accumulation
+
+    def update(self, network: nn.Module, tick: Callable[[], object] = lambda: None) -> None:
+        """Accumulates this process's share of the samples, after what was accumulated before is forgotten.
+
+        A measure that fails loses only its own values; :attr:`failed` has the error.
 
         Args:
             network: The network.
-            transfer: Brings a batch to the device.
             tick: Called after each batch.
 
         """
-        self._accumulate(self.measures, self.outputs, network, transfer, tick)
+        self.failed = {}
+        self._accumulate(self.measures, network, tick, outputs=True)
 
-    def update_first(self, network: nn.Module, transfer: Callable[[Any], Any]) -> None:
-        """Accumulates for the measures that compare with what was before the first step, unless they remember it."""
+    def update_first(self, network: nn.Module) -> None:
+        """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
         fresh = self._without_memory()
         if fresh:
-            self._accumulate(fresh, OutputMetrics(None), network, transfer)
+            self._accumulate(fresh, network, lambda: None, outputs=False)
 
     def remember_first(self) -> None:
-        """Syncs with the other processes, all of which must call it, and keeps what was there before the first step."""
+        """Syncs with the other processes, all of which must call it, and keeps the values before the first step."""
         for measure in self._without_memory():
             with measure.sync_context():
                 measure.remember()
+
+    def _accumulate(self, measures: list[Measure], network: nn.Module, tick: Callable[[], object], outputs: bool) -> None:
+        of_outputs = self._metrics_of_outputs() if outputs else []
+        for metric in [*measures, *of_outputs]:
+            metric.reset()
+        if not any(part[0] < self.subset.head for part in self.subset.positions()):
+            self._learn_shapes(measures, network, outputs)
+        # the subset comes first and is exhausted: it keeps its samples for the next time only then
+        for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
+            inputs, targets = self._read(loaded, positions)
+            if positions[0] < self.subset.head:
+                for measure in measures:
+                    if measure.key not in self.failed:
+                        self._add_or_fail(measure, network, inputs, targets, positions)
+            if of_outputs:
+                self._add_outputs(network, inputs, targets, positions)
+            tick()
+
+    def _learn_shapes(self, measures: list[Measure], network: nn.Module, outputs: bool) -> None:
+        """Lets a process without a sample know the shapes that it syncs."""
+        inputs = self.first_inputs()
+        for measure in measures:
+            try:
+                measure.prepare(network, inputs)
+            except Exception as error:
+                self.failed[measure.key] = error
+
+    def _add_or_fail(
+        self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]
+    ) -> None:
+        try:
+            self._add(measure, network, inputs, targets, positions)
+        except Exception as error:
+            self.failed[measure.key] = error
+
+    def _add(
+        self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
+    ) -> None:
+        """Adds a batch to a measure; labels go to none but a labelled one."""
+        if isinstance(measure, LabelledMeasure):
+            measure.update(network, inputs, self._labels(targets), positions)
+        else:
+            measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
+
+    def _add_outputs(self, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]) -> None:
+        outputs, features = self._forward(network, inputs)
+        if self.loss is not None:
+            self.loss.update(outputs, self._labels(targets), positions)
+        count = sum(position < self._reading.num_outputs for position in positions)
+        if self.outputs is not None and count:
+            labels = targets[:count] if self._reading.labelled else None
+            self.outputs.update(outputs[:count], labels, None if features is None else features[:count], positions[:count])
+
+    def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
+        with evaluation(network), torch.no_grad():
+            if self._reading.features:
+                outputs, features = outputs_and_features(network, inputs)
+            else:
+                outputs, features = call_model(network, inputs), None
+        return (outputs if self._reading.output is None else self._reading.output(outputs)), features
+
+    # ----------------------------------------------------------------------------------------------- results
+
+    @contextmanager
+    def synced(self) -> Iterator[None]:
+        """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
+        with ExitStack() as stack:
+            for metric in self._metrics():
+                if getattr(metric, "key", None) not in self.failed:
+                    metric.sync()
+                    stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced after an error
+            yield
+
+    def summary(self) -> SetSummary:
+        """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
+        summary = SetSummary(name=self.name, samples=self.subset.head)
+        for measure in self.measures:
+            if measure.key not in self.failed:
+                try:
+                    summary = _with_measure(summary, measure)
+                except Exception as error:  # states are synced: it fails on every process alike
+                    self.failed[measure.key] = error
+        if self.outputs is not None:
+            outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
+            summary = replace(summary, outputs=outputs)
+            self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
+        if self.loss is not None:
+            summary = replace(
+                summary,
+                loss=self.loss.value(),
+                loss_influence=self.loss.influence(),
+                loss_stderr=self.loss.standard_error(),
+                accuracy=_float(self.loss.accuracy()),
+                accuracy_stderr=self.loss.accuracy_standard_error(),
+                wrong=self.loss.wrong(),
+                class_losses=self.loss.class_losses(),
+            )
+        return summary
+
+    def shown(self, summary: SetSummary) -> Samples | None:
+        """Returns the samples with their sensitivities, for pictures; None where these are not known."""
+        influence = summary.influences.get(SHOWN)
+        if influence is None:
+            return None
+        squares = (influence.values.double().cpu() + 1) * summary.values[SHOWN][SHOWN]
+        positions = influence.positions.cpu().long().tolist()
+        numbers = [self.subset.indices[position] for position in positions]
+        return Samples(squares, numbers, lambda places: self.samples([positions[place] for place in places]))
 
     def memories(self) -> dict[str, dict[str, Tensor]]:
         """Returns what the measures remember, by key."""
@@ -130,79 +269,17 @@ class MeasuredSet:
                 measure.load_memory(memories[measure.key])
 
     def _metrics(self) -> list[Metric]:
-        return [*self.measures, *self.outputs.metrics]
+        return [*self.measures, *self._metrics_of_outputs()]
+
+    def _metrics_of_outputs(self) -> list[Metric]:
+        return [metric for metric in (self.loss, self.outputs) if metric is not None]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
 
-    def _accumulate(
-        self,
-        measures: list[Measure],
-        outputs: OutputMetrics,
-        network: nn.Module,
-        transfer: Callable[[Any], Any],
-        tick: Callable[[], object] = lambda: None,
-    ) -> None:
-        for metric in [*measures, *outputs.metrics]:
-            metric.reset()
-        if not any(part[0] < self.subset.head for part in self.subset.positions()):
-            # without a sample, shapes that depend on the network are learnt anew all the same
-            inputs = self.first_inputs(transfer)
-            for measure in measures:
-                measure.prepare(network, inputs)
-            outputs.prepare(network, inputs)
-        # the subset comes first and is exhausted: it keeps its samples for the next time only then
-        for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
-            inputs, targets = self._inputs_and_targets(transfer(loaded), positions)
-            if positions[0] < self.subset.head:
-                for measure in measures:
-                    self._add(measure, network, inputs, targets, positions)
-            outputs.update(network, inputs, self._labels(targets) if outputs.loss is not None else None, positions)
-            tick()
-
-    @contextmanager
-    def synced(self) -> Iterator[None]:
-        """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
-        with ExitStack() as stack:
-            for metric in self._metrics():
-                metric.sync()
-                stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced where the block raises
-            yield
-
-    def read(self) -> Reading:
-        """Returns the values, inside of :meth:`synced`; it talks to no other process."""
-        values: dict[str, dict[str, float]] = {}
-        parts: dict[str, dict[str, float]] = {}
-        distributions: dict[str, dict[str, Tensor]] = {}
-        influences: dict[str, Influence] = {}
-        errors: dict[str, float] = {}
-        for measure in self.measures:
-            values[measure.key] = _floats(measure.values())
-            parts[measure.key] = _floats(measure.part_values())
-            distributions[measure.key] = {
-                part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()
-            }
-            influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
-            if influence is not None:
-                influences[measure.key] = influence
-            error = measure.standard_error()
-            if error is not None:
-                errors[measure.key] = error
-            measure.remember()
-        return self.outputs.added_to(Reading(values, self.subset.head, parts, distributions, influences, errors))
-
-    def _add(
-        self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
-    ) -> None:
-        """Adds a batch to a measure; labels go to none but a labelled one."""
-        if isinstance(measure, LabelledMeasure):
-            measure.update(network, inputs, self._labels(targets), positions)
-        else:
-            measure.update(network, inputs, positions)
-
-    def _inputs_and_targets(self, batch: Any, positions: Sequence[int]) -> tuple[Any, Any]:
-        inputs, targets = self._unpack(batch)
-        return (inputs if self._perturb is None else self._perturb(inputs, positions)), targets
+    def _read(self, loaded: Any, positions: Sequence[int]) -> tuple[Any, Any]:
+        inputs, targets = self._reading.unpack(self._transfer(loaded))
+        return (inputs if self._reading.perturb is None else self._reading.perturb(inputs, positions)), targets
 
     def _labels(self, targets: Any) -> Any:
         if targets is None:
@@ -214,48 +291,32 @@ class MeasuredSet:
         return targets
 
 
+def _with_measure(summary: SetSummary, measure: Measure) -> SetSummary:
+    """Adds the values of a measure to a summary, and lets the measure remember them."""
+    key = measure.key
+    influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
+    error = measure.standard_error()
+    distributions = {part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()}
+    summary = replace(
+        summary,
+        values={**summary.values, key: floats(measure.values())},
+        parts={**summary.parts, key: floats(measure.part_values())},
+        distributions={**summary.distributions, key: distributions},
+        influences=summary.influences if influence is None else {**summary.influences, key: influence},
+        errors=summary.errors if error is None else {**summary.errors, key: error},
+    )
+    measure.remember()
+    return summary
+
+
 def _unsync(metric: Metric) -> None:
     metric.unsync(should_unsync=metric._is_synced)
 
 
-def measure_weights(measures: Sequence[Measure], network: nn.Module) -> dict[str, dict[str, float]]:
-    """Returns the values of the measures that need no data, by the measure's key."""
-    values = {}
-    for measure in measures:
-        if not measure.needs_data:
-            fresh = copied(measure)
-            fresh.update(network)
-            values[measure.key] = _floats(fresh.values())
-    return values
-
-
-def unpack_pair(batch: Any) -> tuple[Any, Any]:
-    """Splits a batch that is (inputs, targets), (inputs,) or a lone tensor of inputs.
-
-    Args:
-        batch: What the data loader yields.
-
-    Returns:
-        Inputs and targets; the targets are None where there are none.
-
-    Raises:
-        TypeError: If the batch is anything else.
-
-    Example:
-        >>> unpack_pair([torch.zeros(2, 3), torch.ones(2)])[1]
-        tensor([1., 1.])
-
-    """
-    if isinstance(batch, Tensor):
-        return batch, None
-    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
-        return batch[0], batch[1] if len(batch) == 2 else None
-    came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else type(batch).__name__
-    raise TypeError(
-        f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that takes "
-        "a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
-    )
-
-
-def _floats(values: dict[str, Tensor]) -> dict[str, float]:
+def floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns scalars as floats."""
     return {name: float(value) for name, value in values.items()}
+
+
+def _float(value: Tensor | float | None) -> float | None:
+    return None if value is None else float(value)

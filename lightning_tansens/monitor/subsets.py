@@ -3,47 +3,66 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    default_collate,
-)
 
+from lightning_tansens.monitor.copying import SharedWriteError
+from lightning_tansens.monitor.open_files import no_file_left_open
+from lightning_tansens.monitor.sources import Opened, Source
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
-from lightning_tansens.tangent.randomness import Randomness
 
-#: Up to this size a subset is kept in memory; it is the same at every measurement.
+#: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
 CACHE_BYTES = 256 * 2**20
+
+
+class CacheBudget:
+    """The memory that the subsets of one monitor may take together; a subset that does not fit is read each time.
+
+    Example:
+        >>> budget = CacheBudget()
+        >>> budget.take(CACHE_BYTES), budget.take(1)
+        (True, False)
+
+    """
+
+    def __init__(self) -> None:
+        self.left = CACHE_BYTES
+
+    def take(self, size: int) -> bool:
+        """Takes some of it, if there is as much left; a negative size gives it back."""
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
 
 
 class Subset:
     """Samples drawn once from a data set, and this process's share of them.
 
-    The drawing has a generator of its own, and each sample's random transforms are seeded by its index, so that a
-    measurement repeats. Random states outside are left as they were.
+    Samples are read from copies of the data set (see :class:`~lightning_tansens.monitor.sources.Source`), which is itself
+    left alone. The drawing has a generator of its own, and each sample's random transforms are seeded by its index, so that
+    a measurement repeats. All samples that a loader's sampler may visit are equally likely, whatever their weights; of a
+    stream, the samples are drawn from the first ``10 * num_samples``. A stream of batches is split into samples.
 
     Args:
-        data: A DataLoader, whose data set, sampler's range and collate function are used, or a Dataset.
+        data: A DataLoader, whose data set, sampler's range and collate function are used, a Dataset, or an iterable of
+            batches.
         num_samples: The number of samples to draw; the whole set if it has fewer.
         batch_size: The number of samples in a batch.
         seed: Seed of the drawing and of the transforms.
         rank: This process's number.
         world_size: The number of processes.
         head: Batches lie within the first ``head`` samples or behind them; None for no such border.
+        budget: The memory in which the samples are kept; None for a budget of its own.
+        original: Whether data that cannot be copied may be read themselves.
+        stage: What the Trainer is said to be doing while a batch of this set is moved to the device.
+        dataloader_idx: Which of the stage's loaders this is, for hooks that are told.
 
     Raises:
-        ValueError: If the set is empty.
+        ValueError: If the set is empty, or cannot be copied.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -56,38 +75,74 @@ class Subset:
 
     def __init__(
         self,
-        data: DataLoader[Any] | Dataset[Any],
+        data: Any,
         num_samples: int,
         batch_size: int,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         head: int | None = None,
+        budget: CacheBudget | None = None,
+        original: bool = False,
+        stage: Literal["validate", "test"] = "validate",
+        dataloader_idx: int = 0,
     ) -> None:
-        loader = data if isinstance(data, DataLoader) else None
-        self._dataset: Any = loader.dataset if loader is not None else data
-        self._collate: Callable[[Any], Any] = getattr(loader, "collate_fn", None) or default_collate
-        if loader is not None and loader.batch_size is None and loader.batch_sampler is None:
-            self._collate = default_collate  # the loader does not collate: its data set gives single samples
-        self._randomness = Randomness(self._dataset)
-        with self._randomness.isolated():
-            if isinstance(self._dataset, IterableDataset):
-                self._randomness.seed(seed)
-                self._dataset = list(islice(iter(copy.deepcopy(self._dataset)), num_samples))
-                available: Sequence[int] = range(len(self._dataset))
-            else:
-                available = _available(loader, self._dataset)
-        if not len(available):
+        self.stage, self.dataloader_idx = stage, dataloader_idx
+        self._batch_size, self._seed = batch_size, seed
+        self._count, self._head, self._rank, self._world_size = num_samples, head, rank, world_size
+        self._budget = CacheBudget() if budget is None else budget
+        workers = getattr(data, "num_workers", 0) > 0
+        try:
+            self._read(Source(data, seed, original), workers)
+        except SharedWriteError:
+            self._read(Source(data, seed, original, share=False), workers)
+
+    def _read(self, source: Source, workers: bool) -> None:
+        with no_file_left_open(workers):
+            self._find(source)
+
+    def _find(self, source: Source) -> None:
+        self._source = source
+        drawn = source.stream(self._count)
+        #: The samples of a stream, which cannot be read again; None for other sets.
+        self._drawn: list[Any] | None = None if drawn is None else drawn[0]
+        #: Whether a sampler had to be followed to find the keys: processes may have seen different parts of them.
+        self.followed = False
+        if drawn is None:
+            keys, self.followed = source.keys()
+            self.draw_from(keys)
+        else:
+            self.draw_from(range(len(drawn[0])), available=drawn[1])
+        #: The length of the data set, of which a sampler may visit a part; 0 for a stream.
+        self.length = source.length
+
+    def draw_from(self, keys: Sequence[Any], available: int | None = None) -> None:
+        """Draws the samples.
+
+        Args:
+            keys: The keys to draw from, the same on every process.
+            available: The number of samples that there are; None for as many as keys.
+
+        Raises:
+            ValueError: If there are none.
+
+        """
+        if not len(keys):
             raise ValueError("expected a set with at least one sample, but it is empty")
-        self.available = len(available)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randperm(len(available), generator=generator)[:num_samples].tolist()
-        self.indices = [available[i] for i in drawn]
-        self._positions = _share(len(self.indices), rank, world_size)
-        self.head = min(head or len(self), len(self))
-        self._batch_size = batch_size
-        self._seed = seed
+        self.keys = keys
+        self.available = len(keys) if available is None else available
+        generator = torch.Generator().manual_seed(self._seed)
+        drawn = torch.randperm(len(keys), generator=generator)[: self._count].tolist()
+        self.indices = [keys[place] for place in drawn]
+        self._positions = _share(len(self.indices), self._rank, self._world_size)
+        self.head = min(self._head or len(self), len(self))
         self._cache: list[Any] | None = None
+        self._first = self.samples([0])
+
+    @property
+    def fingerprint(self) -> int:
+        """Tells whether two runs drew the same samples."""
+        return zlib.crc32(repr(self.indices).encode())
 
     def __len__(self) -> int:
         """The number of samples of all processes."""
@@ -96,17 +151,25 @@ class Subset:
     def __iter__(self) -> Iterator[Any]:
         """Yields this process's batches."""
         if self._cache is not None:
-            yield from copy.deepcopy(self._cache)
+            yield from map(copy.deepcopy, self._cache)
             return
-        cache: list[Any] | None = []
-        held = 0
-        for positions in self.positions():
-            batch = self._load([self.indices[position] for position in positions])
-            held += _bytes(batch)
-            if cache is not None:
-                cache = [*cache, copy.deepcopy(batch)] if held <= CACHE_BYTES else None
-            yield batch
-        self._cache = cache
+        cache: list[Any] | None = [] if self._drawn is None else None
+        taken = 0
+        try:
+            opened = self._source.open()
+            for positions in self.positions():
+                batch = self._batch(opened, positions)
+                size = _bytes(batch)
+                if cache is not None and self._budget.take(size):
+                    cache.append(copy.deepcopy(batch))
+                    taken += size
+                elif cache is not None:
+                    self._budget.take(-taken)
+                    cache, taken = None, 0
+                yield batch
+            self._cache, taken = cache, 0
+        finally:
+            self._budget.take(-taken)
 
     def positions(self) -> list[list[int]]:
         """Returns the positions in the subset of each of this process's batches; they name random probes."""
@@ -117,47 +180,26 @@ class Subset:
 
     def first(self) -> Any:
         """Returns a batch of one sample, the same on every process, also on one without a share."""
-        return self._load(self.indices[:1])
+        return copy.deepcopy(self._first)
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns a batch of the samples at these positions, whichever process measures them."""
-        return self._load([self.indices[position] for position in positions])
+        return self._batch(self._source.open(), positions)
 
-    def _load(self, indices: Sequence[int]) -> Any:
-        with self._randomness.isolated():
-            return self._collate([self._sample(index) for index in indices])
-
-    def _sample(self, index: int) -> Any:
-        self._randomness.seed(self._seed * 1_000_003 + index)
-        return self._dataset[index]
+    def _batch(self, opened: Opened, positions: Sequence[int]) -> Any:
+        keys = [self.indices[position] for position in positions]
+        if self._drawn is not None:
+            with opened.reading():
+                return opened.collate([copy.deepcopy(self._drawn[key]) for key in keys])
+        seeds = [self._seed * 1_000_003 + (key if isinstance(key, int) else p) for key, p in zip(keys, positions)]
+        with opened.reading():
+            return opened.collate([opened.sample(key, seed) for key, seed in zip(keys, seeds)])
 
 
 def _share(count: int, rank: int, world_size: int) -> list[int]:
     """The positions of one process: whole blocks of samples that share a probe, where there are enough of them."""
     block = BLOCK_SIZE if count >= BLOCK_SIZE * world_size else 1
     return [position for position in range(count) if position // block % world_size == rank]
-
-
-def _available(loader: DataLoader[Any] | None, dataset: Any) -> Sequence[int]:
-    """The indices a loader draws from: all, or what a sampler that selects (a split) visits."""
-    try:
-        everything = range(len(dataset))
-    except TypeError:
-        raise ValueError(
-            f"expected a data set with a length, but {type(dataset).__name__} has none; pass a map-style Dataset"
-        ) from None
-    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
-    # Lightning wraps samplers for DDP; what is wrapped says which samples there are
-    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
-    if sampler is None or isinstance(sampler, (RandomSampler, SequentialSampler, DistributedSampler)):
-        return everything
-    if isinstance(sampler, SubsetRandomSampler):
-        return sorted(map(int, sampler.indices))
-    try:
-        visited = {int(index) for index in copy.deepcopy(sampler)}  # a copy: the training's sampler may hold a state
-    except TypeError:
-        return everything
-    return sorted(visited) or everything
 
 
 def _bytes(batch: Any) -> int:

@@ -2,77 +2,152 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
+from lightning_utilities.core.overrides import is_overridden
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.copying import Copier, SharedWriteError, unwritten
+from lightning_tansens.monitor.processes import together
+from lightning_tansens.monitor.subsets import CacheBudget, Subset
+from lightning_tansens.monitor.transfer import Stage, batch_transfer
+from lightning_tansens.tangent.isolation import isolated_rng
+
+__all__ = [
+    "Data",
+    "Found",
+    "agree",
+    "batch_transfer",
+    "check_choice_of_set",
+    "draw_subset",
+    "find_network",
+    "has_validation",
+    "reference_data",
+    "test_data",
+]
 
 Data = DataLoader[Any] | Dataset[Any]
 
+#: The Trainer's sets that can be chosen by name.
+STAGES = ("train", "val")
 
-def reference_data(trainer: pl.Trainer, reference: str | Data) -> tuple[str, Data]:
+
+@dataclass(frozen=True)
+class Found:
+    """Data, and where they stand.
+
+    Attributes:
+        data: A DataLoader, a Dataset or an iterable of batches.
+        stage: What the Trainer does with such data.
+        dataloader_idx: Which of the stage's loaders it is.
+
+    """
+
+    data: Any
+    stage: Stage = "validate"
+    dataloader_idx: int = 0
+
+
+def check_choice_of_set(name: str, value: str) -> None:
+    """Refuses what names no set of a Trainer: "train" or "val", and one of several behind a colon ("val:1").
+
+    Raises:
+        ValueError: If it does.
+
+    """
+    if value.partition(":")[0] not in STAGES or value.endswith(":"):
+        raise ValueError(
+            f"{name}: expected one of {list(STAGES)} or a DataLoader or a Dataset, but got {value!r}; one of several "
+            "loaders is chosen by its position or name ('val:1', 'train:labelled')"
+        )
+
+
+def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack | None = None) -> tuple[str, Found]:
     """Returns the reference set's name in the logged keys, and its data.
 
     Args:
         trainer: The Trainer, once its loop is set up.
-        reference: "train", "val", a DataLoader or a Dataset.
+        reference: "train", "val", one of several by position or name ("val:1", "train:labelled"), a DataLoader or a Dataset.
+        stages: Where to leave the datamodule's ``teardown``, if its ``setup`` has to be called for these data.
 
     Raises:
         MisconfigurationException: If the Trainer does not have that set, or has several.
 
     """
     if not isinstance(reference, str):
-        return "reference", reference
-    loaders: Any = _training_data(trainer) if reference == "train" else _validation_data(trainer)
-    if isinstance(loaders, (list, tuple)) and len(loaders) == 1:
-        loaders = loaders[0]
-    if not isinstance(loaders, DataLoader):
-        came = f"{type(loaders).__name__} of {len(loaders)}" if isinstance(loaders, Sized) else type(loaders).__name__
-        came = came if loaders else "none"
+        return "reference", Found(reference)
+    stage, _, which = reference.partition(":")
+    held = _loaders(trainer, stage, stages)
+    loaders = _flat(held)
+    name = which or next(iter(loaders), "")
+    if name not in loaders or (not which and len(loaders) > 1):
+        came = f"{type(held).__name__} of {len(loaders)}" if loaders else "none"
+        choices = ", ".join(f"'{stage}:{name}'" for name in loaders)
         raise MisconfigurationException(
-            f"reference={reference!r}: expected the Trainer to have one {reference} DataLoader, but got {came}; pass the "
-            "labelled reference itself, as a DataLoader or a Dataset: TangentSensitivityMonitor(reference=...)"
+            f"reference={reference!r}: expected the Trainer to have one {stage} DataLoader, but got {came}; "
+            f"{f'choose one of {choices}, or ' if loaders else ''}pass the labelled reference itself, as a DataLoader or a "
+            "Dataset: TangentSensitivityMonitor(reference=...)"
         )
-    return reference, loaders
+    return stage, Found(loaders[name], "validate", list(loaders).index(name))
 
 
-def test_data(trainer: pl.Trainer, test_dataloaders: Data | Mapping[str, Data] | None) -> dict[str, Data]:
+def test_data(
+    trainer: pl.Trainer,
+    test_dataloaders: Data | Mapping[str, Data] | str | None,
+    stages: ExitStack | None = None,  # noqa: PT028  (it is no test)
+) -> dict[str, Found]:
     """Returns the test sets by their names in the logged keys.
 
     Args:
         trainer: The Trainer.
-        test_dataloaders: A set, sets by name, or None for the datamodule's own (prepared by its ``setup("test")``), or
-            the LightningModule's.
+        test_dataloaders: A set, sets by name, "val" for the validation data ("val:1" for one of several), or None for the
+            datamodule's own (prepared by its ``setup("test")``), or the LightningModule's.
+        stages: Where to leave the datamodule's ``teardown``.
 
     Raises:
         MisconfigurationException: If there is no test set.
 
     """
-    found: Any = test_dataloaders if test_dataloaders is not None else _own_test_data(trainer)
-    if isinstance(found, (list, tuple)):
-        found = {"test" if len(found) == 1 else f"test_{i}": data for i, data in enumerate(found)}
-    if not isinstance(found, Mapping):
-        found = {"test": found}
-    if not found or not all(isinstance(data, (DataLoader, Dataset)) for data in found.values()):
+    found: Any = test_dataloaders
+    if isinstance(found, str):
+        _, held = reference_data(trainer, found, stages)
+        return {"validation" if found.startswith("val") else "training": held}
+    if found is None:
+        found = _own_test_data(trainer, stages)
+    if isinstance(found, Mapping) and test_dataloaders is not None:
+        named = dict(found)
+    else:
+        flat = _flat(found)
+        named = {f"test_{name}" if name.isdigit() else name: data for name, data in flat.items()}
+        if len(named) == 1 and not isinstance(found, Mapping):
+            named = {"test": next(iter(named.values()))}
+    if not named or not all(isinstance(data, (DataLoader, Dataset)) for data in named.values()):
         raise MisconfigurationException(
             "expected a test set (labels are not needed), but the Trainer's datamodule and LightningModule have none; pass "
             "one to the callback: TangentSensitivityMonitor(test_dataloaders=...)"
         )
-    return dict(found)
+    own = test_dataloaders is None
+    return {name: Found(data, "test", place if own else 0) for place, (name, data) in enumerate(named.items())}
 
 
 def draw_subset(
-    trainer: pl.Trainer, name: str, data: Data, num_samples: int, batch_size: int, seed: int, head: int | None = None
+    trainer: pl.Trainer,
+    name: str,
+    data: Found | Data,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    head: int | None = None,
+    budget: CacheBudget | None = None,
 ) -> Subset:
     """Draws this process's share of a fixed subset, and warns where the set is smaller than asked for.
 
@@ -84,13 +159,27 @@ def draw_subset(
         batch_size: The number of samples in a batch.
         seed: Names the subset.
         head: The number of samples on which the measures are taken; None for all.
+        budget: The memory in which the samples are kept; None for a budget of its own.
 
     Raises:
         MisconfigurationException: If no subset can be drawn.
 
     """
+    found = data if isinstance(data, Found) else Found(data)
     try:
-        subset = Subset(data, num_samples, batch_size, seed, trainer.global_rank, trainer.world_size, head=head)
+        subset = Subset(
+            found.data,
+            num_samples,
+            batch_size,
+            seed,
+            trainer.global_rank,
+            trainer.world_size,
+            head,
+            budget,
+            original=not _is_trained_on(trainer, found.data),
+            stage=found.stage,
+            dataloader_idx=found.dataloader_idx,
+        )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
     measured = head or num_samples
@@ -102,47 +191,44 @@ def draw_subset(
     return subset
 
 
+def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
+    """Lets the processes draw the same subsets where each has followed a sampler, which may show each other samples.
+
+    All processes must call it, with subsets of the same sets.
+
+    Args:
+        trainer: The Trainer.
+        subsets: The subsets, as :func:`draw_subset` has drawn them.
+
+    """
+    agreed: list[tuple[Subset, list[int]]] = []
+    for subset in subsets if trainer.world_size > 1 else ():
+        numbers = subset.followed and all(isinstance(key, int) for key in subset.keys)
+        # all processes take part, also those that have nothing to say, so that none waits for another
+        longest, shortest = _largest(trainer, [subset.length, -subset.length])
+        seen = torch.zeros(longest, dtype=torch.int32)
+        seen[list(subset.keys) if numbers else []] = 1
+        keys = [key for key, visited in enumerate(_largest(trainer, seen)) if visited]
+        if numbers and longest == -shortest and keys != list(subset.keys):  # else each process has data of its own
+            agreed.append((subset, keys))
+    with together(trainer):
+        for subset, keys in agreed:
+            subset.draw_from(keys)
+
+
+def _largest(trainer: pl.Trainer, values: Any) -> list[int]:
+    """The largest of the processes' numbers, place by place."""
+    own = torch.as_tensor(values, dtype=torch.int32, device=trainer.strategy.root_device)
+    largest: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
+    return largest
+
+
 def has_validation(trainer: pl.Trainer) -> bool:
     """Whether a fit validates: its data may turn out to be an empty list."""
-    data = _validation_data(trainer)
-    return trainer.enable_validation and not (isinstance(data, (list, tuple)) and not data)
-
-
-def _training_data(trainer: pl.Trainer) -> Any:
-    if trainer.train_dataloader is not None:
-        return trainer.train_dataloader
-    return _own_data(trainer, TrainerFn.FITTING, "train_dataloader")  # no fit has loaded it
-
-
-def _validation_data(trainer: pl.Trainer) -> Any:
-    if trainer.val_dataloaders is not None:
-        return trainer.val_dataloaders
-    if trainer.state.fn != TrainerFn.FITTING:
-        return _own_data(trainer, TrainerFn.FITTING, "val_dataloader")
     if not trainer.enable_validation:
-        return None
-    # without a sanity check, the Trainer loads it only before the first epoch that validates
-    with isolate_rng():
-        return trainer.fit_loop.epoch_loop.val_loop._data_source.dataloader()
-
-
-def _own_test_data(trainer: pl.Trainer) -> Any:
-    if trainer.state.fn == TrainerFn.TESTING:
-        return trainer.test_dataloaders
-    return _own_data(trainer, TrainerFn.TESTING, "test_dataloader")
-
-
-def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str) -> Any:
-    """What the datamodule (after its own ``setup``), or else the LightningModule, has for another stage."""
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    with isolate_rng():
-        if datamodule is not None and is_overridden(hook, datamodule):
-            own = copy.copy(datamodule)  # what setup replaces stays as it is for the training
-            own.setup(stage.value)
-            return getattr(own, hook)()
-        if is_overridden(hook, trainer.lightning_module):
-            return getattr(trainer.lightning_module, hook)()
-    return None
+        return False
+    data = _loaders(trainer, "val")
+    return not (isinstance(data, (list, tuple)) and not data)
 
 
 def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
@@ -163,12 +249,98 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
         ) from None
 
 
-def batch_transfer(trainer: pl.Trainer) -> Callable[[Any], Any]:
-    """Returns the way of a batch to the device: precision, the module's hooks, the strategy."""
+def _loaders(trainer: pl.Trainer, stage: str, stages: ExitStack | None = None) -> Any:
+    """What the Trainer has loaded, or what it would load, for training or validation."""
+    loaded = trainer.train_dataloader if stage == "train" else trainer.val_dataloaders
+    if loaded is not None:
+        return loaded
+    if trainer.state.fn != TrainerFn.FITTING:
+        return _own_data(trainer, TrainerFn.FITTING, f"{stage}_dataloader", stages)
+    # without a sanity check, the Trainer loads validation data only before the first epoch that validates, and never
+    # without a validation_step
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source if stage == "val" else trainer.fit_loop._data_source
+    with isolated_rng():
+        return source.dataloader() if source.instance is not None and source.is_defined() else None
 
-    def transfer(batch: Any) -> Any:
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
-    return transfer
+def _own_test_data(trainer: pl.Trainer, stages: ExitStack | None) -> Any:
+    if trainer.state.fn == TrainerFn.TESTING:
+        return trainer.test_dataloaders
+    return _own_data(trainer, TrainerFn.TESTING, "test_dataloader", stages)
+
+
+def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str, stages: ExitStack | None) -> Any:
+    """What the datamodule (a copy of it, after its own ``setup``), or else the LightningModule, has for another stage."""
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    owner = datamodule if _overrides(datamodule, hook) else trainer.lightning_module
+    if not _overrides(owner, hook):
+        return None
+    with isolated_rng():
+        try:
+            if owner is datamodule:
+                owner = _set_up(datamodule, stage.value)
+                if stages is not None:
+                    stages.callback(owner.teardown, stage.value)
+            return getattr(owner, hook)()
+        except Exception as error:  # what the user's hooks raise
+            raise MisconfigurationException(
+                f"expected {type(owner).__name__}.{hook} to give data while another stage is running (a datamodule after "
+                f"setup({stage.value!r}) on a copy of it), but got {type(error).__name__}: {error}; pass these data "
+                "themselves: TangentSensitivityMonitor(test_dataloaders=..., reference=...)"
+            ) from error
+
+
+def _set_up(datamodule: Any, stage: str) -> Any:
+    """A copy of the datamodule in another stage: what its setup changes stays as it is for the training."""
+    try:
+        copier = Copier()
+        own = copier.copy(datamodule)
+        with unwritten(copier.shared):
+            own.setup(stage)
+    except SharedWriteError:
+        own = Copier(share=False).copy(datamodule)
+        own.setup(stage)
+    return own
+
+
+def _overrides(owner: Any, hook: str) -> bool:
+    """Whether a module or datamodule of either namespace defines a hook."""
+    names = ("LightningModule", "LightningDataModule")
+    parent = next((cls for cls in reversed(type(owner).__mro__) if cls.__name__ in names and hasattr(cls, hook)), None)
+    return parent is not None and is_overridden(hook, owner, parent)
+
+
+def _flat(loaders: Any, name: str = "") -> dict[str, Any]:
+    """Loaders by their position or name, of what a Trainer takes: one, a list, a dict or a CombinedLoader of them."""
+    loaders = getattr(loaders, "iterables", loaders)
+    if isinstance(loaders, Mapping):
+        items: Iterable[tuple[Any, Any]] = loaders.items()
+    elif isinstance(loaders, (list, tuple)):
+        items = enumerate(loaders)
+    else:
+        return {} if loaders is None else {name or "0": loaders}
+    flat: dict[str, Any] = {}
+    for key, held in items:
+        flat |= _flat(held, f"{name}.{key}" if name else str(key))
+    return flat
+
+
+def _is_trained_on(trainer: pl.Trainer, data: Any) -> bool:
+    """Whether the Trainer or its datamodule reads these data, or what they are a part of."""
+    loaded = [trainer.train_dataloader, trainer.val_dataloaders, trainer.test_dataloaders]
+    held = list(vars(getattr(trainer, "datamodule", None) or nn.Module()).values())
+    read = {
+        id(part)
+        for loader in [*(loader for own in loaded for loader in _flat(own).values()), *held]
+        for part in _parts(loader)
+    }
+    return any(id(part) in read for part in _parts(data))
+
+
+def _parts(data: Any) -> Iterator[Any]:
+    """A loader, its data set, and the data sets that this one wraps."""
+    yield data
+    wrapped = [getattr(data, "dataset", None), *(getattr(data, "datasets", None) or ())]
+    for part in wrapped:
+        if part is not None:
+            yield from _parts(part)

@@ -1,95 +1,112 @@
-"""What a run says on the console: a line for each measurement, a table at the end, a bar while it takes long."""
+"""What a run says on the console: a line for each set, a table at the end, a bar while it takes long."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
-from lightning_tansens.estimators.trust import Reason
-from lightning_tansens.show.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.record import Estimate, Record, SetRecord
+from lightning_tansens.show.keys import HEADLINE, QUANTITIES, TRIVIAL, Quantity
 from lightning_tansens.show.scorecard import Scorecard
 
-Row = Mapping[str, float]
+#: Columns of a terminal.
+WIDTH = 80
+
+#: Which single estimator is shown without it, the best of the benchmark first.
+_BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
+    "loss": ("entropy_ratio", "entropy_difference", "calibrated"),
+    "accuracy": ("atc_confidence", "cot", "atc_entropy", "cbpe", "calibrated"),
+}
+
+_TRUTH = "true"
 
 
-def measurement_line(row: Row, keys: Keys | None = None, doubts: Mapping[str, Sequence[Reason]] | None = None) -> str:
-    """Says what a measurement has found: the first measure's estimates, beside the trivial ones and the truth.
+def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
+    """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing is estimated.
 
     Args:
-        row: An entry of a monitor's ``history``.
-        keys: How the values are named; None for ``tansens/…``.
-        doubts: For each estimate, by key, the reasons not to trust it.
-
-    Returns:
-        One line for each test set; the last one ends with the seconds.
-
-    Example:
-        >>> row = {"epoch": 3, "tansens/test_loss/trivial": 1.1, "tansens/test_loss/empirical": 1.234}
-        >>> measurement_line({**row, "tansens/test_loss/actual": 1.31, "tansens/seconds": 0.4})
-        'epoch 3: test loss 1.23 (empirical; trivial 1.10, actual 1.31), 0.4 s'
+        one: What was found on the set.
+        quantity: "loss" or "accuracy".
 
     """
-    keys = keys or Keys()
-    parts = [", ".join(_said_of(row, target, keys, doubts or {})) for target in keys.targets(row)] or ["no estimate"]
-    seconds = row.get(keys.value("seconds"))
-    if seconds is not None:
-        parts[-1] += f", {seconds:.1f} s"
-    return "\n".join(f"epoch {row['epoch']:.0f}: {part}" for part in parts)
+    found = one.estimates.get(quantity, {})
+    names = [name for name in (HEADLINE, *_BEST_KNOWN[quantity], *found) if name in found and name != TRIVIAL]
+    name = next(iter([*names, *found]), None)
+    return None if name is None else (name, found[name])
 
 
-def summary_table(history: Sequence[Row], keys: Keys | None = None) -> str:
+def measurement_line(record: Record) -> str:
+    """Says what a measurement has found: the reference's own values, and a line for each target.
+
+    Args:
+        record: The measurement.
+
+    Returns:
+        Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline it has
+        the best single estimator's, with its name. Where labels are compared, the truth stands below.
+
+    Example:
+        >>> loss = {"trivial": Estimate(2.92), "estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse")}
+        >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
+        >>> print(measurement_line(Record(9, 90, SetRecord("val", loss=2.92), {"test": test}, seconds={"total": 0.61})))
+        epoch 9  val: loss 2.92                                                    0.6 s
+          test    loss 3.61 [2.98, 4.34]  worse
+            true  loss 3.70
+
+    """
+    own = [
+        f"{quantity} {_said(quantity, value)}"
+        for quantity in _SHOWN
+        if (value := record.reference.labelled(quantity)) is not None
+    ]
+    head = f"epoch {record.epoch}  {record.reference.name}: {', '.join(own) or 'no loss'}"
+    if "total" in record.seconds:
+        head = f"{head:<{WIDTH - 8}}{record.seconds['total']:6.1f} s"
+    rows, verdicts = [], []
+    for target in record.targets.values():
+        shown = {quantity: headline(target, quantity) for quantity in _SHOWN}
+        rows.append([f"  {target.name}", *(_estimated(quantity, found) for quantity, found in shown.items())])
+        verdicts.append(_judged(record, [found[1] for found in shown.values() if found]))
+        truth = {quantity: value for quantity in _SHOWN if (value := target.labelled(quantity)) is not None}
+        if truth:
+            rows.append([f"    {_TRUTH}", *(f"{of} {_said(of, truth[of])}" if of in truth else "" for of in _SHOWN)])
+            verdicts.append("")
+    lines = [head]
+    for line, verdict in zip(_aligned(rows, str.ljust), verdicts, strict=True):
+        beside = f"{line}  {verdict}".rstrip()
+        lines += [beside] if len(beside) <= WIDTH else [line.rstrip(), f"    {verdict}"]
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
+
+
+def summary_table(history: Sequence[Record]) -> str:
     r"""Says how the estimates did over a run: the last of each, and its mean absolute error over the measurements.
 
     .. math:: MAE(m) = \frac{1}{|E_m|} \sum_{e \in E_m} |\hat l_m(e) - l(e)|
 
-    over the measurements :math:`E_m` that have both the estimate and the truth. Beside it stands its ratio to that of the
-    trivial estimate over the same measurements: below one, the measure was worth something.
+    over the measurements :math:`E_m` that have both the estimate and the truth.
 
     Args:
-        history: A monitor's ``history``.
-        keys: How the values are named; None for ``tansens/…``.
+        history: The records of a run.
 
     Returns:
-        A table for each test set; the columns that need the truth are there where it was logged. All that is known of the
-        errors is in :func:`scorecard_table`.
+        A table of 80 columns for each target, with a row for each estimator; the columns of errors are there where labels
+        were compared. "ratio" is the error over the trivial estimate's: below one, the estimator helped.
 
     Example:
-        >>> row = {"epoch": 0, "tansens/test_loss/trivial": 1.0, "tansens/test_loss/empirical": 1.25}
-        >>> print(summary_table([{**row, "tansens/test_loss/actual": 1.5}]))
-        test, epoch 0    loss     MAE  MAE / trivial
-        trivial        1.0000  0.5000           1.00
-        empirical      1.2500  0.2500           0.50
-        actual         1.5000
+        >>> loss = {"trivial": Estimate(1.0), "empirical": Estimate(1.25)}
+        >>> test = SetRecord("test", loss=1.5, estimates={"loss": loss})
+        >>> print(summary_table([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})]))
+        test, epoch 0    loss   error  ratio
+        trivial        1.0000  0.5000   1.00
+        empirical      1.2500  0.2500   0.50
+        true           1.5000
 
     """
-    keys = keys or Keys()
-    targets = dict.fromkeys(target for row in history for target in keys.targets(row))
-    return "\n\n".join(_table_of(history, target, keys) for target in targets)
-
-
-def scorecard_table(scorecard: Scorecard) -> str:
-    """Writes a scorecard as an aligned table, for each quantity; nothing where there is no score.
-
-    Args:
-        scorecard: The scorecard.
-
-    Example:
-        >>> scorecard = Scorecard()
-        >>> scorecard.update("trivial", "loss", "test", 0, 1.0, 1.5)
-        >>> print(scorecard_table(scorecard)[:48])
-        loss  estimator  points  undefined     MAE     b
-
-    """
-    tables = []
-    for quantity in _QUANTITIES:
-        rows = [row for row in scorecard.to_rows() if row.pop("quantity") == quantity]
-        if rows:
-            head = [quantity, *list(rows[0])[1:]]
-            tables.append(aligned_table([head, *([_said(value) for value in row.values()] for row in rows)]))
-    return "\n\n".join(tables)
+    targets = dict.fromkeys(target for record in history for target in record.targets)
+    return "\n\n".join(_table_of(history, target) for target in targets)
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
@@ -104,13 +121,8 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
         test  1.25
 
     """
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for first, *others in zip(*columns, strict=True):
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    kept = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
 
 
 def say(trainer: pl.Trainer, text: str) -> None:
@@ -155,58 +167,54 @@ def slow_progress(total_batches: int, description: str, after_seconds: float = 3
     )
 
 
-def _said_of(row: Row, target: str, keys: Keys, doubts: Mapping[str, Sequence[Reason]]) -> list[str]:
-    """The loss and the accuracy of a test set; which measure estimates them is said once."""
-    said: list[str] = []
-    names = keys.estimates(row, target, "loss")
-    name = next((name for name in names if name != TRIVIAL), TRIVIAL)
-    for quantity in _QUANTITIES:
-        estimates, actual = keys.estimates(row, target, quantity), keys.actual(row, target, quantity)
-        if name not in estimates:
-            continue
-        error = row.get(keys.stderr(keys.estimate(target, quantity, name)))
-        beside = {TRIVIAL: estimates.get(TRIVIAL), ACTUAL: actual}
-        if said and actual is not None:
-            del beside[TRIVIAL]  # the line would be too long
-        known = [f"{other} {_short(value)}" for other, value in beside.items() if value is not None and other != name]
-        inside = "; ".join(filter(None, ["" if said else name, ", ".join(known)]))
-        said.append(
-            ("" if said else f"{target} ")
-            + f"{quantity} {_short(estimates[name])}"
-            + ("" if error is None else f" ± {error:.1g}")
-            + (f" ({inside})" if inside else "")
-        )
-    reasons = doubts.get(keys.estimate(target, "loss", name), ())
-    if said and reasons:
-        said[-1] += f" [not trusted: {'; '.join(reason.value for reason in reasons)}]"
-    return said
+#: The order on the console: the accuracy is what most people look for.
+_SHOWN: tuple[Quantity, ...] = ("accuracy", "loss")
 
 
-def _table_of(history: Sequence[Row], target: str, keys: Keys) -> str:
-    scores = {(s.quantity, s.set_name, s.estimator): s for s in Scorecard.from_history(history, keys).compute()}
-    last = next(row for row in reversed(history) if target in keys.targets(row))
-    names = dict.fromkeys(name for row in history for name in keys.estimates(row, target, "loss"))
-    rows = [[f"{target}, epoch {last['epoch']:.0f}"], *([name] for name in names), [ACTUAL]]
-    for quantity in _QUANTITIES:
-        rows[0] += [quantity, "± stderr", "MAE", f"MAE / {TRIVIAL}"]
+def _estimated(quantity: Quantity, found: tuple[str, Estimate] | None) -> str:
+    if found is None:
+        return ""
+    name, estimate = found
+    said = f"{quantity} {_said(quantity, estimate.value)}"
+    if estimate.low is not None and estimate.high is not None:
+        said += f" [{_said(quantity, estimate.low)}, {_said(quantity, estimate.high)}]"
+    return said if name == HEADLINE else f"{said} ({name})"
+
+
+def _judged(record: Record, estimates: Sequence[Estimate]) -> str:
+    """The first verdict, and the first doubt about any of the estimates."""
+    verdict = next((estimate.verdict for estimate in estimates if estimate.verdict is not None), None)
+    said = f"like {record.reference.name}" if verdict == "like the reference" else verdict
+    doubt = next((doubt for estimate in estimates for doubt in estimate.doubts), None)
+    return ": ".join(filter(None, [said, doubt]))
+
+
+def _table_of(history: Sequence[Record], target: str) -> str:
+    last = next(record for record in reversed(history) if target in record.targets)
+    found = last.targets[target]
+    scores = {(s.quantity, s.estimator): s for s in Scorecard.from_history(history).compute() if s.set_name == target}
+    estimates = [one.estimates for record in history if (one := record.targets.get(target)) is not None]
+    names = dict.fromkeys(name for each in estimates for of in each.values() for name in of)
+    rows = [[f"{target}, epoch {last.epoch}"], *([name] for name in names), [_TRUTH]]
+    for quantity in QUANTITIES:
+        rows[0] += [quantity, "error", "ratio"]
         for cells, name in zip(rows[1:-1], names, strict=True):
-            key = keys.estimate(target, quantity, name)
-            score = scores.get((quantity, target, name))
-            errors = (score.mae, score.mae_ratio) if score is not None else (None, None)
-            cells += [_fixed(last.get(key)), _fixed(last.get(keys.stderr(key))), _fixed(errors[0]), _fixed(errors[1], 2)]
-        rows[-1] += [_fixed(keys.actual(last, target, quantity)), "", "", ""]
+            estimate, score = found.estimates.get(quantity, {}).get(name), scores.get((quantity, name))
+            cells.append(_fixed(None if estimate is None else estimate.value))
+            cells += [_fixed(None if score is None else score.mae), _fixed(None if score is None else score.mae_ratio, 2)]
+        rows[-1] += [_fixed(found.labelled(quantity)), "", ""]
     return aligned_table(rows if any(rows[-1][1:]) else rows[:-1])
 
 
-_QUANTITIES: tuple[Quantity, ...] = ("loss", "accuracy")
+def _aligned(rows: Sequence[Sequence[str]], align: Callable[[str, int], str]) -> list[str]:
+    """The lines of a table, padded: the first column to the left, the others as asked; without empty columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    columns = list(zip((str.ljust, *[align] * (len(widths) - 1)), widths, strict=False))
+    return ["  ".join(by(cell, width) for cell, (by, width) in zip(row, columns, strict=True) if width) for row in rows]
 
 
-def _short(value: float) -> str:
-    return f"{value:#.3g}".rstrip(".")
-
-
-def _said(value: str | float | None) -> str:
-    return _fixed(value) if isinstance(value, float) else str("" if value is None else value)
+def _said(quantity: Quantity, value: float) -> str:
+    return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
 
 
 def _fixed(value: float | None, digits: int = 4) -> str:

@@ -1,42 +1,55 @@
-"""The names under which values are logged: made here, and found again here in what was logged."""
+"""The names under which values are logged: the one place where a record becomes strings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-#: Names that the monitor uses for the reference; a test set cannot have them.
+from lightning_tansens.record import TRIVIAL, Estimate, MeasureRecord, Quantity, Record, SetRecord
+
+__all__ = [
+    "ACTUAL",
+    "ALL_SETS",
+    "HEADLINE",
+    "QUANTITIES",
+    "REFERENCE_NAMES",
+    "TRIVIAL",
+    "Keys",
+    "Quantity",
+    "check_set_names",
+    "flat_row",
+]
+
+#: Names that the monitor uses for the reference; a target cannot have them.
 REFERENCE_NAMES = ("train", "val", "reference")
 
-#: The estimate that takes the reference's own value; every test set has it.
-TRIVIAL = "trivial"
-
-#: The truth, where labels were used.
+#: The truth, where labels are compared.
 ACTUAL = "actual"
 
-#: What is estimated of a test set.
-Quantity = Literal["loss", "accuracy"]
+#: The estimate that stands for a set, where there is one.
+HEADLINE = "estimate"
 
-_STDERR, _TRUSTED = "_stderr", "_trusted"
+#: The name under which a score over all sets stands.
+ALL_SETS = "all"
+
+#: What is estimated, in the order in which it is logged.
+QUANTITIES: tuple[Quantity, ...] = ("loss", "accuracy")
+
+_STDERR, _LOW, _HIGH, _RELIABLE = _ENDINGS = ("_stderr", "_low", "_high", "_reliable")
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Makes keys, and finds in a row of logged values what belongs to which.
-
-    A row is an entry of a monitor's ``history``: values by key.
+    """Makes keys.
 
     Args:
         prefix: What every key begins with.
 
     Example:
         >>> keys = Keys()
-        >>> keys.estimate("test", "loss", "empirical")
-        'tansens/test_loss/empirical'
-        >>> row = {"tansens/val_loss": 1.5, "tansens/test_loss/trivial": 1.5, "tansens/test_loss/empirical": 1.75}
-        >>> keys.targets(row), keys.reference(row), keys.estimates(row, "test", "loss")
-        (['test'], 'val', {'trivial': 1.5, 'empirical': 1.75})
+        >>> keys.estimate("test", "loss", "empirical"), keys.value("empirical", "test", "layer")
+        ('tansens/test_loss/empirical', 'tansens/empirical/test/layer')
 
     """
 
@@ -58,25 +71,122 @@ class Keys:
         """Returns the key of a value's standard error."""
         return key + _STDERR
 
-    def trusted(self, key: str) -> str:
-        """Returns the key of whether an estimate is trusted: 1 or 0."""
-        return key + _TRUSTED
+    def interval(self, key: str) -> tuple[str, str]:
+        """Returns the keys of the ends of an estimate's interval."""
+        return key + _LOW, key + _HIGH
 
-    def targets(self, row: Mapping[str, float]) -> list[str]:
-        """Returns the names of the test sets, in the order in which they were logged."""
-        start, end = f"{self.prefix}/", f"_loss/{TRIVIAL}"
-        return [key[len(start) : -len(end)] for key in row if key.startswith(start) and key.endswith(end)]
+    def reliable(self, key: str) -> str:
+        """Returns the key that says whether an estimate is reliable: 1 or 0."""
+        return key + _RELIABLE
 
-    def reference(self, row: Mapping[str, float]) -> str | None:
-        """Returns the name of the reference."""
-        return next((name for name in REFERENCE_NAMES if self.labelled(name, "loss") in row), None)
 
-    def estimates(self, row: Mapping[str, float], target: str, quantity: Quantity) -> dict[str, float]:
-        """Returns the estimates of a test set's loss or accuracy by name, the trivial one first, without the truth."""
-        start = self.estimate(target, quantity, "")
-        found = {key[len(start) :]: value for key, value in row.items() if key.startswith(start)}
-        return {name: value for name, value in found.items() if name != ACTUAL and not name.endswith((_STDERR, _TRUSTED))}
+def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> dict[str, float]:
+    """Returns everything in a record under its key, after ``epoch`` and ``step``.
 
-    def actual(self, row: Mapping[str, float], target: str, quantity: Quantity) -> float | None:
-        """Returns the true loss or accuracy of a test set, where its labels were used."""
-        return row.get(self.estimate(target, quantity, ACTUAL))
+    Args:
+        record: The measurement.
+        keys: How the values are named; None for ``tansens/…``.
+        brief: Whether to leave out standard errors, and the reliability of estimates without an interval.
+
+    Example:
+        >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)
+        >>> flat_row(Record(3, 41, SetRecord("val", loss=1.5), {"test": test}))  # doctest: +NORMALIZE_WHITESPACE
+        {'epoch': 3, 'step': 41, 'tansens/val_loss': 1.5, 'tansens/test_loss/trivial': 1.5,
+         'tansens/test_loss/trivial_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
+
+    """
+    return {"epoch": record.epoch, "step": record.step, **dict(_values(record, keys or Keys(), brief))}
+
+
+def check_set_names(names: Iterable[object], argument: str = "test_dataloaders") -> None:
+    """Refuses names of targets under which values of two sets, or of a set and something else, would share a key.
+
+    Args:
+        names: The names of all targets.
+        argument: What the message calls them.
+
+    Raises:
+        ValueError: If a name is empty, has a slash, is the reference's or that of all sets, is ``class``, ends like a key's
+            ending, or differs from another one only by characters that some loggers leave out.
+
+    Example:
+        >>> check_set_names(["test", "blurred digits"])
+
+    """
+    reserved = (*REFERENCE_NAMES, ALL_SETS, "class")
+    seen: dict[str, object] = {}
+    for name in names:
+        if not isinstance(name, str) or not name or "/" in name or name in reserved:
+            raise ValueError(
+                f"{argument}: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the reference's, "
+                f"{ALL_SETS!r}, which is all sets together, and 'class', of which there are losses, but got {name!r}; "
+                "rename that set"
+            )
+        if name.endswith(_ENDINGS):
+            raise ValueError(
+                f"{argument}: expected names that end in none of {list(_ENDINGS)}, which stand for standard errors, "
+                f"intervals and reliability, but got {name!r}; rename that set"
+            )
+        shown = re.sub(r"[^-A-Za-z0-9_. ]", "", name)  # as MLflow does
+        if shown in seen:
+            raise ValueError(
+                f"{argument}: expected names that differ in letters or digits, but some loggers show both {seen[shown]!r} "
+                f"and {name!r} as {shown!r}; rename one of the sets"
+            )
+        seen[shown] = name
+
+
+def _values(record: Record, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
+    sets = list(record.sets)
+    for measure in dict.fromkeys([*(key for one in sets for key in one.measures), *record.weights]):
+        yield from _measured(record.weights.get(measure), measure, None, keys, brief)
+        for one in sets:
+            yield from _measured(one.measures.get(measure), measure, one.name, keys, brief)
+    for one in sets:
+        for label, loss in one.class_losses.items():
+            yield keys.value("class_loss", one.name, str(label)), loss
+        for name, score in one.scores.items():
+            yield keys.value(name, one.name), score
+    for quantity in QUANTITIES:
+        yield from _labelled(record.reference, quantity, keys.labelled(record.reference.name, quantity), keys, brief)
+    for target in record.targets.values():
+        for quantity, estimates in target.estimates.items():
+            for name, estimate in estimates.items():
+                yield from _estimated(estimate, keys.estimate(target.name, quantity, name), keys, brief)
+        for quantity in QUANTITIES:
+            yield from _labelled(target, quantity, keys.estimate(target.name, quantity, ACTUAL), keys, brief)
+        for name, coefficient in target.correlations.items():
+            kind, value, *part = name.split("/", 2)
+            yield keys.value(f"{kind}/{value}", target.name, *part), coefficient
+    for name, seconds in record.seconds.items():
+        yield keys.value("seconds" if name == "total" else f"{name}_seconds"), seconds
+
+
+def _measured(
+    found: MeasureRecord | None, measure: str, set_name: str | None, keys: Keys, brief: bool
+) -> Iterator[tuple[str, float]]:
+    if found is None:
+        return
+    for name, value in found.values.items():
+        yield keys.value(name, set_name), value
+    for part, value in found.parts.items():
+        yield keys.value(measure, set_name, part), value
+    if found.stderr is not None and not brief:
+        yield keys.stderr(keys.value(measure, set_name)), found.stderr
+
+
+def _labelled(one: SetRecord, quantity: Quantity, key: str, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
+    value, stderr = one.labelled(quantity), one.labelled_stderr(quantity)
+    if value is not None:
+        yield key, value
+        if stderr is not None and not brief:
+            yield keys.stderr(key), stderr
+
+
+def _estimated(estimate: Estimate, key: str, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
+    low, high = keys.interval(key)
+    error = None if brief else estimate.stderr
+    found = {key: estimate.value, keys.stderr(key): error, low: estimate.low, high: estimate.high}
+    yield from ((name, value) for name, value in found.items() if value is not None)
+    if not brief or estimate.low is not None:
+        yield keys.reliable(key), float(estimate.reliable)

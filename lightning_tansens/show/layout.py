@@ -4,109 +4,94 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import get_args
 
-from lightning_tansens.metrics.base import Measure, SensitivityMeasure
-from lightning_tansens.show.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.record import Record
+from lightning_tansens.show.keys import ACTUAL, QUANTITIES, TRIVIAL, Keys
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys, as TensorBoard wants them: a line for
 #: each regular expression, or the three keys of a value with a band.
-Layout = dict[str, dict[str, list[object]]]
+Layout = Mapping[str, Mapping[str, list[object]]]
 
 
-def make_layout(row: Mapping[str, float], keys: Keys | None = None, correlated: bool = False) -> Layout:
+def make_layout(record: Record, keys: Keys | None = None, correlated: bool = False) -> Layout:
     """Groups the values of a measurement into charts, one for each question.
 
     Args:
-        row: The values of the run's first measurement, by key.
-        keys: How they are named; None for ``tansens/…``.
+        record: The run's first measurement.
+        keys: How the values are named; None for ``tansens/…``.
         correlated: Whether correlations with the gap will follow, which take three measurements.
 
     Returns:
-        The charts: for each test set the estimates of loss and accuracy against the truth, each estimate with its standard
-        error, each measure on all sets, the share of each layer, active nodes, correlations, and what a measurement costs.
+        The charts: for each target the estimates of loss and accuracy against the truth, each estimate with its interval or
+        standard error, each measure on all sets, the parts of each measure, correlations, and what a measurement costs.
 
     Example:
-        >>> row = {"tansens/train_loss": 1.0, "tansens/test_loss/trivial": 1.0, "tansens/seconds": 0.1}
-        >>> [chart for charts in make_layout(row).values() for chart in charts]
+        >>> from lightning_tansens.record import Estimate, SetRecord
+        >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.0)}})
+        >>> record = Record(0, 9, SetRecord("train", loss=1.0), {"test": test}, seconds={"total": 0.1})
+        >>> [chart for charts in make_layout(record).values() for chart in charts]
         ['test loss', 'seconds a measurement takes']
 
     """
     keys = keys or Keys()
     estimates: dict[str, list[object]] = {}
     bands: dict[str, list[object]] = {}
-    trust: dict[str, list[object]] = {}
-    for target in keys.targets(row):
-        for quantity in get_args(Quantity):
-            names = list(keys.estimates(row, target, quantity))
-            if not names:
+    for target in record.targets.values():
+        for quantity in QUANTITIES:
+            found = {keys.estimate(target.name, quantity, name): e for name, e in target.estimates.get(quantity, {}).items()}
+            if not found:
                 continue
+            title = f"{target.name} {quantity}"
             # the truth has its line also without labels: TensorBoard shows a chart twice if runs differ in its lines
-            lines = [keys.estimate(target, quantity, name) for name in [ACTUAL, *names]]
-            estimates[f"{target} {quantity}"] = _lines(lines)
-            trusted = [keys.trusted(key) for key in lines if keys.trusted(key) in row]
-            if trusted:
-                trust[f"{target} {quantity}: 1 if there is no reason for doubt"] = _lines(trusted)
-            for key in lines:
-                if keys.stderr(key) in row:
+            estimates[title] = _lines([keys.estimate(target.name, quantity, ACTUAL), *found])
+            for key, estimate in found.items():
+                if estimate.low is not None or estimate.stderr is not None:
                     name = key.rpartition("/")[2]
-                    bands[f"{target} {quantity}: {name} ± its standard error"] = [
-                        "Margin",
-                        [key, f"{key}_lower", f"{key}_upper"],
-                    ]
+                    of = "its interval" if estimate.low is not None else "± its standard error"
+                    bands[f"{title}: {name} {of}"] = ["Margin", [key, *keys.interval(key)]]
     measures: dict[str, list[object]] = {}
-    shares: dict[str, list[object]] = {}
     nodes: dict[str, list[object]] = {}
-    for name, sets in _values_on_sets(row, keys).items():
-        charts = nodes if name.startswith("active_nodes") else measures
-        charts[name] = _lines(keys.value(name, set_name) for set_name in sets)
-        for set_name in sets:
-            parts = [key for key in row if key.startswith(keys.value(name, set_name) + "/")]
-            if parts:
-                shares[f"{name} of {set_name}, by part"] = _lines(parts)
-    coefficients = [rf"^{re.escape(keys.value(kind))}/" for kind in ("pearson", "spearman")]
-    correlations: dict[str, list[object]] = {}
-    if correlated:
-        correlations["with the generalisation gap"] = ["Multiline", coefficients]
-    cost: dict[str, list[object]] = {}
-    if keys.value("seconds") in row:
-        cost["seconds a measurement takes"] = _lines([keys.value("seconds")])
-    layout = {
+    parts: dict[str, list[object]] = {}
+    on_sets: dict[str, list[str]] = {}
+    for one in record.sets:
+        for key, measure in one.measures.items():
+            for name in measure.values:
+                on_sets.setdefault(name, []).append(keys.value(name, one.name))
+            if measure.parts:
+                parts[f"{key} of {one.name}, by part"] = _lines(keys.value(key, one.name, part) for part in measure.parts)
+        for name in one.scores:
+            on_sets.setdefault(name, []).append(keys.value(name, one.name))
+        if one.class_losses:
+            labels = map(str, one.class_losses)
+            parts[f"class_loss of {one.name}, by part"] = _lines(
+                keys.value("class_loss", one.name, label) for label in labels
+            )
+    for name, lines in on_sets.items():
+        (nodes if name.startswith("active_nodes") else measures)[name] = _lines(lines)
+    coefficients: list[object] = [rf"^{re.escape(keys.value(kind))}/" for kind in ("pearson", "spearman")]
+    layout: dict[str, dict[str, list[object]]] = {
         "estimated against actual": estimates,
-        "standard errors": bands,
-        "trusted or not": trust,
+        "intervals": bands,
         "sensitivities": measures,
         "active nodes": nodes,
-        "layers, outputs, classes": shares,
-        "correlations": correlations,
-        "cost": cost,
+        "layers, outputs, classes": parts,
+        "correlations": {"with the generalisation gap": ["Multiline", coefficients]} if correlated else {},
+        "cost": {"seconds a measurement takes": _lines([keys.value("seconds")])} if "total" in record.seconds else {},
     }
     return {f"{keys.prefix}: {category}": charts for category, charts in layout.items() if charts}
 
 
-def compared_keys(sets: Iterable[str], measures: Iterable[Measure], keys: Keys) -> list[str]:
+def compared_keys(targets: Iterable[str], estimators: Iterable[str], keys: Keys) -> list[str]:
     """Returns the keys by which runs are compared: of the estimates, and of the truth.
 
     Args:
-        sets: The names of the test sets.
-        measures: What is measured.
+        targets: The names of the targets.
+        estimators: The names of the estimators.
         keys: How values are named.
 
     """
-    names = [ACTUAL, TRIVIAL, *(measure.key for measure in measures if isinstance(measure, SensitivityMeasure))]
-    return [keys.estimate(target, quantity, name) for target in sets for quantity in get_args(Quantity) for name in names]
-
-
-def _values_on_sets(row: Mapping[str, float], keys: Keys) -> dict[str, list[str]]:
-    """The sets on which each named value was taken."""
-    reference = keys.reference(row)
-    known = [*([reference] if reference else []), *keys.targets(row)]
-    found: dict[str, list[str]] = {}
-    for key in row:
-        name, _, set_name = key.removeprefix(f"{keys.prefix}/").partition("/")
-        if set_name in known and key.startswith(f"{keys.prefix}/"):
-            found.setdefault(name, []).append(set_name)
-    return found
+    names = dict.fromkeys([ACTUAL, TRIVIAL, *estimators])
+    return [keys.estimate(target, quantity, name) for target in targets for quantity in QUANTITIES for name in names]
 
 
 def _lines(names: Iterable[str]) -> list[object]:

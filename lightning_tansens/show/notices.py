@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_tansens.monitor.report import Report, precision_note
-from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.record import Record, SetRecord
+
+#: The measure whose precision is told.
+_MEASURE = "empirical"
 
 
 class Notices:
@@ -17,21 +17,37 @@ class Notices:
         self._said: set[str] = set()
         self._measurements = 0
 
-    def say(self, report: Report, sets: Sequence[MeasuredSet]) -> None:
-        """Says what has not been said of a measurement's values.
+    def say(self, record: Record) -> None:
+        """Says what has not been said of a measurement: one warning for each reason why values are missing.
 
         Args:
-            report: The measurement.
-            sets: What was measured.
+            record: The measurement.
 
         """
-        for key, reason in report.undefined.items():
-            if key not in self._said:
-                self._said.add(key)
-                rank_zero_warn(f"TangentSensitivityMonitor: {key} is left out of the log: {reason} (said once)")
+        reasons: dict[str, list[str]] = {}
+        for one in record.sets:
+            for name, reason in one.missing.items():
+                if name not in self._said:
+                    self._said.add(name)
+                    reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            verb = "is" if len(names) == 1 else "are"
+            rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
         if self._measurements == 2:  # the first one takes longer than those that follow
-            for measured in sets:
-                precision = precision_note(report, measured.name, measured.subset.head)
-                if precision is not None:
-                    rank_zero_info(f"TangentSensitivityMonitor: {precision}")
+            for one in record.sets:
+                note = precision_note(one, record.seconds.get("total"))
+                if note is not None:
+                    rank_zero_info(f"TangentSensitivityMonitor: {note}")
+
+
+def precision_note(one: SetRecord, seconds: float | None) -> str | None:
+    """Returns how well the empirical sensitivity of a set is known and what knowing it better costs, if that is known."""
+    measure = one.measures.get(_MEASURE)
+    value = None if measure is None else measure.values.get(_MEASURE)
+    if measure is None or measure.stderr is None or not value or seconds is None:
+        return None
+    return (
+        f"{_MEASURE} of {one.name} is known to {measure.stderr / value:.1%} with {one.samples} samples; four times as many "
+        f"would halve that, at about {4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
+    )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from lightning_tansens.checks import check_counts, check_numbers
+from lightning_tansens.checks import check_choice, check_counts, check_numbers
+
+#: Which scalars are logged.
+LogChoice = Literal["default", "all"]
 
 
 @dataclass(frozen=True)
@@ -12,6 +16,8 @@ class Display:
     """Chooses what a monitor sends to the loggers beside scalars.
 
     Args:
+        log: Which scalars: "default" for the measures, their estimates, the trivial one and the truth, together with the
+            estimators that were passed by name; "all" for everything in the history, standard errors among it.
         layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars), with the borders of each
             estimate's standard error as values of their own.
         texts: Whether the measures are described, once a run.
@@ -31,6 +37,7 @@ class Display:
 
     """
 
+    log: LogChoice = "default"
     layout: bool = True
     texts: bool = True
     histograms: bool = True
@@ -38,6 +45,7 @@ class Display:
     num_images: int = 8
 
     def __post_init__(self) -> None:
+        check_choice("log", self.log, get_args(LogChoice))
         check_numbers(at_least=0, figure_time=self.figure_time)
         if self.figure_time > 1:
             raise ValueError(f"figure_time: expected a share between 0 and 1, but got {self.figure_time!r}")

@@ -1,40 +1,46 @@
-"""The page of one run: what its loggers are sent beside scalars."""
+"""The page of one run: what its loggers are sent beside Lightning's own scalars."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_tansens.estimators.trust import Reason
-from lightning_tansens.metrics.base import Measure
-from lightning_tansens.monitor.report import Report
-from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.record import Record
 from lightning_tansens.show.keys import Keys
-from lightning_tansens.show.layout import make_layout
+from lightning_tansens.show.layout import compared_keys, make_layout
 from lightning_tansens.show.loggers import Writer
 from lightning_tansens.show.options import Display
-from lightning_tansens.show.pictures import draw_figures
+from lightning_tansens.show.pictures import Samples, draw_figures
 from lightning_tansens.show.scorecard import Scorecard
 from lightning_tansens.show.texts import describe
 
 #: So many epochs are overlaid in a figure of distributions; more than that are thinned out.
 EPOCHS_SHOWN = 8
 
+#: One number per sample, shape (N,), by set, measure and part; the part "" is the whole.
+Distributions = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
+
 
 class Page:
-    """Sends what the user has chosen to see, on the process that writes.
+    """Sends what the user has chosen to see, on the process that writes; elsewhere it has no writers and does nothing.
+
+    A writer that fails for want of space or of a connection is switched off with one warning, and the run goes on.
 
     Args:
         display: What is shown.
         keys: How the values are named.
         writers: Where it is sent.
-        measures: What is measured.
-        correlated: Whether correlations with the gap are logged.
+        explained: The measures and estimators, which are described by their docstrings.
+        correlated: Whether correlations with the gap are recorded.
         folder: Where the run keeps files; None for nowhere.
+        resumed: Whether the run goes on from a checkpoint, so that what an interrupted process had sent is void.
+        strict: Whether a writer that fails raises instead.
 
     """
 
@@ -43,101 +49,146 @@ class Page:
         display: Display,
         keys: Keys,
         writers: Sequence[Writer],
-        measures: Sequence[Measure] = (),
+        explained: Sequence[object] = (),
         correlated: bool = False,
         folder: Path | None = None,
+        resumed: bool = False,
+        strict: bool = False,
     ) -> None:
-        self._folder = folder
-        self._doubts: dict[str, tuple[Reason, ...]] = {}
-        self._measures, self._correlated = measures, correlated
-        self._display, self._keys, self._writers = display, keys, writers
+        self._display, self._keys, self._writers = display, keys, list(writers)
+        self._explained, self._correlated, self._folder = explained, correlated, folder
+        self._resumed, self._strict = resumed, strict
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
-        self._last: Report | None = None  # what has not been drawn yet
+        self._last: Mapping[str, Samples] | None = None  # of a measurement that has not been drawn yet
         self._nodes: dict[int, dict[str, Tensor]] = {}
 
-    def show(self, report: Report, history: Sequence[Mapping[str, float]], sets: Sequence[MeasuredSet]) -> None:
+    def compare(self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
+        """Says by which values runs are compared, before Lightning sends the hyperparameters.
+
+        Args:
+            targets: The names of the targets.
+            estimators: The names of the estimators.
+            hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
+
+        """
+        if self._display.layout:
+            self._send(lambda writer: writer.compare(compared_keys(targets, estimators, self._keys), hparams))
+
+    def show(
+        self,
+        record: Record,
+        history: Sequence[Record],
+        distributions: Distributions | None = None,
+        samples: Mapping[str, Samples] | None = None,
+        scalars: Mapping[str, float] | None = None,
+    ) -> None:
         """Sends what there is to see of a measurement.
 
         Args:
-            report: Its values and distributions.
-            history: The rows of all measurements, this one at the end.
-            sets: What was measured.
+            record: The measurement.
+            history: The records of all measurements, this one at the end.
+            distributions: Its distributions over the samples.
+            samples: The samples of the targets, by name.
+            scalars: Values by key that go to each logger in one call.
 
         """
         if not self._writers:
             return
-        step = int(history[-1]["step"])
         if not self._shown:
             self._shown = True
-            self._begin(report, step)
-        for writer in self._writers:
-            if self._display.histograms:
-                for tag, numbers in report.histograms.items():
-                    writer.histogram(tag, numbers, step)
-            if self._display.layout:
-                for key, value in report.scalars.items():
-                    error = report.scalars.get(self._keys.stderr(key))
-                    if error is not None:
-                        writer.band(key, value - error, value + error, step)
-        self._last, self._doubts = report, report.doubts
-        self._keep_nodes(int(history[-1]["epoch"]), report)
+            self._begin(record)
+        if scalars:
+            self._send(lambda writer: writer.scalars(scalars, record.step))
+        for set_name, measures in (distributions or {}).items() if self._display.histograms else ():
+            for measure, parts in measures.items():
+                for part, numbers in parts.items():
+                    tag = self._keys.value(f"{measure}_histogram", set_name, part)
+                    self._send(lambda writer: writer.histogram(tag, numbers, record.step))  # noqa: B023  (called at once)
+        if self._display.layout:
+            self._send_bands(record)
+        self._last = samples or {}
+        self._keep_nodes(record.epoch, distributions or {})
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
-            self._draw(report, history, sets)
+            self._draw(history, self._last)
 
-    def finish(self, history: Sequence[Mapping[str, float]], sets: Sequence[MeasuredSet], scorecard: Scorecard) -> None:
-        """Sends what is known at the end: how good the estimates were, whether to trust them, the last figures.
+    def finish(self, history: Sequence[Record]) -> None:
+        """Sends what is known at the end: how good the estimates were, whether to rely on them, the last figures.
 
         Args:
-            history: The rows of all measurements.
-            sets: What was measured.
-            scorecard: How good the estimates were, where the truth is known.
+            history: The records of all measurements.
 
         """
         if self._last is not None:
-            self._draw(self._last, history, sets)
+            self._draw(history, self._last)
         if not history:
             return
-        step = int(history[-1]["step"])
-        scores = scorecard.to_rows()
-        trust = [
-            {"estimate": key, "trusted": not reasons, "doubts": "; ".join(reason.value for reason in reasons)}
-            for key, reasons in self._doubts.items()
+        scorecard = Scorecard.from_history(history)
+        reliable = [
+            {"estimate": f"{target.name} {quantity}: {name}", "reliable": e.reliable, "doubts": "; ".join(e.doubts)}
+            for target in history[-1].targets.values()
+            for quantity, found in target.estimates.items()
+            for name, e in found.items()
         ]
-        for writer in self._writers if self._display.texts else ():
-            for name, rows in (("scorecard", scores), ("trust", trust)):
-                if rows:
-                    writer.table(self._keys.value(name), rows, step)
-        if scores and self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            scorecard.to_csv(self._folder / f"{self._keys.prefix.replace('/', '_')}_scorecard.csv")
+        for name, rows in (("scorecard", scorecard.to_rows()), ("reliable", reliable)) if self._display.texts else ():
+            if rows:
+                self._send(lambda writer: writer.table(self._keys.value(name), rows, history[-1].step))  # noqa: B023
+        if self.scorecard_file is not None and scorecard.compute():
+            self.scorecard_file.parent.mkdir(parents=True, exist_ok=True)
+            scorecard.to_csv(self.scorecard_file)
 
-    def _begin(self, report: Report, step: int) -> None:
-        layout = make_layout(report.scalars, self._keys, self._correlated) if self._display.layout else {}
-        described = [describe(measure.key, measure) for measure in self._measures] if self._display.texts else []
-        for writer in self._writers:
-            if layout:
-                writer.layout(layout)
-            if described:
-                writer.text(self._keys.value("measures"), "\n\n".join(described), step)
+    @property
+    def scorecard_file(self) -> Path | None:
+        """Where :meth:`finish` writes the scorecard as CSV, if the truth is known; None for nowhere."""
+        return None if self._folder is None else self._folder / f"{self._keys.prefix.replace('/', '_')}_scorecard.csv"
 
-    def _keep_nodes(self, epoch: int, report: Report) -> None:
-        start = self._keys.value("active_nodes_histogram") + "/"
-        found = {tag.removeprefix(start): numbers for tag, numbers in report.histograms.items() if tag.startswith(start)}
-        whole = {name: numbers for name, numbers in found.items() if "/" not in name}
+    def _send(self, call: Callable[[Writer], None]) -> None:
+        for writer in list(self._writers):
+            try:
+                call(writer)
+            except OSError as error:
+                if self._strict:
+                    raise
+                self._writers.remove(writer)
+                rank_zero_warn(
+                    f"TangentSensitivityMonitor: {type(writer).__name__} failed and is switched off; the run goes on: "
+                    f"{error}"
+                )
+
+    def _begin(self, record: Record) -> None:
+        layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
+        described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
+        self._send(lambda writer: writer.begin(record.step if self._resumed else None))
+        if layout:
+            self._send(lambda writer: writer.layout(layout))
+        if described:
+            self._send(lambda writer: writer.text(self._keys.value("measures"), described, record.step))
+
+    def _send_bands(self, record: Record) -> None:
+        """The borders of standard errors; the ends of intervals are values of the record already."""
+        for target in record.targets.values():
+            for quantity, found in target.estimates.items():
+                for name, one in found.items():
+                    if one.low is None and one.stderr is not None:
+                        low, high = self._keys.interval(self._keys.estimate(target.name, quantity, name))
+                        band = {low: one.value - one.stderr, high: one.value + one.stderr}
+                        self._send(lambda writer: writer.band(band, record.step))  # noqa: B023
+
+    def _keep_nodes(self, epoch: int, distributions: Distributions) -> None:
+        found = {name: of["active_nodes"].get("") for name, of in distributions.items() if "active_nodes" in of}
+        whole = {name: numbers for name, numbers in found.items() if numbers is not None}
         if whole and self._display.figure_time:
             self._nodes[epoch] = whole
         if len(self._nodes) > 2 * EPOCHS_SHOWN:
             self._nodes = {epoch: self._nodes[epoch] for epoch in list(self._nodes)[::2]}
 
-    def _draw(self, report: Report, history: Sequence[Mapping[str, float]], sets: Sequence[MeasuredSet]) -> None:
-        if not self._display.figure_time or find_spec("matplotlib") is None:
+    def _draw(self, history: Sequence[Record], samples: Mapping[str, Samples]) -> None:
+        if not self._display.figure_time or find_spec("matplotlib") is None or not self._writers:
             return
         start = time.perf_counter()
-        for tag, figure in draw_figures(report, history, sets, self._nodes_shown(), self._display.num_images, self._keys):
-            for writer in self._writers:
-                writer.figure(tag, figure, int(history[-1]["step"]))
+        for tag, figure in draw_figures(history, self._nodes_shown(), samples, self._display.num_images, self._keys):
+            self._send(lambda writer: writer.figure(tag, figure, history[-1].step))  # noqa: B023
         self._last = None
         self._drawing += time.perf_counter() - start
 

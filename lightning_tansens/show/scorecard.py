@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.checks import check_choice, check_numbers, check_share, check_text
-from lightning_tansens.monitor.correlations import correlations
-from lightning_tansens.show.keys import TRIVIAL, Keys, Quantity
-
-#: The name under which a score over all sets stands.
-ALL_SETS = "all"
+from lightning_tansens.record import Record
+from lightning_tansens.show.correlations import correlations
+from lightning_tansens.show.keys import ALL_SETS, QUANTITIES, TRIVIAL, Quantity
 
 
 @dataclass(frozen=True)
@@ -29,24 +27,26 @@ class Point:
         step: Which measurement it belongs to; the checkpoint that it judges.
         estimate: The estimate; nan where it was not defined.
         actual: The truth.
-        stderr: The estimate's standard error, if it has one.
+        interval: Where the truth is expected; None where the estimate does not say.
 
     """
 
     step: float
     estimate: float
     actual: float
-    stderr: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def error(self) -> float:
+        """How far the estimate is above the truth."""
+        return self.estimate - self.actual
 
 
 @dataclass(frozen=True)
 class Score:
-    """How good an estimator was, on one set or over all; None where a number is not defined.
+    """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined.
 
     Attributes:
-        quantity: "loss" or "accuracy".
-        set_name: The set, or "all".
-        estimator: The estimator's name.
         count: The number of points with a finite estimate.
         undefined: The number of points without one.
         mae: The mean of ``|estimate − actual|``.
@@ -54,11 +54,11 @@ class Score:
         rmse: The root of the mean of (estimate − actual)².
         pearson: Pearson's correlation with the truth.
         spearman: Spearman's.
-        coverage: The share of estimates whose band contains the truth, among those that have a standard error.
+        coverage: The share of estimates whose interval contains the truth, among those that have one.
         regret: How much worse than the best checkpoint the one is that the estimator would choose; its mean over sets.
-        mae_ratio: ``mae`` over the trivial estimate's on the same points; below one, the estimator was worth something.
-        rmse_ratio: Likewise.
-        regret_ratio: Likewise, over the trivial estimate's regret.
+        mae_ratio: ``mae`` over the trivial estimate's on the same points; below one, the estimator helped.
+        rmse_ratio: ``rmse`` over the trivial estimate's.
+        regret_ratio: ``regret`` over the trivial estimate's.
 
     """
 
@@ -82,17 +82,18 @@ class Score:
 class Scorecard:
     r"""Scores estimators of loss and accuracy over epochs and sets.
 
-    For the points k of an estimator on a set, with estimate e_k, truth a_k and standard error s_k:
+    For the points k of an estimator on a set, with estimate e_k, truth a_k and interval [low_k, high_k]:
 
     .. math:: MAE = \overline{|e_k - a_k|}, \quad bias = \overline{e_k - a_k}, \quad RMSE = \sqrt{\overline{(e_k - a_k)^2}},
-              \quad coverage = \overline{1[|e_k - a_k| \le z \, s_k]}, \quad regret = a_{\arg\min_k e_k} - \min_k a_k
+              \quad coverage = \overline{1[low_k \le a_k \le high_k]}, \quad regret = a_{\arg\min_k e_k} - \min_k a_k
 
     (for the accuracy, regret is max a_k − a at the largest e_k; among equal estimates the first counts). Over all sets,
-    points are pooled, and regrets, which compare checkpoints on one set, are averaged. What is fed is known to every process
-    of a distributed run already, so nothing is synced.
+    points are pooled, and regrets, which compare checkpoints on one set, are averaged. Every process of a distributed run
+    knows all points already, so nothing is synced.
 
     Args:
-        confidence: The share of truths that a band should contain, which gives z: 0.95 for 1.96 standard errors.
+        confidence: The share of truths that an interval should contain. An estimate that has a standard error and no
+            interval of its own is given the normal distribution's: at 0.95, 1.96 standard errors on either side.
 
     Raises:
         ValueError: If the confidence is not between 0 and 1.
@@ -112,39 +113,33 @@ class Scorecard:
         check_share("confidence", confidence)
         self.confidence = confidence
         self._z = NormalDist().inv_cdf((1 + confidence) / 2)
-        self._points: dict[tuple[Quantity, str, str], list[Point]] = {}
+        self._points: dict[tuple[Quantity, str, str], dict[float, Point]] = {}
 
     @classmethod
-    def from_history(
-        cls, history: Iterable[Mapping[str, float]], keys: Keys | None = None, confidence: float = 0.95
-    ) -> Scorecard:
-        """Scores what a monitor has logged.
+    def from_history(cls, history: Iterable[Record], confidence: float = 0.95) -> Scorecard:
+        """Scores what a monitor has recorded.
 
         Args:
-            history: Its rows; those without a truth are passed over. An estimate that other rows have is not defined where
-                it is missing.
-            keys: How the values are named; None for ``tansens/…``.
+            history: The records; those without a truth are passed over. An estimate that other records have is not defined
+                where it is missing.
             confidence: As above.
 
         """
-        keys, scorecard, rows = keys or Keys(), cls(confidence), list(history)
-        for target in dict.fromkeys(target for row in rows for target in keys.targets(row)):
-            for quantity in get_args(Quantity):
-                names = dict.fromkeys(name for row in rows for name in keys.estimates(row, target, quantity))
-                for step, row in enumerate(rows):  # an epoch may have several measurements
-                    actual, estimates = keys.actual(row, target, quantity), keys.estimates(row, target, quantity)
+        scorecard, records = cls(confidence), list(history)
+        for target in dict.fromkeys(name for record in records for name in record.targets):
+            found = [(step, record.targets[target]) for step, record in enumerate(records) if target in record.targets]
+            for quantity in QUANTITIES:
+                names = dict.fromkeys(name for _, one in found for name in one.estimates.get(quantity, {}))
+                for step, one in found:  # an epoch may have several measurements
+                    actual, estimates = one.labelled(quantity), one.estimates.get(quantity, {})
                     for name in names if actual is not None else ():
-                        stderr = row.get(keys.stderr(keys.estimate(target, quantity, name)))
-                        estimate = estimates.get(name, math.nan)
-                        scorecard.update(name, quantity, target, step, estimate, actual, stderr)
+                        known = estimates.get(name)
+                        if known is None:
+                            scorecard.update(name, quantity, target, step, math.nan, actual)
+                            continue
+                        ends = None if known.low is None or known.high is None else (known.low, known.high)
+                        scorecard.update(name, quantity, target, step, known.value, actual, known.stderr, ends)
         return scorecard
-
-    @classmethod
-    def from_csv(cls, path: str | Path, keys: Keys | None = None, confidence: float = 0.95) -> Scorecard:
-        """Scores a history that was written as CSV, one row a measurement, with empty cells for what was not logged."""
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
-        return cls.from_history(rows, keys, confidence)
 
     def update(
         self,
@@ -155,6 +150,7 @@ class Scorecard:
         estimate: float,
         actual: float | None,
         stderr: float | None = None,
+        interval: tuple[float, float] | None = None,
     ) -> None:
         """Adds a point.
 
@@ -166,27 +162,27 @@ class Scorecard:
             estimate: The estimate; nan or infinite where it is not defined.
             actual: The truth.
             stderr: The estimate's standard error; None where it is not known.
+            interval: The interval that it gives itself; None for one made of the standard error.
 
         Raises:
-            ValueError: If the quantity is unknown, the set is called "all" or a number is none.
-            TypeError: If a name is none.
+            ValueError: If the quantity is unknown, the set is called "all" or an argument is not a number.
+            TypeError: If a name is not a string.
 
         """
         check_text("estimator", estimator)
-        check_choice("quantity", quantity, get_args(Quantity))
+        check_choice("quantity", quantity, QUANTITIES)
         check_text("set_name", set_name)
         if set_name == ALL_SETS:
-            raise ValueError(
-                f"set_name: expected a name other than {ALL_SETS!r}, which is that of all sets together; rename it"
-            )
+            raise ValueError(f"set_name: expected a name other than {ALL_SETS!r}, which stands for all sets; rename it")
         check_numbers(step=step, actual=actual)
-        if stderr is not None:
-            check_numbers(at_least=0, stderr=stderr)
+        assert actual is not None
         if not isinstance(estimate, (int, float, np.floating)):
             raise ValueError(f"estimate: expected a number, nan where it is not defined, but got {estimate!r}")
-        known = None if stderr is None else float(stderr)
-        point = Point(float(step), float(estimate), float(cast(float, actual)), known)
-        self._points.setdefault((quantity, set_name, estimator), []).append(point)
+        if stderr is not None:
+            check_numbers(at_least=0, stderr=stderr)
+            interval = interval or (estimate - self._z * stderr, estimate + self._z * stderr)
+        points = self._points.setdefault((quantity, set_name, estimator), {})
+        points[float(step)] = Point(float(step), float(estimate), float(actual), interval)
 
     def reset(self) -> None:
         """Forgets all points."""
@@ -195,7 +191,7 @@ class Scorecard:
     def compute(self) -> list[Score]:
         """Returns a score for each quantity, set and estimator, and over all sets where there are several."""
         scores = []
-        for quantity in get_args(Quantity):
+        for quantity in QUANTITIES:
             sets = list(dict.fromkeys(name for of, name, _ in self._points if of == quantity))
             for set_name in [*sets, *([ALL_SETS] if len(sets) > 1 else [])]:
                 chosen = sets if set_name == ALL_SETS else [set_name]
@@ -215,90 +211,63 @@ class Scorecard:
             writer.writerows(list(asdict(score).values()) for score in self.compute())
 
     def _score(self, quantity: Quantity, set_name: str, sets: Sequence[str], name: str) -> Score:
-        of_sets = {on: self._points.get((quantity, on, name), []) for on in sets}
-        points = [(on, point) for on, of_set in of_sets.items() for point in of_set]
-        defined = [(on, point) for on, point in points if math.isfinite(point.estimate)]
-        score = Score(quantity, set_name, name, len(defined), len(points) - len(defined))
-        if not defined:
-            return score
-        estimates, actual = (np.array([getattr(point, kind) for _, point in defined]) for kind in ("estimate", "actual"))
-        errors = estimates - actual
-        own, trivial = self._errors_beside_trivial(quantity, of_sets)
-        regret, beside = self._regret(quantity, sets, name), self._regret(quantity, sets, name, TRIVIAL)
+        count = sum(len(self._points.get((quantity, on, name), {})) for on in sets)
+        own, trivial = ({on: self._defined(quantity, on, of) for on in sets} for of in (name, TRIVIAL))
+        points = [point for on_set in own.values() for point in on_set.values()]
+        if not points:
+            return Score(quantity, set_name, name, 0, count)
+        errors = np.array([point.error for point in points])
+        steps = {on: own[on].keys() & trivial[on].keys() for on in sets}  # the two are compared where both are defined
+        pairs = [[of[on][step].error for on in sets for step in steps[on]] for of in (own, trivial)]
+        both = [{on: {step: of[on][step] for step in of[on] if step in steps[on]} for on in sets} for of in (own, trivial)]
         return Score(
             quantity,
             set_name,
             name,
-            score.count,
-            score.undefined,
+            len(points),
+            count - len(points),
             mae=_mean(np.abs(errors)),
             bias=_mean(errors),
-            rmse=_root(_mean(np.square(errors))),
-            coverage=_mean([abs(p.estimate - p.actual) <= self._z * p.stderr for _, p in defined if p.stderr is not None]),
-            regret=regret,
-            mae_ratio=_ratio(_mean(np.abs(own)), _mean(np.abs(trivial))),
-            rmse_ratio=_root(_ratio(_mean(np.square(own)), _mean(np.square(trivial)))),
-            regret_ratio=_ratio(beside, self._regret(quantity, sets, TRIVIAL, name)),
-            **correlations(estimates.tolist(), actual.tolist()),
+            rmse=_root(_mean_square(errors)),
+            coverage=_mean([p.interval[0] <= p.actual <= p.interval[1] for p in points if p.interval is not None]),
+            regret=self._regret(quantity, own),
+            mae_ratio=_ratio(*(_mean(np.abs(of)) for of in pairs)),
+            rmse_ratio=_root(_ratio(*(_mean_square(of) for of in pairs))),
+            regret_ratio=_ratio(*(self._regret(quantity, of) for of in both)),
+            **correlations([p.estimate for p in points], [p.actual for p in points]),
         )
 
-    def _errors_beside_trivial(
-        self, quantity: Quantity, of_sets: Mapping[str, Sequence[Point]]
-    ) -> tuple[list[float], list[float]]:
-        """The errors of an estimator and of the trivial one at the points that both have."""
-        own, trivial = [], []
-        for on, points in of_sets.items():
-            others = {point.step: point for point in self._points.get((quantity, on, TRIVIAL), [])}
-            for point in points:
-                other = others.get(point.step)
-                if other is not None and math.isfinite(point.estimate) and math.isfinite(other.estimate):
-                    own.append(point.estimate - point.actual)
-                    trivial.append(other.estimate - other.actual)
-        return own, trivial
+    def _defined(self, quantity: Quantity, on: str, name: str) -> dict[float, Point]:
+        points = self._points.get((quantity, on, name), {})
+        return {step: point for step, point in points.items() if math.isfinite(point.estimate)}
 
-    def _regret(self, quantity: Quantity, sets: Iterable[str], name: str, beside: str | None = None) -> float | None:
-        """The mean regret over the sets on which the estimator can choose, among measurements that another one has too."""
+    def _regret(self, quantity: Quantity, points: Mapping[str, Mapping[float, Point]]) -> float | None:
+        """The mean regret over the sets that have points to choose among."""
         sign = 1 if quantity == "loss" else -1
         regrets = []
-        for on in sets:
-            points = _defined(self._points.get((quantity, on, name), []))
-            if beside is not None:
-                others = {point.step for point in _defined(self._points.get((quantity, on, beside), []))}
-                points = [point for point in points if point.step in others]
-            if points:
-                of_set = [found for key, found in self._points.items() if key[:2] == (quantity, on)]
-                best = min(sign * point.actual for found in of_set for point in found)
-                chosen = min(points, key=lambda point: sign * point.estimate)
-                regrets.append(sign * chosen.actual - best)
+        for on, of_set in points.items():
+            if of_set:
+                known = [
+                    point for key, found in self._points.items() if key[:2] == (quantity, on) for point in found.values()
+                ]
+                chosen = min(of_set.values(), key=lambda point: sign * point.estimate)
+                regrets.append(sign * chosen.actual - min(sign * point.actual for point in known))
         return _mean(regrets)
 
 
 _HEADINGS = (
-    "quantity",
-    "set",
-    "estimator",
-    "points",
-    "undefined",
-    "MAE",
-    "bias",
-    "RMSE",
-    "Pearson",
-    "Spearman",
-    "coverage",
-    "regret",
-    f"MAE / {TRIVIAL}",
-    f"RMSE / {TRIVIAL}",
-    f"regret / {TRIVIAL}",
+    *("quantity", "set", "estimator", "points", "undefined", "MAE", "bias", "RMSE", "Pearson", "Spearman", "coverage"),
+    *("regret", f"MAE / {TRIVIAL}", f"RMSE / {TRIVIAL}", f"regret / {TRIVIAL}"),
 )
 
 
-def _defined(points: Iterable[Point]) -> list[Point]:
-    return [point for point in points if math.isfinite(point.estimate)]
-
-
 def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:
+    return _finite(float(np.mean(values))) if len(values) else None
+
+
+def _mean_square(values: Sequence[float] | NDArray[Any]) -> float | None:
     with np.errstate(over="ignore"):
-        return _finite(float(np.mean(values))) if len(values) else None
+        return _mean(np.square(values))
 
 
 def _ratio(value: float | None, other: float | None) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.evaluation import ordinary
+from lightning_tansens.tangent.isolation import ordinary
 from lightning_tansens.tangent.tracing import tensors_in
 
 #: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.

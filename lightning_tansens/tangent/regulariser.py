@@ -6,12 +6,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_model, check_numbers
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import modes, undisturbed
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.parameter_space import inner_products
@@ -108,14 +107,17 @@ class TangentSensitivityRegulariser(nn.Module):
 
     def _estimate(self, model: nn.Module, inputs: Any) -> Tensor:
         check_model(model)
-        modes = {module: module.training for module in model.modules()}
-        with evaluation(model), isolate_rng():
+        trained = [module for module in model.modules() if module.training]
+        training = {module: not isinstance(module, _BatchNorm) for module in trained}
+        with undisturbed(model):
             choose_way(self._network(model, inputs), "parameter_space")  # refuses mixed samples, examined once
-            _resume_modes(modes)
-            seed = self._next_seed()
-            _seed_dropout(seed)
-            with twice_differentiable(model, thrice=True):
-                return self._mean_square(self._network(model, inputs), seed)
+            with modes(model, training), twice_differentiable(model, thrice=True):
+                _detach_buffers(trained)
+                seed = self._seed_of_call()
+                _seed_dropout(seed)
+                value = self._mean_square(self._network(model, inputs), seed)
+        self.calls += 1  # here, because the module may hold this one, which is left as it was within the block
+        return value
 
     def _network(self, model: nn.Module, inputs: Any) -> Network:
         network = Network(model, inputs, self.wrt, self.output)
@@ -123,9 +125,8 @@ class TangentSensitivityRegulariser(nn.Module):
             raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
         return network
 
-    def _next_seed(self) -> int:
+    def _seed_of_call(self) -> int:
         sequence = np.random.SeedSequence((self.seed, self.calls))
-        self.calls += 1
         return int(sequence.generate_state(1, np.uint64)[0])
 
     def _mean_square(self, network: Network, seed: int) -> Tensor:
@@ -162,17 +163,15 @@ def _product_with(w: dict[str, Tensor], network: Network, scalar: Tensor, x: Ten
     return product.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _resume_modes(modes: dict[nn.Module, bool]) -> None:
-    """Puts the modules back into their modes, in surroundings that restore modes and buffers at their end."""
-    for module, mode in modes.items():
-        module.training = mode and not isinstance(module, _BatchNorm)
+def _detach_buffers(trained: list[nn.Module]) -> None:
+    """Has this pass write to copies, and the training's own to others than those that the graph of this one keeps."""
+    for module in trained:
         for name, buffer in module._buffers.items():
-            # this pass may write to buffers, and the training's own to those that the graph of this one keeps
-            if mode and buffer is not None and not buffer.is_inference():
+            if buffer is not None and not buffer.is_inference():
                 module._buffers[name] = buffer.clone()
 
 
 def _seed_dropout(seed: int) -> None:
-    """Seeds what ``isolate_rng`` restores."""
+    """Seeds what is put back at the end."""
     torch.default_generator.manual_seed(seed % 2**63)
     torch.cuda.manual_seed_all(seed % 2**63)

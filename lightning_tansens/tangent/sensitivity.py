@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_tansens.checks import check_choice, checked_positions
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose, leave_input_space
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt, map_tensors

@@ -11,7 +11,7 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes

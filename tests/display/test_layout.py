@@ -2,82 +2,109 @@
 
 import re
 
-import pytest
+from lightning_tansens.show.keys import Keys, flat_row
+from lightning_tansens.show.layout import compared_keys, make_layout
+from tests.records import measure, record, target
 
-from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.show.keys import Keys
-from lightning_tansens.show.layout import make_layout
-from tests.boring import Points, fit, loader, make_monitor
+ESTIMATES = {"trivial": 1.0, "empirical": (1.25, 0.5), "layer_norm": 1.5, "active_nodes": 0.75}
 
 
-@pytest.fixture(scope="module")
-def row():
-    measures = [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity(per_layer=True)]
-    sets = {"near": loader(Points(10, seed=2)), "far": loader(Points(10, seed=3))}
-    monitor = make_monitor(
-        measures=measures, test_dataloaders=sets, compare_with_labels=True, correlate_with_gap=True, on_failure="raise"
+def measures(value):
+    nodes = measure("active_nodes", value, parts={"1": 3.0}, active_nodes_mean=3.0, active_nodes_std=1.0)
+    return {**measure("empirical", value, parts={"0": 1.0, "2": 2.0}, stderr=0.5, empirical_max=9.0), **nodes}
+
+
+def on(name):
+    found = {"pearson/empirical": 0.5, "spearman/empirical/0": 0.25}
+    return target(
+        name, 1.5, 0.5, ESTIMATES, ESTIMATES, measures(3.0), correlations=found, scores={"average_confidence": 0.5}
     )
-    fit(monitor, max_epochs=4, data=loader())
-    return monitor.history[-1]
 
 
-def tags(chart, row):
+RECORD = record(
+    3,
+    accuracy=0.5,
+    measures=measures(2.0),
+    targets=[on("near"), on("far")],
+    weights=measure("layer_norm", -3.0),
+    seconds={"total": 0.5},
+)
+ROW = flat_row(RECORD)
+
+
+def tags(chart):
     kind, patterns = chart
     if kind == "Margin":
         return patterns
-    return [key for key in row if any(re.search(pattern, key) for pattern in patterns)]
+    return [key for key in ROW if any(re.search(pattern, key) for pattern in patterns)]
 
 
-def test_estimates_stand_beside_the_truth_and_the_trivial_one(row):
-    charts = make_layout(row)["tansens: estimated against actual"]
+def test_estimates_stand_beside_the_truth_and_the_trivial_one():
+    charts = make_layout(RECORD)["tansens: estimated against actual"]
     assert list(charts) == ["near loss", "near accuracy", "far loss", "far accuracy"]
     names = ["actual", "trivial", "empirical", "layer_norm", "active_nodes"]
-    assert sorted(tags(charts["far loss"], row)) == sorted(f"tansens/far_loss/{name}" for name in names)
+    assert sorted(tags(charts["far loss"])) == sorted(f"tansens/far_loss/{name}" for name in names)
 
 
-def test_a_measure_is_compared_on_all_sets(row):
-    charts = make_layout(row)["tansens: sensitivities"]
-    assert tags(charts["empirical"], row) == [f"tansens/empirical/{name}" for name in ("train", "near", "far")]
+def test_a_measure_is_compared_on_all_sets():
+    charts = make_layout(RECORD)["tansens: sensitivities"]
+    assert tags(charts["empirical"]) == [f"tansens/empirical/{name}" for name in ("train", "near", "far")]
     assert "active_nodes" not in charts
-    nodes = make_layout(row)["tansens: active nodes"]
+    nodes = make_layout(RECORD)["tansens: active nodes"]
     assert set(nodes) == {"active_nodes", "active_nodes_mean", "active_nodes_std"}
 
 
-def test_layers_have_a_chart_for_each_set(row):
-    charts = make_layout(row)["tansens: layers, outputs, classes"]
-    expected = [key for key in row if key.startswith("tansens/empirical/near/")]
+def test_layers_have_a_chart_for_each_set():
+    charts = make_layout(RECORD)["tansens: layers, outputs, classes"]
+    expected = [key for key in ROW if key.startswith("tansens/empirical/near/")]
     assert len(expected) == 2
-    assert tags(charts["empirical of near, by part"], row) == expected
+    assert tags(charts["empirical of near, by part"]) == expected
 
 
-def test_a_band_has_a_value_and_its_two_borders(row):
-    charts = make_layout(row)["tansens: standard errors"]
+def test_a_band_has_a_value_and_its_two_borders():
+    charts = make_layout(RECORD)["tansens: intervals"]
     assert charts["near loss: empirical ± its standard error"] == [
         "Margin",
-        [f"tansens/near_loss/empirical{border}" for border in ("", "_lower", "_upper")],
+        [f"tansens/near_loss/empirical{end}" for end in ("", "_low", "_high")],
     ]
 
 
-def test_correlations_and_the_cost_have_charts(row):
-    layout = make_layout(row, correlated=True)
-    followed = tags(layout["tansens: correlations"]["with the generalisation gap"], row)
-    assert followed == [key for key in row if "pearson" in key or "spearman" in key]
+def test_correlations_and_the_cost_have_charts():
+    layout = make_layout(RECORD, correlated=True)
+    followed = tags(layout["tansens: correlations"]["with the generalisation gap"])
+    assert followed == [key for key in ROW if "pearson" in key or "spearman" in key]
     assert "tansens/pearson/empirical/near" in followed
-    assert tags(layout["tansens: cost"]["seconds a measurement takes"], row) == ["tansens/seconds"]
+    assert tags(layout["tansens: cost"]["seconds a measurement takes"]) == ["tansens/seconds"]
 
 
-def test_every_value_is_in_a_chart(row):
-    layout = make_layout(row, correlated=True)
-    placed = {tag for charts in layout.values() for chart in charts.values() for tag in tags(chart, row)}
-    left = [key for key in row if key not in placed and "/" in key and not key.endswith("_stderr")]
+def test_every_value_is_in_a_chart():
+    layout = make_layout(RECORD, correlated=True)
+    placed = {tag for charts in layout.values() for chart in charts.values() for tag in tags(chart)}
+    endings = ("_stderr", "_reliable")  # bands show the first, tables the second
+    left = [key for key in ROW if key not in placed and "/" in key and not key.endswith(endings)]
     # the reference's own values are the trivial estimates
     assert left == ["tansens/layer_norm", "tansens/train_loss", "tansens/train_accuracy"]
 
 
 def test_the_prefix_is_the_users():
-    row = {"mine/train_loss": 1.0, "mine/test_loss/trivial": 1.0, "tansens/test_loss/trivial": 1.0}
-    assert make_layout(row, Keys("mine")) == {
+    assert make_layout(record(targets=[target(losses={"trivial": 1.0})]), Keys("mine")) == {
         "mine: estimated against actual": {
             "test loss": ["Multiline", ["^mine/test_loss/actual$", "^mine/test_loss/trivial$"]]
         }
     }
+
+
+def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_classes():
+    one = record(targets=[target("class", losses={"trivial": 1.0}, class_losses={0: 1.0})])
+    layout = make_layout(one)
+    assert layout["tansens: estimated against actual"]["class loss"][1] == [
+        "^tansens/class_loss/actual$",
+        "^tansens/class_loss/trivial$",
+    ]
+    assert layout["tansens: layers, outputs, classes"]["class_loss of class, by part"][1] == ["^tansens/class_loss/class/0$"]
+
+
+def test_runs_are_compared_by_estimates_and_the_truth():
+    assert compared_keys(["a"], ["cot", "trivial"], Keys("t")) == [
+        f"t/a_{quantity}/{name}" for quantity in ("loss", "accuracy") for name in ("actual", "trivial", "cot")
+    ]

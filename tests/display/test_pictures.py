@@ -7,8 +7,11 @@ from torch.utils.data import TensorDataset
 from lightning_tansens.functional import tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.show import Display, page
-from lightning_tansens.show.pictures import draw_figures
+from lightning_tansens.show.keys import Keys
+from lightning_tansens.show.pictures import Samples, draw_figures
 from tests.boring import BoringModule, Points, fit, loader, make_monitor
+from tests.figures.histories import history
+from tests.records import record, target
 
 
 class Pixels(BoringModule):
@@ -63,6 +66,40 @@ def test_the_extreme_images_are_those_of_the_test_set(drawn, tmp_path):
     assert [float(ax.get_title()) for ax in axes] == pytest.approx([float(squares[n]) for n in numbers], rel=1e-3)
 
 
+def samples(inputs, squares=(3.0, 1.0, 2.0, 5.0, 4.0)):
+    return Samples(torch.tensor(squares), [10 * n for n in range(len(squares))], lambda places: inputs[places])
+
+
+def test_the_least_and_the_most_sensitive_images():
+    inputs = torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 1, 2, 2)
+    images, squares, numbers = samples(inputs).extreme_images(2)
+    assert squares.tolist() == [1, 2, 4, 5]
+    assert numbers == [10, 20, 40, 30]
+    assert images[:, 0, 0, 0].tolist() == [1, 2, 4, 3]
+    assert samples(inputs).extreme_images(8)[2] == numbers  # none is shown twice
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2), (1, 1, 4), (2, 2, 2)])
+def test_other_inputs_are_no_images(shape):
+    assert samples(torch.zeros(5, *shape)).extreme_images(2) is None
+    assert samples(torch.full((5, 1, 2, 2), torch.nan)).extreme_images(2) is None
+    assert Samples(torch.ones(1), [0], lambda places: torch.zeros(1, 1, 2, 2)).extreme_images(2) is None
+
+
+def test_which_figures_there_are():
+    nodes = {0: {"train": torch.tensor([1, 2])}}
+    of_test = {"test": samples(torch.rand(5, 1, 2, 2))}
+    made = dict(draw_figures(history(), nodes, of_test, 2, Keys("t")))
+    assert list(made) == [
+        *(f"t/figures/test_{name}" for name in ("loss", "accuracy", "gap", "layers")),
+        *(f"t/figures/other_{name}" for name in ("loss", "gap")),
+        "t/figures/active_nodes",
+        "t/figures/test_samples",
+    ]
+    assert len(made["t/figures/test_samples"].axes) == 4
+    assert not dict(draw_figures([record(targets=[target()])], {}, of_test, 0, Keys("t")))
+
+
 @pytest.mark.parametrize("options", [{"display": Display(num_images=0)}, {"shape": (4,)}, {"shape": (2, 2)}])
 def test_no_images_are_drawn_where_none_are_wanted_or_there(options, drawn, tmp_path):
     run(tmp_path, **options)
@@ -75,9 +112,9 @@ def test_active_nodes_of_a_few_epochs_are_overlaid(drawn, tmp_path):
 
     monitor = make_monitor(display=Display(figure_time=1), on_failure="raise")
     fit(monitor, max_epochs=20, logger=TensorBoardLogger(tmp_path, "", ""))
-    shown = [list(arguments[3]) for arguments, _ in drawn]
+    shown = [list(arguments[1]) for arguments, _ in drawn]
     assert shown[0] == [0]
     assert all(epochs[-1] == epoch for epoch, epochs in enumerate(shown))
     assert max(map(len, shown)) <= page.EPOCHS_SHOWN
-    assert all(isinstance(numbers, torch.Tensor) for numbers in drawn[-1][0][3][19].values())
-    assert set(drawn[-1][0][3][19]) == {"train", "test"}
+    assert all(isinstance(numbers, torch.Tensor) for numbers in drawn[-1][0][1][19].values())
+    assert set(drawn[-1][0][1][19]) == {"train", "test"}

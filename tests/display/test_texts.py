@@ -14,18 +14,13 @@ MEASURES = [
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.key)
-def test_every_measure_has_a_sentence_and_a_formula(measure):
-    lines = describe(measure.key, measure.__new__(measure)).splitlines()
-    assert lines[0].startswith(f"**{measure.key}**: ")
-    assert lines[0].endswith(".")
-    assert lines[2].startswith("    ")
-    assert not any(mark in line for line in lines for mark in (".. math", ":class:", ":func:", "Args:"))
-
-
-def test_the_equation_is_linked():
-    text = describe("empirical", metrics.EmpiricalSensitivity())
-    assert text.endswith("Eqs. 3 and 8 of [Daróczy 2022](https://doi.org/10.3390/math10071123)")
+def test_every_measure_has_a_sentence(measure):
+    text = describe(measure.__new__(measure))
+    assert text.startswith(f"**{measure.key}**: ")
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert not any(mark in text for mark in (".. math", ":class:", ":func:", "Args:", "``"))
 
 
 def test_without_a_docstring_there_is_the_name():
-    assert describe("mine", object.__new__(type("Mine", (), {}))) == "**mine**: "
+    assert describe(object.__new__(type("Mine", (), {"key": "mine"}))) == "**mine**: "

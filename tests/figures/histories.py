@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.records import measure, record, target
+
 #: The estimates of the loss on "test" at epochs 0, 2, 4 and 6; one is missing once.
 LOSSES = {
     "trivial": [1.0, 0.8, 0.6, 0.5],
@@ -14,33 +16,44 @@ EPOCHS = [0, 2, 4, 6]
 
 
 def history():
-    """One run: two test sets, losses and accuracies, standard errors, sensitivities, layers, outputs and classes."""
-    rows = []
-    for i, epoch in enumerate(EPOCHS):
-        row = {
-            "epoch": epoch,
-            "step": 10 * epoch,
-            "tansens/train_loss": LOSSES["trivial"][i],
-            "tansens/layer_norm": -3.0 + i,
-        }
-        for name, values in LOSSES.items():
-            if values[i] is not None:
-                row[f"tansens/test_loss/{name}"] = values[i]
-                row[f"tansens/test_accuracy/{name}"] = 1 - values[i] / 4
-                row[f"tansens/other_loss/{name}"] = values[i] + 1
-        row["tansens/test_loss/empirical_stderr"] = ERRORS[i]
-        row |= {"tansens/empirical/train": 2.0 * 4**i, "tansens/empirical/test": 3.0 * 5**i}
-        row |= {"tansens/empirical/test_stderr": 0.25, "tansens/empirical/other": 7.0 + i, "tansens/signed/test": i - 1.0}
-        row |= {"tansens/active_nodes/train": 40.0 + i, "tansens/active_nodes/test": 41.0 + i}
-        row |= {"tansens/empirical/test/first": 1.0, "tansens/empirical/test/last": 1.0 + 2 * i}
-        row |= {f"tansens/output_sensitivity/test/{c}": (c + 1.0) * i for c in (0, 1)}
-        row |= {f"tansens/class_sensitivity/test/all/{c}": (c + 2.0) * (i + 1) for c in (0, 1)}
-        row |= {f"tansens/class_sensitivity/test/{k}": 1.0 for k in (0, 1)}
-        row |= {f"tansens/class_sensitivity/test/{k}/{c}": CLASS_SENSITIVITIES[k, c][i] for k in (0, 1) for c in (0, 1)}
-        row |= {f"tansens/class_loss/train/{k}": 1.0 for k in (0, 1)}
-        row |= {f"tansens/class_loss/test/{k}": 1.0 + CLASS_GAPS[k][i] for k in (0, 1)}
-        rows.append(row)
-    return rows
+    """One run: two targets, losses and accuracies, standard errors, sensitivities, layers, outputs and classes."""
+    return [one(i, epoch) for i, epoch in enumerate(EPOCHS)]
+
+
+def one(i, epoch):
+    losses = {name: values[i] for name, values in LOSSES.items() if values[i] is not None}
+    actual = losses.pop("actual")
+    pairs = {f"{k}/{c}": CLASS_SENSITIVITIES[k, c][i] for k in (0, 1) for c in (0, 1)}
+    of_test = {
+        **measure("empirical", 3.0 * 5**i, parts={"first": 1.0, "last": 1.0 + 2 * i}, stderr=0.25),
+        **measure("signed", i - 1.0),
+        **measure("active_nodes", 41.0 + i),
+        **measure("output_sensitivity", parts={str(c): (c + 1.0) * i for c in (0, 1)}),
+        **measure("class_sensitivity", parts={"all/0": 2.0 * (i + 1), "all/1": 3.0 * (i + 1), "0": 1.0, "1": 1.0, **pairs}),
+    }
+    test = target(
+        "test",
+        actual,
+        1 - actual / 4,
+        {**losses, "empirical": (losses["empirical"], ERRORS[i])},
+        {name: 1 - value / 4 for name, value in losses.items()},
+        of_test,
+        class_losses={k: 1.0 + CLASS_GAPS[k][i] for k in (0, 1)},
+    )
+    other = target(
+        "other",
+        actual + 1,
+        losses={name: value + 1 for name, value in losses.items()},
+        measures=measure("empirical", 7.0 + i),
+    )
+    return record(
+        epoch,
+        losses["trivial"],
+        measures={**measure("empirical", 2.0 * 4**i), **measure("active_nodes", 40.0 + i)},
+        class_losses={0: 1.0, 1: 1.0},
+        targets=[test, other],
+        weights=measure("layer_norm", -3.0 + i),
+    )
 
 
 CLASS_GAPS = [[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 0.0, -1.0]]
@@ -50,12 +63,6 @@ CLASS_SENSITIVITIES = {
     (1, 0): [1.0, 1.0, 1.0, 1.0],
     (1, 1): [0.0, 1.0, 0.0, 1.0],
 }
-
-
-def as_csv(rows):
-    """The rows as a CSV reader gives them: text, every column in each row."""
-    columns = dict.fromkeys(key for row in rows for key in row)
-    return [{key: str(row[key]) if key in row else "" for key in columns} for row in rows]
 
 
 def drawn(ax):

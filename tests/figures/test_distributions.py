@@ -1,11 +1,17 @@
 """Distributions over samples: heights, common bins, ridges."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from lightning_tansens.show.figures import plot_histograms, plot_histograms_over_epochs
+from lightning_tansens.show.figures import plot_histograms_over_epochs
 from lightning_tansens.show.figures.distributions import common_edges
+
+EXAMPLE = Path(__file__).parents[2] / "example_projects" / "tangent_sensitivity_paper"
+plot_histograms = runpy.run_path(str(EXAMPLE / "histograms.py"))["plot_histograms"]
 
 TRAIN = torch.tensor([3, 4, 4, 5])
 TEST = torch.tensor([4.0, 6.0], dtype=torch.float64)

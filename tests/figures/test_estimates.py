@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import same_color
+from matplotlib.colors import same_color, to_rgb
 from matplotlib.figure import Figure
 
+from lightning_tansens.record import Estimate
 from lightning_tansens.show.figures import plot_estimates, plot_scatter_estimates
 from lightning_tansens.show.figures.canvas import robust_limits
-from lightning_tansens.show.keys import Keys
-from tests.figures.histories import EPOCHS, ERRORS, LOSSES, as_csv, band, drawn, history
+from lightning_tansens.show.figures.style import ESTIMATES
+from tests.figures.histories import EPOCHS, ERRORS, LOSSES, band, drawn, history
+from tests.records import estimates, record, target, with_target
 
 NAMES = {
     "trivial: the reference's own": "trivial",
@@ -18,9 +20,12 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("rows", [history(), as_csv(history())], ids=["history", "csv"])
-def test_the_lines_are_the_rows(rows):
-    figure, ax = plot_estimates(rows)
+def unlabelled(records):
+    return [with_target(one, "test", loss=None, accuracy=None) for one in records]
+
+
+def test_the_lines_are_the_records():
+    figure, ax = plot_estimates(history())
     assert isinstance(figure, Figure)
     assert ax.figure is figure
     assert drawn(ax) == {label: LOSSES[name] for label, name in NAMES.items()}
@@ -53,8 +58,7 @@ def test_the_truth_is_black_and_solid_and_the_trivial_one_dashed_grey():
 
 
 def test_without_labels_there_is_no_truth():
-    rows = [{key: value for key, value in row.items() if not key.endswith("/actual")} for row in history()]
-    assert "true" not in drawn(plot_estimates(rows)[1])
+    assert "true" not in drawn(plot_estimates(unlabelled(history()))[1])
 
 
 def test_accuracy_and_other_sets():
@@ -64,9 +68,11 @@ def test_accuracy_and_other_sets():
     assert drawn(plot_estimates(history(), "other")[1])["true"] == [value + 1 for value in LOSSES["actual"]]
 
 
-def test_another_prefix():
-    rows = [{key.replace("tansens/", "mine/"): value for key, value in row.items()} for row in history()]
-    assert drawn(plot_estimates(rows, keys=Keys("mine"))[1])["true"] == LOSSES["actual"]
+def test_the_band_is_the_interval_where_there_is_one():
+    found = Estimate(1.0, stderr=0.5, low=0.75, high=1.5)
+    records = [record(epoch, targets=[target(losses={"trivial": 1.0, "estimate": found})]) for epoch in range(3)]
+    (area,) = plot_estimates(records)[1].collections
+    assert band(area) == ([0.75] * 3, [1.5] * 3)
 
 
 def test_one_measurement_has_a_marker():
@@ -90,9 +96,10 @@ def test_a_subfigure_belongs_to_its_figure():
 
 
 def test_a_far_estimate_does_not_flatten_the_others():
-    rows = history() * 10
-    rows[0] = {**rows[0], "tansens/test_loss/empirical": 1e6}
-    _, ax = plot_estimates(rows)
+    records = history() * 10
+    losses = {**records[0].targets["test"].estimates["loss"], **estimates(empirical=1e6)}
+    records[0] = with_target(records[0], "test", estimates={"loss": losses})
+    _, ax = plot_estimates(records)
     low, high = ax.get_ylim()
     assert 0 < low < 0.5
     assert 1.5 < high < 2
@@ -137,46 +144,69 @@ def test_scatter_of_several_sets():
 
 def test_an_estimator_looks_the_same_everywhere():
     """Also one that has no style of its own, whatever else is drawn."""
-    rows = [{**row, "tansens/test_loss/my_own": 1.0} for row in history()]
-    lines = [line for plot in (plot_estimates, plot_scatter_estimates) for line in plot(rows, target="test")[1].lines]
+    records = [
+        with_target(one, "test", estimates={"loss": {**one.targets["test"].estimates["loss"], **estimates(my_own=1.0)}})
+        for one in history()
+    ]
+    plots = (plot_estimates, plot_scatter_estimates)
+    lines = [line for plot in plots for line in plot(records, target="test")[1].lines]
     for label in ("empirical", "layer-wise norm", "my own"):
         looks = {(line.get_color(), line.get_marker()) for line in lines if line.get_label() == label}
         assert len(looks) == 1
 
 
+def seen_by_deuteranopes(colour):
+    """A colour in CIELAB as readers without green cones see it (Machado et al. 2009)."""
+    simulated = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+    encoded = np.array(to_rgb(colour))
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    linear = (simulated @ linear).clip(0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    x, y, z = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 1e-9))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_estimators_can_be_told_apart_without_red_and_green():
+    """Of those in the same colour, or in two that look alike, the marker and the line differ as well."""
+    styles = list(ESTIMATES.values())
+    for i, one in enumerate(styles):
+        for other in styles[:i]:
+            difference = np.linalg.norm(seen_by_deuteranopes(one.colour) - seen_by_deuteranopes(other.colour))
+            if difference < 20:
+                assert one.line != other.line, (one, other, difference)
+                assert one.marker != other.marker, (one, other, difference)
+    assert len({(style.colour, style.line) for style in styles}) == len(styles)
+
+
 @pytest.mark.parametrize("plot", [plot_estimates, plot_scatter_estimates])
 def test_what_is_refused(plot):
-    rows = history()
+    records = history()
     with pytest.raises(ValueError, match=r"target: expected one of the test sets \['test', 'other'\], but got 'tset'"):
-        plot(rows, target="tset")
+        plot(records, target="tset")
     with pytest.raises(ValueError, match=r"quantity: expected one of \['loss', 'accuracy'\], but got 'error'"):
-        plot(rows, quantity="error")
-    with pytest.raises(
-        ValueError, match=r"quantity: expected estimates of the accuracy of \['other'\], but none was logged"
-    ):
-        plot(rows, target="other", quantity="accuracy")
-    with pytest.raises(ValueError, match="history: expected a row for each measurement, but got none"):
+        plot(records, quantity="error")
+    with pytest.raises(ValueError, match=r"quantity: expected estimates of the accuracy of \['other'\], but there are none"):
+        plot(records, target="other", quantity="accuracy")
+    with pytest.raises(ValueError, match="history: expected a record for each measurement, but got none"):
         plot([])
-    with pytest.raises(TypeError, match=r"history: expected the rows of a monitor's history, a list of dicts, but got dict"):
-        plot(rows[0])
-    with pytest.raises(ValueError, match="history: expected rows with their 'epoch', but got one without"):
+    with pytest.raises(TypeError, match=r"history: expected the records of a monitor, a list of Record, but got Record"):
+        plot(records[0])
+    with pytest.raises(TypeError, match=r"but got list of dict; pass monitor.records"):
         plot([{"tansens/train_loss": 1.0}])
     with pytest.raises(TypeError, match=r"ax: expected one matplotlib Axes, or None for a new figure, but got ndarray"):
-        plot(rows, target="test", ax=Figure().subplots(1, 2))
+        plot(records, target="test", ax=Figure().subplots(1, 2))
 
 
-def test_a_wrong_prefix():
-    with pytest.raises(
-        ValueError, match=r"expected one of the test sets \[\], but got 'test'; is the prefix of the keys 'mine'"
-    ):
-        plot_estimates(history(), keys=Keys("mine"))
-    with pytest.raises(ValueError, match="target: expected a test set, but none was logged under 'mine'; pass keys with"):
-        plot_scatter_estimates(history(), keys=Keys("mine"))
+def test_no_target():
+    with pytest.raises(ValueError, match=r"expected one of the test sets \[\], but got 'test'"):
+        plot_estimates([record()])
+    with pytest.raises(ValueError, match="target: expected a test set, but none was measured; pass test_dataloaders"):
+        plot_scatter_estimates([record()])
 
 
 def test_scatter_needs_the_truth():
-    rows = [{key: value for key, value in row.items() if not key.endswith("/actual")} for row in history()]
+    records = [with_target(one, "other", loss=None) for one in unlabelled(history())]
     with pytest.raises(
         ValueError, match=r"expected the true loss of 'test', .* pass compare_with_labels=True to the monitor"
     ):
-        plot_scatter_estimates(rows)
+        plot_scatter_estimates(records)

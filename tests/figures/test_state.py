@@ -10,40 +10,27 @@ import torch
 from matplotlib import pyplot
 
 import lightning_tansens.show.figures
-from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.show.figures import (
-    plot_bound,
-    plot_class_correlations,
     plot_estimates,
     plot_extreme_samples,
-    plot_gap,
-    plot_histograms,
     plot_histograms_over_epochs,
     plot_layer_shares,
-    plot_losses,
-    plot_outputs,
     plot_scatter_estimates,
     plot_sensitivities,
     plot_sensitivity_gap,
 )
 from lightning_tansens.show.figures.labels import VALUES
-from lightning_tansens.show.figures.measures import plot_values
 from tests.figures.histories import history
+from tests.records import measure, record
 
 SAMPLES = {"train": torch.tensor([1, 2]), "test": torch.tensor([2, 3])}
 
 #: Every function, with arguments of which it draws something.
 FIGURES = {
-    "plot_bound": lambda **kwargs: plot_bound("max_weight", [0.1, 1.0], curve_values=[2], **kwargs),
-    "plot_class_correlations": lambda **kwargs: plot_class_correlations(history(), **kwargs),
     "plot_estimates": lambda **kwargs: plot_estimates(history(), **kwargs),
     "plot_extreme_samples": lambda: plot_extreme_samples(torch.rand(4, 3, 3), torch.rand(4)),
-    "plot_gap": lambda **kwargs: plot_gap(history(), **kwargs),
-    "plot_histograms": lambda **kwargs: plot_histograms(SAMPLES, **kwargs),
     "plot_histograms_over_epochs": lambda **kwargs: plot_histograms_over_epochs({0: SAMPLES}, **kwargs),
     "plot_layer_shares": lambda **kwargs: plot_layer_shares(history(), **kwargs),
-    "plot_losses": lambda **kwargs: plot_losses(history(), **kwargs),
-    "plot_outputs": lambda **kwargs: plot_outputs(history(), **kwargs),
     "plot_scatter_estimates": lambda **kwargs: plot_scatter_estimates(history(), **kwargs),
     "plot_sensitivities": lambda **kwargs: plot_sensitivities(history(), **kwargs),
     "plot_sensitivity_gap": lambda **kwargs: plot_sensitivity_gap(history(), **kwargs),
@@ -70,18 +57,15 @@ def test_figures_are_whole_and_leave_no_trace(name, tmp_path):
 
 
 def test_a_long_title_of_layers_has_room():
-    rows = [{"epoch": 0, "tansens/active_nodes/train/layer": 1.0}]
-    assert_inside(plot_layer_shares(rows, "train", "active_nodes")[0])
+    records = [record(measures=measure("active_nodes", parts={"layer": 1.0}))]
+    assert_inside(plot_layer_shares(records, "train", "active_nodes")[0])
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_every_label_has_room(name):
-    rows = [{"epoch": 0, "tansens/train_loss": 1.0, f"tansens/{name}/train": 1.0}]
-    figure, ax = plot_sensitivities(rows, name)
+    figure, ax = plot_sensitivities([record(measures=measure(name, 1.0))], name)
     assert ax.get_ylabel() == str(VALUES[name])
     assert_inside(figure)
-    assert_inside(plot_values(EmpiricalSensitivity(), [1.0, 2.0], VALUES[name])[0])
-    pyplot.close("all")
 
 
 def assert_inside(figure):
@@ -125,4 +109,4 @@ def test_the_import_does_not_need_matplotlib(monkeypatch):
             monkeypatch.delitem(sys.modules, name)
     again = importlib.import_module("lightning_tansens.show.figures")
     assert again is not before
-    assert again.BoundSetting(depth=2).log10_bound("consistent") > 0
+    assert again.__all__ == before.__all__

@@ -10,7 +10,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
 from lightning_tansens.tangent.closed_form import exact
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from tests.cases import Lambda, mlp
 

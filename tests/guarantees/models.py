@@ -43,6 +43,85 @@ class SpectrallyNormalised(BoringModule):
         super().__init__(nn.Sequential(normalised, nn.ReLU(), nn.Linear(6, 3)))
 
 
+class Normalised(BoringModule):
+    """Hooks compute the weights, which are plain attributes, and advance the power iteration."""
+
+    def __init__(self):
+        first, last = nn.utils.weight_norm(nn.Linear(4, 6)), nn.utils.spectral_norm(nn.Linear(6, 3))
+        super().__init__(nn.Sequential(first, nn.ReLU(), nn.Dropout(0.3), last))
+
+
+class WeightNormalised(BoringModule):
+    """Parametrisations compute the weights."""
+
+    def __init__(self):
+        first, last = (nn.utils.parametrizations.weight_norm(nn.Linear(*sizes)) for sizes in ((4, 6), (6, 3)))
+        super().__init__(nn.Sequential(first, nn.BatchNorm1d(6), nn.ReLU(), last))
+
+
+class QuantisationAware(BoringModule):
+    """Observers write ranges and scales into buffers in every mode, partly by a kernel that no version counts."""
+
+    def __init__(self):
+        stubs = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+        network = nn.Sequential(stubs[0], nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3), stubs[1])
+        network.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
+        super().__init__(torch.ao.quantization.prepare_qat(network.train()))
+
+
+class LazyLinear(BoringModule):
+    """Learns its inputs' size from the first batch."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.Dropout(0.3), nn.LazyLinear(3)))
+
+
+class LazyConvolutional(BoringModule):
+    """Its buffers are lazy as well."""
+
+    def __init__(self):
+        lazy = nn.LazyConv2d(3, 2), nn.LazyBatchNorm2d()
+        super().__init__(nn.Sequential(nn.Unflatten(1, (1, 2, 2)), *lazy, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)))
+
+
+class Averaged(Noisy):
+    """Keeps a moving average of its network, and validates with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.averaged = torch.optim.swa_utils.AveragedModel(self.network, use_buffers=True)
+
+    def on_train_batch_end(self, *args):
+        self.averaged.update_parameters(self.network)
+
+    def validation_step(self, batch, index):
+        self.log("averaged_loss", F.cross_entropy(self.averaged(batch[0]), batch[1]))
+        return super().validation_step(batch, index)
+
+
+class Restless(BoringModule):
+    """Each forward pass, in every mode, feeds into what the next one computes, and the training step into the loss."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)))
+        self.teacher = nn.Linear(4, 6).requires_grad_(False)
+        self.register_buffer("scale", torch.ones(1))
+        self.mean, self.calls, self.recent = torch.zeros(6), 0, []
+
+    def forward(self, inputs):
+        hidden = self.network[0](inputs)
+        self.scale.data.mul_(0.99)
+        self.mean.mul_(0.9).add_(hidden.detach().mean(0), alpha=0.1)
+        self.calls += 1
+        self.recent.append(self.calls)
+        self.teacher.weight.data = 0.9 * self.teacher.weight.data + 0.1 * self.network[0].weight.data
+        return self.network[2](self.network[1](hidden * self.scale))
+
+    def training_step(self, batch, index):
+        rest = self.mean.sum() + 0.01 * self.calls + 0.01 * len(self.recent) + self.teacher.weight.sum()
+        return super().training_step(batch, index) * (1 + 0.01 * torch.tanh(rest))
+
+
 class Adversarial(BoringModule):
     """A GAN whose discriminator is the classifier; two optimisers that take turns, by hand (Salimans et al. 2016)."""
 

@@ -45,6 +45,10 @@ class Run:
     callbacks: Callable[[], Sequence[pl.Callback]] = tuple
     options: dict[str, Any] = field(default_factory=dict)
     network: str | None = None
+    # for networks that not every measure can take
+    measures: Callable[[], list[metrics.Measure]] = lambda: every_measure()
+    # whether what the callbacks do at an epoch's end comes after the measurement
+    measured_first: bool = False
     # what must have happened in the training, so that the case is not empty
     happened: Callable[[pl.Trainer], bool] = lambda trainer: True
 
@@ -120,7 +124,8 @@ def record(run, *monitors, ckpt_path=None):
     """Trains and returns all that a measurement must not change."""
     steps, ledger = EveryStep(), Ledger()
     options = {"max_epochs": 2, "logger": ledger, "log_every_n_steps": 1, **run.options}
-    trainer = fit(*run.callbacks(), *monitors, steps, module=run.module, data=run.data(), ckpt_path=ckpt_path, **options)
+    callbacks = [*run.callbacks(), *monitors] if not run.measured_first else [*monitors, *run.callbacks()]
+    trainer = fit(*callbacks, steps, module=run.module, data=run.data(), ckpt_path=ckpt_path, **options)
     assert steps.losses
     assert run.happened(trainer)
     return {

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import callbacks
-from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging
 
+from lightning_tansens import metrics
 from tests.boring import BoringData, Points
 from tests.guarantees import models
-from tests.guarantees.recording import Run, every_measure, full_monitor, record
+from tests.guarantees.recording import Run, full_monitor, record
 from tests.test_monitor_training import RUNS, Noisy, Stream, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
@@ -43,6 +44,20 @@ def unfrozen(trainer):
 
 def in_workers(make, **kwargs):
     return models.from_loader(make, num_workers=2, **kwargs)
+
+
+def pruning(function):
+    return lambda: [ModelPruning(function, amount=0.3, use_global_unstructured=False, verbose=0)]
+
+
+def masked(trainer):
+    return (
+        sum(int((module.weight == 0).sum()) for module in trainer.lightning_module.network if hasattr(module, "weight")) > 9
+    )
+
+
+def few_measures():
+    return [metrics.EmpiricalSensitivity(method="parameter_space"), metrics.ActiveNodeSensitivity()]
 
 
 def noisy_points():
@@ -76,6 +91,15 @@ KINDS = {
     "the network has a generator of its own": Run(models.OwnNoise),
     "the batch transfer has a generator of its own": Run(models.TransferNoise),
     "the network logs in forward": Run(models.LoggingForward),
+    "pruning": Run(callbacks=pruning("l1_unstructured"), measured_first=True, happened=masked, options={"max_epochs": 3}),
+    "pruning at random, measured afterwards": Run(callbacks=pruning("random_unstructured"), happened=masked),
+    "quantisation-aware training": Run(models.QuantisationAware, measures=few_measures),
+    "weight norm and spectral norm by hooks": Run(models.Normalised),
+    "weight norm, parametrised": Run(models.WeightNormalised),
+    "lazy linear": Run(models.LazyLinear),
+    "lazy convolution and batch norm": Run(models.LazyConvolutional, measures=few_measures),
+    "an averaged model as an attribute": Run(models.Averaged, validated),
+    "forward writes to what versions do not show": Run(models.Restless, measures=few_measures),
     "reloaded loaders": Run(data=models.Curriculum, options={"reload_dataloaders_every_n_epochs": 1, "max_epochs": 3}),
 }
 # from the shorter test, which has fewer measures and compares at epoch ends alone
@@ -98,12 +122,12 @@ if hasattr(callbacks, "EMAWeightAveraging"):  # newer than the oldest Lightning 
 
 @pytest.mark.parametrize("run", KINDS.values(), ids=KINDS)
 def test_every_step_is_the_same_with_all_measures_on(run):
-    monitor = full_monitor(network=run.network)
+    monitor = full_monitor(network=run.network, measures=run.measures())
     plain, watched = record(run), record(run, monitor)
     assert_same(plain, watched)
     assert plain["logged"]
     logged = {key.split("/")[1] for key in monitor.history[0] if "/" in key}
-    assert logged >= {measure.key for measure in every_measure()} | {"test_loss", "class_loss"}
+    assert logged >= {measure.key for measure in run.measures()} | {"test_loss", "class_loss"}
 
 
 class Disturbance(pl.Callback):

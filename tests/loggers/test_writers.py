@@ -12,10 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
+from lightning_tansens.monitor.trainer_loggers import writers
 from lightning_tansens.show import Display
-from lightning_tansens.show.loggers import Writer, writer_of, writers
+from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.base import markdown_table
-from lightning_tansens.show.loggers.folder import FOLDER
+from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
+from lightning_tansens.show.loggers.tensorboard import EventFile
 from tests.boring import BoringData, BoringModule, fit, make_monitor, make_trainer, untimed
 
 ROWS = [{"name": "a", "MAE": 0.12345, "coverage": None}, {"name": "b", "MAE": 2, "coverage": 0.5}]
@@ -46,26 +48,26 @@ def test_tensorboard_takes_everything(tensorboard):
     writer.figure("f", drawn(), 3)
     writer.text("t", "some **text**", 3)
     writer.table("r", ROWS, 3)
-    writer.band("k", 1.0, 2.0, 3)
-    logger.experiment.flush()
+    writer.scalars({"s": 0.5, "s_too": 1.5}, 3)
+    writer.band({"k_low": 1.0, "k_high": 2.0}, 3)
     events = read(logger.log_dir)
     assert [(row.step, row.histogram_value.num) for row in events.Histograms("h")] == [(3, 10)]
     assert [row.step for row in events.Images("f")] == [3]
     assert events.Tensors("t/text_summary")[0].tensor_proto.string_val == [b"some **text**"]
     assert events.Tensors("r/text_summary")[0].tensor_proto.string_val == [TABLE.encode()]
-    assert [events.Scalars(f"k_{border}")[0].value for border in ("lower", "upper")] == [1.0, 2.0]
+    assert [events.Scalars(f"k_{end}")[0].value for end in ("low", "high")] == [1.0, 2.0]
+    assert [[(row.step, row.value) for row in events.Scalars(tag)] for tag in ("s", "s_too")] == [[(3, 0.5)], [(3, 1.5)]]
 
 
 def test_tensorboards_layout_is_read_back(tensorboard):
     logger, writer = tensorboard
-    writer.layout({"group": {"chart": ["Multiline", ["^a$", "^b$"]], "band": ["Margin", ["k", "k_lower", "k_upper"]]}})
-    logger.experiment.flush()
+    writer.layout({"group": {"chart": ["Multiline", ["^a$", "^b$"]], "band": ["Margin", ["k", "k_low", "k_high"]]}})
     (event,) = read(logger.log_dir).Tensors("custom_scalars__config__")
     (category,) = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]).category
     lines, band = category.chart
     assert (category.title, lines.title, list(lines.multiline.tag)) == ("group", "chart", ["^a$", "^b$"])
     (series,) = band.margin.series
-    assert (series.value, series.lower, series.upper) == ("k", "k_lower", "k_upper")
+    assert (series.value, series.lower, series.upper) == ("k", "k_low", "k_high")
 
 
 class WithHyperparameters(BoringModule):
@@ -74,24 +76,145 @@ class WithHyperparameters(BoringModule):
         self.save_hyperparameters(ignore="network")
 
 
+def compared(folder):
+    """The metrics and the hyperparameters in the HPARAMS tab of TensorBoard, and those of the session."""
+    kept = read(folder).PluginTagToContent("hparams")
+    experiment = metadata.parse_experiment_plugin_data(kept[metadata.EXPERIMENT_TAG])
+    session = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+    hyperparameters = {info.name for info in experiment.hparam_infos}
+    assert set(session.hparams) == hyperparameters
+    return [info.name.tag for info in experiment.metric_infos], session.hparams
+
+
 @pytest.mark.parametrize("module", [WithHyperparameters, BoringModule])
 def test_tensorboards_runs_are_compared_by_the_estimates(module, tmp_path):
     fit(make_monitor(), module=module(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
-    kept = read(tmp_path).PluginTagToContent("hparams")
-    experiment = metadata.parse_experiment_plugin_data(kept[metadata.EXPERIMENT_TAG])
-    metrics = [info.name.tag for info in experiment.metric_infos]
+    metrics, hyperparameters = compared(tmp_path)
     estimates = [
         f"tansens/test_{quantity}/{name}"
         for quantity in ("loss", "accuracy")
         for name in ("actual", "trivial", "empirical", "layer_norm", "active_nodes")
     ]
     own = module is WithHyperparameters
-    hyperparameters = {"lr", "widths"} if own else {"run"}  # without one TensorBoard's tab is empty
-    assert metrics == [*(["hp_metric"] if own else []), *estimates]
-    assert {info.name for info in experiment.hparam_infos} == hyperparameters
-    session = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
-    assert set(session.hparams) == hyperparameters
-    assert not own or session.hparams["lr"].number_value == 0.1
+    assert set(metrics) >= {*(["hp_metric"] if own else []), *estimates}
+    assert set(hyperparameters) == ({"lr", "widths"} if own else {"run"})  # without one TensorBoard's tab is empty
+    assert not own or hyperparameters["lr"].number_value == 0.1
+
+
+@pytest.mark.parametrize("hparams", [{"lr": 0.5}, None])
+def test_what_is_compared_comes_before_lightnings_own_list(hparams, tensorboard):
+    logger, writer = tensorboard
+    logger.experiment.flush()  # Lightning's file is the older one
+    writer.compare(["a", "b"], hparams)
+    writer_of(logger).compare(["c"], hparams)  # a second monitor
+    if hparams:
+        logger.log_hyperparams(hparams)
+    writer.begin(None)
+    logger.experiment.flush()
+    metrics, hyperparameters = compared(logger.log_dir)
+    assert metrics == [*(["hp_metric"] if hparams else []), "a", "b", "c"]
+    assert set(hyperparameters) == ({"lr"} if hparams else {"run"})
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_metrics_of_the_users_own_stay_in_the_list(by_user, tmp_path):
+    """As Lightning documents it: ``default_hp_metric=False``, and the list is logged when the training starts."""
+    logger = TensorBoardLogger(tmp_path, "", "", default_hp_metric=False)
+    writer = writer_of(logger)
+    writer.compare(["a", "b"], {"lr": 0.5})
+    logger.log_hyperparams({"lr": 0.5})
+    if by_user:
+        logger.log_hyperparams({"lr": 0.5}, {"hp/acc": 0})
+    writer.begin(None)
+    logger.experiment.flush()
+    metrics, hyperparameters = compared(logger.log_dir)
+    assert metrics == [*(["hp/acc"] if by_user else []), "a", "b"]
+    assert hyperparameters["lr"].number_value == 0.5
+
+
+def test_a_resumed_run_has_no_step_twice(tensorboard, tmp_path):
+    """The first process is killed after it wrote a measurement that no checkpoint has."""
+    _, killed = tensorboard
+    killed.begin(None)
+    for step in (10, 20, 30):
+        send_all(killed, step)
+    resumed_logger = TensorBoardLogger(tmp_path, "", "")
+    resumed_logger.log_metrics({"users": 1.0}, 25)
+    resumed = writer_of(resumed_logger)
+    resumed.begin(20)
+    for step in (20, 30):
+        send_all(resumed, step)
+    resumed_logger.experiment.flush()
+    events = read(tmp_path)
+    tags = events.Tags()
+    found = {tag: [row.step for row in events.Scalars(tag)] for tag in tags["scalars"]}
+    assert found.pop("users") == [25]  # Lightning's values stay
+    found |= {tag: [row.step for row in events.Histograms(tag)] for tag in tags["histograms"]}
+    found |= {tag: [row.step for row in events.Images(tag)] for tag in tags["images"]}
+    found |= {tag: [row.step for row in events.Tensors(tag)] for tag in tags["tensors"]}
+    assert found == {tag: [10, 20, 30] for tag in ("s", "h", "f", "t/text_summary")}
+
+
+def send_all(writer, step):
+    writer.scalars({"s": 1.0}, step)
+    writer.histogram("h", torch.arange(10.0), step)
+    writer.figure("f", drawn(), step)
+    writer.text("t", "text", step)
+
+
+def test_a_torn_record_ends_a_file(tensorboard, tmp_path):
+    """What a process had not finished writing when it was killed."""
+    _, writer = tensorboard
+    writer.scalars({"s": 1.0}, 10)
+    writer.scalars({"s": 2.0}, 20)
+    (path,) = tmp_path.glob("*.tansens")
+    path.write_bytes(path.read_bytes()[:-3])
+    writer.begin(15)
+    writer.scalars({"s": 3.0}, 20)
+    assert [(row.step, row.value) for row in read(tmp_path).Scalars("s")] == [(10, 1.0), (20, 3.0)]
+
+
+def test_lightnings_writer_outlives_ours(tensorboard, monkeypatch):
+    """A disk that is full for a figure has room for the training's scalars again."""
+    logger, writer = tensorboard
+    with monkeypatch.context() as patch:
+        patch.setattr(EventFile, "_append", no_space)
+        with pytest.raises(OSError, match="No space left"):
+            writer.figure("f", drawn(), 3)
+    logger.log_metrics({"loss": 1.0}, 4)
+    logger.experiment.flush()
+    assert [row.value for row in read(logger.log_dir).Scalars("loss")] == [1.0]
+
+
+def no_space(*arguments, **options):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_remote_folder_gets_lightnings_writer(tmp_path, monkeypatch):
+    monkeypatch.setattr(TensorBoardLogger, "log_dir", "memory://somewhere")
+    logger = TensorBoardLogger(tmp_path)
+    logger._experiment = sent = Sent()
+    writer = writer_of(logger)
+    writer.begin(3)
+    writer.scalars({"s": 1.0}, 3)
+    writer.compare(["a"], None)
+    assert sent.calls == [("add_scalar", ("s", 1.0, 3)), "summary", "summary"]
+
+
+class Sent:
+    """Keeps what a writer of TensorBoard is asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def add_scalar(self, *arguments):
+        self.calls.append(("add_scalar", arguments))
+
+    def _get_file_writer(self):
+        return self
+
+    def add_summary(self, summary):
+        self.calls.append("summary")
 
 
 def test_csv_runs_keep_the_latest_figures_and_texts(tmp_path):
@@ -116,6 +239,24 @@ class Unknown(DummyLogger):
 
     save_dir = None
 
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    def log_metrics(self, metrics, step=None):
+        self.logged.append((metrics, step))
+
+
+def test_scalars_reach_any_logger_in_one_call(tmp_path):
+    logger = Unknown()
+    writer_of(logger).scalars({"a": 1.0, "b": 2.0}, 3)
+    assert logger.logged == [({"a": 1.0, "b": 2.0}, 3)]
+    csv_logger = CSVLogger(tmp_path, "", "")
+    writer_of(csv_logger).scalars({"a": 1.0, "b": 2.0}, 3)
+    csv_logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["a,b,step", "1.0,2.0,3"]
+    FolderWriter(tmp_path).scalars({"a": 1.0}, 3)  # another logger has them
+
 
 def test_where_no_logger_takes_figures_they_are_kept_in_the_run(tmp_path):
     trainer = make_trainer(logger=Unknown(), default_root_dir=tmp_path)
@@ -135,7 +276,8 @@ def test_an_unknown_logger_is_spared_everything():
     writer.figure("f", drawn(), 0)
     writer.text("t", "text", 0)
     writer.table("r", ROWS, 0)
-    writer.band("k", 0.0, 1.0, 0)
+    writer.band({"k_low": 0.0}, 0)
+    writer.begin(3)
     writer.layout({})
     writer.compare(["k"], None)
 
@@ -176,7 +318,7 @@ def test_a_fit_fills_the_page(tmp_path):
         assert f"**{name}**: The ".encode() in text[0].tensor_proto.string_val[0]
     assert set(tags["histograms"]) == {f"tansens/active_nodes_histogram/{name}" for name in ("train", "test")}
     value, error = (monitor.history[-1][f"tansens/test_loss/empirical{end}"] for end in ("", "_stderr"))
-    borders = [events.Scalars(f"tansens/test_loss/empirical_{border}")[-1].value for border in ("lower", "upper")]
+    borders = [events.Scalars(f"tansens/test_loss/empirical_{end}")[-1].value for end in ("low", "high")]
     assert borders == pytest.approx([value - error, value + error])
 
 

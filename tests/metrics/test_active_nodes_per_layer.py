@@ -57,12 +57,13 @@ def test_processes(split):
 def test_without_layers_nothing_has_changed():
     measure = ActiveNodeSensitivity()
     measure.prepare(NET, INPUTS[:1])
-    states = ["count", "total", "square_total", "depths", "samples", "positions"]
+    states = ["unusable", "samples", "positions", "depths"]
     assert list(measure.metric_state) == states
     fed(measure=measure)
     assert measure.part_values() == {}
     assert list(measure.distributions()) == [""]
-    assert list(fed().metric_state) == [*states, "layer_totals", "layer_samples"]
+    assert measure.rows().shape == (12, 1)
+    assert list(fed().metric_state) == states
 
 
 class Named(nn.Module):
@@ -107,7 +108,7 @@ def test_lower_precisions(dtype):
     model, inputs = copy.deepcopy(NET).to(dtype), INPUTS.to(dtype)
     measure = fed(inputs=inputs, model=model)
     check(measure.part_values(), measure.distributions(), counts(model, inputs), ["1", "3"])
-    assert measure.layer_totals.dtype == torch.float64
+    assert measure.rows().dtype == torch.float64
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
@@ -127,8 +128,7 @@ def test_reset_copies_and_forward():
 
 def test_states_are_moved_with_the_measure():
     measure = ActiveNodeSensitivity(per_layer=True).to("meta")
-    measure._learn_layers(NET, INPUTS)
-    assert measure.layer_totals.device.type == "meta"
+    assert {state.device.type for state in (measure.depths, *measure.samples, *measure.positions)} == {"meta"}
 
 
 def test_another_number_of_calls_is_refused():

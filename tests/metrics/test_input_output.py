@@ -95,8 +95,8 @@ def test_reset_clone_pickle_and_forward():
     measure.reset()
     assert measure.influence() is None
     assert torch.equal(fed(measure).compute(), expected)
-    assert measure.total.dtype == torch.float64
-    assert measure.samples[0].dtype == torch.float32
+    assert measure.rows().dtype == torch.float64
+    assert {state.dtype for state in measure.samples} == {torch.float64}
     first = InputOutputSensitivity()
     assert_equal(first(NET, INPUTS[:5]), fed(InputOutputSensitivity(), [5], INPUTS[:5]).compute())
     first(NET, INPUTS[5:])

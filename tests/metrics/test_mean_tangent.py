@@ -134,7 +134,7 @@ def test_factors():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"outputs: expected 'sum' or a weighting .* but got 'each'; the unit vector e_c"):
+    with pytest.raises(ValueError, match=r"outputs: expected 'sum' or a weighting .* got 'each'; pass the unit vector e_c"):
         MeanTangentSensitivity("each")
     with pytest.raises(ValueError, match="outputs: expected 'sum', 'each' or a weighting"):
         MeanTangentSensitivity("all")
@@ -149,7 +149,7 @@ def test_in_the_monitor():
     monitor = make_monitor(measures=[MeanTangentSensitivity()])
     keys = {key for key in measured(fit(monitor)) if "mean_tangent" in key}
     estimates = ("test_loss/mean_tangent", "test_accuracy/mean_tangent")
-    assert keys == {"mean_tangent/train", "mean_tangent/test", *estimates, *(f"{key}_trusted" for key in estimates)}
+    assert keys == {"mean_tangent/train", "mean_tangent/test", *estimates, *(f"{key}_reliable" for key in estimates)}
     row = monitor.history[-1]
     ratio = row["tansens/mean_tangent/test"] / row["tansens/mean_tangent/train"]
     assert row["tansens/test_loss/mean_tangent"] == pytest.approx(ratio**2 * row["tansens/train_loss"])

@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import chosen_method, tangent_sensitivity_blocks
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.contributions import Direct, Outer, Scatter, squared_norm
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.operators.registry import registered
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from tests.helpers import assert_equal, plain_activations

@@ -1,29 +1,20 @@
-"""Figures of what was recorded: pure functions of a monitor's history or of tensors, drawn by matplotlib.
+"""Figures of what was recorded: pure functions of a monitor's records or of tensors, drawn by matplotlib.
 
 Each takes ``ax``, a matplotlib axis to draw on, and returns the figure and the axis, as torchmetrics does; what has several
 panels returns the figure and its axes. Figures are not registered with pyplot: a training that draws them keeps its backend
 and its memory.
 """
 
-from lightning_tansens.show.figures.bounds import BoundSetting, plot_bound
-from lightning_tansens.show.figures.distributions import plot_histograms, plot_histograms_over_epochs
+from lightning_tansens.show.figures.distributions import plot_histograms_over_epochs
 from lightning_tansens.show.figures.estimates import plot_estimates, plot_scatter_estimates
 from lightning_tansens.show.figures.images import plot_extreme_samples
-from lightning_tansens.show.figures.outputs import plot_class_correlations, plot_gap, plot_losses, plot_outputs
 from lightning_tansens.show.figures.sensitivities import plot_layer_shares, plot_sensitivities, plot_sensitivity_gap
 
 __all__ = [
-    "BoundSetting",
-    "plot_bound",
-    "plot_class_correlations",
     "plot_estimates",
     "plot_extreme_samples",
-    "plot_gap",
-    "plot_histograms",
     "plot_histograms_over_epochs",
     "plot_layer_shares",
-    "plot_losses",
-    "plot_outputs",
     "plot_scatter_estimates",
     "plot_sensitivities",
     "plot_sensitivity_gap",

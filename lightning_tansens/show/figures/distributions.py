@@ -27,56 +27,6 @@ MAX_BINS = 60
 _OVERLAP = 1.6
 
 
-def plot_histograms(
-    samples: Mapping[str, Tensor],
-    epoch: int | None = None,
-    name: str = "active hidden units",
-    bins: int | None = None,
-    ax: Axes | None = None,
-) -> tuple[Figure, Axes]:
-    """Draws the distributions of a number over the samples of several sets, one outline over the other.
-
-    By default the number of active hidden units (Figure 1 of Daróczy 2022), which
-    ``ActiveNodeSensitivity().distributions()[""]`` returns for a set. The bins are common to all sets, heights are shares of
-    a set, and the legend has each mean and standard deviation.
-
-    Args:
-        samples: Each sample's number, shapes (N,), by the set's name.
-        epoch: The epoch, for the title.
-        name: What the number is, with its unit if it has one.
-        bins: How many bins; None chooses them by the data: for counts each bin has as many integers as any other.
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis.
-
-    Raises:
-        TypeError: If the samples are no dict of tensors.
-        ValueError: If a set has no samples, a shape other than (N,) or values that are not finite.
-
-    Example:
-        >>> figure, ax = plot_histograms({"train": torch.tensor([1, 2, 2]), "test": torch.tensor([2, 3])})
-        >>> [patch.get_data().values.tolist() for patch in ax.patches][1]
-        [0.0, 0.5, 0.5]
-
-    """
-    numbers = _checked(samples, "samples")
-    edges = common_edges(list(numbers.values()), bins)
-    figure, ax = one_axis(ax)
-    for set_name, values in numbers.items():
-        style = set_style(set_name)
-        label = f"{set_name}: {_with_spread(float(values.mean()), float(values.std()))}"
-        ax.stairs(shares(values, edges), edges, color=style.colour, linestyle=style.line, linewidth=1.8, label=label)
-    ax.set_xlabel(name)
-    ax.set_ylabel("share of samples in a bin")
-    ax.set_ylim(bottom=0)
-    ax.grid(alpha=0.3)
-    if epoch is not None:
-        ax.set_title(f"epoch {epoch}")
-    ax.legend(title="mean ± standard deviation", fontsize="small", title_fontsize="small")
-    return figure, ax
-
-
 def plot_histograms_over_epochs(
     histograms: Mapping[int, Mapping[str, Tensor]],
     name: str = "active hidden units",
@@ -110,7 +60,7 @@ def plot_histograms_over_epochs(
         raise TypeError(f"histograms: expected a dict of dicts by epoch, but got {type(histograms).__name__}")
     if not histograms:
         raise ValueError("histograms: expected at least one epoch, but got an empty dict; draw after the first measurement")
-    rows = {epoch: _checked(histograms[epoch], f"histograms[{epoch!r}]") for epoch in sorted(histograms)}
+    rows = {epoch: checked_samples(histograms[epoch], f"histograms[{epoch!r}]") for epoch in sorted(histograms)}
     edges = common_edges([values for row in rows.values() for values in row.values()], bins)
     heights = {epoch: {key: shares(values, edges) for key, values in row.items()} for epoch, row in rows.items()}
     tallest = max(float(height.max()) for row in heights.values() for height in row.values())
@@ -164,19 +114,12 @@ def shares(values: Numbers, edges: Numbers) -> Numbers:
     return np.histogram(values, edges)[0] / len(values)
 
 
-def _with_spread(mean: float, std: float) -> str:
-    """A mean with as many decimals as a standard deviation of three digits has."""
-    if not std or std >= 1e5:
-        return f"{mean:.4g} ± {std:.3g}"
-    decimals = max(0, 2 - int(np.floor(np.log10(std))))
-    return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
-
-
 def _first_with(set_name: str, rows: Mapping[int, Mapping[str, Numbers]]) -> int:
     return next(base for base, row in enumerate(rows.values()) if set_name in row)
 
 
-def _checked(samples: object, argument: str) -> dict[str, Numbers]:
+def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:
+    """Returns each sample's number by set, as NumPy arrays; refuses what is not finite or not one number per sample."""
     if not isinstance(samples, Mapping) or not all(isinstance(values, Tensor) for values in samples.values()):
         raise TypeError(f"{argument}: expected a dict of tensors by the sets' names, but got {_described(samples)}")
     if not samples:

@@ -1,13 +1,14 @@
-"""Estimates of a test set's loss or accuracy against the truth."""
+"""Estimates of a target's loss or accuracy against the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_tansens.checks import check_choice
+from lightning_tansens.record import Estimate
 from lightning_tansens.show.figures.canvas import (
     legend_beside,
     one_axis,
@@ -17,18 +18,20 @@ from lightning_tansens.show.figures.canvas import (
     some_points,
 )
 from lightning_tansens.show.figures.labels import estimate_label
-from lightning_tansens.show.figures.rows import (
+from lightning_tansens.show.figures.series import (
     History,
     Series,
     check_history,
     check_target,
-    column,
-    estimates_of,
+    epochs,
+    estimates,
+    on_set,
+    series,
     targets_of,
     truth_of,
 )
 from lightning_tansens.show.figures.style import estimate_style
-from lightning_tansens.show.keys import ACTUAL, TRIVIAL, Keys, Quantity
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, QUANTITIES, TRIVIAL, Quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,55 +39,54 @@ if TYPE_CHECKING:
 
 
 def plot_estimates(
-    history: History, target: str = "test", quantity: Quantity = "loss", keys: Keys | None = None, ax: Axes | None = None
+    history: History, target: str = "test", quantity: Quantity = "loss", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
-    """Draws the estimates of a test set's loss or accuracy over the epochs, with the truth where it was logged.
+    """Draws the estimates of a target's loss or accuracy over the epochs, with the truth where labels were compared.
 
-    The bands are one standard error on either side, where it was logged. The trivial estimate, dashed, is what another
-    should beat (Figure 3 of Daróczy 2022, over time). A few estimates far from all others, such as those of the norms after
-    the first epoch, lie outside of the axis, which says how many.
+    The bands are the estimates' intervals, or one standard error on either side. The trivial estimate, dashed, is what
+    another one should beat (Figure 3 of Daróczy 2022, over time). A few estimates far from all others, such as those of the
+    norms after the first epoch, lie outside of the axis, which says how many.
 
     Args:
-        history: A monitor's ``history``: one row of logged values a measurement.
-        target: The name of the test set.
+        history: The records of a monitor.
+        target: The name of the target.
         quantity: "loss", in units of the criterion, or "accuracy".
-        keys: How the values are named; None for ``tansens/…``.
         ax: A matplotlib axis to draw on; None for one of a new figure.
 
     Returns:
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If nothing of the kind was logged.
+        TypeError: If the history is no list of records.
+        ValueError: If nothing of the kind was estimated.
 
     Example:
-        >>> row = {"tansens/test_loss/trivial": 1.0, "tansens/test_loss/empirical": 1.25}
-        >>> figure, ax = plot_estimates([{"epoch": epoch, **row} for epoch in range(3)])
+        >>> from lightning_tansens.record import Estimate, Record, SetRecord
+        >>> loss = {"trivial": Estimate(1.0), "empirical": Estimate(1.25)}
+        >>> test = SetRecord("test", estimates={"loss": loss})
+        >>> figure, ax = plot_estimates([Record(t, t, SetRecord("val", loss=1.0), {"test": test}) for t in range(3)])
         >>> [line.get_label() for line in ax.lines]
         ["trivial: the reference's own", 'empirical']
 
     """
-    keys = keys or Keys()
-    names = _checked_estimates(history, [target], quantity, keys)
+    found = _checked_estimates(history, [target], quantity)[target]
+    truth = series(one.labelled(quantity) for one in on_set(history, target))
     figure, ax = one_axis(ax, 8)
-    epochs = column(history, "epoch")
-    values = {name: column(history, keys.estimate(target, quantity, name)) for name in [*names, ACTUAL]}
-    known = {name: series for name, series in values.items() if not np.isnan(series).all()}
-    for number, (name, series) in enumerate(known.items()):
+    values = {name: _values(of) for name, of in found.items()}
+    known = {**values, **({} if np.isnan(truth).all() else {ACTUAL: truth})}
+    for number, (name, line) in enumerate(known.items()):
         style = estimate_style(name)
         look = style.of_line()
-        if len(series) == 1:  # a line of one point is nothing without a marker
+        if len(line) == 1:  # a line of one point is nothing without a marker
             look["marker"] = style.marker or "o"
-        order = {ACTUAL: 4, TRIVIAL: 3}.get(name, 2)
-        every = some_points(len(series), number)
-        ax.plot(epochs, series, label=estimate_label(name), zorder=order, markevery=every, **look)
-        errors = column(history, keys.stderr(keys.estimate(target, quantity, name)))
-        if not np.isnan(errors).all():
-            ax.fill_between(epochs, series - errors, series + errors, color=style.colour, alpha=0.15, linewidth=0)
-    always = np.concatenate([values[ACTUAL], values.get(TRIVIAL, values[ACTUAL])])
-    low, high, outside = robust_limits(always, _all_of(values[name] for name in names))
-    ax.set_ylim(low, high)
+        order = {ACTUAL: 4, HEADLINE: 3.5, TRIVIAL: 3}.get(name, 2)
+        every = some_points(len(line), number)
+        ax.plot(epochs(history), line, label=estimate_label(name), zorder=order, markevery=every, **look)
+        low, high = _band(found.get(name, []))
+        if not np.isnan(low).all():
+            ax.fill_between(epochs(history), low, high, color=style.colour, alpha=0.15, linewidth=0)
+    bottom, top, outside = robust_limits(np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values()))
+    ax.set_ylim(bottom, top)
     say_outside(ax, outside)
     set_epochs(ax)
     ax.set_ylabel(_axis_label(quantity, target))
@@ -93,56 +95,51 @@ def plot_estimates(
 
 
 def plot_scatter_estimates(
-    history: History,
-    target: str | Sequence[str] | None = None,
-    quantity: Quantity = "loss",
-    keys: Keys | None = None,
-    ax: Axes | None = None,
+    history: History, target: str | Sequence[str] | None = None, quantity: Quantity = "loss", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """Draws each estimate against the truth, one marker an estimator; on the diagonal an estimate is right.
 
     Args:
-        history: Rows of logged values with true losses, of one run or of several, in any order.
-        target: The name of a test set, or several; None for all whose truth was logged.
+        history: Records with true values, of one run or of several, in any order.
+        target: The name of a target, or several; None for all whose truth is known.
         quantity: "loss", in units of the criterion, or "accuracy".
-        keys: How the values are named; None for ``tansens/…``.
         ax: A matplotlib axis to draw on; None for one of a new figure.
 
     Returns:
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If nothing of the kind was logged.
+        TypeError: If the history is no list of records.
+        ValueError: If nothing of the kind was estimated.
 
     Example:
-        >>> row = {"tansens/test_loss/trivial": 1.0, "tansens/test_loss/empirical": 1.25, "tansens/test_loss/actual": 1.5}
-        >>> figure, ax = plot_scatter_estimates([{"epoch": 0, **row}])
+        >>> from lightning_tansens.record import Estimate, Record, SetRecord
+        >>> loss = {"trivial": Estimate(1.0), "empirical": Estimate(1.25)}
+        >>> test = SetRecord("test", loss=1.5, estimates={"loss": loss})
+        >>> figure, ax = plot_scatter_estimates([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})])
         >>> ax.lines[1].get_label(), ax.lines[1].get_xydata().tolist()
         ('empirical', [[1.5, 1.25]])
 
     """
-    keys = keys or Keys()
     check_history(history)
     if target is None:
-        known = targets_of(history, keys)
-        targets = [name for name in known if not np.isnan(column(history, keys.estimate(name, quantity, ACTUAL))).all()]
+        known = targets_of(history)
+        targets = [name for name in known if any(one.labelled(quantity) is not None for one in on_set(history, name))]
         targets = targets or known  # of which the truth is missed below
     else:
         targets = [target] if isinstance(target, str) else list(target)
-    names = _checked_estimates(history, targets, quantity, keys)
-    truth = _all_of(truth_of(history, one, quantity, keys) for one in targets)
+    found = _checked_estimates(history, targets, quantity)
+    truth = _all_of(truth_of(history, one, quantity) for one in targets)
     figure, ax = one_axis(ax, 7.2, 4.8)
-    of_all = {name: _all_of(column(history, keys.estimate(one, quantity, name)) for one in targets) for name in names}
-    for name, estimates in of_all.items():
-        style = estimate_style(name).of_points()
+    nothing = [None] * len(history)
+    names = dict.fromkeys(name for of in found.values() for name in of)
+    of_all = {name: _all_of(_values(of.get(name, nothing)) for of in found.values()) for name in names}
+    for name, line in of_all.items():
         # the trivial one lies below the others and has a marker here
         extra = {"marker": "x", "zorder": 1.5} if name == TRIVIAL else {}
-        ax.plot(truth, estimates, label=estimate_label(name), **{**style, **extra})
-    known_truth = np.isfinite(truth)
-    shown = [estimates[known_truth] for estimates in of_all.values()]
+        ax.plot(truth, line, label=estimate_label(name), **{**estimate_style(name).of_points(), **extra})
     left, right, _ = robust_limits(truth, truth)
-    low, high, outside = robust_limits(truth, _all_of(shown))
+    low, high, outside = robust_limits(truth, _all_of(line[np.isfinite(truth)] for line in of_all.values()))
     ends = [min(left, low), max(right, high)]
     ax.plot(ends, ends, color="black", linewidth=1, zorder=1, label="estimate = truth")
     ax.set(xlim=(left, right), ylim=(low, high))
@@ -155,27 +152,42 @@ def plot_scatter_estimates(
     return figure, ax
 
 
-def _checked_estimates(history: History, targets: Sequence[str], quantity: Quantity, keys: Keys) -> list[str]:
-    """The names of the estimates of any of the test sets."""
+def _checked_estimates(
+    history: History, targets: Sequence[str], quantity: Quantity
+) -> dict[str, dict[str, list[Estimate | None]]]:
+    """The estimates of each target, by name."""
     check_history(history)
-    check_choice("quantity", quantity, get_args(Quantity))
+    check_choice("quantity", quantity, QUANTITIES)
     if not targets:
-        raise ValueError(
-            f"target: expected a test set, but none was logged under {keys.prefix!r}; pass keys with its prefix"
-        )
+        raise ValueError("target: expected a test set, but none was measured; pass test_dataloaders to the monitor")
     for target in targets:
-        check_target(history, target, keys)
-    names = list(dict.fromkeys(name for target in targets for name in estimates_of(history, target, quantity, keys)))
-    if not names:
+        check_target(history, target)
+    found = {target: estimates(history, target, quantity) for target in targets}
+    if not any(found.values()):
         raise ValueError(
-            f"quantity: expected estimates of the {quantity} of {list(targets)}, but none was logged; an accuracy is "
-            "logged for classifiers only"
+            f"quantity: expected estimates of the {quantity} of {list(targets)}, but there are none; an accuracy is "
+            "estimated for classifiers only"
         )
-    return names
+    return found
 
 
-def _all_of(series: Iterable[Series]) -> Series:
-    return np.concatenate(list(series))
+def _values(found: Sequence[Estimate | None]) -> Series:
+    return series(None if one is None else one.value for one in found)
+
+
+def _band(found: Sequence[Estimate | None]) -> tuple[Series, Series]:
+    """The ends of the intervals, or one standard error on either side."""
+    ends: list[tuple[float | None, float | None]] = []
+    for one in found:
+        if one is not None and one.low is None and one.stderr is not None:
+            ends.append((one.value - one.stderr, one.value + one.stderr))
+        else:
+            ends.append((None, None) if one is None else (one.low, one.high))
+    return series(low for low, _ in ends), series(high for _, high in ends)
+
+
+def _all_of(lines: Iterable[Series]) -> Series:
+    return np.concatenate(list(lines))
 
 
 def _axis_label(quantity: Quantity, target: str) -> str:

@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_tansens.show.correlations import correlations
 from lightning_tansens.show.figures.canvas import legend_beside, one_axis, ordered_colours, set_epochs, some_points
 from lightning_tansens.show.figures.labels import part_label, value_label
-from lightning_tansens.show.figures.rows import (
+from lightning_tansens.show.figures.series import (
     History,
     Series,
     check_history,
-    column,
-    correlated,
+    epochs,
     gap_of,
-    known_column,
-    parts_of,
-    reference_of,
-    targets_of,
+    measured,
+    measured_on,
+    on_set,
+    series,
 )
 from lightning_tansens.show.figures.style import ORDERED, estimate_style, set_style
-from lightning_tansens.show.keys import Keys
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,54 +30,48 @@ if TYPE_CHECKING:
 MAX_LAYERS = 12
 
 
-def plot_sensitivities(
-    history: History, measure: str = "empirical", keys: Keys | None = None, ax: Axes | None = None
-) -> tuple[Figure, Axes]:
-    """Draws a measure on the reference, dashed, and on each test set over the epochs.
+def plot_sensitivities(history: History, measure: str = "empirical", ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draws a measure on the reference, dashed, and on each target over the epochs.
 
     The axis is logarithmic unless the measure is a logarithm itself or not positive. The bands are one standard error on
-    either side, where it was logged.
+    either side, where it is known.
 
     Args:
-        history: A monitor's ``history``: one row of logged values a measurement.
-        measure: The name of a measure or of another value that is logged for sets, such as ``empirical_norm``, or of a
-            measure of the weights alone.
-        keys: How the values are named; None for ``tansens/…``.
+        history: The records of a monitor.
+        measure: The name of a measure or of another value that is taken on sets, such as ``empirical_norm``, or of a measure
+            of the weights alone.
         ax: A matplotlib axis to draw on; None for one of a new figure.
 
     Returns:
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If the measure was not logged.
+        TypeError: If the history is no list of records.
+        ValueError: If the measure was not taken.
 
     Example:
-        >>> values = {"tansens/train_loss": 1.0, "tansens/empirical/train": 2.0, "tansens/empirical/test": 3.0}
-        >>> row = {"tansens/test_loss/trivial": 1.0, **values}
-        >>> figure, ax = plot_sensitivities([{"epoch": epoch, **row} for epoch in range(3)])
+        >>> from lightning_tansens.record import MeasureRecord, Record, SetRecord
+        >>> measures = {"empirical": MeasureRecord({"empirical": 2.0})}
+        >>> train, test = (SetRecord(name, measures=measures) for name in ("train", "test"))
+        >>> figure, ax = plot_sensitivities([Record(epoch, epoch, train, {"test": test}) for epoch in range(3)])
         >>> [line.get_label() for line in ax.lines], ax.get_yscale()
         (['train', 'test'], 'log')
 
     """
-    keys = keys or Keys()
     check_history(history)
-    names = {name: keys.value(measure, name) for name in [reference_of(history, keys), *targets_of(history, keys)]}
-    found = {name: key for name, key in names.items() if not np.isnan(column(history, key)).all()}
+    names = dict.fromkeys(one.name for record in history for one in record.sets)
+    found = {name: of for name in names if not np.isnan((of := measured(history, measure, name))[0]).all()}
     of_weights = not found
     if of_weights:
-        found = {"weights": keys.value(measure)}
-        known_column(history, keys.value(measure), "measure")
+        found = {"weights": (measured_on(history, measure, history[-1].reference.name), series([None] * len(history)))}
     figure, ax = one_axis(ax)
-    epochs = column(history, "epoch")
     positive = True
-    for number, (name, key) in enumerate(found.items()):
-        values, errors = column(history, key), column(history, keys.stderr(key))
+    for number, (name, (values, errors)) in enumerate(found.items()):
         style = estimate_style(measure) if of_weights else set_style(name)
         positive &= bool((values[np.isfinite(values)] > 0).all())
-        ax.plot(epochs, values, label=name, markevery=some_points(len(values), number), **style.of_line())
+        ax.plot(epochs(history), values, label=name, markevery=some_points(len(values), number), **style.of_line())
         if not np.isnan(errors).all():
-            ax.fill_between(epochs, values - errors, values + errors, color=style.colour, alpha=0.2, linewidth=0)
+            ax.fill_between(epochs(history), values - errors, values + errors, color=style.colour, alpha=0.2, linewidth=0)
     label = value_label(measure)
     if positive and not label.logarithm:
         _set_logarithmic(ax)
@@ -90,49 +83,44 @@ def plot_sensitivities(
 
 
 def plot_sensitivity_gap(
-    history: History,
-    measure: str = "empirical",
-    target: str = "test",
-    keys: Keys | None = None,
-    ax: Axes | None = None,
+    history: History, measure: str = "empirical", target: str = "test", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
-    r"""Draws a measure on a test set against the generalisation gap, one point a measurement, coloured by its epoch.
+    r"""Draws a measure on a target against the generalisation gap, one point a measurement, coloured by its epoch.
 
     .. math:: \mathrm{gap}_t = |l(X_{te}; \theta_t) - l(X_{ref}; \theta_t)|
 
     (Section 5 of Rácz et al. 2023). The title has Pearson's and Spearman's coefficients.
 
     Args:
-        history: A monitor's ``history`` with true losses: one row of logged values a measurement.
-        measure: The name of a measure or of another logged value, on the set or of the weights alone.
-        target: The name of the test set.
-        keys: How the values are named; None for ``tansens/…``.
+        history: The records of a monitor, with true losses.
+        measure: The name of a measure or of another value, on the set or of the weights alone.
+        target: The name of the target.
         ax: A matplotlib axis to draw on; None for one of a new figure.
 
     Returns:
         The figure and the axis; the colour bar is an axis of its own in the figure.
 
     Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If the measure or the true loss was not logged.
+        TypeError: If the history is no list of records.
+        ValueError: If the measure was not taken or the true loss is not known.
 
     Example:
-        >>> losses = {"tansens/train_loss": 1.0, "tansens/test_loss/trivial": 1.0}
-        >>> actual, measured = "tansens/test_loss/actual", "tansens/empirical/test"
-        >>> rows = [{"epoch": t, **losses, actual: 1 + t, measured: 3.0 * t} for t in range(4)]
-        >>> figure, ax = plot_sensitivity_gap(rows)
+        >>> from lightning_tansens.record import MeasureRecord, Record, SetRecord
+        >>> def record(t):
+        ...     test = SetRecord("test", loss=1.0 + t, measures={"empirical": MeasureRecord({"empirical": 3.0 * t})})
+        ...     return Record(t, t, SetRecord("train", loss=1.0), {"test": test})
+        >>> figure, ax = plot_sensitivity_gap([record(t) for t in range(4)])
         >>> ax.get_title()
         'Pearson 1.00, Spearman 1.00'
 
     """
-    keys = keys or Keys()
     check_history(history)
-    gaps = gap_of(history, target, keys)
-    values = measured_on(history, measure, target, keys)
+    gaps = gap_of(history, target)
+    values = measured_on(history, measure, target)
     figure, ax = one_axis(ax)
-    points = ax.scatter(values, gaps, c=column(history, "epoch"), cmap=ORDERED, s=30, edgecolors="black", linewidths=0.4)
+    points = ax.scatter(values, gaps, c=epochs(history), cmap=ORDERED, s=30, edgecolors="black", linewidths=0.4)
     figure.colorbar(points, ax=ax, label="epoch")
-    found = correlated(values, gaps)
+    found = correlations(values.tolist(), gaps.tolist())
     ax.set_title(", ".join(f"{name.title()} {value:.2f}" for name, value in found.items()) or "correlations undefined")
     ax.set_xlabel(f"{value_label(measure)}")
     ax.set_ylabel(f"gap |true − reference loss| on {target}")
@@ -141,67 +129,60 @@ def plot_sensitivity_gap(
 
 
 def plot_layer_shares(
-    history: History, set_name: str = "test", measure: str = "empirical", keys: Keys | None = None, ax: Axes | None = None
+    history: History, set_name: str = "test", measure: str = "empirical", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     r"""Draws the share of each layer in a measure on a set over the epochs, as areas that add up to one.
 
     .. math:: \|\delta_i\|^2 \|J_{i-1}\|_F^2 \Big/ \sum_j \|\delta_j\|^2 \|J_{j-1}\|_F^2
 
-    for the mean over the set of the empirical sensitivity, whose layers ``EmpiricalSensitivity(per_layer=True)`` logs. The
-    first layer is at the bottom. Of more than twelve layers the smallest are drawn as one.
+    for the mean over the set of the empirical sensitivity, whose layers ``EmpiricalSensitivity(per_layer=True)`` reports.
+    The first layer is at the bottom. Of more than twelve layers the smallest are drawn as one.
 
     Args:
-        history: A monitor's ``history``: one row of logged values a measurement.
-        set_name: The name of the reference or of a test set.
-        measure: A measure whose layers were logged.
-        keys: How the values are named; None for ``tansens/…``.
+        history: The records of a monitor.
+        set_name: The name of the reference or of a target.
+        measure: A measure whose layers are known.
         ax: A matplotlib axis to draw on; None for one of a new figure.
 
     Returns:
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of rows.
-        ValueError: If the layers were not logged.
+        TypeError: If the history is no list of records.
+        ValueError: If the layers are not known.
 
     Example:
-        >>> rows = [{"epoch": t, "tansens/empirical/test/0": 1.0, "tansens/empirical/test/2": 3.0} for t in range(3)]
-        >>> figure, ax = plot_layer_shares(rows)
+        >>> from lightning_tansens.record import MeasureRecord, Record, SetRecord
+        >>> test = SetRecord("test", measures={"empirical": MeasureRecord(parts={"0": 1.0, "2": 3.0})})
+        >>> figure, ax = plot_layer_shares([Record(t, t, SetRecord("train"), {"test": test}) for t in range(3)])
         >>> [area.get_label() for area in ax.collections]
         ['0', '2']
 
     """
-    keys = keys or Keys()
     check_history(history)
-    key = keys.value(measure, set_name)
-    layers = parts_of(history, key)
+    found = [one.measures[measure].parts if measure in one.measures else {} for one in on_set(history, set_name)]
+    layers = list(dict.fromkeys(layer for parts in found for layer in parts))
     if not layers:
         raise ValueError(
-            f"history: expected the layers of {key!r} as {key + '/<layer>'!r}, but got none; use "
+            f"history: expected the layers of {measure!r} on {set_name!r}, but got none; use "
             "EmpiricalSensitivity(per_layer=True) in the monitor, and the name of a set it measures"
         )
     # a layer that is frozen in between has no share then
-    values = np.nan_to_num(np.stack([column(history, f"{key}/{layer}") for layer in layers]))
-    measured = values.sum(0) > 0
-    epochs, values = column(history, "epoch")[measured], values[:, measured]
+    values = np.array([[parts.get(layer, 0.0) for parts in found] for layer in layers])
+    known = values.sum(0) > 0
+    places, values = epochs(history)[known], values[:, known]
     shares, labels = _largest(values / values.sum(0), layers)
     figure, ax = one_axis(ax, 7.6)
     colours = ordered_colours(len(labels))
-    if len(epochs) == 1:  # an area of one point would be nothing
-        epochs, shares = epochs + np.array([-0.4, 0.4]), shares.repeat(2, 1)
-    ax.stackplot(epochs, shares, labels=labels, colors=colours, edgecolor="white", linewidth=0.8)
+    if len(places) == 1:  # an area of one point would be nothing
+        places, shares = places + np.array([-0.4, 0.4]), shares.repeat(2, 1)
+    ax.stackplot(places, shares, labels=labels, colors=colours, edgecolor="white", linewidth=0.8)
     set_epochs(ax)
-    ax.set(ylim=(0, 1), xlim=(epochs.min(), epochs.max()))
+    ax.set(ylim=(0, 1), xlim=(places.min(), places.max()))
     ax.set_title(f"{part_label(measure).name} on {set_name}", fontsize="medium")
     ax.set_ylabel("share of each layer")
     legend_beside(ax, "layer", reverse=True)  # in the order of the areas
     return figure, ax
-
-
-def measured_on(history: History, measure: str, target: str, keys: Keys) -> Series:
-    """Returns a measure on a set, shape (T,), or that of the weights where it needs no data."""
-    weights = column(history, keys.value(measure))
-    return known_column(history, keys.value(measure, target), "measure") if np.isnan(weights).all() else weights
 
 
 def _largest(shares: Series, layers: list[str]) -> tuple[Series, list[str]]:

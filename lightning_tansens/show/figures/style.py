@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_tansens.show.keys import ACTUAL, REFERENCE_NAMES, TRIVIAL
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, REFERENCE_NAMES, TRIVIAL
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class Style:
     """What tells a series apart; the marker and the line do so in print, where colours are grey.
 
     Attributes:
-        colour: A colour of a palette that color-blind readers can tell apart (Okabe and Ito 2008, Tol 2021).
+        colour: A colour; those of a figure differ for colour-blind readers as well.
         marker: A matplotlib marker.
         line: A matplotlib line style.
         width: The width of the line, in points.
@@ -28,40 +27,54 @@ class Style:
 
     def of_line(self) -> dict[str, Any]:
         """Returns the arguments of ``plot`` for a line with a few markers."""
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "linestyle": self.line,
-            "linewidth": self.width,
-            "markersize": 5,
-        }
+        look = {"color": self.colour, "marker": self.marker, "linestyle": self.line}
+        return {**look, "linewidth": self.width, "markersize": 5}
 
     def of_points(self) -> dict[str, Any]:
         """Returns the arguments of ``plot`` for points alone."""
         return {"color": self.colour, "marker": self.marker, "linestyle": "none", "markersize": 6, "alpha": 0.8}
 
 
-#: The truth and the trivial estimate, and the estimators by the keys of their measures.
+#: The nearest two are 22 apart (CIELAB) for readers without green cones, black and the grey of the trivial one included.
+_COLOURS = ("#0077BB", "#B15928", "#E69F00", "#33BBEE", "#AA4499", "#332288", "#EE6677", "#661100", "#DDCC77")
+_BLUE, _BROWN, _ORANGE, _SKY, _PURPLE, _INDIGO, _PINK, _MAROON, _SAND = _COLOURS
+
+#: The truth, the trivial estimate and the headline; estimates from measures (dash-dotted), outputs (solid), and
+#: earlier outputs or copies (dotted).
 ESTIMATES = {
     ACTUAL: Style("black", "", "-", 2.4),
     TRIVIAL: Style("#767676", "", "--", 1.8),
-    "empirical": Style("#0072B2", "o"),
-    "active_nodes": Style("#E69F00", "s"),
-    "layer_norm": Style("#009E73", "^"),
-    "input_output": Style("#CC79A7", "D"),
-    "spectral_norm": Style("#D55E00", "v"),
-    "fisher_rao": Style("#56B4E9", "P"),
-    "region": Style("#882255", "X"),
-    "mean_tangent": Style("#999933", "<"),
+    HEADLINE: Style(_BLUE, "o", "-", 2.4),
+    "empirical": Style(_BROWN, "s", "-."),
+    "active_nodes": Style(_ORANGE, "^", "-."),
+    "layer_norm": Style(_SKY, "v", "-."),
+    "input_output": Style(_PURPLE, "D", "-."),
+    "spectral_norm": Style(_INDIGO, "<", "-."),
+    "fisher_rao": Style(_PINK, "P", "-."),
+    "region": Style(_MAROON, "X", "-."),
+    "mean_tangent": Style(_SAND, ">", "-."),
+    "entropy_ratio": Style(_SKY, "o"),
+    "entropy_difference": Style(_INDIGO, "s"),
+    "average_confidence": Style(_ORANGE, "p"),
+    "cbpe": Style(_MAROON, "^"),
+    "cot": Style(_PINK, "D"),
+    "atc_confidence": Style(_BROWN, "v"),
+    "atc_entropy": Style(_PURPLE, "h"),
+    "difference_of_confidences": Style(_SAND, "d"),
+    "importance_weighting": Style(_BLUE, "*", ":"),
+    "temporal_ensemble": Style(_ORANGE, "s", ":"),
+    "disagreement": Style(_SKY, "D", ":"),
+    "agreement_line_s": Style(_PURPLE, "^", ":"),
+    "agreement_line_d": Style(_INDIGO, "v", ":"),
+    "pseudo_label_loss": Style(_PINK, "o", ":"),
+    "atc_ensemble": Style(_MAROON, "d", ":"),
+    "cot_ensemble": Style(_SAND, "8", ":"),
+    "transport_loss": Style(_BLUE, "P", "-."),
+    "calibrated": Style(_BROWN, "H", ":"),
 }
 
-#: Sets: references are dashed, test sets solid.
-SETS = {name: Style("#D55E00", "s", "--") for name in REFERENCE_NAMES} | {"test": Style("#0072B2", "o")}
-
-_OTHER_COLOURS = ("#332288", "#44AA99", "#AA4499", "#661100", "#CC6677")
-_OTHER_MARKERS = ("p", "*", ">", "h", "d", "8", "H")
-_OUTPUT_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255")
-_OUTPUT_LINES = ("-", "--", ":", "-.")
+#: Sets: references are dashed, targets solid.
+SETS = {name: Style(_BROWN, "s", "--") for name in REFERENCE_NAMES} | {"test": Style(_BLUE, "o")}
 
 #: For what has an order, such as epochs or layers: even in lightness, so that it reads in grey too.
 ORDERED = "viridis"
@@ -69,24 +82,37 @@ ORDERED = "viridis"
 #: For correlations, from −1 to 1.
 SIGNED = "RdBu_r"
 
+_MARKERS = ("p", "*", ">", "h", "d", "8", "H")
+_LINES = ("-", "--", ":", "-.")
+_given: dict[str, dict[str, Style]] = {"estimate": {}, "set": {}}
+
 
 def estimate_style(name: str) -> Style:
-    """Returns the style of an estimator, of the truth or of the trivial estimate; a name is always given the same one."""
-    return ESTIMATES.get(name) or _from_name(name)
+    """Returns the style of an estimator, of the truth or of the trivial estimate.
+
+    A name that has no style of its own is given the next free one, and keeps it as long as the process lives.
+    """
+    return ESTIMATES.get(name) or _next_style("estimate", name)
 
 
 def set_style(name: str) -> Style:
-    """Returns the style of a reference or a test set; a name is always given the same one."""
-    return SETS.get(name) or _from_name(name)
+    """Returns the style of a reference or a target, as :func:`estimate_style` does."""
+    return SETS.get(name) or _next_style("set", name)
 
 
 def output_style(number: int) -> Style:
-    """Returns the style of an output or a class: 28 of them differ in their colour or their line."""
-    colours = len(_OUTPUT_COLOURS)
-    return Style(_OUTPUT_COLOURS[number % colours], "", _OUTPUT_LINES[number // colours % len(_OUTPUT_LINES)])
+    """Returns the style of an output or a class: 36 of them differ in their colour or their line."""
+    return Style(_COLOURS[number % len(_COLOURS)], "", _LINES[number // len(_COLOURS) % len(_LINES)])
 
 
-def _from_name(name: str) -> Style:
-    # Python's own hash of a string is another one in every process
-    number = zlib.crc32(name.encode())
-    return Style(_OTHER_COLOURS[number % len(_OTHER_COLOURS)], _OTHER_MARKERS[number % len(_OTHER_MARKERS)])
+def _next_style(kind: str, name: str) -> Style:
+    given = _given[kind]
+    if name not in given:
+        # blue and brown are taken: by references and "test", or by estimates that are drawn more often
+        colours = _COLOURS[2:]
+        number = len(given)
+        line = "-" if kind == "set" else "--"
+        given[name] = Style(
+            colours[number % len(colours)], _MARKERS[(number + number // len(colours)) % len(_MARKERS)], line
+        )
+    return given[name]

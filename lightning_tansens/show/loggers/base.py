@@ -1,4 +1,4 @@
-"""One interface to what loggers take beside scalars; each kind of logger has a file of its own."""
+"""One interface to what loggers take; each kind of logger has a file of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Layout = Mapping[str, Mapping[str, list[Any]]]
 
 
 class Writer:
-    """What can be sent to a logger beside scalars; this one takes nothing, a subclass overrides what its logger can take.
+    """What can be sent to a logger; this one takes scalars alone, a subclass overrides what its logger can take.
 
     To support another logger, subclass this and register it: ``writer_of.register(MyLogger, MyWriter)``.
 
@@ -33,11 +33,24 @@ class Writer:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
+    def begin(self, resumed_at: int | None) -> None:
+        """Prepares for the first measurement of a run, or of its continuation.
+
+        Args:
+            resumed_at: The step of that measurement where a run is resumed; what was sent for later steps came of an
+                interrupted process and is void. None in a new run.
+
+        """
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Sends scalars by key, all at once."""
+        self.logger.log_metrics(dict(values), step)
+
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Sends a distribution: one number per sample, shape (N,)."""
 
-    def band(self, key: str, low: float, high: float, step: int) -> None:
-        """Sends the borders of a band around a scalar, for charts that need them as values of their own."""
+    def band(self, borders: Mapping[str, float], step: int) -> None:
+        """Sends the borders of a band around a scalar, by key, for charts that need them as values of their own."""
 
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         """Sends a figure of matplotlib."""

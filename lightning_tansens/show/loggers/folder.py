@@ -22,14 +22,19 @@ class FolderWriter(Writer):
 
     Args:
         folder: Where they are kept; it is made when there is something to keep.
+        logger: The logger that takes the scalars; None where another one does.
 
     """
 
     takes_figures = True
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(None)
+    def __init__(self, folder: Path, logger: CSVLogger | None = None) -> None:
+        super().__init__(logger)
         self.folder = folder
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        if self.logger is not None:
+            super().scalars(values, step)
 
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         figure.savefig(self._file(tag, "png"))
@@ -47,4 +52,4 @@ class FolderWriter(Writer):
 
 @writer_of.register(CSVLogger)
 def _of_csv(logger: CSVLogger) -> Writer:
-    return FolderWriter(Path(logger.log_dir) / FOLDER)
+    return FolderWriter(Path(logger.log_dir) / FOLDER, logger)

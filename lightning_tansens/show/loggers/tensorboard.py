@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict, _sanitize_params
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.api_pb2 import Experiment
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from lightning_tansens.show.loggers.base import Layout, Writer, markdown_table, writer_of
@@ -16,48 +28,160 @@ from lightning_tansens.show.loggers.base import Layout, Writer, markdown_table, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: How the names of our event files end.
+SUFFIX = ".tansens"
+
+#: TensorBoard keeps the first list of compared scalars in a run, and reads its files by their names: this one is the first.
+_FIRST_FILE = "events.out.tfevents.0000000000.compared" + SUFFIX
+
+
+class EventFile:
+    """An event file beside Lightning's, written without a thread: what fails, fails here and at once.
+
+    Lightning's own writer would be broken for good by our figure that the disk has no room for.
+
+    Args:
+        path: The file; it is made by the first event.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add_summary(self, summary: Summary, global_step: int | None = None, walltime: float | None = None) -> None:
+        """Appends a summary, as :class:`torch.utils.tensorboard.FileWriter` does."""
+        step = 0 if global_step is None else global_step
+        self._append(Event(summary=summary, step=step, wall_time=walltime or time.time()))
+
+    def events(self) -> Iterator[Event]:
+        """Yields what is in the file, up to a record that was not finished."""
+        return (Event.FromString(record) for record in RawEventFileLoader(str(self.path)).Load())
+
+    def take_out(self, from_step: int) -> None:
+        """Removes what belongs to a step or a later one."""
+        kept = EventFile(self.path.with_name(f".{self.path.name}.part"))
+        kept.path.unlink(missing_ok=True)
+        for event in self.events():
+            if event.step < from_step:
+                kept._append(event)
+        os.replace(kept.path, self.path)
+
+    def _append(self, event: Event) -> None:
+        with self.path.open("ab") as file:
+            writer = RecordWriter(file)
+            if not file.tell() and not event.file_version:
+                writer.write(Event(wall_time=event.wall_time, file_version="brain.Event:2").SerializeToString())
+            writer.write(event.SerializeToString())
+
+
+class _OwnWriter(SummaryWriter):
+    """torch's writer, with a file of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
+        self._file = EventFile(folder / name)
+        super().__init__(str(folder))
+
+    def _get_file_writer(self) -> EventFile:
+        return self._file
+
 
 @writer_of.register(TensorBoardLogger)
 class TensorBoardWriter(Writer):
-    """Writes event files."""
+    """Writes an event file of its own in the run's folder; where that is not a local one, it uses Lightning's writer."""
 
     takes_figures = True
 
-    def histogram(self, tag: str, values: Tensor, step: int) -> None:
-        self.logger.experiment.add_histogram(tag, values, step)
+    def __init__(self, logger: TensorBoardLogger) -> None:
+        super().__init__(logger)
+        self._folder = None if "://" in logger.log_dir else Path(logger.log_dir)
+        self._postponed: tuple[Sequence[str], Mapping[str, Any] | None] | None = None
 
-    def band(self, key: str, low: float, high: float, step: int) -> None:
+    @cached_property
+    def _events(self) -> SummaryWriter:
+        """The writer of what is ours."""
+        if self._folder is None:
+            remote: SummaryWriter = self.logger.experiment
+            return remote
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return _OwnWriter(self._folder)
+
+    def begin(self, resumed_at: int | None) -> None:
+        """Takes out what an interrupted process had written, and completes the user's list in the HPARAMS tab."""
+        if resumed_at is not None and self._folder is not None:
+            for path in self._folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+                EventFile(path).take_out(resumed_at)
+        if self._postponed is not None:
+            self.logger.experiment.flush()
+            self._list(*self._postponed, postponed=True)
+            self._postponed = None
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        for key, value in values.items():
+            self._events.add_scalar(key, value, step)
+
+    def histogram(self, tag: str, values: Tensor, step: int) -> None:
+        self._events.add_histogram(tag, values, step)
+
+    def band(self, borders: Mapping[str, float], step: int) -> None:
         """Writes the two scalars that a chart of the kind "Margin" needs beside its value."""
-        self.logger.experiment.add_scalar(f"{key}_lower", low, step)
-        self.logger.experiment.add_scalar(f"{key}_upper", high, step)
+        self.scalars(borders, step)
 
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         # `close` is for figures that pyplot knows
-        self.logger.experiment.add_figure(tag, figure, step, close=False)
+        self._events.add_figure(tag, figure, step, close=False)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        self.logger.experiment.add_text(tag, markdown, step)
+        self._events.add_text(tag, markdown, step)
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
-        self.logger.experiment.add_custom_scalars(layout)
+        self._events.add_custom_scalars(layout)
 
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
         """Names the scalars as metrics in the HPARAMS tab, whose rows are sorted by their last values.
 
-        TensorBoard keeps the first such list of a run, and Lightning's own has ``hp_metric`` alone, so this one comes first.
+        Lightning's own list has ``hp_metric`` alone. With ``default_hp_metric=False`` users write a list of theirs when the
+        training starts, so that ours waits for the first measurement and is added to theirs.
         """
+        if self.logger._default_hp_metric:
+            self._list(keys, hparams)
+        else:
+            self._postponed = keys, hparams
+
+    def _list(self, keys: Sequence[str], hparams: Mapping[str, Any] | None, postponed: bool = False) -> None:
         # without a hyperparameter the tab stays empty, so that the run's folder stands for them
         given = {"run": Path(self.logger.log_dir).name} if hparams is None else dict(hparams)
         params = _sanitize_params(_flatten_dict(_convert_params(given)))
-        metrics = dict.fromkeys([*(["hp_metric"] if hparams is not None else []), *keys], 0)
+        metrics = dict.fromkeys([*([] if hparams is None or postponed else ["hp_metric"]), *keys], 0)
         experiment, start, _ = hparams_summaries({name: _plain(value) for name, value in params.items()}, metrics)
-        writer = self.logger.experiment._get_file_writer()
-        writer.add_summary(experiment)
-        if hparams is None:  # Lightning starts no session then
-            writer.add_summary(start)
+        listed = self._listed()
+        if listed is not None:
+            known = {info.name.tag for info in listed.metric_infos}
+            own = metadata.parse_experiment_plugin_data(experiment.value[0].metadata.plugin_data.content)
+            listed.metric_infos.extend(info for info in own.metric_infos if info.name.tag not in known)
+            of_list = metadata.create_summary_metadata(HParamsPluginData(experiment=listed))
+            experiment = Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=of_list)])
+        if self._folder is None:
+            first = self.logger.experiment._get_file_writer()
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            first = EventFile(self._folder / _FIRST_FILE)
+            first.path.unlink(missing_ok=True)
+        first.add_summary(experiment)
+        if hparams is None or (postponed and listed is None):  # Lightning starts no session then
+            first.add_summary(start)
+
+    def _listed(self) -> Experiment | None:
+        """The list that TensorBoard shows so far."""
+        for path in sorted(self._folder.glob("events.out.tfevents.*")) if self._folder is not None else ():
+            for event in EventFile(path).events():
+                for value in event.summary.value:
+                    if value.tag == metadata.EXPERIMENT_TAG:
+                        return metadata.parse_experiment_plugin_data(value.metadata.plugin_data.content)
+        return None
 
 
 def _plain(value: Any) -> Any:

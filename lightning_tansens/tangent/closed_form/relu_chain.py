@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.exact import verified_chain
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
-from lightning_tansens.tangent.evaluation import evaluation
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 
 #: The number of a layer's largest weights that are looked at before all of them are.

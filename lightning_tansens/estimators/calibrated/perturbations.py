@@ -1,0 +1,144 @@
+"""Perturbed copies of samples: the same for a sample in every epoch, batch and process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_tansens.checks import check_numbers, check_share
+from lightning_tansens.tangent.isolation import Randomness
+
+#: Changes one sample, a tensor without the batch's dimension, and keeps its shape.
+Transform = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Noise:
+    r"""Adds Gaussian noise, :math:`x + s \, \mathrm{std}(x) \, \varepsilon` with ε ~ N(0, I) (the papers' perturbation).
+
+    Attributes:
+        scale: s, in units of the sample's own standard deviation over its entries.
+
+    Example:
+        >>> Noise(0.0)(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        """Refuses what is no scale."""
+        check_numbers(at_least=0, scale=self.scale)
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        """Returns the sample with noise."""
+        return sample + self.scale * sample.std(unbiased=False) * torch.randn_like(sample)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Puts the sample's own mean in the place of entries that are drawn at random.
+
+    Attributes:
+        share: The probability of each entry to be replaced.
+
+    Example:
+        >>> Masked(0.5)(torch.tensor([2.0, 2.0]))
+        tensor([2., 2.])
+
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        """Refuses what is no share."""
+        check_share("share", self.share)
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        """Returns the sample with holes."""
+        return torch.where(torch.rand_like(sample) < self.share, sample.mean(), sample)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    r"""Stretches a sample about its own mean, :math:`\bar x + c \, (x - \bar x)`.
+
+    Attributes:
+        factor: c; below one, entries come nearer to each other.
+
+    Example:
+        >>> Contrast(0.5)(torch.tensor([1.0, 3.0]))
+        tensor([1.5000, 2.5000])
+
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Refuses what is no factor."""
+        check_numbers(at_least=0, factor=self.factor)
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        """Returns the stretched sample."""
+        mean = sample.mean()
+        return mean + self.factor * (sample - mean)
+
+
+class Perturbed:
+    """Applies a transform to each sample of a batch, with random numbers that belong to the sample.
+
+    The transform runs on the CPU, so that its random numbers do not depend on the device; random states are left as they
+    were.
+
+    Args:
+        transform: Changes one sample.
+        seed: Seed of the random numbers.
+
+    Example:
+        >>> perturb = Perturbed(Noise(1.0))
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+        >>> bool((perturb(x, [0, 1])[1] == perturb(x[1:], [1])[0]).all())
+        True
+
+    """
+
+    def __init__(self, transform: Transform, seed: int = 0) -> None:
+        self._transform, self._seed = transform, seed
+        self._randomness = Randomness(transform)
+
+    def __call__(self, inputs: Any, positions: Sequence[int]) -> Tensor:
+        """Returns the perturbed batch.
+
+        Args:
+            inputs: A batch, shape (N, ...), of floating-point numbers.
+            positions: The samples' positions in their set.
+
+        Raises:
+            TypeError: If the inputs are no such tensor.
+            ValueError: If the transform does not return a tensor of a sample's shape.
+
+        """
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            came = str(inputs.dtype) if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise TypeError(
+                f"copies: expected inputs that are one floating-point tensor, but got {came}; leave out the "
+                "estimators that need copies"
+            )
+        perturbed = []
+        with self._randomness.isolated():
+            for sample, position in zip(inputs.detach().cpu(), positions, strict=True):
+                self._randomness.seed(self._seed * 1_000_003 + position)
+                changed = self._transform(sample.clone())
+                if not isinstance(changed, Tensor) or changed.shape != sample.shape:
+                    came = f"shape {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+                    raise ValueError(
+                        f"copies: expected {self._transform!r} to return a tensor of the sample's shape "
+                        f"{tuple(sample.shape)}, but got {came}"
+                    )
+                perturbed.append(changed)
+        return torch.stack(perturbed).to(inputs)

@@ -1,0 +1,125 @@
+"""What one measurement found on one set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.metrics.uncertainty import Influence
+
+#: Without more usable outputs than this share of a set's samples there is no estimate from outputs.
+USABLE = 0.5
+
+Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class SetSummary:
+    """What one measurement found on one set, over all processes.
+
+    Attributes:
+        name: The set's name.
+        samples: The number of samples that the measures saw.
+        outputs: The network's outputs; None where they are not gathered.
+        loss: The mean loss, where labels were used.
+        loss_influence: How far each sample moves the loss, if that is known.
+        loss_stderr: The standard error of the loss, if that is known.
+        accuracy: The accuracy, where labels of classes were used.
+        accuracy_stderr: Its standard error, if that is known.
+        wrong: The number of wrong predictions; None as for the accuracy.
+        class_losses: The mean loss of each class.
+        values: For each measure, by key, its named scalars.
+        parts: For each measure, by key, its values by part (a layer, an output, a class).
+        distributions: For each measure, by key, and its parts, one number per sample; the whole is "".
+        influences: For each measure that knows them, by key, how far each sample moves it.
+        errors: For each measure that knows it, by key, its standard error.
+        weights: The values of the measures that need no data, by key: now for a target, at the previous measurement for
+            the reference.
+        copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
+
+    """
+
+    name: str
+    samples: int = 0
+    outputs: Outputs | None = None
+    loss: float | None = None
+    loss_influence: Influence | None = None
+    loss_stderr: float | None = None
+    accuracy: float | None = None
+    accuracy_stderr: float | None = None
+    wrong: float | None = None
+    class_losses: Mapping[int, float] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
+    parts: Values = field(default_factory=dict)
+    distributions: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    influences: Mapping[str, Influence] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+    weights: Values = field(default_factory=dict)
+    copies: tuple[SetSummary, ...] = ()
+
+    def unlabelled(self) -> SetSummary:
+        """Returns the summary without everything that labels gave."""
+        outputs = None if self.outputs is None else self.outputs.unlabelled()
+        seen = (self.loss, self.loss_influence, self.accuracy, self.wrong)
+        if outputs is self.outputs and all(value is None for value in seen) and not self.class_losses and not self.copies:
+            return self
+        return replace(
+            self,
+            outputs=outputs,
+            loss=None,
+            loss_influence=None,
+            loss_stderr=None,
+            accuracy=None,
+            accuracy_stderr=None,
+            wrong=None,
+            class_losses={},
+            copies=(),
+        )
+
+    @property
+    def usable(self) -> Outputs:
+        """The outputs, if they can be estimated from.
+
+        Raises:
+            UndefinedEstimateError: If there are none, or those of most samples are not finite.
+
+        """
+        outputs = self.outputs
+        if outputs is None or not len(outputs.kept):
+            raise UndefinedEstimateError(f"expected samples in the {self.name} set, but it is empty")
+        if not len(outputs) > USABLE * len(outputs.kept):
+            raise UndefinedEstimateError(
+                f"expected finite outputs, but {outputs.unusable} of the {self.name} set's {len(outputs.kept)} samples have "
+                "none"
+            )
+        return outputs
+
+    @property
+    def classes(self) -> Outputs:
+        """The outputs, if they are class scores and can be estimated from.
+
+        Raises:
+            UndefinedEstimateError: If not.
+
+        """
+        outputs = self.usable
+        if not outputs.is_classifier:
+            raise UndefinedEstimateError(f"expected class scores of shape (N, C), but got shape {outputs.outputs.shape}")
+        return outputs
+
+    @property
+    def labelled(self) -> Outputs:
+        """The class scores with labels.
+
+        Raises:
+            UndefinedEstimateError: If there are none.
+
+        """
+        outputs = self.classes
+        if outputs.labels is None:
+            raise UndefinedEstimateError(f"expected labels for the {self.name} set's {len(outputs)} samples, but got none")
+        return outputs

@@ -1,0 +1,72 @@
+"""What is measured of a network, as one value: which tensor is x, which outputs count, with which method and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_tansens.checks import check_callable, check_seed
+from lightning_tansens.tangent.methods import Choice, Method, check_probes
+from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
+
+
+@dataclass(frozen=True)
+class TangentOptions:
+    """The options of :func:`~lightning_tansens.tangent.sensitivity`, asked of one batch after another.
+
+    Attributes:
+        outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
+        method: The way of computing.
+        num_probes: Number of random probes a sample, where the method needs them.
+        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like. A monitor's ``output``
+            takes its place where it is None, see :meth:`~lightning_tansens.metrics.Measure.with_output`.
+
+    Raises:
+        TypeError: If ``output`` cannot be called.
+        ValueError: If another option has a value that is not allowed.
+
+    """
+
+    outputs: Outputs = "sum"
+    method: Method = "auto"
+    num_probes: int = 1
+    seed: int = 0
+    wrt: Wrt = None
+    output: OutputPicker | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        check_outputs(self.outputs)
+        check_probes(self.method, self.num_probes)
+        check_seed(self.seed)
+        check_callable("output", self.output)
+
+    @property
+    def function(self) -> dict[str, Any]:
+        """The part that says what f and x are, as keyword arguments of the pure functions."""
+        return {"outputs": self.outputs, "wrt": self.wrt, "output": self.output}
+
+    def choice(self, model: nn.Module, inputs: Any) -> Choice:
+        """Returns the way in which the network is measured, and why."""
+        return chosen_method(model, inputs, self.method, self.wrt, self.output)
+
+    def blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Returns the squared norm of each parameter's block, shapes (N,) or, for each output, (N, C), by name."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return tangent_sensitivity_blocks(
+            model,
+            inputs,
+            method=self.method,
+            num_probes=self.num_probes,
+            generator=generator,
+            indices=positions,
+            **self.function,
+        )

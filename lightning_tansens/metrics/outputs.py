@@ -1,0 +1,201 @@
+"""A network's outputs on a set, gathered over batches and processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from lightning_tansens.checks import checked_positions
+
+#: The most numbers that are kept of a sample's outputs where they are no class scores.
+MAX_NUMBERS = 4096
+
+
+class SetOutputs(Metric):
+    """Gathers outputs, labels and features of a set, in the order of the samples' positions.
+
+    Class scores (N, C) are kept whole. Of other outputs at most 4,096 numbers a sample are kept: of (N, C, ...) the same
+    randomly drawn places of the trailing dimensions for every sample, set and process, of (N, D) the same entries.
+
+    As input to ``update``: outputs, labels, features and positions. As output of ``compute``: what :meth:`arrays` returns,
+    as tensors.
+
+    Args:
+        class_scores: Whether outputs are class scores: logits (N, C) of two or more classes, or the single logit, (N,) or
+            (N, 1), of the second of two; None to find out from the first batch: outputs (N, C) with labels that are missing
+            or integers of shape (N,).
+        labels: Whether to keep the labels, which is for the reference alone.
+        features: Whether to keep the features.
+        kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> gathered = SetOutputs()
+        >>> gathered.update(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), positions=[1])
+        >>> gathered.update(torch.tensor([[2.0, 3.0]]), torch.tensor([0]), positions=[0])
+        >>> gathered.arrays()["outputs"].tolist(), gathered.arrays()["labels"].tolist()
+        ([[2.0, 3.0], [0.0, 1.0]], [0, 1])
+
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = None
+    full_state_update = False
+
+    positions: list[Tensor]
+
+    def __init__(self, class_scores: bool | None = None, labels: bool = True, features: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.class_scores = class_scores
+        self._names = ["positions", "outputs", *(["labels"] if labels else []), *(["features"] if features else [])]
+        #: What a process without samples syncs: no rows of the right type and shape.
+        self._empty: dict[str, Tensor] = {}
+        self._places: Tensor | None = None
+        for name in self._names:
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def prepare(self, outputs: Any, targets: Any = None, features: Any = None) -> None:
+        """Learns the types and shapes of what is gathered; every process calls it before the first update.
+
+        Args:
+            outputs: The outputs for a batch of at least one sample; their values do not matter.
+            targets: Its labels, or None.
+            features: Its features, shape (N, F), or None.
+
+        Raises:
+            ValueError: As :meth:`update` does.
+
+        """
+        rows = self._rows(
+            outputs, targets, features, range(len(outputs) if isinstance(outputs, Tensor) and outputs.dim() else 0)
+        )
+        empty = {name: row[:0].cpu() for name, row in rows.items()}
+        if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
+            raise ValueError(
+                f"outputs: expected shapes as before, {_shapes(self._empty)}, but got {_shapes(empty)}; take a new "
+                "SetOutputs for another network"
+            )
+        if not self._empty:
+            self._empty = empty
+            self._fill()
+
+    def update(
+        self, outputs: Any, targets: Any = None, features: Any = None, positions: Sequence[int] | None = None
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            outputs: Shape (N, ...), see :class:`SetOutputs`.
+            targets: Class indices, shape (N,); None where labels are not used. Not looked at without class scores.
+            features: The input of the network's last layer, shape (N, F); None where it is not known.
+            positions: The samples' positions in their set; None continues where the last batch ended.
+
+        Raises:
+            ValueError: If outputs, labels or features have not the shapes that are expected.
+
+        """
+        self.prepare(outputs, targets, features)
+        start = sum(len(part) for part in self.positions)
+        own = (
+            range(start, start + len(outputs))
+            if positions is None
+            else checked_positions("positions", positions, len(outputs))
+        )
+        for name, row in self._rows(outputs, targets, features, own).items():
+            getattr(self, name).append(row)
+
+    def reset(self) -> None:
+        """Forgets the samples and keeps the shapes."""
+        super().reset()
+        self._fill()
+
+    def compute(self) -> dict[str, Any]:
+        """Returns outputs, labels and features, over the samples of all processes, in the order of positions."""
+        if not self._empty:
+            return {"outputs": torch.zeros(0, device=self.device), "is_classifier": bool(self.class_scores)}
+        order = dim_zero_cat(self.positions).argsort(stable=True)
+        found: dict[str, Any] = {name: dim_zero_cat(getattr(self, name))[order] for name in self._names[1:]}
+        found = {name: value for name, value in found.items() if value.shape[1:] != (0,)}  # not given
+        return {**found, "is_classifier": bool(self.class_scores)}
+
+    def arrays(self) -> dict[str, Any]:
+        """Returns the arguments of ``Outputs.of``, the same on every process. Needs synced states."""
+        compute = type(self).compute  # the metric's own compute() would sync once more
+        return {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in compute(self).items()}
+
+    def _fill(self) -> None:
+        for name, empty in self._empty.items():
+            setattr(self, name, [empty.to(self.device)])
+
+    def _rows(self, outputs: Any, targets: Any, features: Any, positions: Sequence[int]) -> dict[str, Tensor]:
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
+            raise ValueError(
+                f"outputs: expected one tensor of floating-point numbers, shape (N, ...), but got {_what(outputs)}"
+            )
+        samples = len(outputs)
+        if self.class_scores is None:
+            integers = targets is None or (isinstance(targets, Tensor) and not targets.is_floating_point())
+            self.class_scores = (
+                outputs.dim() == 2 and outputs.shape[1] > 1 and integers and _shape(targets) in (None, (samples,))
+            )
+        kept = outputs.detach().to(self.device, torch.float64 if outputs.dtype == torch.float64 else torch.float32)
+        rows = {"positions": torch.tensor(list(positions), dtype=torch.int64, device=self.device)}
+        rows["outputs"] = kept if self.class_scores else self._thinned(kept)
+        if self.class_scores and (outputs.dim() > 2 or (outputs.dim() == 2 and not outputs.shape[1])):
+            raise ValueError(f"outputs: expected class scores of shape (N, C), (N, 1) or (N,), but got {_what(outputs)}")
+        none = torch.zeros(samples, 0, device=self.device)  # for what is not given
+        if "labels" in self._names:
+            rows["labels"] = self._labels(outputs, targets) if self.class_scores and targets is not None else none.long()
+        if "features" in self._names:
+            if features is not None and (
+                not isinstance(features, Tensor) or features.dim() != 2 or len(features) != samples
+            ):
+                raise ValueError(
+                    f"features: expected shape ({samples}, F), one row for each sample, but got {_what(features)}"
+                )
+            rows["features"] = none if features is None else features.detach().to(self.device, kept.dtype)
+        return rows
+
+    def _labels(self, outputs: Tensor, targets: Any) -> Tensor:
+        single = outputs.dim() == 1 or outputs.shape[1] == 1
+        samples, classes = len(outputs), 2 if single else outputs.shape[1]
+        fits = isinstance(targets, Tensor) and not targets.is_complex() and (single or not targets.is_floating_point())
+        if not fits or _shape(targets) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
+            raise ValueError(f"targets: expected class indices of shape ({samples},), but got {_what(targets)}")
+        labels = targets.detach().reshape(-1).to(self.device)
+        if samples and (labels.min() < 0 or labels.max() >= classes or (labels != labels.long()).any()):
+            raise ValueError(
+                f"targets: expected classes from 0 to {classes - 1}, as many as outputs, but got {labels.min().item()} to "
+                f"{labels.max().item()}"
+            )
+        classified: Tensor = labels.long()
+        return classified
+
+    def _thinned(self, outputs: Tensor) -> Tensor:
+        """The same few places of every sample's outputs."""
+        if outputs.dim() < 2 or math.prod(outputs.shape[1:]) <= MAX_NUMBERS:
+            return outputs
+        flat = outputs.flatten(2) if outputs.dim() > 2 else outputs[:, None]
+        count = max(1, MAX_NUMBERS // flat.shape[1])
+        if self._places is None:
+            generator = torch.Generator().manual_seed(0)
+            self._places = torch.randperm(flat.shape[2], generator=generator)[:count].sort().values
+        thinned: Tensor = flat[:, :, self._places.to(flat.device)]
+        return thinned if outputs.dim() > 2 else thinned[:, 0]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _shapes(rows: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} (N{''.join(f', {size}' for size in row.shape[1:])})" for name, row in rows.items())
+
+
+def _what(value: Any) -> str:
+    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,114 @@
+"""The sets of a run: the reference, the test sets, and the perturbed copies of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_tansens.estimators import Need
+from lightning_tansens.estimators.calibrated import Perturbed
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.monitor.reading import Reading
+from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.subsets import CacheBudget, Subset
+from lightning_tansens.monitor.trainer_data import Data, Found, draw_subset, has_validation, reference_data, test_data
+from lightning_tansens.monitor.transfer import batch_transfer
+
+if TYPE_CHECKING:
+    from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+
+
+class Drawing:
+    """Draws the sets of a monitor.
+
+    Args:
+        trainer: The Trainer.
+        monitor: The monitor, whose arguments say what is measured on which samples.
+        stages: Where to leave the callables that tear the datamodule's other stages down.
+
+    """
+
+    def __init__(self, trainer: pl.Trainer, monitor: TangentSensitivityMonitor, stages: ExitStack) -> None:
+        self._trainer, self._monitor, self._stages = trainer, monitor, stages
+        self._budget = CacheBudget()
+
+    def sets(self, known: MeasuredSet | None = None) -> list[MeasuredSet]:
+        """Returns the reference, which is labelled, and the test sets.
+
+        Args:
+            known: The reference of an earlier fit, for a Trainer that got another loop's data since; None for none.
+
+        """
+        monitor = self._monitor
+        try:
+            name, data = reference_data(self._trainer, self._reference(), self._stages)
+        except MisconfigurationException:
+            if known is None:
+                raise
+            sets = [known]
+        else:
+            sets = [self._set(name, data, is_reference=True)]
+        targets = test_data(self._trainer, monitor.test_dataloaders, self._stages)
+        return [*sets, *(self._set(name, data) for name, data in targets.items())]
+
+    def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
+        """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
+
+        Args:
+            reference: The reference.
+
+        """
+        fitted: list[Any] = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
+        transforms = dict.fromkeys(transform for estimator in fitted for transform in estimator.copies)
+        keys = {key for estimator in fitted for key in estimator.measure_keys}
+        measures = [measure for measure in self._monitor.measures if measure.key in keys]
+        return [
+            MeasuredSet(
+                f"{reference.name} (copy {number})",
+                reference.subset,
+                batch_transfer(self._trainer).of(reference.subset),
+                measures,
+                LabelledLoss(self._monitor.criterion),
+                self._reading(labelled=True, perturb=Perturbed(transform, self._monitor.options.seed)),
+            )
+            for number, transform in enumerate(transforms, 1)
+        ]
+
+    def _reference(self) -> str | Data:
+        """What "auto" stands for: the validation data, if there are any that are not the target."""
+        monitor = self._monitor
+        if monitor.reference != "auto":
+            return monitor.reference
+        taken = isinstance(monitor.test_dataloaders, str) and monitor.test_dataloaders.startswith("val")
+        return "train" if taken or not has_validation(self._trainer) else "val"
+
+    def _set(self, name: str, data: Found, is_reference: bool = False) -> MeasuredSet:
+        monitor, options = self._monitor, self._monitor.options
+        subset = self._subset(name, data, labelled=is_reference or monitor.compare_with_labels, is_reference=is_reference)
+        loss = None
+        if is_reference or monitor.compare_with_labels:
+            loss = LabelledLoss(monitor.criterion, options.by_class)
+        transfer = batch_transfer(self._trainer).of(subset)
+        return MeasuredSet(name, subset, transfer, monitor.measures, loss, self._reading(labelled=is_reference))
+
+    def _subset(self, name: str, data: Found, labelled: bool, is_reference: bool) -> Subset:
+        monitor, options = self._monitor, self._monitor.options
+        count = max(monitor.num_samples, options.num_loss_samples if labelled or monitor.estimators else 0)
+        return draw_subset(
+            self._trainer, name, data, count, options.batch_size, options.seed, monitor.num_samples, self._budget
+        )
+
+    def _reading(self, labelled: bool, perturb: Callable[[Any, Sequence[int]], Any] | None = None) -> Reading:
+        monitor = self._monitor
+        return Reading(
+            monitor.unpack,
+            monitor.output,
+            max(monitor.num_samples, monitor.options.num_loss_samples) if monitor.estimators else 0,
+            features=any(Need.FEATURES in estimator.needs for estimator in monitor.estimators),
+            labelled=labelled,
+            perturb=perturb,
+        )

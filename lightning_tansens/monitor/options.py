@@ -1,0 +1,141 @@
+"""The monitor's further options, and the checks of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
+from lightning_tansens.metrics.base import Measure
+from lightning_tansens.monitor.failures import OnFailure
+from lightning_tansens.monitor.trainer_data import check_choice_of_set
+from lightning_tansens.show.keys import check_set_names
+
+#: The hook in which the monitor measures; "auto" takes the validation's wherever there is one.
+MeasureAt = Literal["auto", "train_epoch_end", "validation_epoch_end"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the monitor that a first run does not need.
+
+    Args:
+        num_loss_samples: The number of samples, those of the measures among them, on which the reference's loss and the
+            estimators are computed, which are noisier and cost less.
+        num_label_samples: The number of samples on which the true loss of a test set is computed, with
+            ``compare_with_labels``; None for all. With a number, the truth has a standard error.
+        batch_size: The number of samples measured at once; results do not depend on it.
+        seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
+        measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
+            wherever there is a validation loop and "train_epoch_end" where not.
+        on_failure: What happens when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
+            epoch's values are left out and training goes on) or "ignore".
+        accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
+        by_class: Whether to compute the loss of each class, where the labels are classes.
+        correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between
+            a test set's true loss and the reference's; needs ``compare_with_labels``.
+        limits: What a reliable estimate must fulfil.
+        prefix: What the logged keys begin with.
+
+    Raises:
+        ValueError: If a value is not allowed.
+        TypeError: If a type is not allowed.
+
+    Example:
+        >>> Options(measure_at="train_epoch_end").batch_size
+        256
+
+    """
+
+    num_loss_samples: int = 1024
+    num_label_samples: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+    measure_at: MeasureAt = "auto"
+    on_failure: OnFailure = "warn"
+    accuracy_form: AccuracyForm = "error"
+    by_class: bool = False
+    correlate_with_gap: bool = False
+    limits: Limits = field(default_factory=Limits)
+    prefix: str = "tansens"
+
+    def __post_init__(self) -> None:
+        check_counts(num_loss_samples=self.num_loss_samples, batch_size=self.batch_size)
+        if self.num_label_samples is not None:
+            check_counts(num_label_samples=self.num_label_samples)
+        check_seed(self.seed)
+        for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
+            check_choice(name, getattr(self, name), get_args(choices))
+        if not isinstance(self.limits, Limits):
+            raise TypeError(f"limits: expected Limits, but got {self.limits!r}")
+        check_text("prefix", self.prefix)
+
+
+def check_sets(test_dataloaders: object, reference: object) -> None:
+    """Raises an error if an argument is no test set or no reference."""
+    if isinstance(reference, str) and reference != "auto":
+        check_choice_of_set("reference", reference)
+    elif not isinstance(reference, (DataLoader, Dataset)):
+        check_choice("reference", reference, ("auto", "train", "val"), "or a DataLoader or a Dataset")
+    if isinstance(test_dataloaders, str):
+        check_choice_of_set("test_dataloaders", test_dataloaders)
+        if test_dataloaders == reference:
+            raise ValueError(
+                f"test_dataloaders: expected other data than the reference's, but got {reference!r} for both; choose "
+                "another reference, or pass data of their own"
+            )
+    elif isinstance(test_dataloaders, Mapping):
+        if not test_dataloaders:
+            raise ValueError(
+                "test_dataloaders: expected at least one set, but got an empty dict; pass None for the Trainer's own"
+            )
+        check_set_names(list(test_dataloaders))
+        for name, data in test_dataloaders.items():
+            if not isinstance(data, (DataLoader, Dataset)):
+                came = type(data).__name__
+                raise TypeError(f"test_dataloaders[{name!r}]: expected a DataLoader or a Dataset, but got {came}")
+    elif not (test_dataloaders is None or isinstance(test_dataloaders, (DataLoader, Dataset))):
+        raise TypeError(
+            "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by name, 'val' or None, but got "
+            f"{type(test_dataloaders).__name__}"
+        )
+
+
+def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
+    """Raises an error if an option needs the labels of the test sets and these are not used."""
+    for name, wanted in needing.items():
+        if wanted and not compare_with_labels:
+            raise ValueError(
+                f"{name}: expected compare_with_labels=True with {name}=True, which needs the true loss of the test sets, "
+                "but got False"
+            )
+
+
+def check_measures_and_estimators(measures: object, estimators: object) -> None:
+    """Raises an error if an item is no measure or no estimator, or two have one key."""
+    _check_items("measures", measures, Measure)
+    _check_items("estimators", estimators, Estimator)
+    keys = [item.key for items in (measures, estimators) for item in items]  # type: ignore[attr-defined]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(
+            f"measures, estimators: expected each key once, but got {twice} more than once; leave one of them out"
+        )
+
+
+def check_callables(**callables: object) -> None:
+    """Raises an error if an argument is neither None nor callable."""
+    for name, value in callables.items():
+        check_callable(name, value)
+
+
+def _check_items(name: str, items: object, kind: type) -> None:
+    if isinstance(items, (str, bytes)) or not isinstance(items, Sequence):
+        raise TypeError(f"{name}: expected a list of {kind.__name__} objects or None, but got {items!r}")
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"{name}: expected {kind.__name__} objects, but got {type(item).__name__}")

@@ -1,0 +1,44 @@
+"""How batches are read: what is input, what is target, which tensor holds the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_tansens.monitor.batches import unpack_batch
+from lightning_tansens.tangent.network import OutputPicker
+
+#: Splits a batch into inputs and targets (None where there are none).
+Unpack = Callable[[Any], tuple[Any, Any]]
+
+#: Moves a batch to the device.
+Transfer = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How batches of a set are read, and what is gathered of their outputs.
+
+    Attributes:
+        unpack: Splits a batch into inputs and targets.
+        output: Picks the tensor of outputs; None where the network returns one.
+        num_outputs: The number of samples whose outputs the estimators get; 0 for none.
+        class_scores: Whether outputs are class scores; None to find out from the first batch.
+        features: Whether they get the features too.
+        labelled: Whether they get the labels, which is for the reference and its copies alone.
+        perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
+
+    """
+
+    unpack: Unpack
+    output: OutputPicker | None = None
+    num_outputs: int = 0
+    class_scores: bool | None = None
+    features: bool = False
+    labelled: bool = False
+    perturb: Callable[[Any, Sequence[int]], Any] | None = None
+
+
+#: Splits a batch unless the user says how.
+unpack_pair = unpack_batch

@@ -1,0 +1,143 @@
+"""From the summaries of a measurement to its record: values and estimates, typed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from lightning_tansens.estimators import (
+    AccuracyForm,
+    Estimator,
+    Limits,
+    MeasureRatio,
+    SetSummary,
+    estimate_set,
+    score_set,
+)
+from lightning_tansens.metrics.base import Measure, SensitivityMeasure
+from lightning_tansens.monitor.correlations import gap_correlations
+from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
+
+Key = TypeVar("Key")
+
+
+def make_record(
+    epoch: int,
+    step: int,
+    summaries: Sequence[SetSummary],
+    measures: Sequence[Measure],
+    estimators: Sequence[Estimator],
+    weights: Mapping[str, Mapping[str, float]],
+    failed: Mapping[tuple[str, str], Exception],
+    accuracy_form: AccuracyForm = "error",
+    limits: Limits | None = None,
+) -> Record:
+    """Makes the record of a measurement, with every estimate of each target.
+
+    Args:
+        epoch: The epoch after which it was taken.
+        step: The step at which the loggers show it.
+        summaries: What was found on the reference, with labels, and on each target.
+        measures: The measures; each one whose ratio scales the loss is an estimator too.
+        estimators: The other estimators.
+        weights: The values of the measures that need no data, by the measure's key.
+        failed: The errors of measures that failed this time, by set and measure.
+        accuracy_form: How ratios estimate the accuracy.
+        limits: What a reliable estimate must fulfil; None for the defaults.
+
+    """
+    reference, *targets = summaries
+    ratios = [MeasureRatio(measure, accuracy_form) for measure in measures if isinstance(measure, SensitivityMeasure)]
+    every = [*ratios, *estimators]
+    of_weights = {key: MeasureRecord(_finite(values)) for key, values in weights.items()}
+    unknown = _not_finite(weights)
+    reference_record = _set_record(reference, estimators, {}, unknown, failed)
+    of_targets = {}
+    for target in targets:
+        estimates, missing = estimate_set(every, target, reference, limits)
+        of_targets[target.name] = _set_record(target, estimators, estimates, missing, failed)
+    return Record(epoch, step, reference_record, of_targets, of_weights)
+
+
+def with_correlations(record: Record, history: Sequence[Record]) -> Record:
+    """Adds to each target how its values correlate with the generalisation gap over the run so far.
+
+    Args:
+        record: The measurement now.
+        history: The measurements before.
+
+    """
+    run = [*history, record]
+    targets = {name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()}
+    return replace(record, targets=targets)
+
+
+def without_estimators(record: Record, keys: Collection[str]) -> Record:
+    """Returns a record without the estimates and the scores of some estimators.
+
+    Args:
+        record: The record.
+        keys: The estimators' keys.
+
+    """
+    targets = {
+        name: replace(
+            target,
+            scores={},
+            estimates={
+                quantity: {key: estimate for key, estimate in found.items() if key not in keys}
+                for quantity, found in target.estimates.items()
+            },
+        )
+        for name, target in record.targets.items()
+    }
+    return replace(record, reference=replace(record.reference, scores={}), targets=targets)
+
+
+def _set_record(
+    summary: SetSummary,
+    estimators: Sequence[Estimator],
+    estimates: Mapping[Quantity, Mapping[str, Estimate]],
+    missing: Mapping[str, str],
+    failed: Mapping[tuple[str, str], Exception],
+) -> SetRecord:
+    scores, _ = score_set(estimators, summary)
+    reasons = {key: f"{type(error).__name__}: {error}" for (name, key), error in failed.items() if name == summary.name}
+    values = {key: _finite(found) for key, found in summary.values.items()}
+    measures = {
+        key: MeasureRecord(found, _finite(summary.parts.get(key, {})), _finite_or_none(summary.errors.get(key)))
+        for key, found in values.items()
+    }
+    return SetRecord(
+        name=summary.name,
+        samples=summary.samples,
+        loss=_finite_or_none(summary.loss),
+        loss_stderr=_finite_or_none(summary.loss_stderr),
+        accuracy=_finite_or_none(summary.accuracy),
+        accuracy_stderr=_finite_or_none(summary.accuracy_stderr),
+        class_losses=_finite(summary.class_losses),
+        measures=measures,
+        scores=_finite(scores),
+        estimates=estimates,
+        missing={**missing, **_not_finite(summary.values), **reasons},
+    )
+
+
+def _not_finite(values: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Why values are missing, by their name."""
+    return {
+        name: f"its value is {value}"
+        for found in values.values()
+        for name, value in found.items()
+        if not math.isfinite(value)
+    }
+
+
+def _finite(values: Mapping[Key, float]) -> dict[Key, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,306 @@
+"""What a loader reads: which samples there are, and the samples themselves, from a copy of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
+
+from lightning_tansens.monitor.copying import Copier, CopyError, unwritten
+from lightning_tansens.tangent.isolation import Randomness
+
+#: An endless sampler is followed for so many times the length of the data set.
+VISITS = 4
+
+#: A subset of a stream is drawn from so many times its size.
+STREAMED = 10
+
+#: These visit all samples, in whatever order and share.
+_WHOLE = (RandomSampler, SequentialSampler, DistributedSampler)
+
+
+class Opened:
+    """A copy that may be read, for as long as it lives.
+
+    Args:
+        parts: The data set, the loader's collate function and the sampler.
+        generators: Random generators that they are known to hold.
+        shared: The memory that they share with the training's.
+        unbatched: Whether the loader hands on what the data set gives.
+        by_list: Whether the data set takes lists of keys.
+
+    """
+
+    def __init__(
+        self,
+        parts: tuple[Any, Callable[[Any], Any], Any],
+        generators: Sequence[Any],
+        shared: list[tuple[int, int]],
+        unbatched: bool,
+        by_list: bool,
+    ) -> None:
+        self.dataset, self._collate, self.sampler = parts
+        self._unbatched = unbatched
+        self._randomness = Randomness([generators, *parts])
+        self._shared, self._by_list = shared, by_list
+
+    @contextmanager
+    def reading(self, seed: int = 0) -> Iterator[None]:
+        """Leaves random states outside as they were, and lets nobody write to shared memory."""
+        with self._randomness.isolated(), unwritten(self._shared):
+            self._randomness.seed(seed)
+            yield
+
+    def collate(self, samples: list[Any]) -> Any:
+        """Makes a batch of samples."""
+        return (default_collate if self._unbatched else self._collate)(samples)
+
+    def samples(self, elements: Iterable[Any]) -> Iterator[Any]:
+        """Yields the samples among what a loader gets from its data set, which may be batches if it makes none itself."""
+        for element in elements:
+            converted = self._collate(element) if self._unbatched else element
+            if self._unbatched and is_batch(converted):
+                yield from rows(converted)
+            else:
+                yield converted
+
+    def is_batch(self, key: Any) -> bool:
+        """Whether the data set gives a whole batch for a key; inside of :meth:`reading`."""
+        return is_batch(self._collate(self.dataset[key]))
+
+    def sample(self, key: Any, seed: int) -> Any:
+        """Returns a sample, whose random transforms have a seed of their own; inside of :meth:`reading`."""
+        self._randomness.seed(seed)
+        return next(rows(self.dataset[[key]])) if self._by_list else self.dataset[key]
+
+
+class Source:
+    """The samples that a loader reads.
+
+    They are read from copies, each of which is made anew, before the first access, and dropped afterwards. The data set
+    that was given is never called, and no file that a copy opens is still open when workers are forked.
+
+    Args:
+        data: A DataLoader, a Dataset, or an iterable of whole batches.
+        seed: Seed of samplers and streams.
+        original: Whether data that cannot be copied may be read themselves.
+        share: Whether copies share large arrays with the data set; writing to them is refused then.
+
+    Raises:
+        CopyError: If there is something of which there cannot be a copy.
+
+    """
+
+    def __init__(self, data: Any, seed: int, original: bool = False, share: bool = True) -> None:
+        loader = data if isinstance(data, DataLoader) else None
+        dataset: Any = data if loader is None else loader.dataset
+        collate = getattr(loader, "collate_fn", None) or default_collate
+        self._seed, self._share = seed, share
+        batches = loader is None and not isinstance(data, Dataset)
+        self._iterates = batches or isinstance(dataset, IterableDataset)
+        #: Whether what the data set gives is a batch for the Trainer.
+        self._unbatched = batches or (loader is not None and loader.batch_size is None and loader.batch_sampler is None)
+        self._parts = (dataset, _as_it_is if batches else collate, _sampler(loader))
+        self._copies = True
+        try:
+            self._parts = Copier(share).copy(self._parts)
+        except CopyError:
+            if not original:
+                raise
+            self._copies = False
+        self._by_list = False
+        #: The length of the data set; 0 for a stream.
+        self.length = 0
+
+    def open(self) -> Opened:
+        """Returns a copy to read."""
+        copier = Copier(self._share)
+        parts = copier.copy(self._parts) if self._copies else self._parts
+        return Opened(parts, copier.generators, copier.shared, self._unbatched, self._by_list)
+
+    def stream(self, count: int) -> tuple[list[Any], int] | None:
+        """Returns samples drawn from the start of a stream, and the number of them that were seen; None for no stream.
+
+        Args:
+            count: The number of samples to draw, from ten times as many.
+
+        """
+        if not self._iterates and not self._unbatched:
+            return None
+        keys = [] if self._iterates else list(self.keys()[0])
+        opened = self.open()
+        with opened.reading(self._seed):
+            if self._iterates:
+                elements: Iterable[Any] = opened.dataset
+            elif self._by_list or not any(map(opened.is_batch, keys[:1])):
+                return None
+            else:
+                order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(self._seed)).tolist()
+                elements = (opened.dataset[keys[place]] for place in order)
+            return _reservoir(opened.samples(elements), count, STREAMED * count, self._seed)
+
+    def keys(self) -> tuple[list[Any] | range, bool]:
+        """Returns the keys of the samples, and whether a sampler had to be followed to find them.
+
+        Raises:
+            ValueError: If the data set has no length.
+
+        """
+        opened = self.open()
+        with opened.reading(self._seed):
+            try:
+                everything = range(len(opened.dataset))
+            except TypeError:
+                came = type(opened.dataset).__name__
+                raise ValueError(
+                    f"expected a data set with a length, but {came} has none; pass a map-style Dataset"
+                ) from None
+            self.length = len(everything)
+            sampler = opened.sampler
+            known = sampler is None or _is_known(sampler)
+            if known and isinstance(sampler, SubsetRandomSampler):
+                return sorted(map(int, sampler.indices)), False
+            if known and isinstance(sampler, WeightedRandomSampler):
+                return sampler.weights.nonzero().flatten().tolist() or everything, False
+            if known and (sampler is None or isinstance(sampler, _WHOLE)):
+                return everything, False
+            try:
+                keys, lists = _visited(sampler, len(everything))
+            except (TypeError, ValueError):  # it names samples in a way of its own
+                return everything, False
+            self._by_list = lists and self._unbatched
+            return keys or everything, True
+
+
+def is_batch(value: Any) -> bool:
+    """Whether a value is a batch instead of a sample: all its arrays and lists are of one length, and one is no vector.
+
+    Args:
+        value: What a loader without batches yields.
+
+    Example:
+        >>> is_batch((torch.zeros(5, 3), torch.zeros(5))), is_batch((torch.zeros(3), torch.tensor(1)))
+        (True, False)
+
+    """
+    lengths = set()
+    deep = False
+    for leaf in _leaves(value):
+        if isinstance(leaf, (Tensor, np.ndarray)):
+            lengths.add(len(leaf) if leaf.ndim else -1)
+            deep = deep or leaf.ndim > 1
+        else:
+            lengths.add(len(leaf) if isinstance(leaf, list) else -1)
+    return deep and len(lengths) == 1 and lengths.pop() > 0
+
+
+def rows(batch: Any) -> Iterator[Any]:
+    """Yields the samples of a batch.
+
+    Args:
+        batch: A batch, as :func:`is_batch` knows it.
+
+    """
+    first = next(leaf for leaf in _leaves(batch) if isinstance(leaf, (Tensor, np.ndarray, list)))
+    for number in range(len(first)):
+        yield _row(batch, number)
+
+
+def _row(value: Any, number: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[number].clone()  # a view would keep the whole batch
+    if isinstance(value, np.ndarray):
+        return value[number].copy()
+    if isinstance(value, Mapping):
+        return {name: _row(held, number) for name, held in value.items()}
+    if isinstance(value, tuple):
+        parts = [_row(held, number) for held in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return [_row(held, number) for held in value] if _holds_arrays(value) else value[number]
+    return value
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    elif not isinstance(value, tuple) and not (isinstance(value, list) and _holds_arrays(value)):
+        yield value
+        return
+    for held in value:
+        yield from _leaves(held)
+
+
+def _holds_arrays(values: Sequence[Any]) -> bool:
+    return any(isinstance(value, (Tensor, np.ndarray, Mapping, tuple, list)) for value in values)
+
+
+def _sampler(loader: DataLoader[Any] | None) -> Any:
+    """The sampler that says which samples there are."""
+    if loader is None or isinstance(loader.dataset, IterableDataset):
+        return None
+    batches = loader.batch_sampler
+    whole = batches is None or (_is_known(batches) and hasattr(batches, "sampler"))
+    sampler: Any = getattr(batches, "sampler", loader.sampler) if whole else batches
+    # Lightning wraps samplers for DDP; what is wrapped says which samples there are
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
+def _is_known(sampler: Any) -> bool:
+    """Whether a sampler visits its samples the way that torch or Lightning has written."""
+    module = getattr(getattr(type(sampler), "__iter__", None), "__module__", None) or ""
+    return module.startswith(("torch.", "lightning.", "pytorch_lightning."))
+
+
+def _visited(sampler: Any, length: int) -> tuple[list[Any], bool]:
+    """The keys that a sampler visits, sorted if they are numbers, and whether it gives lists of them.
+
+    A sampler without an end is left once it has visited everything, or after a while.
+    """
+    visited: dict[Any, None] = {}
+    visits, limit, lists = 0, VISITS * max(length, 1000), False
+    for key in sampler:
+        lists = isinstance(key, list)
+        parts = key if lists else [key]
+        visited.update((part if isinstance(part, (str, bytes, tuple)) else int(part), None) for part in parts)
+        visits += len(parts) or 1
+        if visits >= limit or len(visited) >= length:
+            break
+    keys = list(visited)
+    return (sorted(keys) if all(isinstance(key, int) for key in keys) else keys), lists
+
+
+def _reservoir(stream: Iterator[Any], count: int, limit: int, seed: int) -> tuple[list[Any], int]:
+    """Draws samples from the first ``limit`` of a stream, each of which is as likely as any other."""
+    generator = torch.Generator().manual_seed(seed)
+    kept: list[Any] = []
+    seen = 0
+    for sample in islice(stream, limit):
+        seen += 1
+        if len(kept) < count:
+            kept.append(sample)
+            continue
+        place = int(torch.randint(seen, (), generator=generator))
+        if place < count:
+            kept[place] = sample
+    return kept, seen

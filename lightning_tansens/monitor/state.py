@@ -1,0 +1,86 @@
+"""What a monitor keeps in a checkpoint: its records, and what the next measurement is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_tansens.record import Record
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "records": list,
+    "weights_before": dict,
+    "memories": dict,
+    "trajectories": dict,
+    "measured_step": (int, type(None)),
+}
+
+
+@dataclass
+class MonitorState:
+    """The state of a run of the monitor.
+
+    Attributes:
+        records: The measurements so far.
+        weights_before: The values of the measures of the weights at the previous measurement.
+        memories: What the measures remember, by set and measure.
+        trajectories: What earlier measurements said of the samples, by set.
+        measured_step: The step of the last measurement; None before the first.
+        loaded: Whether a checkpoint brought it.
+
+    """
+
+    records: list[Record] = field(default_factory=list)
+    weights_before: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    memories: Mapping[str, Any] = field(default_factory=dict)
+    trajectories: Mapping[str, Any] = field(default_factory=dict)
+    measured_step: int | None = None
+    loaded: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns builtins and tensors alone, as ``torch.load`` reads checkpoints with ``weights_only``."""
+        return {
+            "records": [record.state() for record in self.records],
+            "weights_before": dict(self.weights_before),
+            "memories": dict(self.memories),
+            "trajectories": dict(self.trajectories),
+            "measured_step": self.measured_step,
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> MonitorState:
+        """Returns the state that :meth:`to_dict` described.
+
+        Raises:
+            ValueError: If a field is missing or holds something else.
+
+        Example:
+            >>> MonitorState.from_dict(MonitorState(measured_step=9).to_dict()).measured_step
+            9
+
+        """
+        for name, kind in _FIELDS.items():
+            if name not in state:
+                raise ValueError(
+                    f"expected the state of a TangentSensitivityMonitor, but {name!r} is missing from it, which has "
+                    f"{list(state)}; pass weights alone, or take the state out of the checkpoint"
+                )
+            if not isinstance(state[name], kind) or isinstance(state[name], bool):
+                raise ValueError(_wrong(name, state[name]))
+        try:
+            records = [Record.from_state(record) for record in state["records"]]
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(_wrong("records", state["records"])) from error
+        for name in ("weights_before", "memories", "trajectories"):
+            if not all(isinstance(value, Mapping) for value in state[name].values()):
+                raise ValueError(_wrong(name, state[name]))
+        return cls(records, *(state[name] for name in list(_FIELDS)[1:]), loaded=True)
+
+
+def _wrong(name: str, value: object) -> str:
+    shown = repr(value)
+    return (
+        f"expected the state of a TangentSensitivityMonitor, but its {name!r} is no such thing: "
+        f"{shown[:80]}{'…' if len(shown) > 80 else ''}; take the state out of the checkpoint"
+    )

@@ -1,0 +1,96 @@
+"""What a Trainer's loggers are sent: the writers, the scalars, and the step at which they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lightning_tansens.show.loggers import Writer, writer_of
+from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
+
+
+def writers(trainer: pl.Trainer) -> list[Writer]:
+    """Returns a writer for each logger, on the process that logs; none on the others or in a trial run.
+
+    Where no logger takes figures, they are kept in the run's folder; without a logger nothing is.
+
+    Args:
+        trainer: The Trainer.
+
+    """
+    of_run = run_folder(trainer)  # on every process: it talks to the others
+    if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        return []
+    found = [writer_of(logger) for logger in trainer.loggers]
+    if of_run is not None and not any(writer.takes_figures for writer in found):
+        found.append(FolderWriter(of_run / FOLDER))
+    return found
+
+
+def run_folder(trainer: pl.Trainer) -> Path | None:
+    """Returns where a run keeps files, on the process that logs; None on the others, in a trial run and without a logger.
+
+    Every process must call it: ``Trainer.log_dir`` broadcasts the folder from the first one.
+
+    Args:
+        trainer: The Trainer.
+
+    """
+    if not trainer.loggers or getattr(trainer, "fast_dev_run", False):
+        return None
+    folder = trainer.log_dir or trainer.default_root_dir
+    return Path(folder) if trainer.is_global_zero else None
+
+
+def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
+    """Returns the hyperparameters that Lightning logs at the start of a fit; None where it logs none.
+
+    Args:
+        trainer: The Trainer, with its module.
+
+    """
+    owners = [owner for owner in (trainer.lightning_module, getattr(trainer, "datamodule", None)) if owner is not None]
+    found: dict[str, Any] = {}
+    logged = [owner for owner in owners if owner._log_hyperparams]
+    for owner in logged:
+        found |= owner.hparams_initial
+    found.pop("_class_path", None)
+    return found if logged else None
+
+
+def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None:
+    """Makes scalars known to callbacks, such as EarlyStopping; every process must call it.
+
+    The loggers get them from the page, in one call, so that the table of ``Trainer.test`` does not grow.
+
+    Args:
+        trainer: The Trainer, in a hook in which values can be logged.
+        scalars: Values by key, the same on every process.
+
+    """
+    to_loggers = to_loggers and bool(trainer.loggers)  # Lightning warns for each key where there is none
+    # every process logs: a key that only rank 0 has cannot be monitored
+    for key, value in scalars.items():
+        trainer.lightning_module.log(
+            key,
+            value,
+            on_step=False,
+            on_epoch=True,
+            logger=False,
+            sync_dist=True,
+            batch_size=1,
+            add_dataloader_idx=False,
+        )
+
+
+def logging_step(trainer: pl.Trainer) -> int:
+    """Returns the step at which ``self.log`` puts the values of an epoch or an evaluation, for what is written directly.
+
+    ``trainer.global_step`` is one further, and counts each optimizer's steps. Lightning counts an epoch's last step before
+    the hooks of the epoch's end, but logs what they log at the step itself.
+    """
+    stepped = int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+    return stepped if trainer.validating or trainer.testing else stepped - 1

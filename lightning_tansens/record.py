@@ -1,0 +1,165 @@
+"""The typed record of a measurement, which console, tables, figures, loggers and the command line read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+#: What is estimated of a set without labels.
+Quantity = Literal["loss", "accuracy"]
+
+#: The estimate that repeats the reference's own value; every target has it.
+TRIVIAL = "trivial"
+
+#: How a target compares with the reference, as far as its estimate tells.
+Verdict = Literal["like the reference", "better", "worse", "unsure"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate of a set's loss or accuracy.
+
+    Attributes:
+        value: The estimate: nats or the criterion's units for the loss, a share for the accuracy.
+        stderr: Its standard error over the draw of both sets' samples; None where it is not known.
+        low: The lower end of its 95 % interval; None where there is none.
+        high: The upper end.
+        doubts: Why it is not reliable, in words; empty if it is.
+        verdict: How the target compares with the reference; None for an estimator that gives none.
+
+    Example:
+        >>> Estimate(0.36, low=0.27, high=0.43, verdict="worse").reliable
+        True
+
+    """
+
+    value: float
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    doubts: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether nothing speaks against the estimate."""
+        return not self.doubts
+
+
+@dataclass(frozen=True)
+class MeasureRecord:
+    """The values of one measure on one set, or of the weights alone.
+
+    Attributes:
+        values: Its scalars by name; one of them has the measure's key.
+        parts: Its values by part: a layer, an output, a class.
+        stderr: The standard error of the main value, if the measure knows it.
+
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class SetRecord:
+    """What one measurement found on one set.
+
+    Attributes:
+        name: The set's name.
+        samples: The number of samples that the measures saw.
+        loss: The labelled loss: always there for the reference; on a target it is the truth, where labels are compared.
+        loss_stderr: Its standard error; None where it is not known, or where the whole set was used.
+        accuracy: The accuracy, with labels of classes.
+        accuracy_stderr: Its standard error, as for the loss.
+        class_losses: The mean loss by class.
+        measures: What each measure found, by the measure's key.
+        scores: Label-free scores by name (average confidence, ...).
+        estimates: The estimates by quantity and estimator, TRIVIAL first; empty on the reference.
+        correlations: Correlations over the run with the generalisation gap, by name.
+        missing: Why a value is missing this time, by the name of the measure or the estimator.
+
+    """
+
+    name: str
+    samples: int = 0
+    loss: float | None = None
+    loss_stderr: float | None = None
+    accuracy: float | None = None
+    accuracy_stderr: float | None = None
+    class_losses: Mapping[int, float] = field(default_factory=dict)
+    measures: Mapping[str, MeasureRecord] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    estimates: Mapping[Quantity, Mapping[str, Estimate]] = field(default_factory=dict)
+    correlations: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def labelled(self, quantity: Quantity) -> float | None:
+        """Returns the loss or the accuracy that labels gave."""
+        return self.loss if quantity == "loss" else self.accuracy
+
+    def labelled_stderr(self, quantity: Quantity) -> float | None:
+        """Returns its standard error."""
+        return self.loss_stderr if quantity == "loss" else self.accuracy_stderr
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement of a run: the reference, the targets, the weights.
+
+    Attributes:
+        epoch: The epoch after which it was taken, from 0.
+        step: The step at which the loggers show it.
+        reference: What was found on the labelled reference.
+        targets: What was found on the unlabelled sets, by name.
+        weights: The values of measures that need no data, by the measure's key.
+        seconds: How long parts of the measurement took, by name; ``total`` for all of it.
+
+    """
+
+    epoch: int
+    step: int
+    reference: SetRecord
+    targets: Mapping[str, SetRecord]
+    weights: Mapping[str, MeasureRecord] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def sets(self) -> Iterator[SetRecord]:
+        """The reference, then the targets."""
+        yield self.reference
+        yield from self.targets.values()
+
+    def state(self) -> dict[str, Any]:
+        """Returns the record as builtins, for a checkpoint.
+
+        Example:
+            >>> record = Record(0, 9, SetRecord("val", loss=1.5), {"test": SetRecord("test")})
+            >>> Record.from_state(record.state()) == record
+            True
+
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Record:
+        """Returns the record that :meth:`state` described."""
+        return cls(
+            state["epoch"],
+            state["step"],
+            _set_record(state["reference"]),
+            {name: _set_record(target) for name, target in state["targets"].items()},
+            {key: MeasureRecord(**measure) for key, measure in state["weights"].items()},
+            state["seconds"],
+        )
+
+
+def _set_record(state: Mapping[str, Any]) -> SetRecord:
+    measures = {key: MeasureRecord(**measure) for key, measure in state["measures"].items()}
+    estimates = {
+        quantity: {name: Estimate(**{**estimate, "doubts": tuple(estimate["doubts"])}) for name, estimate in found.items()}
+        for quantity, found in state["estimates"].items()
+    }
+    return SetRecord(**{**state, "measures": measures, "estimates": estimates})

@@ -1,0 +1,130 @@
+"""Series of numbers out of the records of a monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_tansens.record import Estimate, Record, SetRecord
+from lightning_tansens.show.keys import Quantity
+
+#: The records of a run, in order.
+History = Sequence[Record]
+
+Series = NDArray[np.float64]
+
+
+def check_history(history: History) -> None:
+    """Refuses what are no records.
+
+    Raises:
+        TypeError: If the history is no sequence of records.
+        ValueError: If it is empty.
+
+    """
+    if not isinstance(history, Sequence) or not all(isinstance(record, Record) for record in history):
+        of = f" of {type(history[0]).__name__}" if isinstance(history, Sequence) and len(history) else ""
+        raise TypeError(
+            f"history: expected the records of a monitor, a list of Record, but got {type(history).__name__}{of}; pass "
+            "monitor.records"
+        )
+    if not history:
+        raise ValueError("history: expected a record for each measurement, but got none; draw after the first measurement")
+
+
+def series(values: Iterable[float | None]) -> Series:
+    """Returns numbers as an array, nan where one is missing."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def epochs(history: History) -> Series:
+    """Returns the epochs of the measurements, shape (T,)."""
+    return series(record.epoch for record in history)
+
+
+def targets_of(history: History) -> list[str]:
+    """Returns the names of all targets, in the order in which they were measured."""
+    return list(dict.fromkeys(target for record in history for target in record.targets))
+
+
+def check_target(history: History, target: str) -> None:
+    """Refuses a target that was not measured.
+
+    Raises:
+        ValueError: If no record has it.
+
+    """
+    known = targets_of(history)
+    if target not in known:
+        raise ValueError(f"target: expected one of the test sets {known}, but got {target!r}")
+
+
+def on_set(history: History, name: str) -> list[SetRecord]:
+    """Returns what each measurement found on the reference or a target; an empty record where it was not measured."""
+    return [next((one for one in record.sets if one.name == name), SetRecord(name)) for record in history]
+
+
+def estimates(history: History, target: str, quantity: Quantity) -> dict[str, list[Estimate | None]]:
+    """Returns the estimates of a target's loss or accuracy at each measurement, by estimator, the trivial one first."""
+    found = [one.estimates.get(quantity, {}) for one in on_set(history, target)]
+    return {name: [each.get(name) for each in found] for name in dict.fromkeys(name for each in found for name in each)}
+
+
+def truth_of(history: History, target: str, quantity: Quantity) -> Series:
+    """Returns the true loss or accuracy of a target, shape (T,).
+
+    Raises:
+        ValueError: If labels were not compared.
+
+    """
+    truth = series(one.labelled(quantity) for one in on_set(history, target))
+    if np.isnan(truth).all():
+        raise ValueError(
+            f"history: expected the true {quantity} of {target!r}, but got none; pass compare_with_labels=True to the "
+            "monitor"
+        )
+    return truth
+
+
+def gap_of(history: History, target: str) -> Series:
+    """Returns the generalisation gap, abs(true loss − reference loss), shape (T,)."""
+    check_target(history, target)
+    return np.abs(truth_of(history, target, "loss") - series(record.reference.loss for record in history))
+
+
+def measured(history: History, name: str, set_name: str | None = None) -> tuple[Series, Series]:
+    """Returns the values of a measure, or of another value by its name, and their standard errors, shapes (T,).
+
+    Args:
+        history: The records.
+        name: The value's name, such as ``empirical_norm``; standard errors are known of a measure's main value alone.
+        set_name: The set; None for what is measured of the weights alone.
+
+    """
+    values, errors = [], []
+    for record, one in zip(history, on_set(history, set_name or ""), strict=True):
+        measures = record.weights if set_name is None else one.measures
+        found = next(((key, measure) for key, measure in measures.items() if name in measure.values), None)
+        values.append(one.scores.get(name) if found is None else found[1].values[name])
+        errors.append(found[1].stderr if found is not None and found[0] == name else None)
+    return series(values), series(errors)
+
+
+def measured_on(history: History, name: str, target: str) -> Series:
+    """Returns the values of a measure on a target, or those of the weights where it needs no data, shape (T,).
+
+    Raises:
+        ValueError: If it was not measured; the message has the nearest names.
+
+    """
+    values = next((found for on in (None, target) if not np.isnan(found := measured(history, name, on)[0]).all()), None)
+    if values is None:
+        known = {value for record in history for of in record.weights.values() for value in of.values}
+        for one in on_set(history, target):
+            known |= {*one.scores, *(value for of in one.measures.values() for value in of.values)}
+        near = get_close_matches(name, sorted(known), n=4, cutoff=0)
+        raise ValueError(f"measure: expected what was measured on {target!r}, but got {name!r}; the nearest are {near}")
+    return values

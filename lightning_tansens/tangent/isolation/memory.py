@@ -1,0 +1,116 @@
+"""The bytes behind tensors: saved, compared and put back, whoever has written to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+#: Up to this size in all, what modules hold is copied; of the rest a fingerprint tells whether it has changed.
+COPIED_BYTES = 2 * 2**30
+
+_WIDTH = 1024
+
+
+class Memory:
+    """The storages of some tensors, with views and ties counted once.
+
+    Comparing bytes finds what version counters do not: writes through ``.data`` and by fused kernels. NaN equals NaN, and
+    −0 differs from 0.
+
+    Args:
+        tensors: The tensors, by a name for messages.
+
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        found: dict[int, _Storage] = {}
+        for name, tensor in tensors:
+            for part in plain_parts(tensor):
+                storage = part.untyped_storage()
+                if storage.nbytes():
+                    found.setdefault(storage._cdata, _Storage(name, part, storage))
+        self._storages = sorted(found.values(), key=lambda storage: storage.size)
+        copied = 0
+        for storage in self._storages:
+            copied += storage.size
+            storage.save(copied <= COPIED_BYTES)
+
+    @torch.no_grad()
+    def restore(self) -> list[str]:
+        """Puts back what has changed, and returns the names for which there is no copy."""
+        changed = _changed(self._storages)
+        return [storage.name for storage in changed if not storage.restore()]
+
+
+class _Storage:
+    def __init__(self, name: str, part: Tensor, storage: torch.UntypedStorage) -> None:
+        self.name = name
+        self.size = storage.nbytes()
+        self._part = part.detach()  # keeps the storage alive
+        self._storage = storage
+        self.copy: Tensor | None = None
+        self.fingerprint: Tensor | None = None
+
+    def flat(self) -> Tensor:
+        """All bytes, as integers; a write to them is not counted by the tensors' versions."""
+        flat = torch.empty(0, dtype=torch.uint8, device=self._storage.device).set_(self._storage)  # type: ignore[call-overload]
+        return flat if self.size % 8 else flat.view(torch.int64)
+
+    @torch.no_grad()
+    def save(self, copying: bool) -> None:
+        try:
+            self.copy = self.flat().clone() if copying else None
+        except torch.OutOfMemoryError:
+            self.copy = None
+        if self.copy is None:
+            self.fingerprint = _fingerprint(self.flat())
+
+    def differs(self) -> Tensor | bool:
+        """Whether something has written to it; on an accelerator a tensor, so that the device is waited for once."""
+        if self._storage.nbytes() != self.size:
+            return True
+        flat = self.flat()
+        now, before = (flat, self.copy) if self.copy is not None else (_fingerprint(flat), self.fingerprint)
+        assert before is not None
+        return not torch.equal(now, before) if flat.device.type == "cpu" else (now != before).any()
+
+    def restore(self) -> bool:
+        if self.copy is None:
+            return False
+        if self._storage.nbytes() != self.size:
+            self._storage.resize_(self.size)
+        self.flat().copy_(self.copy)
+        return True
+
+
+def _changed(storages: list[_Storage]) -> list[_Storage]:
+    answers = [storage.differs() for storage in storages]
+    waiting: dict[torch.device, list[int]] = {}
+    for i, answer in enumerate(answers):
+        if isinstance(answer, Tensor):
+            waiting.setdefault(answer.device, []).append(i)
+    for positions in waiting.values():
+        for i, answer in zip(positions, torch.stack([answers[i] for i in positions]).tolist()):  # type: ignore[misc]
+            answers[i] = answer
+    return [storage for storage, answer in zip(storages, answers) if answer]
+
+
+def _fingerprint(flat: Tensor) -> Tensor:
+    """Sums of rows and columns of the bits: a thousandth of the size, and changed by any change that is not contrived."""
+    whole = flat.numel() // _WIDTH * _WIDTH
+    table = flat[:whole].view(-1, _WIDTH)
+    return torch.cat([table.sum(0, dtype=torch.int64), table.sum(1, dtype=torch.int64), flat[whole:].to(torch.int64)])
+
+
+def plain_parts(tensor: Tensor) -> Iterator[Tensor]:
+    """Yields the tensors with memory of their own that a tensor consists of (the local part of a distributed one)."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from plain_parts(getattr(tensor, name))
+    elif tensor.layout == torch.sparse_coo:
+        yield from (tensor.detach()._indices(), tensor.detach()._values())
+    elif tensor.layout == torch.strided and tensor.device.type != "meta":
+        yield tensor

@@ -1,0 +1,126 @@
+"""The random states that loading a sample may touch: the global ones, and generators that a data set keeps itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+
+#: How deep generators are looked for: a subset of a data set with a composition of transforms is four.
+_DEPTH = 6
+_WIDTH = 100
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Restores the global random states after the block, also where it raises."""
+    error: BaseException | None = None
+    with isolate_rng():  # restores nothing if the block raises
+        try:
+            yield
+        except BaseException as caught:
+            error = caught
+    if error is not None:
+        raise error
+
+
+def attributes(module: nn.Module) -> list[object]:
+    """Returns the public attributes of a module and of those in it, among which generators may be."""
+    return [value for part in module.modules() for name, value in vars(part).items() if not name.startswith("_")]
+
+
+class Randomness:
+    """Seeds everything random about some objects, and puts it back.
+
+    Args:
+        owners: Data sets, with the transforms and generators they hold.
+
+    Example:
+        >>> class Noise:
+        ...     generator = None
+        >>> noise = Noise()
+        >>> noise.generator = np.random.default_rng(0)
+        >>> randomness = Randomness(noise)
+        >>> with randomness.isolated():
+        ...     randomness.seed(3)
+        ...     first = noise.generator.random()
+        >>> noise.generator.random() == np.random.default_rng(0).random()
+        True
+
+    """
+
+    def __init__(self, *owners: object) -> None:
+        seen: set[int] = set()
+        self._generators = [generator for owner in owners for generator in _find(owner, _DEPTH, seen)]
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Restores every state after the block."""
+        with isolated_rng(), self.isolated_generators():
+            yield
+
+    @contextmanager
+    def isolated_generators(self) -> Iterator[None]:
+        """Restores the states of the generators that the object holds after the block."""
+        restores = [_restore(generator) for generator in self._generators]
+        try:
+            yield
+        finally:
+            for restore in restores:
+                restore()
+
+    def seed(self, seed: int) -> None:
+        """Seeds every state; inside of :meth:`isolated` only."""
+        seed %= 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        for generator in self._generators:
+            _seed(generator, seed)
+
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_LEAVES = (str, bytes, int, float, torch.Tensor, np.ndarray, type, ModuleType)
+
+
+def _find(value: object, depth: int, seen: set[int]) -> Iterator[Any]:
+    if id(value) in seen or depth < 0 or isinstance(value, _LEAVES):
+        return
+    seen.add(id(value))
+    if isinstance(value, _GENERATORS):
+        yield value
+        return
+    if isinstance(value, dict):
+        held = list(value.values())
+    else:
+        held = list(value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values())
+    # a list of samples is long and holds no generators behind its first entries
+    for item in held[:_WIDTH]:
+        yield from _find(item, depth - 1, seen)
+
+
+def _restore(generator: Any) -> Callable[[], None]:
+    if isinstance(generator, np.random.Generator):
+        state = generator.bit_generator.state
+        return lambda: setattr(generator.bit_generator, "state", state)
+    if isinstance(generator, random.Random):
+        inner = generator.getstate()
+        return lambda: generator.setstate(inner)
+    saved = generator.get_state()
+    return lambda: generator.set_state(saved)
+
+
+def _seed(generator: Any, seed: int) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(seed).state
+    elif isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    else:
+        generator.seed(seed)

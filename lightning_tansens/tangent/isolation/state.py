@@ -1,0 +1,227 @@
+"""What a forward pass may leave behind in a network, saved and put back.
+
+That is: parameters and buffers, whatever wrote them, and the objects that stand under their names; plain attributes of
+modules (the masked weight of a pruned layer, normalised weights, counters, lists and dicts that caches keep), and those of
+objects whose classes come from the same package as a module of the network; tensors and arrays in all of these; modules
+that are held in a plain list; ``requires_grad`` and ``.grad``; and the state of lazy modules, which the first training batch
+is to initialise as if nobody had called them before. What lies elsewhere, in globals and closures, nobody can find.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import is_
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import Dataset
+
+from lightning_tansens.tangent.isolation.hooks import HOOKS
+from lightning_tansens.tangent.isolation.memory import Memory, plain_parts
+
+#: Attributes of modules that the surroundings of a measurement switch and put back themselves.
+_SWITCHED = frozenset({"training", "log", *HOOKS})
+_ELSEWHERE = _SWITCHED | {"_parameters", "_buffers", "_modules"}
+_SIMPLE = frozenset({str, bytes, int, float, bool, type(None), type})
+_CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, list, set, deque})
+#: Longer containers are put back, but not searched for tensors.
+_LONGEST = 1000
+_DEPTH = 4
+_FOREIGN = frozenset({"torch", "lightning", "pytorch_lightning", "torchmetrics", "builtins"})
+
+
+class State:
+    """All that belongs to a network's state.
+
+    Args:
+        root: The network, with the modules in it.
+
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        #: All modules, also those that are held in plain lists.
+        self.modules: list[nn.Module] = []
+        self._seen: dict[int, object] = {}
+        self._restores: list[Callable[[], None]] = []
+        self._lazy: list[Callable[[], None]] = []
+        self._empty: list[Any] = []
+        self._tensors: list[tuple[str, Tensor]] = []
+        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        modules = list(root.named_modules())
+        self._packages = {_package(module) for _, module in modules} - _FOREIGN
+        for path, module in modules:
+            self._visit_module(path, module)
+        self._guarded = {id(module) for module in self.modules}
+        self._views = [(name, _View(tensor)) for name, tensor in self._tensors]
+        self._memory = Memory(self._tensors)
+
+    def guards(self, model: nn.Module) -> bool:
+        """Says whether all modules of a model are among those whose state this is."""
+        return all(id(module) in self._guarded for module in model.modules())
+
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """Takes ``.grad`` away for a block, so that nothing can add to it."""
+        gradients = [(tensor, tensor.grad) for _, tensor in self._tensors if tensor.is_leaf]
+        try:
+            for tensor, gradient in gradients:
+                if gradient is not None:
+                    tensor.grad = None
+            yield
+        finally:
+            for tensor, gradient in gradients:
+                if tensor.grad is not gradient:
+                    tensor.grad = gradient
+
+    def restore(self, last: bool) -> list[str]:
+        """Puts everything back, and returns the names of what cannot be.
+
+        Args:
+            last: Whether lazy modules are made lazy again.
+
+        """
+        for restore in [*self._restores, *(self._lazy if last else [])]:
+            restore()
+        for container in self._empty:
+            if container:
+                container.clear()
+        failed = [name for name, view in self._views if not view.restore()]
+        for array, copy in self._arrays:
+            if array.tobytes() != copy.tobytes():
+                array[...] = copy
+        return failed + self._memory.restore()
+
+    # ---------------------------------------------------------------------------------------------- what is saved
+
+    def _visit_module(self, path: str, module: nn.Module) -> None:
+        if self._is_known(module):
+            return
+        self.modules.append(module)
+        lazy = hasattr(module, "has_uninitialized_params") and module.has_uninitialized_params()
+        restores = self._lazy if lazy else self._restores
+        restores.append(_attributes_restored(module))
+        for held in (module._parameters, module._buffers, module._modules):  # of a scripted module they are no dicts
+            restores.append(_contents_restored(held))
+        for name, value in {**module._parameters, **module._buffers, **vars(module)}.items():
+            if type(value) in _SIMPLE or name in _ELSEWHERE:
+                continue
+            if type(value) in _CONTAINERS and not value:  # most are, and this takes less time
+                self._empty.append(value)
+            else:
+                self._visit(f"{path}.{name}".lstrip("."), value, restores, 0)
+
+    def _visit(self, path: str, value: Any, restores: list[Callable[[], None]], depth: int) -> None:
+        if type(value) in _SIMPLE or self._is_known(value, keep=False):
+            return
+        if isinstance(value, nn.Module):
+            for name, module in value.named_modules():
+                self._visit_module(f"{path}.{name}".rstrip("."), module)
+            return
+        self._is_known(value)
+        if isinstance(value, Tensor):
+            if is_lazy(value):
+                restores.append(_laziness_restored(value))
+            else:
+                self._tensors.append((path, value))
+        elif isinstance(value, np.ndarray):
+            if value.dtype != object:
+                self._arrays.append((value, value.copy()))
+        elif isinstance(value, tuple) or type(value) in _CONTAINERS:
+            restores.append(_contents_restored(value))
+            if depth < _DEPTH and len(value) <= _LONGEST:
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                for name, item in list(items):
+                    self._visit(f"{path}.{name}".lstrip("."), item, restores, depth + 1)
+        elif depth < _DEPTH and hasattr(value, "__dict__") and self._is_own(value):
+            restores.append(_attributes_restored(value))
+            for name, item in vars(value).items():
+                self._visit(f"{path}.{name}", item, restores, depth + 1)
+
+    def _is_known(self, value: object, keep: bool = True) -> bool:
+        known = id(value) in self._seen
+        if keep:
+            self._seen[id(value)] = value  # kept, so that no other object gets its number
+        return known
+
+    def _is_own(self, value: object) -> bool:
+        return _package(value) in self._packages and not callable(value) and not isinstance(value, Dataset)
+
+
+class _View:
+    """Where a tensor lies, which an assignment to ``.data`` and a resize change."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._trained = tensor.requires_grad
+        self._plain = next(plain_parts(tensor), None) is tensor
+        self._alias = tensor.detach() if self._plain else None
+        self._place = _place(tensor) if self._plain else None
+
+    def restore(self) -> bool:
+        tensor = self._tensor
+        if tensor.is_leaf and tensor.requires_grad != self._trained:
+            tensor.requires_grad_(self._trained)
+        if self._alias is None or self._place is None:
+            return True
+        if tensor.untyped_storage()._cdata != self._alias.untyped_storage()._cdata or _place(tensor) != self._place:
+            try:
+                tensor.data = self._alias
+            except RuntimeError:
+                return False
+        return True
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset()
+
+
+def _attributes_restored(owner: object) -> Callable[[], None]:
+    now, saved, kind = vars(owner), {**vars(owner)}, type(owner)
+
+    def restore() -> None:
+        if type(owner) is not kind:
+            owner.__class__ = kind
+        for name in [name for name in now if name not in saved and name not in _SWITCHED]:
+            del now[name]
+        for name, value in saved.items():
+            if name not in _SWITCHED and now.get(name, restore) is not value:
+                now[name] = value
+
+    return restore
+
+
+def _contents_restored(container: Any) -> Callable[[], None]:
+    saved = container.copy() if type(container) in _CONTAINERS else None
+
+    def restore() -> None:
+        if saved is None or not (container or saved) or _same(container, saved):
+            return
+        container.clear()
+        (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
+
+    return restore
+
+
+def _same(now: Any, saved: Any) -> bool:
+    if len(now) != len(saved) or isinstance(now, set):
+        return len(now) == len(saved) and now == saved  # type: ignore[no-any-return]
+    return all(map(is_, now, saved)) and (not isinstance(now, dict) or all(map(is_, now.values(), saved.values())))
+
+
+def _laziness_restored(tensor: Tensor) -> Callable[[], None]:
+    kind, empty = type(tensor), tensor.data
+
+    def restore() -> None:
+        if type(tensor) is not kind:
+            tensor.data = empty
+            tensor.__class__ = kind
+
+    return restore
+
+
+def _package(value: object) -> str:
+    return (type(value).__module__ or "").partition(".")[0]

@@ -1,0 +1,169 @@
+"""What the loggers of a run are sent, from records made by hand."""
+
+import csv
+import warnings
+
+import pytest
+import torch
+
+from lightning_tansens.metrics import EmpiricalSensitivity
+from lightning_tansens.record import Estimate
+from lightning_tansens.show import Display
+from lightning_tansens.show.keys import Keys
+from lightning_tansens.show.loggers import Writer
+from lightning_tansens.show.notices import Notices
+from lightning_tansens.show.page import Page
+from tests.figures.histories import history
+from tests.records import measure, record, target
+
+NODES = {name: {"active_nodes": {"": torch.tensor([1, 2]), "layer": torch.tensor([1])}} for name in ("train", "test")}
+
+
+class Recording(Writer):
+    """Keeps what it is sent; fails at one kind of thing if asked to."""
+
+    takes_figures = True
+
+    def __init__(self, fails_at=None, error=None):
+        super().__init__(None)
+        self.sent, self.fails_at, self.error = [], fails_at, error or OSError(28, "No space left on device")
+
+    def of(self, kind):
+        return [arguments for name, arguments in self.sent if name == kind]
+
+    def __getattribute__(self, name):
+        if name not in ("begin", "scalars", "histogram", "band", "figure", "text", "table", "layout", "compare"):
+            return super().__getattribute__(name)
+
+        def call(*arguments):
+            if name == self.fails_at:
+                raise self.error
+            self.sent.append((name, arguments))
+
+        return call
+
+
+def run(writers, display=None, epochs=4, **options):
+    page = Page(display or Display(figure_time=1), Keys("t"), writers, [EmpiricalSensitivity()], **options)
+    page.compare(["test"], ["empirical"], None)
+    records = history()[:epochs]
+    for number, one in enumerate(records):
+        page.show(one, records[: number + 1], NODES, scalars={"t/test_loss/empirical": 1.0, "t/seconds": float(number)})
+    page.finish(records)
+    return records
+
+
+def test_a_run_from_start_to_end(tmp_path):
+    writer = Recording()
+    records = run([writer], folder=tmp_path / "run")
+    steps = [one.step for one in records]
+    assert [arguments[1] for arguments in writer.of("scalars")] == steps
+    assert writer.of("scalars")[2][0] == {"t/test_loss/empirical": 1.0, "t/seconds": 2.0}
+    assert [name for name, _ in writer.sent][:4] == ["compare", "begin", "layout", "text"]
+    assert writer.of("begin") == [(None,)]
+    ((tag, text, step),) = writer.of("text")
+    assert (tag, step) == ("t/measures", 0)
+    assert text.startswith("**empirical**: The empirical tangent sensitivity of a set")
+    tags = {arguments[0] for arguments in writer.of("histogram")}
+    assert tags == {f"t/active_nodes_histogram/{name}" for name in ("train", "test", "train/layer", "test/layer")}
+    found = records[1].targets["test"].estimates["loss"]["empirical"]
+    borders = {
+        "t/test_loss/empirical_low": found.value - found.stderr,
+        "t/test_loss/empirical_high": found.value + found.stderr,
+    }
+    assert (borders, records[1].step) in writer.of("band")
+    drawn = [arguments for arguments in writer.of("figure") if arguments[0] == "t/figures/test_loss"]
+    assert [arguments[2] for arguments in drawn] == steps
+    (scorecard, reliable) = writer.of("table")
+    assert scorecard[0] == "t/scorecard"
+    assert {row["estimate"] for row in reliable[1]} >= {"test loss: empirical", "test accuracy: layer_norm"}
+    with (tmp_path / "run" / "t_scorecard.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(scorecard[1])
+
+
+def test_the_ends_of_an_interval_are_values_of_the_record_and_no_band_besides():
+    writer = Recording()
+    one = record(targets=[target(losses={"estimate": Estimate(1.0, 0.1, 0.8, 1.2)})])
+    Page(Display(figure_time=0), Keys(), [writer]).show(one, [one])
+    assert not writer.of("band")
+
+
+def test_what_is_switched_off_is_not_sent():
+    writer = Recording()
+    run([writer], Display(layout=False, texts=False, histograms=False, figure_time=0))
+    assert {name for name, _ in writer.sent} == {"begin", "scalars"}
+
+
+@pytest.mark.parametrize(("share", "figures"), [(0, 0), (1e-9, 2), (1, 4)])
+def test_figures_take_a_share_of_the_time(share, figures):
+    writer = Recording()
+    run([writer], Display(figure_time=share))
+    assert len([tag for tag, *_ in writer.of("figure") if tag == "t/figures/test_loss"]) == figures
+
+
+def test_a_resumed_run_says_where_it_goes_on():
+    writer = Recording()
+    run([writer], resumed=True)
+    assert writer.of("begin") == [(history()[0].step,)]
+
+
+@pytest.mark.parametrize("what", ["compare", "begin", "layout", "text", "scalars", "histogram", "band", "figure", "table"])
+def test_a_full_disk_switches_a_writer_off_with_one_warning(what):
+    broken, other = Recording(what), Recording()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run([broken, other])
+    said = [str(warning.message) for warning in caught]
+    (message,) = said
+    assert message.startswith("TangentSensitivityMonitor: Recording failed and is switched off; the run goes on: [Errno 28]")
+    assert [arguments[1] for arguments in other.of("scalars")] == [one.step for one in history()]
+    before = [name for name, _ in other.sent].index(what)
+    assert broken.sent == other.sent[:before]  # nothing follows what failed
+
+
+def test_a_full_disk_raises_where_failures_do():
+    with pytest.raises(OSError, match="No space left on device"):
+        run([Recording("figure")], strict=True)
+
+
+def test_other_failures_are_not_hidden():
+    with pytest.raises(ValueError, match="a mistake"):
+        run([Recording("figure", ValueError("a mistake"))])
+
+
+def test_without_writers_nothing_is_drawn(monkeypatch):
+    monkeypatch.setattr("lightning_tansens.show.page.draw_figures", lambda *arguments: pytest.fail("drawn"))
+    run([])
+
+
+# ------------------------------------------------------------------------------------------------ notices
+
+
+def test_what_is_missing_is_said_once_for_each_reason():
+    reason = "1 of 1000 outputs is not finite"
+    one = record(
+        targets=[target(missing={"cot": reason, "mano": reason, "empirical": "zero"}), target("b", missing={"cot": reason})]
+    )
+    notices = Notices()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        notices.say(one)
+        notices.say(one)
+    assert [str(warning.message) for warning in caught] == [
+        f"TangentSensitivityMonitor: cot, mano are left out of the log: {reason} (said once)",
+        "TangentSensitivityMonitor: empirical is left out of the log: zero (said once)",
+    ]
+
+
+def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
+    found = measure("empirical", 2.0, stderr=0.5)
+    one = record(measures=found, samples=100, targets=[target(measures=found, samples=50)], seconds={"total": 0.25})
+    notices = Notices()
+    with caplog.at_level("INFO"):
+        for said in (0, 2, 2):
+            notices.say(one)
+            assert len(caplog.messages) == said
+    assert caplog.messages[1] == (
+        "TangentSensitivityMonitor: empirical of test is known to 25.0% with 50 samples; four times as many would halve "
+        "that, at about 1.0 s for a measurement instead of 0.2 s"
+    )
