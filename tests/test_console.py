@@ -9,8 +9,9 @@ import pytest
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from tqdm.auto import tqdm
 
+from lightning_tansens.monitor.trainer_loggers import say
 from lightning_tansens.record import Estimate
-from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, slow_progress, summary_table
 from tests.boring import fit
 from tests.records import record, target, with_target
 

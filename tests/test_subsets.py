@@ -225,7 +225,7 @@ class Opaque:
         {"sampler": Opaque()},
         {"sampler": []},
     ],
-    ids=lambda arguments: str(next(iter(arguments.values()))),
+    ids=["shuffled", "in order", "random", "distributed", "opaque", "empty"],
 )
 def test_other_samplers_stand_for_the_whole_set(arguments):
     assert sorted(Subset(DataLoader(NUMBERS, **arguments), 1000, 8).indices) == list(range(100))

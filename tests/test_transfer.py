@@ -139,10 +139,17 @@ def test_frozen_parts_keep_their_modes():
         def on_train_batch_end(self, trainer, pl_module, *_):
             pl_module.network[1].eval()
             modes.append([part.training for part in pl_module.modules()])
+            TOLD.clear()
             batch_transfer(trainer)((torch.zeros(2, 4),))
             modes.append([part.training for part in pl_module.modules()])
 
-    fit(Frozen(), module=lambda: BoringModule(mlp(extra=[nn.BatchNorm1d(6)])), max_epochs=1)
+    class Asked(BoringModule):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            TOLD.append([part.training for part in self.modules()])
+            return batch
+
+    fit(Frozen(), module=lambda: Asked(mlp(extra=[nn.BatchNorm1d(6)])), max_epochs=1)
+    assert not any(TOLD[-1])
     assert modes[0] == modes[1]
     assert len(set(modes[0])) == 2
 

@@ -9,9 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import pattern_hashes, patterns_and_finite
 from lightning_tansens.checks import check_choice
 from lightning_tansens.functional.information import Correction, entropy, mutual_information
+from lightning_tansens.functional.regions import pattern_hashes, patterns_and_finite
 from lightning_tansens.metrics.base import LabelledMeasure, check_classes
 
 

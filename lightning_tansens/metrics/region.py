@@ -9,9 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import activation_regions
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.functional.regions import activation_regions
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.layerwise_norm import NormForm
 from lightning_tansens.metrics.samples import SampleMeasure

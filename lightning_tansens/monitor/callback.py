@@ -37,10 +37,17 @@ from lightning_tansens.monitor.recording import make_record, with_correlations, 
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
-from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_for_callbacks, logging_step, run_folder, writers
+from lightning_tansens.monitor.trainer_loggers import (
+    hyperparameters,
+    log_for_callbacks,
+    logging_step,
+    run_folder,
+    say,
+    writers,
+)
 from lightning_tansens.record import Record
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.console import measurement_line, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
@@ -68,11 +75,11 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/seconds``: how long the measurement took. The documentation has a table of all keys.
 
     Args:
-        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation data,
-            or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The labelled set that is compared with: "val", "train", a DataLoader or a Dataset; "auto" takes the
-            validation data if the Trainer has any, else the training data. The Trainer's own data pass through their own
-            transforms; pass a Dataset to measure without them.
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation
+            data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
+        reference: The labelled set that is compared with: "val", "train", one of several loaders ("val:1", "train:name"), a
+            DataLoader or a Dataset; "auto" takes the validation data if the Trainer has any, else the training data. The
+            Trainer's own data pass through their own transforms; pass a Dataset to measure without them.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
             those that do not suit the network.
         estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from tqdm.auto import tqdm
 
 from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
@@ -71,7 +73,6 @@ def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None
         scalars: Values by key, the same on every process.
 
     """
-    to_loggers = to_loggers and bool(trainer.loggers)  # Lightning warns for each key where there is none
     # every process logs: a key that only rank 0 has cannot be monitored
     for key, value in scalars.items():
         trainer.lightning_module.log(
@@ -94,3 +95,20 @@ def logging_step(trainer: pl.Trainer) -> int:
     """
     stepped = int(trainer.fit_loop.epoch_loop._batches_that_stepped)
     return stepped if trainer.validating or trainer.testing else stepped - 1
+
+
+def say(trainer: pl.Trainer, text: str) -> None:
+    """Prints on standard output, from rank 0, above the progress bar if there is one.
+
+    Args:
+        trainer: The Trainer.
+        text: One or more lines.
+
+    """
+    if not trainer.is_global_zero:
+        return
+    bar = trainer.progress_bar_callback
+    if bar is None or isinstance(bar, TQDMProgressBar):
+        tqdm.write(text)  # TQDMProgressBar.print does the same, but drops the text while no bar is active
+    else:
+        bar.print(text)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
 from lightning_tansens.record import Estimate, Record, SetRecord
@@ -123,23 +121,6 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
     """
     kept = [column for column in zip(*rows, strict=True) if any(column[1:])]
     return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
-
-
-def say(trainer: pl.Trainer, text: str) -> None:
-    """Prints on standard output, from rank 0, above the progress bar if there is one.
-
-    Args:
-        trainer: The Trainer.
-        text: One or more lines.
-
-    """
-    if not trainer.is_global_zero:
-        return
-    bar = trainer.progress_bar_callback
-    if bar is None or isinstance(bar, TQDMProgressBar):
-        tqdm.write(text)  # TQDMProgressBar.print does the same, but drops the text while no bar is active
-    else:
-        bar.print(text)
 
 
 def slow_progress(total_batches: int, description: str, after_seconds: float = 3, enabled: bool = True) -> tqdm:
