@@ -168,6 +168,11 @@ class LabelledLoss(StatefulMetric):
         else:
             self._append("kept", rows)
 
+    def counted(self, outputs: Any, targets: Any) -> Tensor | None:
+        """Returns which samples have a label that counts, booleans of shape (N,); None for no classifier."""
+        found = self._classified(outputs, targets)
+        return None if found is None else found[0] >= 0
+
     def _classified(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor] | None:
         """Returns the labels, -1 for those that do not count, and which predictions are right; None for no classifier."""
         if self.class_scores is False or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):

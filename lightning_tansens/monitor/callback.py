@@ -21,6 +21,7 @@ from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.drawing import Drawing
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
@@ -145,6 +146,8 @@ class TangentSensitivityMonitor(pl.Callback):
         self._state = MonitorState()
         self._mailbox = Mailbox()
         self._measurement: Measurement | None = None
+        #: What the last fit has found.
+        self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._logged_step: int | None = None
         self._failures = Failures(self.options.on_failure)
@@ -196,7 +199,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
-        self._measurement = None
+        self._measurement = self._criterion = None
         self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -301,8 +304,13 @@ class TangentSensitivityMonitor(pl.Callback):
             sets = drawing.sets(None if self._measurement is None else self._measurement.sets[0])
         agree(trainer, [measured.subset for measured in sets])
         with together(trainer), undisturbed(pl_module):
-            measurement = Measurement(self.measures, sets, drawing.copies(sets[0]))
             network = find_network(pl_module, self.network)
+            found = drawing.find_criterion(network, sets, self._criterion)
+        if found.note is not None and found is not self._criterion:
+            rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
+        self._criterion = found if trainer.state.fn == TrainerFn.FITTING else self._criterion
+        with together(trainer), undisturbed(pl_module):
+            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
             measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
             measurement.load_trajectories(state.trajectories)
             measurement.start(network, state.memories, state.weights_before)
