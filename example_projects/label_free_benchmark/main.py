@@ -16,7 +16,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from images import Images, load_images
-from jsonargparse import auto_cli
+from jsonargparse import CLI
 from measuring import COLUMNS, measure
 from results import Set, open_table
 from runs import Run
@@ -93,4 +93,4 @@ def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(auto_cli(benchmark))
+    sys.exit(CLI(benchmark))
