@@ -73,7 +73,6 @@ def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None
         scalars: Values by key, the same on every process.
 
     """
-    to_loggers = to_loggers and bool(trainer.loggers)  # Lightning warns for each key where there is none
     # every process logs: a key that only rank 0 has cannot be monitored
     for key, value in scalars.items():
         trainer.lightning_module.log(
