@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
 from lightning_tansens.metrics.copies import copied
@@ -80,6 +81,7 @@ class MeasuredSet:
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
             TypeError: If samples do not lie one by one in a batch.
+            UnsupportedNetworkError: If the network runs on no single sample, and a measure knows why.
 
         """
         for metric in self._metrics():
@@ -96,7 +98,13 @@ class MeasuredSet:
             except Exception as error:  # whatever the user's network raises: the others are measured without it
                 misfits[measure.key] = error
         if self._metrics_of_outputs():
-            outputs, features = self._forward(network, inputs)
+            try:
+                outputs, features = self._forward(network, inputs)
+            except Exception as error:
+                for misfit in misfits.values():
+                    if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
+                        raise misfit from error
+                raise
             if self.outputs is not None:
                 self.outputs.prepare(outputs, targets if self._reading.labelled else None, features)
             if self.loss is not None:
