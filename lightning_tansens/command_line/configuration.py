@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -48,7 +48,7 @@ class Configured:
         data: The datamodule, if there is one.
         trainer: The Trainer; its callbacks are the monitors alone.
         monitors: The monitors.
-        stage: The evaluation loop that there is data for.
+        stage: The evaluation loop to run.
 
     """
 
@@ -68,14 +68,22 @@ class _Reader(LightningCLI):
         """Stands in for ``Trainer.fit``."""
 
 
-def configure(config: Path, model: str | None, data: str | None, cli: str | None, overrides: Sequence[str]) -> Configured:
+def configure(
+    config: Path,
+    model: str | None = None,
+    data: str | None = None,
+    cli: str | None = None,
+    stage: Stage | None = None,
+    overrides: Sequence[str] = (),
+) -> Configured:
     """Builds what a YAML file of LightningCLI describes.
 
     Args:
         config: What the run was started with, with or without a level ``fit``, or the ``config.yaml`` that it saved.
         model: Import path of the LightningModule, if the file names none by ``class_path``.
-        data: Import path of the datamodule, likewise.
+        data: Import path of the datamodule, if the file names none.
         cli: Import path of the run's subclass of LightningCLI; None for LightningCLI itself.
+        stage: The evaluation loop to run; None for the first with data that the module has a step for, the test's first.
         overrides: Further arguments of LightningCLI, such as ``--trainer.accelerator=cpu``.
 
     Raises:
@@ -115,11 +123,12 @@ def configure(config: Path, model: str | None, data: str | None, cli: str | None
                 parser_kwargs={**strict, "fit": strict},
                 save_config_callback=None,
             )
-        except argparse.ArgumentError as error:
-            hint = "" if cli else "; arguments of the run's own subclass of LightningCLI need --cli module.Class"
-            raise UsageError(f"{config}: {error}{hint}") from error
-        except (ValueError, MisconfigurationException) as error:
-            raise UsageError(f"{config}: {error}") from error
+        except (argparse.ArgumentError, ValueError) as error:
+            own = not cli and "not accept option" in str(error)
+            hint = "; arguments of the run's own subclass of LightningCLI need --cli module.Class" if own else ""
+            raise UsageError(f"{config}: {useful_part(str(error))}{hint}") from error
+        except Exception as error:  # whatever the user's constructors raise
+            raise UsageError(f"{config}: {type(error).__name__}: {error}") from error
     trainer = built.trainer
     monitors = [callback for callback in trainer.callbacks if isinstance(callback, TangentSensitivityMonitor)]
     if not monitors:
@@ -130,14 +139,67 @@ def configure(config: Path, model: str | None, data: str | None, cli: str | None
     trainer.callbacks = [*monitors]
     trainer.limit_val_batches = trainer.limit_test_batches = 1  # an argument "1" may be read as 1.0, all of them
     owners = [owner for owner in (built.datamodule, built.model) if owner is not None]
-    for stage, loader in _LOADERS.items():
-        if any(is_overridden(loader, owner) for owner in owners):
-            return Configured(built.model, built.datamodule, trainer, monitors, stage)
-    raise UsageError(
-        f"{config}: expected a datamodule or a model with one of {list(_LOADERS.values())}, but got "
-        f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
-        "its class: --data module.Class"
-    )
+    loaders = {name: loader for name, loader in _LOADERS.items() if stage in (None, name)}
+    found = [name for name, loader in loaders.items() if any(is_overridden(loader, owner) for owner in owners)]
+    if not found:
+        raise UsageError(
+            f"{config}: expected a datamodule or a model with one of {list(loaders.values())}, but got "
+            f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
+            "its class: --data module.Class"
+        )
+    stage = next((name for name in found if is_overridden(f"{name}_step", built.model)), found[0])
+    if not is_overridden(f"{stage}_step", built.model):  # no loop runs without one
+        setattr(built.model, f"{stage}_step", _no_step)
+    return Configured(built.model, built.datamodule, trainer, monitors, stage)
+
+
+def useful_part(error: str) -> str:
+    """Returns the line of an error of jsonargparse that says what was expected, behind the keys that lead to it.
+
+    Of nested errors, one for each type that would be allowed, the deepest is the one about what was written.
+
+    Args:
+        error: The message, of some ten to seventy lines.
+
+    Example:
+        >>> print(useful_part('''Parser key "model":
+        ...   Does not validate against any of the Union subtypes
+        ...   Errors:
+        ...     - Problem with given class_path 'project.Model':
+        ...         Parser key "lr":
+        ...           Expected a <class 'float'>. Got value: fast
+        ...     - Expected a <class 'NoneType'>
+        ...   Given value type: <class 'dict'>'''))
+        model: Model: lr: expected float, but got fast
+
+    """
+    above: list[tuple[int, str]] = []
+    said: list[tuple[int, list[str], str]] = []
+    for line in filter(str.strip, error.splitlines()):
+        text = line.lstrip(" -")
+        depth = len(line) - len(line.lstrip())
+        above = [(indent, name) for indent, name in above if indent < depth]
+        heading = re.match(r"Parser key \"(.+)\":|Problem with given class_path '(?:.*\.)?(.+)':", text)
+        if heading:
+            above.append((depth, heading[1] or heading[2]))
+        elif not re.match(r"Does not validate|Subtypes:|Errors:|Given value|Subclass types expect|a class path|a dict ", text):
+            said.append((depth, [name for _, name in above], text))
+    if not said:
+        return error
+    depth, keys, _ = max(said, key=lambda one: one[0])
+    deepest = [text for indent, names, text in said if (indent, names) == (depth, keys)]
+    types = [text for text in deepest if text.startswith("Expected a ")]
+    alternatives = " or ".join(types) if deepest[0] in types else deepest[0]
+    text = re.sub(r"<class '(?:.*?\.)?(\w+)'>|typing\.", r"\1", alternatives).replace(" or Expected a ", " or ")
+    text = re.sub(r"^Expected a (.+)\. Got value: ", r"expected \1, but got ", text).replace("NoneType", "None")
+    given = re.search(r"^ *Given value: (.{1,200})$", error, re.MULTILINE)
+    if text.startswith("Expected a ") and given:
+        text = f"expected {text.removeprefix('Expected a ')}, but got {given[1]}"
+    return ": ".join([*keys, text])
+
+
+def _no_step(*args: Any, **kwargs: Any) -> None:
+    """The step of a module that has none for the loop."""
 
 
 def _read(path: Path) -> dict[str, Any]:
