@@ -32,15 +32,6 @@ class Checkpoint:
     epoch: int
     step: int
 
-    def read(self) -> dict[str, Any]:
-        """Returns its contents; the tensors are on the CPU and are read from the file when they are used.
-
-        Raises:
-            UsageError: If the file is no checkpoint of Lightning, or holds more than tensors and builtins.
-
-        """
-        return _read(self.path)
-
 
 def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
     """Returns the checkpoints of a folder by epoch and step, and for each file that cannot be read the error.
@@ -62,7 +53,7 @@ def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
     found, errors = [], []
     for file in files:
         try:
-            contents = _read(file)
+            contents = read_checkpoint(file)
             found.append(Checkpoint(file, contents["epoch"], contents["global_step"]))
         except UsageError as error:
             errors.append(error)
@@ -76,17 +67,22 @@ def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
 def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:
     if (one.epoch, one.step) != (other.epoch, other.step):
         return False
-    first, second = one.read()["state_dict"], other.read()["state_dict"]
-    return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in first)
+    first, second = (read_checkpoint(checkpoint.path)["state_dict"] for checkpoint in (one, other))
+    return first.keys() == second.keys() and all(_equal(value, second[name]) for name, value in first.items())
 
 
 def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return torch.equal(one, other)
-    return bool(type(one) is type(other) and one == other)
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return torch.equal(one, other) if tensors else bool(type(one) is type(other) and one == other)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns what a checkpoint holds; the tensors are on the CPU and are read from the file when they are used.
+
+    Raises:
+        UsageError: If the file is no checkpoint of Lightning, or holds more than tensors and builtins.
+
+    """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

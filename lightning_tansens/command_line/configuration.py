@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import re
+import pkgutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_tansens.command_line.errors import UsageError
+from lightning_tansens.command_line.errors import UsageError, useful_part
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 
 #: One process that measures and does nothing else; what the user sets comes behind and wins.
 MEASURE_ALONE = (
-    "--trainer.devices=1",
-    "--trainer.num_nodes=1",
-    "--trainer.strategy=auto",
-    "--trainer.logger=false",
-    "--trainer.profiler=null",
-    "--trainer.barebones=false",
-    "--trainer.fast_dev_run=false",
-    "--trainer.overfit_batches=0",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--ckpt_path=null",
-)
+    "--ckpt_path=null --trainer.devices=1 --trainer.num_nodes=1 --trainer.strategy=auto --trainer.logger=false "
+    "--trainer.profiler=null --trainer.barebones=false --trainer.fast_dev_run=false --trainer.overfit_batches=0 "
+    "--trainer.enable_progress_bar=false --trainer.enable_model_summary=false"
+).split()
 
 Stage = Literal["test", "validation"]
 
 _LOADERS: dict[Stage, str] = {"test": "test_dataloader", "validation": "val_dataloader"}
 
 
-@dataclass(frozen=True)
-class Configured:
-    """What a configuration describes.
-
-    Attributes:
-        model: The LightningModule, with the weights of its construction.
-        data: The datamodule, if there is one.
-        trainer: The Trainer; its callbacks are the monitors alone.
-        monitors: The monitors.
-        stage: The evaluation loop to run.
-
-    """
+class Configured(NamedTuple):
+    """What a configuration describes; the Trainer has no callbacks but the monitors, and a loop to run on one batch."""
 
     model: pl.LightningModule
     data: pl.LightningDataModule | None
@@ -96,16 +77,15 @@ def configure(
         )
     written = _read(config)
     section = written["fit"] if isinstance(written.get("fit"), dict) else written
-    classes = {
-        "model": _imported(model, "model", pl.LightningModule),
-        "data": _imported(data, "data", pl.LightningDataModule),
-    }
-    named = {name: isinstance(section.get(name), dict) and "class_path" in section[name] for name in classes}
-    for name, found in classes.items():
-        if found is None and not named[name] and (name == "model" or section.get(name)):
+    classes: dict[str, Any] = {}
+    for name, path, kind in (("model", model, pl.LightningModule), ("data", data, pl.LightningDataModule)):
+        part = section.get(name)
+        classes["model_class" if name == "model" else "datamodule_class"] = found = _imported(path, name, kind)
+        classes[f"subclass_mode_{name}"] = named = isinstance(part, dict) and "class_path" in part
+        if found is None and not named and (name == "model" or part):
             raise UsageError(
-                f"{config}: expected {name}.class_path, because no class is passed, but got {section.get(name)!r}; pass the "
-                f"class of the run: --{name} module.Class"
+                f"{config}: expected {name}.class_path, because no class is passed, but got {part!r}; pass the class of the "
+                f"run: --{name} module.Class"
             )
     base: Any = _imported(cli, "cli", LightningCLI) or LightningCLI
     command = ["--config", str(config), "fit"] if section is not written else ["fit", "--config", str(config)]
@@ -115,10 +95,7 @@ def configure(
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         try:
             built = reader(
-                classes["model"],
-                classes["data"],
-                subclass_mode_model=named["model"],
-                subclass_mode_data=named["data"],
+                **classes,
                 args=[*command, *MEASURE_ALONE, *overrides],
                 parser_kwargs={**strict, "fit": strict},
                 save_config_callback=None,
@@ -140,62 +117,17 @@ def configure(
     trainer.limit_val_batches = trainer.limit_test_batches = 1  # an argument "1" may be read as 1.0, all of them
     owners = [owner for owner in (built.datamodule, built.model) if owner is not None]
     loaders = {name: loader for name, loader in _LOADERS.items() if stage in (None, name)}
-    found = [name for name, loader in loaders.items() if any(is_overridden(loader, owner) for owner in owners)]
-    if not found:
+    stages = [name for name, loader in loaders.items() if any(is_overridden(loader, owner) for owner in owners)]
+    if not stages:
         raise UsageError(
             f"{config}: expected a datamodule or a model with one of {list(loaders.values())}, but got "
             f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
             "its class: --data module.Class"
         )
-    stage = next((name for name in found if is_overridden(f"{name}_step", built.model)), found[0])
+    stage = next((name for name in stages if is_overridden(f"{name}_step", built.model)), stages[0])
     if not is_overridden(f"{stage}_step", built.model):  # no loop runs without one
         setattr(built.model, f"{stage}_step", _no_step)
     return Configured(built.model, built.datamodule, trainer, monitors, stage)
-
-
-def useful_part(error: str) -> str:
-    """Returns the line of an error of jsonargparse that says what was expected, behind the keys that lead to it.
-
-    Of nested errors, one for each type that would be allowed, the deepest is the one about what was written.
-
-    Args:
-        error: The message, of some ten to seventy lines.
-
-    Example:
-        >>> print(useful_part('''Parser key "model":
-        ...   Does not validate against any of the Union subtypes
-        ...   Errors:
-        ...     - Problem with given class_path 'project.Model':
-        ...         Parser key "lr":
-        ...           Expected a <class 'float'>. Got value: fast
-        ...     - Expected a <class 'NoneType'>
-        ...   Given value type: <class 'dict'>'''))
-        model: Model: lr: expected float, but got fast
-
-    """
-    above: list[tuple[int, str]] = []
-    said: list[tuple[int, list[str], str]] = []
-    for line in filter(str.strip, error.splitlines()):
-        text = line.lstrip(" -")
-        depth = len(line) - len(line.lstrip())
-        above = [(indent, name) for indent, name in above if indent < depth]
-        heading = re.match(r"Parser key \"(.+)\":|Problem with given class_path '(?:.*\.)?(.+)':", text)
-        if heading:
-            above.append((depth, heading[1] or heading[2]))
-        elif not re.match(r"Does not validate|Subtypes:|Errors:|Given value|Subclass types expect|a class path|a dict ", text):
-            said.append((depth, [name for _, name in above], text))
-    if not said:
-        return error
-    depth, keys, _ = max(said, key=lambda one: one[0])
-    deepest = [text for indent, names, text in said if (indent, names) == (depth, keys)]
-    types = [text for text in deepest if text.startswith("Expected a ")]
-    alternatives = " or ".join(types) if deepest[0] in types else deepest[0]
-    text = re.sub(r"<class '(?:.*?\.)?(\w+)'>|typing\.", r"\1", alternatives).replace(" or Expected a ", " or ")
-    text = re.sub(r"^Expected a (.+)\. Got value: ", r"expected \1, but got ", text).replace("NoneType", "None")
-    given = re.search(r"^ *Given value: (.{1,200})$", error, re.MULTILINE)
-    if text.startswith("Expected a ") and given:
-        text = f"expected {text.removeprefix('Expected a ')}, but got {given[1]}"
-    return ": ".join([*keys, text])
 
 
 def _no_step(*args: Any, **kwargs: Any) -> None:
@@ -216,9 +148,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _imported(path: str | None, option: str, base: type) -> type | None:
     if path is None:
         return None
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--{option} {path}: expected the import path of a class (module.Class): {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):

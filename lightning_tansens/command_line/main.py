@@ -75,8 +75,8 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             raise UsageError(f"{options.ckpt}: expected a checkpoint of Lightning among its files, but there is none")
         configured = configure(options.config, options.model, options.data, options.cli, options.stage, overrides)
         measured = []
-        for found in measure_checkpoints(configured, checkpoints, complain):
-            measured.append(found)
+        for one in measure_checkpoints(configured, checkpoints, complain):
+            measured.append(one)
             progress.update()
     if not measured:
         if all(isinstance(error, UsageError) for error in complaints):
@@ -84,14 +84,14 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         return 1
     rows: list[dict[str, float]] = [{} for _ in measured]
     for number, monitor in enumerate(configured.monitors):
-        records = [found.records[number] for found in measured]
+        records = [found[number] for _, found in measured]
         Notices().say(records[-1])
         print(table([monitor.brief(record) for record in records]))
         for row, record in zip(rows, records, strict=True):
             row |= flat_row(record, Keys(monitor.options.prefix))
     if options.csv:
-        paths = [str(found.checkpoint.path) for found in measured]
-        write_csv(options.csv, [{"checkpoint": path, **row} for path, row in zip(paths, rows, strict=True)])
+        named = zip(measured, rows, strict=True)
+        write_csv(options.csv, [{"checkpoint": str(checkpoint.path), **row} for (checkpoint, _), row in named])
     if options.log_dir:
         write_events(options.log_dir, rows)
     return int(bool(complaints))

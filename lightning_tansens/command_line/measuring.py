@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 
-from lightning_tansens.command_line.checkpoints import Checkpoint
+from lightning_tansens.command_line.checkpoints import Checkpoint, read_checkpoint
 from lightning_tansens.command_line.configuration import Configured
 from lightning_tansens.command_line.errors import UsageError
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 from lightning_tansens.record import Record
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the monitors found on a checkpoint.
-
-    Attributes:
-        checkpoint: The checkpoint.
-        records: A record of each monitor, with the checkpoint's epoch and step.
-
-    """
-
-    checkpoint: Checkpoint
-    records: list[Record]
 
 
 class _LoadWeights(pl.Callback):
@@ -55,8 +41,8 @@ class _LoadWeights(pl.Callback):
 
 def measure_checkpoints(
     configured: Configured, checkpoints: Sequence[Checkpoint], complain: Callable[[Exception], object]
-) -> Iterator[Measured]:
-    """Runs an evaluation on the weights of each checkpoint, in which the monitors measure, and yields what they found.
+) -> Iterator[tuple[Checkpoint, list[Record]]]:
+    """Yields each checkpoint with a record of each monitor, which measure in an evaluation on the checkpoint's weights.
 
     Each checkpoint is compared with the one before. What a run compares with its start is taken from the first checkpoint.
 
@@ -72,7 +58,7 @@ def measure_checkpoints(
     for checkpoint in checkpoints:
         before = [len(monitor.records) for monitor in monitors]
         try:
-            loading.contents = checkpoint.read()
+            loading.contents = read_checkpoint(checkpoint.path)
             for monitor in monitors:
                 if not monitor.records:
                     _begin(monitor, loading.contents)
@@ -84,7 +70,7 @@ def measure_checkpoints(
             complain(RuntimeError(f"{checkpoint.path}: the measurement failed: {_told(error)}"))
         if all(len(monitor.records) > count for monitor, count in zip(monitors, before, strict=True)):
             now = {"epoch": checkpoint.epoch, "step": checkpoint.step}
-            yield Measured(checkpoint, [replace(monitor.records[-1], **now) for monitor in monitors])
+            yield (checkpoint, [replace(monitor.records[-1], **now) for monitor in monitors])
 
 
 def _begin(monitor: TangentSensitivityMonitor, contents: Mapping[str, Any]) -> None:

@@ -45,13 +45,7 @@ def table(records: Sequence[Record]) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes values by key, one row a checkpoint; a value that it does not have is left empty.
-
-    Args:
-        path: The file; its folder is made.
-        rows: The values by key.
-
-    """
+    """Writes values by key, one row a checkpoint, into a file whose folder is made; what a row lacks is left empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
@@ -60,13 +54,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write_events(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes an event file of TensorBoard, with each value at its checkpoint's step.
-
-    Args:
-        folder: The folder; it is made.
-        rows: The values by key, with ``epoch`` and ``step``.
-
-    """
+    """Writes an event file of TensorBoard into a folder, with each value at its checkpoint's ``step``."""
     with SummaryWriter(str(folder)) as writer:
         for row in rows:
             for key, value in row.items():
