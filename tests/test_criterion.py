@@ -222,7 +222,27 @@ class Fails(Module):
         self.begun = True
 
 
-@pytest.mark.parametrize("kind", [Manual, Fails])
+class Random(Module):
+    """Its loss has a random factor that no criterion knows."""
+
+    def training_step(self, batch, _):
+        return super().training_step(batch, _) * (1 + torch.rand(()))
+
+
+class NoisyInputs(Module):
+    """Augments its inputs in the training step: the criterion is compared on what the network returned there."""
+
+    def training_step(self, batch, _):
+        return super().training_step([batch[0] + torch.randn_like(batch[0]), batch[1]], _)
+
+
+def test_random_inputs_hide_no_loss(caplog):
+    with caplog.at_level(logging.INFO):
+        fitted(NoisyInputs(mse, 1), REAL)
+    assert "the criterion is mean squared error, which gives the loss" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Manual, Fails, Random])
 def test_without_a_loss_to_compare_with_only_classes_are_certain(kind, caplog):
     with caplog.at_level(logging.INFO):
         monitor = fitted(kind(F.cross_entropy), CLASS)

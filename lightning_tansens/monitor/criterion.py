@@ -130,6 +130,8 @@ def find_criterion(
         _disturb(pl_module)
         again = look(batch)
         matching = [pair for pair in matching if _reproduces(pair[1], again)] or matching
+    if not matching and _is_random(seen, look(batch)):
+        return _certain(replace(seen, loss=None, reason=f"{name}.training_step returns another loss each time"), name)
     if not matching:
         raise MisconfigurationException(
             f"criterion: expected a loss of (outputs, targets) that gives what {name}.training_step returns on a batch, "
@@ -139,6 +141,10 @@ def find_criterion(
     said, chosen = matching[0]
     note = f"the criterion is {said}, which gives the loss that {name}.training_step returns"
     return KnownCriterion(chosen, _class_scores(chosen, seen), note)
+
+
+def _is_random(seen: _Seen, again: _Seen) -> bool:
+    return again.loss is None or not _same(again.loss, seen)
 
 
 def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
