@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.monitor import Options
+from lightning_tansens.show import Display
 
 CLASSES = 3
 
@@ -178,8 +179,10 @@ def make_trainer(*callbacks, **kwargs):
 
 
 def make_monitor(**kwargs):
-    """A quiet monitor of few samples, in batches that do not divide them; further options are passed flat."""
-    arguments = {"num_samples": 7, "num_loss_samples": 7, "batch_size": 3, "verbose": False, "estimators": [], **kwargs}
+    """A quiet monitor of few samples in odd batches, which logs everything; further options are passed flat."""
+    few = {"num_samples": 7, "num_loss_samples": 7, "batch_size": 3}
+    quiet = {"verbose": False, "estimators": [], "reference": "train", "display": Display(log="all")}
+    arguments = {**few, **quiet, **kwargs}
     flat = {name: arguments.pop(name) for name in OPTIONS if name in arguments}
     return TangentSensitivityMonitor(options=Options(**flat), **arguments)
 

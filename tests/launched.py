@@ -93,7 +93,7 @@ def monitor_of(name):
     return make_monitor(measures=measures, estimators=estimators, **{"reference": "train", "verbose": True, **arguments})
 
 
-def train(name, folder, **trainer):
+def train(name, folder, strategy="auto", **trainer):
     """Trains with weights that stay the same, and writes what each process has found."""
     folder.mkdir(parents=True, exist_ok=True)
     data = BoringData(noise=True, validation=name == "validation")
@@ -103,13 +103,16 @@ def train(name, folder, **trainer):
         callbacks.append(EarlyStopping("tansens/test_loss/empirical", patience=1 if name == STOPS else 9))
     if name == USED:
         callbacks.append(ModelCheckpoint(folder, "{epoch}", monitor="tansens/test_loss/empirical", save_top_k=-1))
-    run = fit(monitor_of(name), *callbacks, Write(folder, "fit"), **options)
+    monitor = monitor_of(name)
+    run = fit(monitor, *callbacks, Write(folder, "fit"), strategy=strategy_of(strategy), **options)
+    assert len(monitor.history) == 2  # also where the processes of the fit have ended
     if name in (TESTED, USED):
         run.callbacks[:] = [Write(folder, "test") if isinstance(callback, Write) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
     if name == USED:
         options |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
-        fit(monitor_of(name), EarlyStopping("tansens/test_loss/empirical", patience=9), Write(folder, "resumed"), **options)
+        callbacks = [EarlyStopping("tansens/test_loss/empirical", patience=9), Write(folder, "resumed")]
+        fit(monitor_of(name), *callbacks, strategy=strategy_of(strategy), **options)
 
 
 def logger_of(name, folder):
@@ -119,19 +122,18 @@ def logger_of(name, folder):
     if name == "wandb":
         os.environ.setdefault("WANDB_SILENT", "true")
         return loggers.WandbLogger(save_dir=folder, offline=True)
-    return loggers.MLFlowLogger(tracking_uri=f"file:{folder}/mlruns") if name == "mlflow" else True
+    if name == "mlflow":
+        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # which it would rather have replaced
+        return loggers.MLFlowLogger(tracking_uri=f"file:{folder}/mlruns")
+    return True
 
 
 def strategy_of(name):
-    return (
-        "auto"
-        if name == "auto"
-        else DDPStrategy(
-            process_group_backend="gloo",
-            timeout=timedelta(seconds=60),
-            start_method="spawn" if name == "ddp_spawn" else "popen",
-        )
-    )
+    """A strategy on CPUs in which a process that waits for another one gives up after a minute."""
+    if name == "auto":
+        return name
+    start = "spawn" if name == "ddp_spawn" else "popen"
+    return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60), start_method=start)
 
 
 if __name__ == "__main__":
@@ -139,4 +141,4 @@ if __name__ == "__main__":
     strategy, processes, logger, root, *names = sys.argv[1:]
     for case in names or CASES:
         where = Path(root) / case.replace(" ", "_")
-        train(case, where, devices=int(processes), strategy=strategy_of(strategy), logger=logger_of(logger, where))
+        train(case, where, devices=int(processes), strategy=strategy, logger=logger_of(logger, where))

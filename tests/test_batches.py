@@ -1,160 +1,119 @@
-"""The forms of inputs and outputs in projects."""
+"""Batches of every kind are split into inputs and labels, or refused in one sentence."""
 
-from collections import UserDict
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+import dataclasses
+from collections import UserDict, namedtuple
 
 import pytest
 import torch
-from torch import nn
+from torch.utils.data import Dataset
 
-from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.tangent.batches import batch_length, call_model, find_wrt, map_tensors, pick_output
-from tests.cases import Lambda, mlp
+from lightning_tansens.monitor.batches import check_samples, unpack_batch
+from tests.boring import Points, fit, loader, make_monitor, split_dict
 
-SCORES = torch.randn(3, 2)
-OTHER = torch.randn(3, 5)
-IDS = torch.arange(6).reshape(2, 3)
+X, Y = torch.zeros(3, 4), torch.arange(3)
 
 
-class Result(NamedTuple):
-    logits: Any
-    hidden: Any = None
+class Encoding(UserDict):
+    """As tokenizers return it."""
 
 
-@dataclass
-class Held:
-    logits: Any = None
-    loss: Any = None
-
-
-class ModelOutput(dict):
-    """Keys are attributes too, as in transformers."""
-
-    def __getattr__(self, name):
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        SCORES,
-        {"logits": SCORES, "hidden": OTHER},
-        {"scores": SCORES},
-        ModelOutput(loss=torch.tensor(1.0), logits=SCORES),
-        UserDict(logits=SCORES, hidden=OTHER),
-        Result(SCORES, OTHER),
-        Held(SCORES, torch.tensor(1.0)),
-        SimpleNamespace(logits=SCORES, hidden=OTHER),
-        (SCORES,),
-        [SCORES],
-    ],
-)
-def test_the_outputs_are_found(value):
-    assert pick_output(value) is SCORES
-    assert pick_output(value, lambda out: OTHER) is OTHER
-
-
-@pytest.mark.parametrize("value", [(SCORES, OTHER), {"a": SCORES, "b": OTHER}, None, "text", {"logits": 3, "a": 1}])
-def test_what_is_not_clear_stays(value):
-    assert pick_output(value) is value
-
-
-class Pair(NamedTuple):
+@dataclasses.dataclass
+class Record:
     image: torch.Tensor
-    label: torch.Tensor
+    target: torch.Tensor
+    path: str = "a.png"
 
 
-def whole(read):
-    return Lambda(lambda m, batch: m.net(read(batch)), net=mlp(4, 3, 2, activation=nn.Tanh))
+class Plain:
+    def __init__(self):
+        self.image, self.label = X, Y
 
 
-X, Y = torch.randn(3, 4), torch.arange(3)
-WHOLE = {
-    "dict": ({"image": X, "label": Y}, lambda batch: batch["image"]),
-    "NamedTuple": (Pair(X, Y), lambda batch: batch.image),
-    "object": (SimpleNamespace(image=X, label=Y), lambda batch: batch.image),
-    "mapping": (UserDict(image=X, label=Y), lambda batch: batch.data["image"]),
-    "list": ([X, Y], lambda batch: batch[0]),
-}
-
-
-class TakesBatch(nn.Module):
-    def __init__(self, read):
-        super().__init__()
-        self.read = read
-        self.net = mlp(4, 3, 2, activation=nn.Tanh)
-
-    def forward(self, batch):
-        return self.net(self.read(batch))
-
-
-@pytest.mark.parametrize("form", WHOLE)
-def test_a_forward_that_takes_the_batch(form):
-    batch, read = WHOLE[form]
-    model = TakesBatch(read)
-    assert torch.equal(call_model(model, batch), model.net(X))
-    assert batch_length(batch) == 3
-    doubled = map_tensors(lambda tensor: tensor * 2, batch)
-    assert torch.equal(call_model(model, doubled), model.net(2 * X))
-    torch.testing.assert_close(tangent_sensitivity(model, batch), tangent_sensitivity(model.net, X))
-
-
-def test_named_arguments_stay_arguments():
-    class Named(nn.Module):
-        def forward(self, image, scale=1):
-            return image * scale
-
-    assert torch.equal(call_model(Named(), {"image": X}), X)
-    assert torch.equal(call_model(Named(), [X, 2]), 2 * X)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'label'"):
-        call_model(Named(), {"image": X, "label": Y})
-
-
-class Tokens(nn.Module):
-    """As in BERT: words, places and kinds of tokens."""
-
-    def __init__(self, kinds=False):
-        super().__init__()
-        self.words, self.places, self.kinds = nn.Embedding(9, 4), nn.Embedding(5, 4), nn.Embedding(2, 4) if kinds else None
-        self.layer = nn.Linear(4, 2)
-
-    def forward(self, input_ids, attention_mask=None, token_type_ids=None):
-        found = self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
-        if self.kinds is not None:
-            found = found + self.kinds(token_type_ids)
-        return self.layer(torch.tanh(found)).mean(1)
-
-
-MASK, KINDS = torch.ones_like(IDS), torch.zeros_like(IDS)
+Pair, Sample = namedtuple("Pair", "first second"), namedtuple("Sample", "image index label")
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs", "expected"),
+    ("batch", "expected"),
     [
-        (Tokens(), IDS, "words"),
-        (Tokens(), [IDS], "words"),
-        (Tokens(), {"input_ids": IDS, "attention_mask": MASK}, "words"),
-        (Tokens(kinds=True), {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": KINDS}, "words"),
-        (Tokens(kinds=True), [IDS, MASK, KINDS], None),
-        (nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)), IDS, "0"),
-        (Lambda(lambda m, x: m.a(x) + m.b(x[:, 1:2]), a=nn.Embedding(9, 4), b=nn.Embedding(9, 4)), IDS, None),
-        (Lambda(lambda m, x: m.a(x[:, 1:]), a=nn.Embedding(9, 4), b=nn.Embedding(9, 4)), IDS, "a"),
-        (nn.Linear(3, 2), [X, X], None),
-        (Lambda(lambda m, x: x), IDS, None),
+        ({"image": X, "label": Y}, X),
+        ({"label": Y, "image": X, "path": ["a", "b", "c"]}, X),
+        (Encoding({"input_ids": Y, "attention_mask": Y, "labels": Y}), {"input_ids": Y, "attention_mask": Y}),
+        (Sample(X, Y, Y), {"image": X, "index": Y}),
+        (Pair(X, Y), X),
+        (Record(X, Y), X),
+        (Plain(), X),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_x_is_found(model, inputs, expected):
-    assert find_wrt(model, inputs) == expected
-    assert not any(module._forward_pre_hooks for module in model.modules())
+def test_labels_are_found_by_their_names(batch, expected):
+    inputs, targets = unpack_batch(batch)
+    assert targets is Y
+    assert type(inputs) is type(expected)
+    if isinstance(inputs, dict):
+        assert inputs.keys() == expected.keys()
+    else:
+        assert inputs is X
 
 
-@pytest.mark.parametrize("inputs", [IDS, {"input_ids": IDS, "attention_mask": MASK}])
-def test_tokens_are_measured_at_their_embedding(inputs):
-    model = Tokens()
-    named = tangent_sensitivity(model, inputs, wrt="words")
-    torch.testing.assert_close(tangent_sensitivity(model, inputs), named)
-    assert bool((named > 0).all())
+@pytest.mark.parametrize(
+    "batch", [{"image": X}, Record(X, None), namedtuple("Image", "image")(X), X, [X], Encoding(image=X)]
+)
+def test_a_batch_without_labels(batch):
+    inputs, targets = unpack_batch(batch)
+    assert inputs is X
+    assert targets is None
+
+
+@pytest.mark.parametrize("batch", [{"a": 1}, {"image": X, "label": Y, "target": Y}, object(), "ab", {}, (X, X, Y)])
+def test_other_batches_are_refused(batch):
+    with pytest.raises(TypeError, match=r"batch: expected a tuple or list \(inputs, targets\) .* but got .*; pass unpack="):
+        unpack_batch(batch)
+
+
+class Graph:
+    """A batch of graphs: nodes of all samples in one dimension."""
+
+    def __init__(self, count):
+        self._store = {"x": torch.zeros(7 * count, 2), "edge_index": torch.zeros(2, 9).long(), "y": torch.zeros(count)}
+
+    def to_dict(self):
+        return self._store
+
+
+def test_samples_must_lie_one_by_one():
+    check_samples((torch.zeros(5, 3), torch.zeros(1, 7), torch.zeros(4, 4).long(), torch.tensor(0.1)), 5, "train")
+    for inputs in (
+        Graph(5),
+        unpack_batch(Graph(5))[0],
+        [torch.zeros(3, 8, 8)] * 5,
+        (torch.zeros(5, 3), torch.zeros(9, 5)),
+        {"sequence": torch.zeros(11, 5, 2)},
+    ):
+        with pytest.raises(
+            TypeError, match=r"the train set cannot be measured: expected inputs whose first dimension is that"
+        ):
+            check_samples(inputs, 5, "train")
+
+
+class Graphs(Dataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return index
+
+
+def test_graphs_are_refused_before_the_first_step():
+    monitor = make_monitor(reference=loader(Graphs(), collate_fn=lambda samples: Graph(len(samples))))
+    with pytest.raises(TypeError, match="a batch of 5 samples has an input of shape"):
+        fit(monitor)
+    assert not monitor.history
+
+
+def test_a_dict_needs_no_unpack():
+    plain, named = make_monitor(unpack=split_dict), make_monitor()
+    for monitor in (plain, named):
+        monitor.test_dataloaders = loader(Points(10, seed=2, as_dict=True))
+        fit(monitor, data=loader(Points(as_dict=True)))
+    assert plain.history[0]["tansens/empirical/test"] == named.history[0]["tansens/empirical/test"]
+    assert plain.history[0]["tansens/train_loss"] == named.history[0]["tansens/train_loss"]

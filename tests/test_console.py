@@ -9,8 +9,9 @@ import pytest
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from tqdm.auto import tqdm
 
+from lightning_tansens.monitor.trainer_loggers import say
 from lightning_tansens.record import Estimate
-from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, slow_progress, summary_table
 from tests.boring import fit
 from tests.records import record, target, with_target
 
@@ -53,7 +54,7 @@ LINES = {
     ),
     "single estimators": (
         [SINGLE],
-        [f"{HEAD:<72}   0.6 s", "  test  accuracy 0.55 (cot)  loss 1.23 ± 0.05 (empirical)"],
+        [f"{HEAD:<72}   0.6 s", "  test  accuracy 0.55 (cot)  loss 1.23 (empirical)"],
     ),
     "a loss alone": ([target(losses={"trivial": 1.1})], [f"{HEAD:<72}   0.6 s", "  test  loss 1.10 (trivial)"]),
     "nothing": ([target()], [f"{HEAD:<72}   0.6 s", "  test"]),

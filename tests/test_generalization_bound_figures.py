@@ -1,6 +1,7 @@
 """The figures of the second paper's example, from records: losses, the gap, outputs, classes."""
 
 import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,9 @@ from tests.figures.test_state import assert_inside
 from tests.records import measure, with_target
 
 EXAMPLE = Path(__file__).parents[1] / "example_projects" / "generalization_bound_paper"
+sys.path.insert(0, str(EXAMPLE))
 FIGURES = SimpleNamespace(**runpy.run_path(str(EXAMPLE / "gap_figures.py")))
+sys.path.remove(str(EXAMPLE))
 
 
 @pytest.mark.parametrize("name", ["plot_losses", "plot_gap", "plot_outputs", "plot_class_correlations"])

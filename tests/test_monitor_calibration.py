@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
-from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens.estimators.calibration import Calibration, Contrast, Masked, Noise, Perturbed
-from lightning_tansens.estimators.calibration.ridge import Ridge
+from lightning_tansens.estimators import Calibrated
+from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise, Perturbed
+from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor.subsets import Subset
@@ -17,6 +17,7 @@ from tests.boring import BoringData, Points, Recorder, fit, loader, make_monitor
 
 SCALES = (0.2, 0.5, 1.0, 2.0)
 FEATURES = ("entropy", "confidence", "sensitivity", "active_nodes")
+COPIES = list(map(Noise, SCALES))
 LARGE = {"num_samples": 9, "num_loss_samples": 9}
 
 
@@ -38,16 +39,16 @@ def features_of(network, inputs):
 
 
 def test_the_estimate_is_that_of_a_fit_on_perturbed_references():
-    monitor = make_monitor(calibration=Calibration(SCALES, (0.3,), (0.5,), [shrink], FEATURES), **LARGE)
+    monitor = make_monitor(estimators=[Calibrated([*COPIES, Masked(0.3), Contrast(0.5), shrink], FEATURES)], **LARGE)
     run = fit(monitor, max_epochs=1)
     network, sets = run.lightning_module.network, {}
     for name, data in {"train": Points(), "test": Points(10, seed=2)}.items():
-        subset = Subset(data, 9, 3, monitor.seed)
+        subset = Subset(data, 9, 3, monitor.options.seed)
         sets[name] = [torch.stack(part) for part in zip(*(data[index] for index in subset.indices))]
     inputs, labels = sets["train"]
     origin, points, changes = features_of(network, inputs), [], {"loss": [], "accuracy": []}
-    for transform in [*map(Noise, SCALES), Masked(0.3), Contrast(0.5), shrink]:
-        moved = Perturbed(transform, monitor.seed)(inputs, range(9))
+    for transform in [*COPIES, Masked(0.3), Contrast(0.5), shrink]:
+        moved = Perturbed(transform, monitor.options.seed)(inputs, range(9))
         points.append((features_of(network, moved) - origin).tolist())
         for quantity, wrong in (("loss", F.cross_entropy), ("accuracy", lambda o, t: (o.argmax(1) != t).double().mean())):
             with torch.no_grad():
@@ -59,7 +60,7 @@ def test_the_estimate_is_that_of_a_fit_on_perturbed_references():
         own = row[f"tansens/train_{quantity}"]
         expected = own * ratio if quantity == "loss" else max(1 - (1 - own) * ratio, 0)
         assert row[f"tansens/test_{quantity}/calibrated"] == pytest.approx(expected, rel=1e-4)
-    assert 0 < row["tansens/calibration_seconds"] < row["tansens/seconds"]
+    assert 0 < row["tansens/copies_seconds"] < row["tansens/seconds"]
 
 
 @pytest.mark.parametrize("labels", ["permuted", "removed"])
@@ -69,7 +70,7 @@ def test_labels_of_the_target_reach_no_calibrated_estimate(labels):
     rows = []
     for target in (data, changed):
         monitor = make_monitor(
-            test_dataloaders=target, calibration=Calibration(SCALES), compare_with_labels=target is data, **LARGE
+            test_dataloaders=target, estimators=[Calibrated(COPIES)], compare_with_labels=target is data, **LARGE
         )
         fit(monitor, data=loader())
         rows.append([{key: value for key, value in row.items() if "actual" not in key} for row in untimed(monitor.history)])
@@ -77,17 +78,17 @@ def test_labels_of_the_target_reach_no_calibrated_estimate(labels):
     assert rows[0] == rows[1]
 
 
-def test_a_target_beyond_the_copies_is_not_trusted():
+def test_a_target_beyond_the_copies_is_not_reliable():
     far = Points(10, seed=2)
     far.inputs = 100 * far.inputs
-    monitor = make_monitor(test_dataloaders=far, calibration=Calibration(SCALES), verbose=True, **LARGE)
+    monitor = make_monitor(test_dataloaders=far, estimators=[Calibrated(COPIES)], verbose=True, **LARGE)
     fit(monitor)
-    assert monitor.history[-1]["tansens/test_loss/calibrated_trusted"] == 0
+    assert monitor.history[-1]["tansens/test_loss/calibrated_reliable"] == 0
 
 
 def test_training_is_bitwise_the_same():
     ends = []
-    for monitors in ([], [make_monitor(calibration=Calibration(SCALES), **LARGE)]):
+    for monitors in ([], [make_monitor(estimators=[Calibrated(COPIES)], **LARGE)]):
         recorder = Recorder()
         trainer = fit(*monitors, recorder, data=BoringData(noise=True))
         ends.append((state_of(trainer), recorder.losses))
@@ -107,16 +108,6 @@ def test_inputs_that_cannot_be_perturbed_are_refused_before_the_first_step():
 
     tokens = TensorDataset(torch.zeros(8, 3).long(), torch.zeros(8).long())
     measures = [EmpiricalSensitivity(wrt="network.embedding")]
-    monitor = make_monitor(test_dataloaders=tokens, measures=measures, calibration=Calibration(SCALES))
-    with pytest.raises(TypeError, match="calibration: expected inputs that are one floating-point tensor"):
+    monitor = make_monitor(test_dataloaders=tokens, measures=measures, estimators=[Calibrated(COPIES)])
+    with pytest.raises(TypeError, match="copies: expected inputs that are one floating-point tensor"):
         fit(monitor, module=lambda: BoringModule(Embedded()), data=loader(tokens))
-
-
-def test_what_is_no_calibration_is_refused():
-    with pytest.raises(TypeError, match="calibration: expected a Calibration or None, but got True"):
-        TangentSensitivityMonitor(calibration=True)
-
-
-def test_a_feature_that_is_not_measured_is_refused():
-    with pytest.raises(ValueError, match="expected a measure with the key 'empirical'"):
-        TangentSensitivityMonitor(measures=[], calibration=Calibration(features=["sensitivity"]))

@@ -44,18 +44,26 @@ def expected_keys(reference="train", tests=("test",), accuracy=True, actual=Fals
         "seconds",
         *(f"{statistic}/{name}" for statistic in STATISTICS for name in (reference, *tests)),
         *(f"{measure}/{name}_stderr" for measure in ("empirical", "active_nodes") for name in (reference, *tests)),
-        *(f"{test}_loss/{name}_stderr" for test in tests for name in estimates),
-        *(f"{reference}_{quantity}" for quantity in quantities),
+        # how far the weights move has no error that samples tell
+        *(
+            f"{test}_{quantity}/{name}_stderr"
+            for test in tests
+            for quantity in quantities
+            for name in estimates
+            if name != "layer_norm"
+        ),
+        *(f"{reference}_{quantity}{end}" for quantity in quantities for end in ("", "_stderr")),
         *(f"{test}_{quantity}/{name}" for test in tests for quantity in quantities for name in names),
-        *(f"{test}_{quantity}/{name}_trusted" for test in tests for quantity in quantities for name in estimates),
+        *(f"{test}_{quantity}/actual_stderr" for test in tests for quantity in quantities if actual),
+        *(f"{test}_{quantity}/{name}_reliable" for test in tests for quantity in quantities for name in estimates),
     }
 
 
 def check(expected, monitor, **kwargs):
     recorder = Recorder()
     trainer = fit(monitor, recorder, **kwargs)
-    keys = {f"{monitor.prefix}/{key}" for key in expected}
-    assert {f"{monitor.prefix}/{key}" for key in measured(trainer, monitor.prefix)} == keys
+    keys = {f"{monitor.options.prefix}/{key}" for key in expected}
+    assert {f"{monitor.options.prefix}/{key}" for key in measured(trainer, monitor.options.prefix)} == keys
     assert len(monitor.history) == 2
     for row in monitor.history:  # from the first epoch on, also layer_norm's estimate
         assert set(row) == {"epoch", "step", *keys}
@@ -143,9 +151,8 @@ def test_the_prefix_and_the_measures_name_the_keys():
 
 def test_no_measure_leaves_the_baseline():
     expected = {
-        *("seconds", "train_loss", "train_accuracy"),
-        *("test_loss/trivial", "test_loss/trivial_stderr", "test_accuracy/trivial"),
-        *("test_loss/trivial_trusted", "test_accuracy/trivial_trusted"),
+        *("seconds", "train_loss", "train_accuracy", "train_loss_stderr", "train_accuracy_stderr"),
+        *(f"test_{quantity}/trivial{end}" for quantity in ("loss", "accuracy") for end in ("", "_stderr", "_reliable")),
     }
     check(expected, make_monitor(measures=[]))
 
@@ -180,8 +187,8 @@ def test_an_undefined_estimate_is_left_out_and_said_once(log_norms, missing):
     said = [str(warning.message) for warning in caught if "layer_norm is left out" in str(warning.message)]
     assert len(said) == 1
     assert "form='linear'" in said[0]
-    suffixed = ("loss/layer_norm", "loss/layer_norm_stderr", "loss/layer_norm_trusted", "accuracy/layer_norm")
-    estimates = {f"tansens/test_{key}" for key in (*suffixed, "accuracy/layer_norm_trusted")}
+    ends = ("", "_reliable")
+    estimates = {f"tansens/test_{quantity}/layer_norm{end}" for quantity in ("loss", "accuracy") for end in ends}
     assert [row["tansens/layer_norm"] for row in monitor.history] == pytest.approx(log_norms, abs=1e-6)
     assert [estimates.isdisjoint(row) for row in monitor.history].count(True) == missing
     for row in monitor.history:
@@ -207,11 +214,16 @@ def test_all_measures_of_a_convolutional_network():
     statistics = ("input_output", "fisher_rao", "region", "region_log_paths", "region_log_probability", "region_dead")
     names = ("input_output", "fisher_rao", "region", "spectral_norm", "trivial")
     expected = {
-        *("spectral_norm", "seconds", "train_loss", "train_accuracy"),
+        *("spectral_norm", "seconds", "train_loss", "train_accuracy", "train_loss_stderr", "train_accuracy_stderr"),
         *(f"{statistic}/{name}" for statistic in statistics for name in ("train", "test")),
         *(f"{measure}/{name}_stderr" for measure in names[:3] for name in ("train", "test")),
-        *(f"test_{quantity}/{name}{end}" for quantity in ("loss", "accuracy") for name in names for end in ("", "_trusted")),
-        *(f"test_loss/{name}_stderr" for name in names),
+        *(
+            f"test_{quantity}/{name}{end}"
+            for quantity in ("loss", "accuracy")
+            for name in names
+            for end in ("", "_reliable", "_stderr")
+            if (name, end) != ("spectral_norm", "_stderr")
+        ),
     }
     monitor = make_monitor(measures=measures)
     check(expected, monitor, module=module)

@@ -5,6 +5,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_tansens.metrics import EmpiricalSensitivity, LayerwiseNormSensitivity
+from lightning_tansens.record import Record
+from lightning_tansens.show.keys import flat_row
 from tests.boring import BoringData, fit, make_monitor, untimed
 
 
@@ -33,7 +35,7 @@ def test_the_state_loads_with_weights_only(tmp_path):
     checkpoint = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
     state = checkpoint["callbacks"][monitor.state_key]
     assert state == monitor.state_dict()
-    assert state["history"] == monitor.history
+    assert [flat_row(Record.from_state(record)) for record in state["records"]] == monitor.history
     assert state["weights_before"]["layer_norm"]["layer_norm"] == monitor.history[0]["tansens/layer_norm"]
 
 
@@ -42,7 +44,7 @@ def test_the_saved_history_does_not_grow_with_the_run():
     fit(monitor, max_epochs=1)
     other = make_monitor()
     other.load_state_dict(monitor.state_dict())
-    other.history.append({"epoch": 1})
+    other.records.append(other.records[0])
     assert len(monitor.history) == 1
 
 

@@ -135,7 +135,7 @@ def test_event_file_csv_file_and_history_agree(module, validation, options, tmp_
         for key, value in row.items():
             if key.startswith("tansens/"):
                 expected[key].append((row["step"], float(np.float32(value))))
-    borders = ("_lower", "_upper")  # of TensorBoard's bands
+    borders = ("_low", "_high")  # of TensorBoard's bands
     for found in (scalars, rows):
         own = {tag: points for tag, points in found.items() if tag.startswith("tansens/") and not tag.endswith(borders)}
         assert own == expected
@@ -151,9 +151,11 @@ def test_event_file_csv_file_and_history_agree(module, validation, options, tmp_
             assert point.histogram_value.sum / 7 == pytest.approx(mean)
 
 
-def test_one_event_file_holds_everything(tmp_path):
+def test_one_folder_holds_everything(tmp_path):
     fit(make_monitor(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
-    assert len(list(tmp_path.rglob("events.out.*"))) == 1
+    # Lightning's, the monitor's, and the list of compared values, which TensorBoard must read first
+    assert {path.parent for path in tmp_path.rglob("events.out.*")} == {tmp_path}
+    assert len(list(tmp_path.rglob("events.out.*"))) == 3
 
 
 def test_the_sanity_check_does_not_measure():

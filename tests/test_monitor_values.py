@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, TensorDataset
 
 from lightning_tansens.bounds.moments import log_psi
-from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators import default_estimators
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import ClassSensitivity, default_measures
 from lightning_tansens.monitor.subsets import Subset
@@ -22,7 +22,7 @@ def regularised():
 
 
 def samples_of(dataset, monitor):
-    indices = Subset(dataset, monitor.num_samples, monitor.batch_size, monitor.seed).indices
+    indices = Subset(dataset, monitor.num_samples, monitor.options.batch_size, monitor.options.seed).indices
     assert len(set(indices)) == monitor.num_samples < len(dataset)
     inputs, labels = zip(*(dataset[i] for i in indices))
     return torch.stack(inputs), torch.stack(labels)
@@ -35,7 +35,7 @@ def test_the_loss_is_taken_on_more_samples():
     module = regularised()
     run = fit(make_monitor(), module=regularised, max_epochs=1)
     module.load_state_dict(run.lightning_module.state_dict())
-    indices = Subset(Points(), 9, 3, many.seed).indices
+    indices = Subset(Points(), 9, 3, many.options.seed).indices
     inputs, labels = map(torch.stack, zip(*(Points()[i] for i in indices)))
     with torch.no_grad():
         losses = F.cross_entropy(module.eval()(inputs), labels, reduction="none")
@@ -151,25 +151,29 @@ UNLABELLED = {
 
 
 def without_actual(history):
-    return [{k: v for k, v in row.items() if not k.endswith("/actual")} for row in untimed(history)]
+    return [{k: v for k, v in row.items() if "/actual" not in k} for row in untimed(history)]
 
 
 @pytest.fixture(scope="module")
 def with_true_labels():
-    monitor = make_monitor(test_dataloaders=TensorDataset(INPUTS, LABELS), compare_with_labels=True, peers=default_peers())
+    monitor = make_monitor(
+        test_dataloaders=TensorDataset(INPUTS, LABELS), compare_with_labels=True, estimators=default_estimators()
+    )
     fit(monitor, data=loader())
     return monitor.history
 
 
 @pytest.mark.parametrize("data", UNLABELLED.values(), ids=UNLABELLED)
 def test_test_labels_reach_no_estimate(data, with_true_labels):
-    monitor = make_monitor(test_dataloaders=data, peers=default_peers())
+    monitor = make_monitor(test_dataloaders=data, estimators=default_estimators())
     fit(monitor, data=loader())
     assert untimed(monitor.history) == without_actual(with_true_labels)
 
 
 def test_permuted_test_labels_change_the_actual_values_alone(with_true_labels):
-    monitor = make_monitor(test_dataloaders=UNLABELLED["permuted"], compare_with_labels=True, peers=default_peers())
+    monitor = make_monitor(
+        test_dataloaders=UNLABELLED["permuted"], compare_with_labels=True, estimators=default_estimators()
+    )
     fit(monitor, data=loader())
     assert without_actual(monitor.history) == without_actual(with_true_labels)
     for row, true in zip(monitor.history, with_true_labels):
@@ -197,7 +201,7 @@ def test_what_describes_by_labels_gives_no_estimate():
         histories.append(monitor.history)
     for row, permuted in zip(*histories):
         estimates = [key for key in row if key.startswith(("tansens/test_loss/", "tansens/test_accuracy/"))]
-        assert [key for key in estimates if row[key] != permuted[key] and not key.endswith("/actual")] == []
+        assert [key for key in estimates if row[key] != permuted[key] and "/actual" not in key] == []
         assert not any("class_sensitivity" in key for key in estimates)
         described = [{k: v for k, v in r.items() if "class_sensitivity/test/" in k} for r in (row, permuted)]
         assert described[0] != described[1]
@@ -221,4 +225,4 @@ def test_a_set_without_labels_among_labelled_ones_has_no_truth(monkeypatch):
     assert "tansens/known_loss/actual" in row
     assert "tansens/blind_loss/actual" not in row
     assert row["tansens/blind_loss/empirical"] == pytest.approx(row["tansens/known_loss/empirical"])
-    assert any("the blind set has no labels, so that its true loss is left out" in note for note in said)
+    assert any("the blind set has no labels, so its true loss is left out" in note for note in said)

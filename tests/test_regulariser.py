@@ -16,6 +16,7 @@ from torch import nn
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
 from lightning_tansens.tangent import regulariser
+from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
 from tests.boring import BoringData, BoringModule, fit
 from tests.cases import CHAINS, Lambda, mlp
@@ -220,7 +221,7 @@ def test_third_derivatives_of_substituted_operators(name):
     arguments = [normal(*shape) for shape in shapes]
 
     def substituted(*arguments):
-        with regulariser._ThreeTimesDifferentiable():
+        with twice_differentiable(nn.Identity(), thrice=True):
             return function(*arguments)
 
     def slopes(*arguments):

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lightning_tansens._peers import EntropyRatio
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied
-from lightning_tansens.monitor.sets import MeasuredSet, unpack_pair
+from lightning_tansens.monitor.reading import Reading, unpack_pair
+from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.subsets import Subset
 from tests.cases import mlp
 
@@ -24,21 +24,20 @@ def identity(batch):
     return batch
 
 
-def measured(data, *, loss=True, measures=None, batch_size=6, **kwargs):
+def measured(data, *, loss=True, measures=None, batch_size=6, transfer=identity, **reading):
     measures = measures or [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
-    return MeasuredSet(
-        "train", Subset(data, 100, batch_size, **kwargs), measures, LabelledLoss() if loss else None, unpack_pair
-    )
+    loss = LabelledLoss() if loss is True else loss or None
+    return MeasuredSet("train", Subset(data, 100, batch_size), transfer, measures, loss, Reading(unpack_pair, **reading))
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 20])
 def test_readings(batch_size):
     model = mlp(4, 6, 5, 3, between=lambda n: [nn.Dropout(0.5)])
     data = measured(TensorDataset(INPUTS, TARGETS), batch_size=batch_size)
-    data.prepare(model, identity, CPU)
+    data.prepare(model, CPU)
     for _ in range(2):  # what was accumulated before is forgotten
-        data.update(model, identity)
-        reading = data.read()
+        data.update(model)
+        reading = data.summary()
     assert model.training
     outputs = model.eval()(INPUTS).detach()
     assert reading.values.keys() == {"empirical", "active_nodes"}
@@ -64,39 +63,44 @@ def test_samples_are_read_once():
 
     model = mlp(4, 6, 3)
     data = measured(Counted(INPUTS, TARGETS))
+    assert len(asked) == 1  # to try it
     for _ in range(3):
-        data.update(model, identity)
-    assert sorted(asked) == list(range(20))
+        data.update(model)
+    assert sorted(asked[1:]) == list(range(20))
 
 
 def test_a_set_without_labels_needs_none():
     model = mlp(4, 6, 3)
     data = measured(TensorDataset(INPUTS), loss=False)
-    data.prepare(model, identity, CPU)
-    data.update(model, identity)
-    reading = data.read()
+    data.prepare(model, CPU)
+    data.update(model)
+    reading = data.summary()
     assert (reading.loss, reading.accuracy) == (None, None)
     data = measured(TensorDataset(INPUTS))
     with pytest.raises(
         ValueError, match="expected the train set to have labels, because its loss is measured, but its batches"
     ):
-        data.prepare(model, identity, CPU)
+        data.prepare(model, CPU)
 
 
 def test_a_regression_has_no_accuracy():
-    data = MeasuredSet("val", Subset(TensorDataset(INPUTS, INPUTS[:, :1]), 9, 4), [], LabelledLoss(F.mse_loss), unpack_pair)
-    data.update(nn.Linear(4, 1), identity)
-    assert data.read().accuracy is None
-    assert data.read().loss > 0
+    data = measured(
+        TensorDataset(INPUTS, INPUTS[:, :1]), measures=[EmpiricalSensitivity()], loss=LabelledLoss(F.mse_loss), batch_size=4
+    )
+    data.update(nn.Linear(4, 1))
+    assert data.summary().accuracy is None
+    assert data.summary().loss > 0
 
 
 def test_preparation_finds_a_misfit_and_accumulates_nothing():
     data = measured(TensorDataset(INPUTS, TARGETS))
-    data.prepare(mlp(4, 6, 3), identity, CPU)
+    assert data.prepare(mlp(4, 6, 3), CPU) == {}
     assert all(not measure.count for measure in data.measures)
-    assert not data.outputs.loss.count
-    with pytest.raises(UnsupportedNetworkError, match="calls none that is known"):
-        measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), identity, CPU)
+    assert not data.loss.count
+    misfits = measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), CPU)
+    assert list(misfits) == ["active_nodes"]  # the others are measured without it
+    assert isinstance(misfits["active_nodes"], UnsupportedNetworkError)
+    assert "calls none that is known" in str(misfits["active_nodes"])
 
 
 def test_batches_are_transferred():
@@ -107,32 +111,41 @@ def test_batches_are_transferred():
         return [batch[0] * 2, batch[1]]
 
     model = mlp(4, 6, 3)
-    data = measured(TensorDataset(INPUTS, TARGETS), measures=[ActiveNodeSensitivity()])
-    data.prepare(model, transfer, CPU)
-    data.update(model, transfer)
-    assert seen == [1, 6, 6, 6, 2]
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[ActiveNodeSensitivity()], transfer=transfer)
+    data.prepare(model, CPU)
+    data.update(model)
+    assert seen == [5, 1, 6, 6, 6, 2]
     expected = float(active_nodes(model, INPUTS * 2).sum(1).double().mean())
-    assert data.read().values["active_nodes"]["active_nodes_mean"] == pytest.approx(expected)
+    assert data.summary().values["active_nodes"]["active_nodes_mean"] == pytest.approx(expected)
 
 
 def test_each_set_has_measures_of_its_own():
     measures = [EmpiricalSensitivity()]
     first, second = (measured(TensorDataset(INPUTS, TARGETS), measures=measures) for _ in range(2))
-    first.update(mlp(4, 6, 3), identity)
+    first.update(mlp(4, 6, 3))
     assert first.measures[0].count == 20
     assert second.measures[0].count == measures[0].count == 0
 
 
-def test_peers_of_a_target_are_given_no_labels():
-    data = TensorDataset(INPUTS, TARGETS)
-    for seen in (True, False):
-        compared = MeasuredSet(
-            "test", Subset(data, 20, 6), [], LabelledLoss(), unpack_pair, [EntropyRatio()], peers_see_labels=seen
-        )
-        compared.prepare(mlp(4, 6, 3), identity, CPU)
-        compared.update(mlp(4, 6, 3), identity)
-        assert compared.outputs.loss.count == 20
-        assert compared.outputs.peers[0].labelled == (20 if seen else 0)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_estimators_are_given_labels_of_the_reference_alone(labelled):
+    data = measured(TensorDataset(INPUTS, TARGETS), num_outputs=20, class_scores=True, labelled=labelled)
+    data.prepare(mlp(4, 6, 3), CPU)
+    data.update(mlp(4, 6, 3))
+    assert data.loss.count == 20
+    assert len(data.summary().outputs.outputs) == 20
+    assert (data.summary().outputs.labels is not None) == labelled
+
+
+@pytest.mark.parametrize("num_samples", [1, 4, 100])
+def test_inputs_that_hold_no_samples_one_by_one_are_refused(num_samples):
+    subset = Subset(TensorDataset(INPUTS, TARGETS), num_samples, 6)
+    reading = Reading(lambda batch: (batch[0].T.expand(-1, 7), batch[1]) if len(batch[0]) == 1 else (batch[0].T, batch[1]))
+    data = MeasuredSet("train", subset, identity, [ActiveNodeSensitivity()], None, reading)
+    if num_samples == 4:  # four features: nobody can tell
+        return
+    with pytest.raises(TypeError, match="the train set cannot be measured: expected inputs whose first dimension is that"):
+        data.prepare(mlp(4, 6, 3), CPU)
 
 
 def test_a_copy_is_empty():
@@ -164,3 +177,16 @@ def test_other_batches_are_refused(batch, came):
         TypeError, match=rf"expected a tuple or list \(inputs, targets\) or \(inputs,\), but got {came}; pass unpack"
     ):
         unpack_pair(batch)
+
+
+def test_a_measure_that_fails_loses_its_own_values_alone():
+    class Failing(EmpiricalSensitivity):
+        key = "failing"
+
+        def update(self, model, inputs=None, positions=None):
+            raise RuntimeError("no kernel")
+
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[Failing(), ActiveNodeSensitivity()])
+    data.update(mlp(4, 6, 3))
+    assert data.summary().values.keys() == {"active_nodes"}
+    assert str(data.failed["failing"]) == "no kernel"

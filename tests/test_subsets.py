@@ -25,18 +25,21 @@ from lightning_tansens.monitor.subsets import Subset
 NUMBERS = TensorDataset(torch.arange(100.0))
 
 
+READS = collections.Counter()  # of a module: a copy of a data set would keep what it counts itself
+
+
 class Augmented(Dataset):
-    """Counts how often it is read; each sample carries noise of three sources."""
+    """Each sample carries noise of three sources."""
 
     def __init__(self, length=40):
         self.length = length
-        self.reads = collections.Counter()
+        READS.clear()
 
     def __len__(self):
         return self.length
 
     def __getitem__(self, index):
-        self.reads[index] += 1
+        READS[index] += 1
         return torch.tensor([index, torch.rand(()), np.random.rand(), random.random()], dtype=torch.float64)
 
 
@@ -133,12 +136,12 @@ def test_the_second_pass_is_the_first_from_memory():
     data = Augmented()
     subset = Subset(data, 10, batch_size=4)
     first = [batch.clone() for batch in subset]
-    reads = dict(data.reads)
+    reads = dict(READS)
     for batch, expected in zip(subset, first):
         assert torch.equal(batch, expected)
         batch.zero_()  # a yielded batch may be changed
     assert all(torch.equal(batch, expected) for batch, expected in zip(subset, first))
-    assert dict(data.reads) == reads
+    assert dict(READS) == reads
 
 
 def test_a_change_in_the_first_pass_does_not_stay():
@@ -164,10 +167,10 @@ def test_a_large_subset_is_loaded_again(kind, monkeypatch):
     loader = DataLoader(data, collate_fn=collate)
     for limit, passes in [(2 * bytes_of_a_batch, 1), (2 * bytes_of_a_batch - 1, 2)]:
         monkeypatch.setattr(subsets, "CACHE_BYTES", limit)
-        data.reads.clear()
         subset = Subset(loader, 8, batch_size=4)
+        READS.clear()  # one sample was read to try it
         first, second = list(subset), list(subset)
-        assert set(data.reads.values()) == {passes}
+        assert set(READS.values()) == {passes}
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
@@ -203,10 +206,10 @@ def test_a_split_by_a_sampler_is_respected(name):
 
 
 class Opaque:
-    """A sampler of something else than indices."""
+    """A sampler of something that can be no key."""
 
     def __iter__(self):
-        return iter([[0, 1], [2, 3]])
+        return iter([{0, 1}, {2, 3}])
 
     def __len__(self):
         return 2
@@ -219,10 +222,10 @@ class Opaque:
         {"shuffle": False},
         {"sampler": RandomSampler(NUMBERS, num_samples=3)},
         {"sampler": DistributedSampler(NUMBERS, num_replicas=4, rank=1)},
-        {"sampler": Opaque(), "batch_size": None},
+        {"sampler": Opaque()},
         {"sampler": []},
     ],
-    ids=lambda arguments: str(next(iter(arguments.values()))),
+    ids=["shuffled", "in order", "random", "distributed", "opaque", "empty"],
 )
 def test_other_samplers_stand_for_the_whole_set(arguments):
     assert sorted(Subset(DataLoader(NUMBERS, **arguments), 1000, 8).indices) == list(range(100))
@@ -243,8 +246,9 @@ def test_iterable_sets():
     torch.manual_seed(0)
     stream = Stream()
     subset = Subset(DataLoader(stream, batch_size=3), 6, batch_size=4)
-    assert sorted(rows(subset)) == list(range(6))
-    assert subset.available == 6
+    assert len(rows(subset)) == 6
+    assert set(rows(subset)) < set(range(10))
+    assert subset.available == 10
     torch.manual_seed(1)  # another process has another state
     shares = [Subset(DataLoader(stream), 6, batch_size=4, rank=r, world_size=2) for r in range(2)]
     assert rows(shares[0]) | rows(shares[1]) == rows(subset)

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from lightning_tansens._peers.trust import Evidence, Limits, Reason, doubts
 
 from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens._peers.trust import Evidence, Limits, Reason, doubts
 from tests.boring import BoringModule, Points, fit, make_monitor, mlp
 
 GOOD = {"samples": 100, "errors": 20, "change": 0.5, "change_stderr": 0.1, "relative_error": 0.1, "inside": True}

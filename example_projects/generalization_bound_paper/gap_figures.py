@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from heat_map import draw_matrix
 
 from lightning_tansens.record import MeasureRecord
 from lightning_tansens.show.correlations import correlations
 from lightning_tansens.show.figures.canvas import legend_beside, one_axis, set_epochs, some_points
-from lightning_tansens.show.figures.heat_map import draw_matrix
 from lightning_tansens.show.figures.labels import value_label
 from lightning_tansens.show.figures.series import (
     History,

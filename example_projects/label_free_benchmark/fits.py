@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from results import TRAIN, Network, Row, Set
 
-from lightning_tansens.estimators.calibration.ridge import Ridge
+from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.record import TRIVIAL
 
 #: Each fit by name, with the features whose log ratios to the reference it is linear in.

@@ -17,7 +17,7 @@ from shifts import Plain
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
-from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
     EmpiricalSensitivity,
@@ -27,6 +27,7 @@ from lightning_tansens.metrics import (
     RegionSensitivity,
     SpectralNormSensitivity,
 )
+from lightning_tansens.monitor import Options
 from lightning_tansens.record import Record, SetRecord
 
 #: What is measured of a set besides estimates: what a fit on other sets can use.
@@ -62,12 +63,11 @@ def measure(module: pl.LightningModule, data: Images, sets: Mapping[Set, Dataset
             SpectralNormSensitivity(),
             *([InputOutputSensitivity()] if run.jacobian else []),
         ],
-        peers=default_peers(),
-        calibration=run.calibration,
+        estimators=[*default_estimators(), Calibrated()],
         num_samples=run.sensitivity_samples,
-        num_loss_samples=run.samples,
         compare_with_labels=True,
-        on_failure="raise",
+        verbose=False,
+        options=Options(num_loss_samples=run.samples, on_failure="raise"),
         display=Display(layout=False, texts=False, histograms=False, figure_time=0),
     )
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -91,8 +91,8 @@ def measure(module: pl.LightningModule, data: Images, sets: Mapping[Set, Dataset
         for name, (family, severity) in names.items():
             writer.writerows([family, severity, *cells] for cells in _cells(record, name))
         writer.writerow(["none", 0, "seconds", "cost", f"{seconds:.1f}", "", "", ""])
-        calibration = record.seconds["calibration"]
-        writer.writerow(["none", 0, "calibration_seconds", "cost", f"{calibration:.1f}", "", "", ""])
+        seconds_of_copies = record.seconds["copies"]
+        writer.writerow(["none", 0, "calibration_seconds", "cost", f"{seconds_of_copies:.1f}", "", "", ""])
     unfinished.rename(path)
     return seconds
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from results import FITTED_ON, Row, Set
 
-from lightning_tansens.estimators.calibration import CALIBRATED
+from lightning_tansens.estimators import Calibrated
 from lightning_tansens.record import TRIVIAL
 
 DRAWS = 2000
@@ -80,8 +80,8 @@ def family_errors(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         for name, of_name in errors.items()
     }
     for family in FITTED_ON:
-        if CALIBRATED in found and family in families:
-            found[CALIBRATED][family] = math.nan
+        if Calibrated.key in found and family in families:
+            found[Calibrated.key][family] = math.nan
     return found
 
 

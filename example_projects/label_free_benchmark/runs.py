@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from images import DatasetName
 from networks import NetworkName
 from training import Precision
-
-from lightning_tansens.estimators.calibration import Calibration
 
 
 @dataclass
@@ -28,7 +26,6 @@ class Run:
         train_samples: The number of training images; None for all.
         families: The families of shifts; None for all.
         precision: Lightning's, of the training.
-        calibration: That of the calibrated estimator.
         jacobian: Whether the Jacobian of outputs by inputs is measured, the slowest of the measures.
 
     """
@@ -44,7 +41,6 @@ class Run:
     train_samples: int | None = None
     families: list[str] | None = None
     precision: Precision = "32-true"
-    calibration: Calibration = field(default_factory=Calibration)
     jacobian: bool = True
 
     def folder_of(self, seed: int) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lightning_tansens.checks import check_counts, check_numbers, check_share
+from lightning_tansens.checks import check_choice, check_counts, check_numbers, check_share
 
 #: A loss of which the bound knows the Lipschitz constant.
 Loss = Literal["logistic", "cross_entropy", "squared", "half_squared"]
@@ -30,8 +30,7 @@ def lipschitz_constant(loss: Loss, largest_residual: float | None = None) -> flo
         3.0
 
     """
-    if loss not in get_args(Loss):
-        raise ValueError(f"loss: expected one of {list(get_args(Loss))}, but got {loss!r}")
+    check_choice("loss", loss, get_args(Loss))
     if loss == "logistic":
         return 1.0
     if loss == "cross_entropy":

@@ -20,6 +20,7 @@ def error_of_mean(values: NDArray[Any]) -> float:
         The error; nan for fewer than two samples.
 
     Example:
+        >>> import numpy as np
         >>> error_of_mean(np.array([1.0, 3.0]))
         1.0
 
@@ -54,6 +55,7 @@ def scaled(wrong: float, target: NDArray[Any], reference: NDArray[Any], wrongs: 
         wrongs: The loss or the error of each sample of the reference, shape (M,).
 
     Example:
+        >>> import numpy as np
         >>> scaled(0.5, np.array([0.2, 0.4]), np.array([0.1, 0.2]), np.array([0.0, 1.0])).value
         1.0
 

@@ -48,7 +48,7 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[Any]) -> Temperature:
     """
     own = scores[np.arange(len(labels)), labels]
     low, high = math.exp(-LOGARITHM), math.exp(LOGARITHM)
-    inverse, slopes, curvature = 1.0, np.zeros(len(labels)), 0.0
+    inverse, slopes, curvature, done = 1.0, np.zeros(len(labels)), 0.0, False
     for _ in range(30):
         probabilities = softmax(inverse * scores, axis=1)
         means = (probabilities * scores).sum(1)
@@ -59,6 +59,6 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[Any]) -> Temperature:
         done, inverse = abs(moved - inverse) < 1e-6 * inverse, moved
         if done:
             break
-    known = curvature > 0 and low < inverse < high and len(labels) > 1
+    known = done and curvature > 0 and low < inverse < high and len(labels) > 1
     spread = float(slopes.std()) / math.sqrt(len(labels)) / (curvature * inverse) if known else math.nan
     return Temperature(1 / inverse, spread)

@@ -9,14 +9,6 @@ from lightning_tansens.bounds.chain_bounds import (
 )
 from lightning_tansens.bounds.generalization import Theorem5Bound, lipschitz_constant, theorem5_bound
 from lightning_tansens.bounds.moments import log_absolute_moment, log_psi
-from lightning_tansens.bounds.regions import (
-    activation_patterns,
-    activation_regions,
-    count_patterns,
-    log_max_active_weights,
-    neuron_margins,
-    pattern_hashes,
-)
 from lightning_tansens.functional.active_nodes import active_nodes, preactivations
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from lightning_tansens.functional.gradient_difference import (
@@ -29,6 +21,14 @@ from lightning_tansens.functional.information import entropy, mutual_information
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
 from lightning_tansens.functional.mean_tangent import mean_tangent_norm, tangent_matrix, tangent_matrix_sum
+from lightning_tansens.functional.regions import (
+    activation_patterns,
+    activation_regions,
+    count_patterns,
+    log_max_active_weights,
+    neuron_margins,
+    pattern_hashes,
+)
 from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.functional.spectral import spectral_norms
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,6 @@ def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
 def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[Tensor], _Collected]) -> list[_Collected]:
     """Collects what a function makes of each preactivation, so that the preactivations need not be kept.
 
-    The arguments and errors are those of :func:`active_nodes`.
-
     Args:
         model: The network.
         inputs: A batch.
@@ -71,108 +69,92 @@ def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[T
     Returns:
         The function's results, in the order of the forward pass.
 
+    Raises:
+        UnsupportedNetworkError: If the forward pass calls no activation function.
+
     """
+    samples = batch_length(inputs)
     try:
-        return _collect(model, inputs, collect, None)
+        collected = _collect(model, inputs, lambda call, hidden: _axis_of(hidden, samples), collect)
     except _AmbiguousError:
-        return _collect(model, inputs, collect, _axes(model, inputs))
+        axes = dict(enumerate(_axes(model, inputs)))
+        collected = _collect(model, inputs, lambda call, hidden: axes.get(call), collect)
+    if not collected:
+        raise UnsupportedNetworkError(
+            f"expected a network with activation functions, but {type(model).__name__} calls none that is known (ReLU, "
+            "GELU, tanh, …); leave the measures of active units out for this network"
+        )
+    return collected
 
 
 class _AmbiguousError(Exception):
     """Raised where a shape does not tell which axis holds the samples."""
 
 
-class _ActivationTracer(CallTracer, Generic[_Collected]):
-    """Calls a function on each preactivation with the samples on its first axis.
-
-    Args:
-        model: The network.
-        samples: N.
-        collect: The function.
-        axes: Where the samples are in each call's tensor; None expects (N, ...) and raises _AmbiguousError elsewhere.
-
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        samples: int,
-        collect: Callable[[Tensor], _Collected],
-        axes: Sequence[BatchAxis | None] | None,
-    ) -> None:
+class _ActivationTracer(CallTracer):
+    def __init__(self, model: nn.Module, visit: Callable[[int, Tensor], None]) -> None:
         super().__init__(model)
-        self._samples = samples
-        self._collect = collect
-        self._axes = axes
+        self._visit = visit
         self._calls = 0
-        self.collected: list[_Collected] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if operator_of(func).is_activation:
-            hidden = args[0] if args else kwargs["input"]
-            axis = self._axis(hidden)
+            self._visit(self._calls, args[0] if args else kwargs["input"])
             self._calls += 1
-            if axis is not None:
-                self.collected.append(self._collect(axis.split(hidden, self._samples)))
         return func(*args, **kwargs)
 
-    def _axis(self, hidden: Tensor) -> BatchAxis | None:
-        if self._axes is not None:
-            return self._axes[self._calls] if self._calls < len(self._axes) else None
-        if hidden.dim() < 2 or isinstance(hidden, nn.Parameter):
-            return None
-        if len(hidden) == self._samples and (hidden.dim() == 2 or hidden.shape[1] != self._samples):
-            return BatchAxis()
-        if not self._samples:
-            return BatchAxis(hidden.shape.index(0)) if 0 in hidden.shape else None
-        raise _AmbiguousError
+
+def _visit_activations(model: nn.Module, inputs: Any, visit: Callable[[int, Tensor], None]) -> None:
+    """Calls a function on the number and the preactivation of each call of an activation in a forward pass."""
+    with evaluation(model), torch.no_grad(), _ActivationTracer(model, visit).running():
+        # the network may begin with an in-place call
+        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
 
 
 def _collect(
     model: nn.Module,
     inputs: Any,
+    axis_of: Callable[[int, Tensor], BatchAxis | None],
     collect: Callable[[Tensor], _Collected],
-    axes: Sequence[BatchAxis | None] | None,
 ) -> list[_Collected]:
-    tracer = _ActivationTracer(model, batch_length(inputs), collect, axes)
-    with evaluation(model), torch.no_grad(), tracer.running():
-        # the network may begin with an in-place call
-        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
-    if not tracer.collected:
-        raise UnsupportedNetworkError(
-            f"expected a network with activation functions, but {type(model).__name__} calls none that is known (ReLU, "
-            "GELU, tanh, …); leave the measures of active units out for this network"
-        )
-    return tracer.collected
+    samples, collected = batch_length(inputs), []
+
+    def visit(call: int, hidden: Tensor) -> None:
+        axis = axis_of(call, hidden)
+        if axis is not None:
+            collected.append(collect(axis.split(hidden, samples)))
+
+    _visit_activations(model, inputs, visit)
+    return collected
+
+
+def _axis_of(hidden: Tensor, samples: int) -> BatchAxis | None:
+    """Where the samples are in a preactivation, as far as its shape tells; None where it holds none."""
+    if hidden.dim() < 2 or isinstance(hidden, nn.Parameter):
+        return None
+    if len(hidden) == samples and (hidden.dim() == 2 or hidden.shape[1] != samples):
+        return BatchAxis()
+    if not samples:
+        return BatchAxis(hidden.shape.index(0)) if 0 in hidden.shape else None
+    raise _AmbiguousError
 
 
 def _axes(model: nn.Module, inputs: Any) -> list[BatchAxis | None]:
     """Finds the axis of the samples in each activation's tensor by its shapes for two and for three samples."""
-    samples, shapes = batch_length(inputs), []
-    for count in (2, 3):
+    samples, shapes = batch_length(inputs), {2: list[torch.Size](), 3: list[torch.Size]()}
+    for count, found in shapes.items():
 
         def repeated(tensor: Tensor, count: int = count) -> Tensor:
             return tensor[[0] * count] if tensor.dim() and len(tensor) == samples else tensor
 
-        tracer = _ShapeTracer(model)
-        with evaluation(model), torch.no_grad(), tracer.running():
-            call_model(model, map_tensors(lambda tensor: repeated(ordinary(tensor)).clone(), inputs))
-        shapes.append(tracer.shapes)
-    return [_axis(*pair) for pair in zip(*shapes)]
+        def visit(call: int, hidden: Tensor, found: list[torch.Size] = found) -> None:
+            found.append(hidden.shape)
+
+        _visit_activations(model, map_tensors(repeated, inputs), visit)
+    return [_grown_axis(*pair) for pair in zip(*shapes.values())]
 
 
-class _ShapeTracer(CallTracer):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.shapes: list[torch.Size] = []
-
-    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if operator_of(func).is_activation:
-            self.shapes.append((args[0] if args else kwargs["input"]).shape)
-        return func(*args, **kwargs)
-
-
-def _axis(two: torch.Size, three: torch.Size) -> BatchAxis | None:
+def _grown_axis(two: torch.Size, three: torch.Size) -> BatchAxis | None:
     """The axis of a tensor with these shapes for two and for three samples; None where it does not hold samples."""
     grown = [axis for axis, (small, large) in enumerate(zip(two, three)) if small != large]
     if len(two) < 2 or len(two) != len(three) or len(grown) != 1 or 3 * two[grown[0]] != 2 * three[grown[0]]:

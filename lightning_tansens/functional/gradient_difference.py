@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_tansens.checks import check_numbers, check_seed
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.methods import refuse_mixed_samples
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 
@@ -98,25 +98,23 @@ def gradient_differences(
     .. math:: \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
 
     (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for φ(x) = x + δ, δ ~ N(0, s² I), the mean
-    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) The model is evaluated in eval mode and left as it was. Only parameters with
+    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) Only parameters with
     ``requires_grad`` count.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
-        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        model: The network f, evaluated in eval mode and left as it was.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
         perturbation: φ: :class:`Gaussian`, :class:`AdversarialSign` or any callable that maps x to a tensor of its shape,
             for example ``lambda x: x.flip(-1)``, which mirrors an image.
         outputs: "sum" for u = (1, …, 1), a weighting u of shape (C,), or "each" for one output at a time (u = e_c).
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
 
     Returns:
         Shape (N,), or (N, C) for "each", in units of (output / parameter)².
 
     Raises:
-        TypeError: If x is no floating-point tensor.
         ValueError: If an argument has a value that is not allowed, φ returns another shape, or there is no sample.
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
 
     Example:
         >>> linear = torch.nn.Linear(4, 1)  # the gradient is (x, 1)
@@ -157,7 +155,7 @@ def _squares(
         network = Network(model, inputs, wrt, output)
         if not len(network):
             raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
-        choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
+        refuse_mixed_samples(network)
         perturbed = None if perturbation is None else _perturbed(network, perturbation)
         with torch.no_grad():
             weightings = output_weightings(outputs, network(network.x.clone()))
@@ -225,7 +223,7 @@ def _squared_gradients(network: Network, perturbed: Tensor | None, weighting: Te
             return cast(Tensor, torch.func.functional_call(bound, swapped, (function,), tie_weights=False))
 
         gradients = torch.func.grad(change)(parameters)
-        return torch.stack([gradient.to(weighting.dtype).square().sum() for gradient in gradients.values()]).sum()
+        return torch.stack([gradient.abs().to(weighting.dtype).square().sum() for gradient in gradients.values()]).sum()
 
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
     numbers = torch.arange(len(network), device=network.x.device)

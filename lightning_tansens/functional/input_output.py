@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
-from lightning_tansens.tangent.methods import choose
+from lightning_tansens.tangent.methods import refuse_mixed_samples
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
@@ -24,24 +24,18 @@ def input_output_norms(
     .. math:: \Big\|\frac{\partial f(x)}{\partial x}\Big\|_F = \Big(\sum_c \|\nabla_x f_c(x)\|^2\Big)^{1/2}
 
     (Novak et al. 2018; its mean over a set is what Eq. 9 of Daróczy 2022 compares). It takes one reverse pass for each
-    output, or one forward-mode pass for each input coordinate where that is cheaper. The model is evaluated in eval mode
-    and left as it was.
+    output, or one forward-mode pass for each input coordinate where that is cheaper.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
-        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        model: The network f, evaluated in eval mode and left as it was.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting u of
             shape (C,) for the gradient of u·f.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
 
     Returns:
         The norm for each sample, shape (N,), in units of output / input.
-
-    Raises:
-        TypeError: If x is no floating-point tensor.
-        ValueError: If an argument has a value that is not allowed.
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
 
     Example:
         >>> linear = torch.nn.Linear(3, 2, bias=False)
@@ -55,7 +49,7 @@ def input_output_norms(
         network = Network(model, inputs, wrt, output)
         if not len(network):
             return network.x.new_zeros(0, dtype=torch.promote_types(network.x.dtype, torch.float32))
-        choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
+        refuse_mixed_samples(network, slopes=True)
         return in_micro_batches(network, lambda part, _: {WHOLE: _squares(part, outputs)})[WHOLE].sqrt()
 
 

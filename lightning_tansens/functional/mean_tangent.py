@@ -31,23 +31,21 @@ def tangent_matrix(
 
     .. math:: S_u(x) = \frac{\partial^2 (u \cdot f)}{\partial\theta\,\partial x} \in \mathbb{R}^{P \times D}
 
-    (Definition 1 in Daróczy 2022 and in Rácz et al. 2023.) It takes D double backward passes a sample. The model is
-    evaluated in eval mode and left as it was. Only parameters with ``requires_grad`` count.
+    (Definition 1 in Daróczy 2022 and in Rácz et al. 2023.) It takes D double backward passes a sample.
+    Only parameters with ``requires_grad`` count.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
-        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        model: The network f, evaluated in eval mode and left as it was.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,): e_c for output c by itself.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
 
     Returns:
         S_u(x_n), float64, shape (N, P, D); rows in the order of ``model.named_parameters()``, each flattened.
 
     Raises:
-        TypeError: If x is no floating-point tensor.
         ValueError: If an argument has a value that is not allowed, or the matrices would be too large.
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
 
     Example:
         >>> tangent_matrix(torch.nn.Linear(2, 1), torch.randn(1, 2))  # weights, then the bias

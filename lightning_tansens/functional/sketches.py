@@ -41,25 +41,20 @@ def tangent_sketches(
     with random signs w over the parameters and v over the inputs (S is that of Definition 1 in Daróczy 2022 and in Rácz et
     al. 2023). The signs depend on the seed and on the sample alone, so that sketches of the same samples at other weights
     can be subtracted: the mean square of a difference is an unbiased estimate of ‖S(θ, x_n) − S(θ', x_n)‖_F². It takes a
-    double backward pass for each w. The model is evaluated in eval mode and left as it was.
+    double backward pass for each w.
 
     Args:
-        model: The network f; it maps a batch of shape (N, ...) to outputs of shape (N, ...).
-        inputs: A batch: a tensor x of shape (N, ...), or a tuple or dict of arguments, of which ``wrt`` names x.
+        model: The network f, evaluated in eval mode and left as it was.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs.
         outputs: "sum" for u = (1, …, 1) or a weighting u of shape (C,); "each" for all e_c, one after another.
         num_probes: Number of w; 16 v go with each.
         seed: Names the signs.
         indices: The samples' positions in their set; None counts from zero.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
 
     Returns:
         Shape (N, M) with M = U · num_probes · 16 (U = 1, or C for "each"), in units of output / (parameter · input).
-
-    Raises:
-        TypeError: If x is no floating-point tensor.
-        ValueError: If an argument has a value that is not allowed.
-        UnsupportedNetworkError: If the network mixes the samples of a batch.
 
     Example:
         >>> linear, x = torch.nn.Linear(50, 1), torch.randn(3, 50)

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_tansens.checks import check_model
+from lightning_tansens.checks import check_model, check_share
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
 from lightning_tansens.tangent.isolation import evaluation, ordinary
@@ -142,7 +142,7 @@ def spectral_norms(
         [1.9616, 2.6458]
 
     """
-    check_tolerance(tolerance)
+    check_share("tolerance", tolerance)
     if cache is not None and not isinstance(cache, SpectralCache):
         raise TypeError(f"cache: expected a SpectralCache or None, but got {type(cache).__name__}")
     cache = SpectralCache() if cache is None else cache
@@ -161,17 +161,6 @@ def spectral_norms(
             "leave SpectralNormSensitivity out of the measures for this network"
         )
     return norms
-
-
-def check_tolerance(tolerance: object) -> None:
-    """Refuses what is no relative error.
-
-    Raises:
-        ValueError: If it is no number between 0 and 1.
-
-    """
-    if not isinstance(tolerance, float) or not 0 < tolerance < 1:
-        raise ValueError(f"tolerance: expected a relative error between 0 and 1, but got {tolerance!r}")
 
 
 def _sizes(model: nn.Module, name: str, memory: Memory) -> list[Size] | list[None]:

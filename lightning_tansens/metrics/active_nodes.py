@@ -38,9 +38,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
             module that calls it; a module that calls several has ``<path>/1``, ``<path>/2``, … in the order of the calls.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If the depth is no positive integer.
-
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2))

@@ -122,7 +122,7 @@ class Measure(StatefulMetric, ABC):
             ax: A matplotlib axis to draw on; None for one of a new figure.
 
         Returns:
-            The figure and the axis.
+            The figure, None where an axis is given, and the axis.
 
         """
         return self._plot(val, ax)

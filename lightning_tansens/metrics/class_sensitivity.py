@@ -31,9 +31,6 @@ class ClassSensitivity(OutputSensitivity, LabelledMeasure):
         kwargs: ``method``, ``num_probes``, ``seed``, ``wrt`` and ``output`` of
             :class:`~lightning_tansens.metrics.TangentMeasure`. Random probes make the norm of a sample biased low.
 
-    Raises:
-        ValueError: If an argument has a value that is not allowed.
-
     Example:
         >>> import torch
         >>> measure = ClassSensitivity()

@@ -33,9 +33,6 @@ class EmpiricalSensitivity(TangentMeasure, MeanSensitivity):
         kwargs: ``outputs``, ``method``, ``num_probes``, ``seed``, ``wrt`` and ``output`` of
             :class:`~lightning_tansens.metrics.TangentMeasure`.
 
-    Raises:
-        ValueError: If an argument has a value that is not allowed.
-
     Example:
         >>> import torch
         >>> measure = EmpiricalSensitivity()

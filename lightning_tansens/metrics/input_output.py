@@ -29,9 +29,6 @@ class InputOutputSensitivity(MeanSensitivity):
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If ``outputs`` is none of these.
-
     Example:
         >>> import torch
         >>> linear = torch.nn.Linear(4, 1)

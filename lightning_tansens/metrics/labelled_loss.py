@@ -253,30 +253,14 @@ class LabelledLoss(StatefulMetric):
         accuracy = self.accuracy()
         return None if accuracy is None else math.sqrt(float(accuracy * (1 - accuracy) / self.classified))
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots a value, or several as a curve, as torchmetrics does; see :meth:`torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
+
     def compute(self) -> Tensor:
         """Returns the loss; nan without a sample that counts."""
         value = self.value()
         return torch.tensor(math.nan if value is None else value, dtype=torch.float64, device=self.device)
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots the loss as a point or a sequence of losses as a curve, in torchmetrics' convention.
-
-        Args:
-            val: What ``compute`` returned, or a list of it; None computes the value now.
-            ax: A matplotlib axis to draw on; None for one of a new figure.
-
-        Returns:
-            The figure and the axis.
-
-        Raises:
-            TypeError: If ``val`` is none of these.
-            ValueError: If it is an empty sequence.
-
-        """
-        from lightning_tansens.show.figures.labels import Label  # matplotlib is optional
-        from lightning_tansens.show.figures.measures import plot_values
-
-        return plot_values(self, val, Label("loss", "units of the criterion" if self._own else "nats"), ax)
 
     def accuracy(self) -> Tensor | None:
         """Returns the share of samples whose prediction is the label, of those that count; None for a regression."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.layer_norms import log_max_weights
 from lightning_tansens.metrics.base import SensitivityMeasure
@@ -16,12 +17,6 @@ NormForm = Literal["log", "linear"]
 
 #: Below this magnitude the ratio of the logarithms is dominated by its pole at Π w_max = 1.
 SMALLEST_LOGARITHM = 1e-3
-
-
-def check_form(form: object) -> None:
-    """Raises ValueError unless the form is "log" or "linear"."""
-    if form not in get_args(NormForm):
-        raise ValueError(f"form: expected 'log' or 'linear', but got {form!r}")
 
 
 class LayerwiseNormSensitivity(SensitivityMeasure):
@@ -37,9 +32,6 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
     Args:
         form: "log" or "linear".
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the form is neither.
 
     Example:
         >>> import torch
@@ -60,7 +52,7 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
 
     def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_form(form)
+        check_choice("form", form, get_args(NormForm))
         self.form = form
         self._sum_state("log_norm")
         self._sum_state("count")

@@ -34,9 +34,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If an argument has a value that is not allowed.
-
     Example:
         >>> measure = MeanTangentSensitivity()
         >>> measure.update(nn.Linear(4, 1), torch.randn(8, 4))

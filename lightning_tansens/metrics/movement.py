@@ -39,9 +39,6 @@ class SensitivityMovement(SampleMeasure):
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If an argument has a value that is not allowed.
-
     Example:
         >>> import torch
         >>> net, x = torch.nn.Sequential(torch.nn.Linear(5, 9), torch.nn.Tanh(), torch.nn.Linear(9, 1)), torch.randn(8, 5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import margins_and_finite
+from lightning_tansens.functional.regions import margins_and_finite
 from lightning_tansens.metrics.base import Measure
 
 

@@ -71,7 +71,9 @@ class SetOutputs(Metric):
             ValueError: As :meth:`update` does.
 
         """
-        rows = self._rows(outputs, targets, features, range(len(outputs)) if isinstance(outputs, Tensor) else [])
+        rows = self._rows(
+            outputs, targets, features, range(len(outputs) if isinstance(outputs, Tensor) and outputs.dim() else 0)
+        )
         empty = {name: row[:0].cpu() for name, row in rows.items()}
         if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
             raise ValueError(

@@ -9,9 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import pattern_hashes, patterns_and_finite
 from lightning_tansens.checks import check_choice
 from lightning_tansens.functional.information import Correction, entropy, mutual_information
+from lightning_tansens.functional.regions import pattern_hashes, patterns_and_finite
 from lightning_tansens.metrics.base import LabelledMeasure, check_classes
 
 
@@ -33,9 +33,6 @@ class PatternInformation(LabelledMeasure):
     Args:
         correction: "none", or "miller_madow" to take off the first term of the bias of each of the three.
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the correction is neither.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import count_patterns, pattern_hashes, patterns_and_finite
+from lightning_tansens.functional.regions import count_patterns, pattern_hashes, patterns_and_finite
 from lightning_tansens.metrics.base import Measure
 
 
@@ -20,7 +20,7 @@ class ActivationPatterns(Measure):
 
     with A(x) the pattern of active hidden units (Section 3.3 of Daróczy 2022). Samples of one region share their tangent
     sensitivity (Lemma 1); a share of 1 says that no two samples do. Patterns are told apart by 64-bit hashes
-    (:func:`~lightning_tansens.bounds.regions.pattern_hashes`). The share falls as the set grows, so compare sets of one
+    (:func:`~lightning_tansens.functional.regions.pattern_hashes`). The share falls as the set grows, so compare sets of one
     size. It describes a set and gives no estimate.
 
     Args:

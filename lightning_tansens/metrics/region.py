@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.regions import activation_regions
+from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.functional.regions import activation_regions
 from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.metrics.layerwise_norm import NormForm, check_form
+from lightning_tansens.metrics.layerwise_norm import NormForm
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
@@ -32,9 +33,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         form: "log" or "linear".
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
-    Raises:
-        ValueError: If the form is neither.
-
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2))
@@ -49,7 +47,7 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
 
     def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_form(form)
+        check_choice("form", form, get_args(NormForm))
         self.form = form
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:

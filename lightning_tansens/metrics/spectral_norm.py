@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_share
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.spectral import SpectralCache, check_tolerance, spectral_norms
+from lightning_tansens.functional.spectral import SpectralCache, spectral_norms
 from lightning_tansens.metrics.base import SensitivityMeasure
 
 
@@ -29,9 +30,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
     Args:
         tolerance: The relative error of a norm.
         kwargs: Passed to :class:`torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If the tolerance is not between 0 and 1.
 
     Example:
         >>> import torch
@@ -52,7 +50,7 @@ class SpectralNormSensitivity(SensitivityMeasure):
 
     def __init__(self, tolerance: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_tolerance(tolerance)
+        check_share("tolerance", tolerance)
         self.tolerance = tolerance
         #: What the measurements of a network hand on; no state, so that it survives ``reset``.
         self.cache = SpectralCache()

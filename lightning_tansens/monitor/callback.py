@@ -38,10 +38,17 @@ from lightning_tansens.monitor.recording import make_record, with_correlations, 
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_data import Data, agree, find_network, has_validation
-from lightning_tansens.monitor.trainer_loggers import hyperparameters, log_scalars, logging_step, run_folder, writers
+from lightning_tansens.monitor.trainer_loggers import (
+    hyperparameters,
+    log_for_callbacks,
+    logging_step,
+    run_folder,
+    say,
+    writers,
+)
 from lightning_tansens.record import Record
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, say, slow_progress, summary_table
+from lightning_tansens.show.console import measurement_line, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
@@ -69,11 +76,11 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/seconds``: how long the measurement took. The documentation has a table of all keys.
 
     Args:
-        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation data,
-            or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The labelled set that is compared with: "val", "train", a DataLoader or a Dataset; "auto" takes the
-            validation data if the Trainer has any, else the training data. The Trainer's own data pass through their own
-            transforms; pass a Dataset to measure without them.
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation
+            data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
+        reference: The labelled set that is compared with: "val", "train", one of several loaders ("val:1", "train:name"), a
+            DataLoader or a Dataset; "auto" takes the validation data if the Trainer has any, else the training data. The
+            Trainer's own data pass through their own transforms; pass a Dataset to measure without them.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
             those that do not suit the network.
         estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without
@@ -352,7 +359,8 @@ class TangentSensitivityMonitor(pl.Callback):
         measurement.remember_weights()
         with together(trainer):
             self._state.records.append(record)
-            log_scalars(trainer, self._logged(record))
+            scalars = self._logged(record)
+            log_for_callbacks(trainer, scalars)
             self._logged_step = trainer.global_step
             if self.verbose:
                 say(trainer, measurement_line(record))
@@ -360,7 +368,7 @@ class TangentSensitivityMonitor(pl.Callback):
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples)
+            page.show(record, self._state.records, distributions, samples, scalars)
 
     def _new_page(self, trainer: pl.Trainer, resumed: bool = False) -> Page:
         return Page(
@@ -378,7 +386,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """The scalars for the loggers, by key."""
         if self._defaults[1] and self.display.log == "default":
             record = without_estimators(record, {estimator.key for estimator in self.estimators})
-        row = flat_row(record, self._keys)
+        row = flat_row(record, self._keys, brief=self.display.log == "default")
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
 
     def _explained(self) -> list[Measure | Estimator]:

@@ -9,7 +9,7 @@ import random
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.managers import BaseProxy
 from multiprocessing.shared_memory import SharedMemory
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -167,21 +167,19 @@ class Copier:
     def _function(self, value: FunctionType) -> FunctionType:
         if _is_of_library(value) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
             return value
-        cells = tuple(map(self.copy, value.__closure__ or ()))
-        made = FunctionType(value.__code__, value.__globals__, value.__name__, None, cells or None)
-        self._memo[id(value)] = made
+        closure = value.__closure__ or ()
+        new = [cell for cell in closure if id(cell) not in self._memo]
+        self._memo |= {id(cell): CellType() for cell in new}
+        cells = tuple(self._memo[id(cell)] for cell in closure)
+        made = FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
+        self._memo[id(value)] = made  # before what it closes over, which may be itself
+        self._alive += new
+        for cell in new:
+            with suppress(ValueError):  # it is empty
+                self._memo[id(cell)].cell_contents = self.copy(cell.cell_contents)
         made.__defaults__, made.__kwdefaults__ = self.copy(value.__defaults__), self.copy(value.__kwdefaults__)
         made.__dict__.update(self.copy(vars(value)))
         made.__qualname__, made.__module__ = value.__qualname__, value.__module__
-        return made
-
-    def _cell(self, value: CellType) -> CellType:
-        made = self._memo[id(value)] = CellType()
-        try:
-            held = value.cell_contents
-        except ValueError:  # it is empty
-            return made
-        made.cell_contents = self.copy(held)
         return made
 
     def _method(self, value: MethodType) -> MethodType:
@@ -234,7 +232,8 @@ class Copier:
             raise self._refusal(value, str(error)) from error
         if isinstance(reduced, str):
             return value
-        make, args, state, items, pairs, *_ = (*reduced, None, None, None, None)
+        make, args = reduced[:2]
+        state, items, pairs = (*reduced[2:5], None, None, None)[:3]
         made = make(*self.copy(tuple(args)))
         self._memo[id(value)] = made
         for item in items or ():
@@ -248,9 +247,10 @@ class Copier:
         return made
 
     def _set_state(self, value: Any, made: Any, state: Any) -> None:
-        own, slots = (
-            state if isinstance(state, tuple) and len(state) == 2 and not hasattr(made, "__setstate__") else (state, {})
-        )
+        slots: dict[str, Any] = {}
+        own = state
+        if isinstance(state, tuple) and len(state) == 2 and not hasattr(made, "__setstate__"):
+            own, slots = state
         if not isinstance(own, dict):
             own = self.copy(own)
         else:
@@ -258,7 +258,8 @@ class Copier:
         if hasattr(made, "__setstate__"):
             made.__setstate__(own)
             return
-        vars(made).update(own or {}) if own else None
+        if own:
+            vars(made).update(own)
         for name, held in (slots or {}).items():
             setattr(made, name, self._named(f"{type(value).__name__}.{name}", held))
 
@@ -289,7 +290,6 @@ class Copier:
 
     _special: Iterable[tuple[Any, Callable[[Copier, Any], Any]]] = (
         (FunctionType, _function),
-        (CellType, _cell),
         (MethodType, _method),
         (BuiltinFunctionType, _builtin),
         (_LRU_CACHE, _cached),

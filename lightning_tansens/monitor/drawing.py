@@ -4,25 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from lightning_tansens.estimators import Need
+from lightning_tansens.estimators import Estimator, Need
 from lightning_tansens.estimators.calibrated import Perturbed
+from lightning_tansens.metrics.base import Measure
+from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
-from lightning_tansens.monitor.reading import Reading
+from lightning_tansens.monitor.options import Options
+from lightning_tansens.monitor.reading import Reading, Unpack
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.trainer_data import Data, Found, draw_subset, has_validation, reference_data, test_data
 from lightning_tansens.monitor.transfer import batch_transfer
+from lightning_tansens.tangent.network import OutputPicker
 
-if TYPE_CHECKING:
-    from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+
+class Choices(Protocol):
+    """The monitor's arguments that say what is measured on which samples."""
+
+    test_dataloaders: Any
+    reference: str | Data
+    measures: list[Measure]
+    estimators: list[Estimator]
+    num_samples: int
+    unpack: Unpack
+    output: OutputPicker | None
+    criterion: Criterion | None
+    compare_with_labels: bool
+    options: Options
 
 
 class Drawing:
@@ -30,12 +46,12 @@ class Drawing:
 
     Args:
         trainer: The Trainer.
-        monitor: The monitor, whose arguments say what is measured on which samples.
+        monitor: The monitor.
         stages: Where to leave the callables that tear the datamodule's other stages down.
 
     """
 
-    def __init__(self, trainer: pl.Trainer, monitor: TangentSensitivityMonitor, stages: ExitStack) -> None:
+    def __init__(self, trainer: pl.Trainer, monitor: Choices, stages: ExitStack) -> None:
         self._trainer, self._monitor, self._stages = trainer, monitor, stages
         self._budget = CacheBudget()
         self.measures = [measure.with_output(monitor.output) for measure in monitor.measures]

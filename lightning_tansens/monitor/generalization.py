@@ -20,7 +20,7 @@ from lightning_tansens.monitor.processes import together
 from lightning_tansens.monitor.reading import Unpack, unpack_pair
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.monitor.trainer_data import batch_transfer, draw_subset, find_network, reference_data
-from lightning_tansens.monitor.trainer_loggers import log_scalars, logging_step
+from lightning_tansens.monitor.trainer_loggers import log_for_callbacks, logging_step
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, undisturbed
 from lightning_tansens.tangent.network import call_model
 from lightning_tansens.tangent.sensitivity import tangent_sensitivity
@@ -173,7 +173,7 @@ class GeneralizationBoundMonitor(pl.Callback):
         self._descent = float(reduce(torch.tensor(self._descent, dtype=dtype, device=device), reduce_op="mean"))
         distance = self._distance(find_network(pl_module, self.network))
         scalars = {f"{self.prefix}/{name}": value for name, value in self._terms(distance).items()}
-        log_scalars(trainer, scalars)
+        log_for_callbacks(trainer, scalars)
         self.history.append({"epoch": trainer.current_epoch, "step": logging_step(trainer), **scalars})
 
     def state_dict(self) -> dict[str, Any]:

@@ -78,10 +78,10 @@ class Measurement:
                     copied(measure).update(network)
                 except Exception as error:
                     misfits[measure.key] = error
-        for key, error in misfits.items():
+        for key, misfit in misfits.items():
             if not keep_going:
-                raise error
-            self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {error}")
+                raise misfit
+            self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
         for measured in self.sets:
             measured.forget_measures(list(misfits))
         self.measures = [measure for measure in self.measures if measure.key not in misfits]

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from lightning_tansens.monitor.batches import unpack_batch
 from lightning_tansens.tangent.network import OutputPicker
 
 #: Splits a batch into inputs and targets (None where there are none).
@@ -41,29 +40,5 @@ class Reading:
     perturb: Callable[[Any, Sequence[int]], Any] | None = None
 
 
-def unpack_pair(batch: Any) -> tuple[Any, Any]:
-    """Splits a batch that is (inputs, targets), (inputs,) or a lone tensor of inputs.
-
-    Args:
-        batch: What the data loader yields.
-
-    Returns:
-        Inputs and targets; the targets are None where there are none.
-
-    Raises:
-        TypeError: If the batch is anything else.
-
-    Example:
-        >>> unpack_pair([torch.zeros(2, 3), torch.ones(2)])[1]
-        tensor([1., 1.])
-
-    """
-    if isinstance(batch, Tensor):
-        return batch, None
-    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
-        return batch[0], batch[1] if len(batch) == 2 else None
-    came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else type(batch).__name__
-    raise TypeError(
-        f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that takes "
-        "a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
-    )
+#: Splits a batch unless the user says how.
+unpack_pair = unpack_batch

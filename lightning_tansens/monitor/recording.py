@@ -51,12 +51,13 @@ def make_record(
     reference, *targets = summaries
     ratios = [MeasureRatio(measure, accuracy_form) for measure in measures if isinstance(measure, SensitivityMeasure)]
     every = [*ratios, *estimators]
-    reference_record = _set_record(reference, estimators, {}, {}, failed)
+    of_weights = {key: MeasureRecord(_finite(values)) for key, values in weights.items()}
+    unknown = _not_finite(weights)
+    reference_record = _set_record(reference, estimators, {}, unknown, failed)
     of_targets = {}
     for target in targets:
         estimates, missing = estimate_set(every, target, reference, limits)
         of_targets[target.name] = _set_record(target, estimators, estimates, missing, failed)
-    of_weights = {key: MeasureRecord(_finite(values)) for key, values in weights.items()}
     return Record(epoch, step, reference_record, of_targets, of_weights)
 
 
@@ -105,12 +106,12 @@ def _set_record(
     scores, _ = score_set(estimators, summary)
     reasons = {key: f"{type(error).__name__}: {error}" for (name, key), error in failed.items() if name == summary.name}
     values = {key: _finite(found) for key, found in summary.values.items()}
-    for found in summary.values.values():
-        reasons |= {name: f"its value is {value}" for name, value in found.items() if not math.isfinite(value)}
     measures = {
         key: MeasureRecord(found, _finite(summary.parts.get(key, {})), _finite_or_none(summary.errors.get(key)))
         for key, found in values.items()
     }
+    labelled = {f"{summary.name}_loss": summary.loss, f"{summary.name}_accuracy": summary.accuracy}
+    of_labels = {name: value for name, value in labelled.items() if value is not None}
     return SetRecord(
         name=summary.name,
         samples=summary.samples,
@@ -122,8 +123,18 @@ def _set_record(
         measures=measures,
         scores=_finite(scores),
         estimates=estimates,
-        missing={**missing, **reasons},
+        missing={**missing, **_not_finite({"labels": of_labels, **summary.values}), **reasons},
     )
+
+
+def _not_finite(values: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Why values are missing, by their name."""
+    return {
+        name: f"its value is {value}"
+        for found in values.values()
+        for name, value in found.items()
+        if not math.isfinite(value)
+    }
 
 
 def _finite(values: Mapping[Key, float]) -> dict[Key, float]:

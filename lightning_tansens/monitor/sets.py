@@ -11,18 +11,23 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
+from lightning_tansens.monitor.batches import check_samples
 from lightning_tansens.monitor.reading import Reading, Transfer
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.show.pictures import SHOWN, Samples
 from lightning_tansens.tangent.batches import call_model, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
+
+#: The size of the batch whose shapes are checked.
+_TRIED = 5
 
 
 class MeasuredSet:
@@ -75,11 +80,15 @@ class MeasuredSet:
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
+            TypeError: If samples do not lie one by one in a batch.
+            UnsupportedNetworkError: If the network runs on no single sample, and a measure knows why.
 
         """
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
+        several = range(min(_TRIED, len(self.subset)))
+        check_samples(self._reading.unpack(self._transfer(self.subset.samples(several)))[0], len(several), self.name)
         inputs, targets = self._read(self.subset.first(), [0])
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
@@ -89,7 +98,13 @@ class MeasuredSet:
             except Exception as error:  # whatever the user's network raises: the others are measured without it
                 misfits[measure.key] = error
         if self._metrics_of_outputs():
-            outputs, features = self._forward(network, inputs)
+            try:
+                outputs, features = self._forward(network, inputs)
+            except Exception as error:
+                for misfit in misfits.values():
+                    if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
+                        raise misfit from error
+                raise
             if self.loss is not None:
                 self.loss.prepare(outputs, self._labels(targets))
             if self.outputs is not None:

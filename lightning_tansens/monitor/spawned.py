@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import uuid
 from pathlib import Path
@@ -18,6 +19,7 @@ class Mailbox:
     """A file in which a spawned process leaves its state: Lightning sends weights and metrics back, but no callbacks."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"lightning_tansens_{uuid.uuid4().hex}.pt"
 
     def send(self, trainer: pl.Trainer, state: MonitorState) -> None:
@@ -33,7 +35,7 @@ class Mailbox:
                 torch.save(state.to_dict(), self._path)
 
     def receive(self, state: MonitorState) -> None:
-        """Takes the records that a spawned process left, once."""
-        if self._path.exists():
+        """Takes the records that a spawned process left, once, in the process that made this mailbox."""
+        if os.getpid() == self._owner and self._path.exists():
             state.records = MonitorState.from_dict(torch.load(self._path, weights_only=True)).records
             self._path.unlink()

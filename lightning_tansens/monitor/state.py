@@ -75,7 +75,8 @@ class MonitorState:
         for name in ("weights_before", "memories", "trajectories"):
             if not all(isinstance(value, Mapping) for value in state[name].values()):
                 raise ValueError(_wrong(name, state[name]))
-        return cls(records, *(state[name] for name in list(_FIELDS)[1:]), loaded=True)
+        kept = {name: state[name] for name in _FIELDS if name != "records"}
+        return cls(records=records, loaded=True, **kept)
 
 
 def _wrong(name: str, value: object) -> str:

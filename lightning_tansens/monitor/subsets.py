@@ -92,13 +92,17 @@ class Subset:
         self._batch_size, self._seed = batch_size, seed
         self._count, self._head, self._rank, self._world_size = num_samples, head, rank, world_size
         self._budget = CacheBudget() if budget is None else budget
-        with no_file_left_open(among_workers=getattr(data, "num_workers", 0) > 0):
-            try:
-                self._read(Source(data, seed, original))
-            except SharedWriteError:
-                self._read(Source(data, seed, original, share=False))
+        workers = getattr(data, "num_workers", 0) > 0
+        try:
+            self._read(Source(data, seed, original), workers)
+        except SharedWriteError:
+            self._read(Source(data, seed, original, share=False), workers)
 
-    def _read(self, source: Source) -> None:
+    def _read(self, source: Source, workers: bool) -> None:
+        with no_file_left_open(workers):
+            self._find(source)
+
+    def _find(self, source: Source) -> None:
         self._source = source
         drawn = source.stream(self._count)
         #: The samples of a stream, which cannot be read again; None for other sets.

@@ -66,8 +66,8 @@ def check_choice_of_set(name: str, value: str) -> None:
     """
     if value.partition(":")[0] not in STAGES or value.endswith(":"):
         raise ValueError(
-            f"{name}: expected one of {list(STAGES)} or a DataLoader or a Dataset, but got {value!r}; one of several loaders is "
-            "chosen by its position or name ('val:1', 'train:labelled')"
+            f"{name}: expected one of {list(STAGES)} or a DataLoader or a Dataset, but got {value!r}; one of several "
+            "loaders is chosen by its position or name ('val:1', 'train:labelled')"
         )
 
 

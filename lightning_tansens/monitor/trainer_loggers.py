@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from tqdm.auto import tqdm
 
 from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
@@ -61,13 +63,14 @@ def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
     return found if logged else None
 
 
-def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: bool = True) -> None:
-    """Makes scalars known to callbacks, and sends them to every logger; every process must call it.
+def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None:
+    """Makes scalars known to callbacks, such as EarlyStopping; every process must call it.
+
+    The loggers get them from the page, in one call, so that the table of ``Trainer.test`` does not grow.
 
     Args:
         trainer: The Trainer, in a hook in which values can be logged.
         scalars: Values by key, the same on every process.
-        to_loggers: Whether Lightning sends them to the loggers; otherwise only callbacks see them.
 
     """
     # every process logs: a key that only rank 0 has cannot be monitored
@@ -77,7 +80,7 @@ def log_scalars(trainer: pl.Trainer, scalars: Mapping[str, float], to_loggers: b
             value,
             on_step=False,
             on_epoch=True,
-            logger=to_loggers and bool(trainer.loggers),
+            logger=False,
             sync_dist=True,
             batch_size=1,
             add_dataloader_idx=False,
@@ -92,3 +95,20 @@ def logging_step(trainer: pl.Trainer) -> int:
     """
     stepped = int(trainer.fit_loop.epoch_loop._batches_that_stepped)
     return stepped if trainer.validating or trainer.testing else stepped - 1
+
+
+def say(trainer: pl.Trainer, text: str) -> None:
+    """Prints on standard output, from rank 0, above the progress bar if there is one.
+
+    Args:
+        trainer: The Trainer.
+        text: One or more lines.
+
+    """
+    if not trainer.is_global_zero:
+        return
+    bar = trainer.progress_bar_callback
+    if bar is None or isinstance(bar, TQDMProgressBar):
+        tqdm.write(text)  # TQDMProgressBar.print does the same, but drops the text while no bar is active
+    else:
+        bar.print(text)

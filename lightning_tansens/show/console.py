@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
 from lightning_tansens.record import Estimate, Record, SetRecord
@@ -45,8 +43,8 @@ def measurement_line(record: Record) -> str:
         record: The measurement.
 
     Returns:
-        Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline the
-        best single estimator, by name, with its standard error. Where labels are compared, the truth stands below.
+        Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline it has
+        the best single estimator's, with its name. Where labels are compared, the truth stands below.
 
     Example:
         >>> loss = {"trivial": Estimate(2.92), "estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse")}
@@ -125,23 +123,6 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
 
 
-def say(trainer: pl.Trainer, text: str) -> None:
-    """Prints on standard output, from rank 0, above the progress bar if there is one.
-
-    Args:
-        trainer: The Trainer.
-        text: One or more lines.
-
-    """
-    if not trainer.is_global_zero:
-        return
-    bar = trainer.progress_bar_callback
-    if bar is None or isinstance(bar, TQDMProgressBar):
-        tqdm.write(text)  # TQDMProgressBar.print does the same, but drops the text while no bar is active
-    else:
-        bar.print(text)
-
-
 def slow_progress(total_batches: int, description: str, after_seconds: float = 3, enabled: bool = True) -> tqdm:
     """Returns a context manager that shows a bar if its block takes long, and takes it away afterwards.
 
@@ -178,8 +159,6 @@ def _estimated(quantity: Quantity, found: tuple[str, Estimate] | None) -> str:
     said = f"{quantity} {_said(quantity, estimate.value)}"
     if estimate.low is not None and estimate.high is not None:
         said += f" [{_said(quantity, estimate.low)}, {_said(quantity, estimate.high)}]"
-    elif estimate.stderr is not None:
-        said += f" ± {estimate.stderr:.1g}"
     return said if name == HEADLINE else f"{said} ({name})"
 
 

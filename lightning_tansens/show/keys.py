@@ -80,12 +80,13 @@ class Keys:
         return key + _RELIABLE
 
 
-def flat_row(record: Record, keys: Keys | None = None) -> dict[str, float]:
+def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> dict[str, float]:
     """Returns everything in a record under its key, after ``epoch`` and ``step``.
 
     Args:
         record: The measurement.
         keys: How the values are named; None for ``tansens/…``.
+        brief: Whether to leave out standard errors, and the reliability of estimates without an interval.
 
     Example:
         >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)
@@ -94,7 +95,7 @@ def flat_row(record: Record, keys: Keys | None = None) -> dict[str, float]:
          'tansens/test_loss/trivial_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
 
     """
-    return {"epoch": record.epoch, "step": record.step, **dict(_values(record, keys or Keys()))}
+    return {"epoch": record.epoch, "step": record.step, **dict(_values(record, keys or Keys(), brief))}
 
 
 def check_set_names(names: Iterable[object], argument: str = "test_dataloaders") -> None:
@@ -135,25 +136,25 @@ def check_set_names(names: Iterable[object], argument: str = "test_dataloaders")
         seen[shown] = name
 
 
-def _values(record: Record, keys: Keys) -> Iterator[tuple[str, float]]:
+def _values(record: Record, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
     sets = list(record.sets)
     for measure in dict.fromkeys([*(key for one in sets for key in one.measures), *record.weights]):
-        yield from _measured(record.weights.get(measure), measure, None, keys)
+        yield from _measured(record.weights.get(measure), measure, None, keys, brief)
         for one in sets:
-            yield from _measured(one.measures.get(measure), measure, one.name, keys)
+            yield from _measured(one.measures.get(measure), measure, one.name, keys, brief)
     for one in sets:
         for label, loss in one.class_losses.items():
             yield keys.value("class_loss", one.name, str(label)), loss
         for name, score in one.scores.items():
             yield keys.value(name, one.name), score
     for quantity in QUANTITIES:
-        yield from _labelled(record.reference, quantity, keys.labelled(record.reference.name, quantity), keys)
+        yield from _labelled(record.reference, quantity, keys.labelled(record.reference.name, quantity), keys, brief)
     for target in record.targets.values():
         for quantity, estimates in target.estimates.items():
             for name, estimate in estimates.items():
-                yield from _estimated(estimate, keys.estimate(target.name, quantity, name), keys)
+                yield from _estimated(estimate, keys.estimate(target.name, quantity, name), keys, brief)
         for quantity in QUANTITIES:
-            yield from _labelled(target, quantity, keys.estimate(target.name, quantity, ACTUAL), keys)
+            yield from _labelled(target, quantity, keys.estimate(target.name, quantity, ACTUAL), keys, brief)
         for name, coefficient in target.correlations.items():
             kind, value, *part = name.split("/", 2)
             yield keys.value(f"{kind}/{value}", target.name, *part), coefficient
@@ -161,27 +162,31 @@ def _values(record: Record, keys: Keys) -> Iterator[tuple[str, float]]:
         yield keys.value("seconds" if name == "total" else f"{name}_seconds"), seconds
 
 
-def _measured(found: MeasureRecord | None, measure: str, set_name: str | None, keys: Keys) -> Iterator[tuple[str, float]]:
+def _measured(
+    found: MeasureRecord | None, measure: str, set_name: str | None, keys: Keys, brief: bool
+) -> Iterator[tuple[str, float]]:
     if found is None:
         return
     for name, value in found.values.items():
         yield keys.value(name, set_name), value
     for part, value in found.parts.items():
         yield keys.value(measure, set_name, part), value
-    if found.stderr is not None:
+    if found.stderr is not None and not brief:
         yield keys.stderr(keys.value(measure, set_name)), found.stderr
 
 
-def _labelled(one: SetRecord, quantity: Quantity, key: str, keys: Keys) -> Iterator[tuple[str, float]]:
+def _labelled(one: SetRecord, quantity: Quantity, key: str, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
     value, stderr = one.labelled(quantity), one.labelled_stderr(quantity)
     if value is not None:
         yield key, value
-        if stderr is not None:
+        if stderr is not None and not brief:
             yield keys.stderr(key), stderr
 
 
-def _estimated(estimate: Estimate, key: str, keys: Keys) -> Iterator[tuple[str, float]]:
+def _estimated(estimate: Estimate, key: str, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
     low, high = keys.interval(key)
-    found = {key: estimate.value, keys.stderr(key): estimate.stderr, low: estimate.low, high: estimate.high}
+    error = None if brief else estimate.stderr
+    found = {key: estimate.value, keys.stderr(key): error, low: estimate.low, high: estimate.high}
     yield from ((name, value) for name, value in found.items() if value is not None)
-    yield keys.reliable(key), float(estimate.reliable)
+    if not brief or estimate.low is not None:
+        yield keys.reliable(key), float(estimate.reliable)

@@ -17,7 +17,7 @@ class Display:
 
     Args:
         log: Which scalars: "default" for the measures, their estimates, the trivial one and the truth, together with the
-            estimators that were passed by name; "all" for everything that the history has.
+            estimators that were passed by name; "all" for everything in the history, standard errors among it.
         layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars), with the borders of each
             estimate's standard error as values of their own.
         texts: Whether the measures are described, once a run.

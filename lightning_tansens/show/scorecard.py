@@ -44,12 +44,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Score:
-    """How good an estimator was, on one set or over all; None where a number is not defined.
+    """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined.
 
     Attributes:
-        quantity: "loss" or "accuracy".
-        set_name: The set, or "all".
-        estimator: The estimator's name.
         count: The number of points with a finite estimate.
         undefined: The number of points without one.
         mae: The mean of ``|estimate − actual|``.

@@ -38,11 +38,16 @@ def bytes_per_sample(network: Network) -> int:
             kept[tensor.data_ptr()] = max(kept.get(tensor.data_ptr(), 0), tensor.numel() * tensor.element_size())
         return tensor
 
-    one = network.part([0])
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = one(one.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
-    del output
-    return COPIES * sum(kept.values())
+    few = network.first_three()
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = few(few.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
+        del output
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        return 0  # torch.func inside of forward takes no such hooks
+    return COPIES * sum(kept.values()) // len(few)
 
 
 def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks], sample_bytes: int = 0) -> Blocks:
@@ -62,8 +67,8 @@ def in_micro_batches(network: Network, measure: Callable[[Network, slice], Block
             places = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
             parts = [measure(network.part(place), place) for place in places]
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if size == 1 or not _is_out_of_memory(error):
+        except RuntimeError as error:
+            if size == 1 or not out_of_memory(error):
                 raise
         # behind the except clause, where the failed attempt's tensors are free
         size = -(-size // 2)
@@ -77,5 +82,14 @@ def _budget(device: torch.device) -> int:
     return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) // 2
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error)
+#: How torch says that memory ran out, where it has no exception for it.
+_MESSAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in _MESSAGES)

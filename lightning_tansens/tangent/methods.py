@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_choice, check_counts
@@ -15,10 +16,12 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain
 from lightning_tansens.tangent.closed_form.exact import verified_chain
 from lightning_tansens.tangent.closed_form.links import LinearLink
-from lightning_tansens.tangent.memory import bytes_per_sample
+from lightning_tansens.tangent.memory import bytes_per_sample, out_of_memory
 from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.operators.registry import revision
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
-from lightning_tansens.tangent.probes.coverage import find_batch_axes
+from lightning_tansens.tangent.probes.coverage import find_batch_axes, refuse_other_layers
+from lightning_tansens.tangent.verification import verify
 
 #: What a user asks for. "exact" is the closed form, or forward-mode passes over the input where there is none;
 #: "stochastic" the better kind of probe; "auto" the closed form where it is affordable, else "stochastic".
@@ -31,6 +34,11 @@ AFFORDABLE = 32.0
 
 #: The number of choices that are remembered for a network.
 REMEMBERED = 64
+
+#: The number of samples on which a network is examined.
+_EXAMINED = 3
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,13 @@ class Choice:
         return f"{self.way} ({self.reason})"
 
 
-_choices: WeakKeyDictionary[nn.Module, dict[object, Choice]] = WeakKeyDictionary()
+_choices: WeakKeyDictionary[nn.Module, dict[object, tuple[int, Choice]]] = WeakKeyDictionary()
 
 
 def choose(network: Network, method: Method = "auto") -> Choice:
     """Chooses the way to measure a network; the same network at the same input shape is examined once.
+
+    It is examined on the first three samples, and once more when the batch at hand has more of them than the one before.
 
     Args:
         network: The network on a batch of at least one sample, in eval mode.
@@ -69,13 +79,51 @@ def choose(network: Network, method: Method = "auto") -> Choice:
         UnsupportedNetworkError: If the network cannot be measured in the way that was asked for.
 
     """
+    return _remembered(network, method, lambda: replace(_examine(network, method), sample_bytes=bytes_per_sample(network)))
+
+
+def refuse_mixed_samples(network: Network, slopes: bool = False) -> None:
+    """Refuses a network whose samples depend on one another; the same network at the same input shape is examined once.
+
+    Args:
+        network: The network on a batch of at least one sample, in eval mode.
+        slopes: Whether to refuse one whose derivative with respect to x is cut off in reverse mode, too.
+
+    Raises:
+        UnsupportedNetworkError: If the network is refused.
+
+    """
+
+    def examine() -> Choice:
+        _refuse_batch_statistics(network.model)
+        _refuse_mixed_samples(network)
+        if slopes:
+            verify(network.first_three(), None, order=1)
+        return Choice("parameter_space", "")
+
+    _remembered(network, f"slopes: {slopes}", examine)
+
+
+def leave_input_space(network: Network, method: Method, reason: str) -> Choice:
+    """Chooses another way for a network that input space has failed for, and remembers it."""
+    choice = replace(choose(network, "parameter_space"), reason=reason)
+    _choices[network.model][_key(network, method)] = (_EXAMINED, choice)
+    return choice
+
+
+def _remembered(network: Network, method: str, examine: Callable[[], Choice]) -> Choice:
     known = _choices.setdefault(network.model, {})
-    key = (method, network.wrt, network.output, network.x.shape[1:], network.x.dtype, tuple(network.trainable))
-    if key not in known:
+    key, samples = _key(network, method), min(len(network), _EXAMINED)
+    if key not in known or known[key][0] < samples:
         if len(known) >= REMEMBERED:  # a new lambda in every call is another key
             known.clear()
-        known[key] = replace(_examine(network, method), sample_bytes=bytes_per_sample(network))
-    return known[key]
+        known[key] = (samples, examine())
+    return known[key][1]
+
+
+def _key(network: Network, method: str) -> object:
+    x = network.x
+    return method, network.wrt, network.output, x.shape[1:], x.dtype, tuple(network.trainable), revision()
 
 
 def check_probes(method: object, num_probes: object) -> None:
@@ -92,41 +140,55 @@ def check_probes(method: object, num_probes: object) -> None:
 def _examine(network: Network, method: Method) -> Choice:
     _refuse_batch_statistics(network.model)
     _refuse_mixed_samples(network)
-    if method == "parameter_space":
-        return Choice("parameter_space", "as asked for")
+    few = network.first_three()
+    no_closed_form = ""
     if method in ("auto", "exact"):
-        try:
-            chain = verified_chain(network.part(slice(0, 1)))
-        except UnsupportedNetworkError as error:
-            if method == "exact":
-                passes = f"{network.x[0].numel()} passes a sample, each about a training step"
-                return Choice("forward_mode", f"{_no_closed_form(error)}; {passes}", _axes_or_none(network))
-            no_closed_form = f"{_no_closed_form(error)}; "
+        chain = _attempt("the closed form", lambda: verified_chain(few))
+        if isinstance(chain, str):
+            no_closed_form = f"no closed form for {chain.split(' cannot be measured exactly')[0].split('; ')[0]}; "
+        elif method == "exact" or (cost := closed_form_cost(chain)) <= AFFORDABLE:
+            return Choice("closed_form", f"a piecewise-linear chain; it costs about {_steps(closed_form_cost(chain))}")
         else:
-            cost = closed_form_cost(chain)
-            if method == "exact" or cost <= AFFORDABLE:
-                return Choice("closed_form", f"a piecewise-linear chain; it costs about {_steps(cost)}")
             no_closed_form = f"the closed form would cost about {_steps(cost)}; "
-    else:
-        no_closed_form = ""
-    found = _axes(network)
-    if isinstance(found, BatchAxes):
-        return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", found)
-    if method == "input_space":
-        raise UnsupportedNetworkError(f"method='input_space': {found}; use method='parameter_space', which needs no rules")
-    return Choice("parameter_space", f"{no_closed_form}{found}")
+    axes = "as asked for" if method == "parameter_space" else _attempt("input space", lambda: _axes(network))
+    if isinstance(axes, str):
+        if method == "input_space":
+            raise UnsupportedNetworkError(
+                f"method='input_space': {axes}; use method='parameter_space', which needs no rules"
+            )
+        verify(few, None)
+    if method == "exact":
+        passes = f"{network.x[0].numel()} passes a sample, each about a training step"
+        return Choice("forward_mode", f"{no_closed_form}{passes}", None if isinstance(axes, str) else axes)
+    if isinstance(axes, str):
+        return Choice("parameter_space", f"{no_closed_form}{axes}")
+    return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", axes)
 
 
-def _axes(network: Network) -> BatchAxes | str:
+def _axes(network: Network) -> BatchAxes:
+    """Finds where the samples are in each layer, in a network that can be measured in input space."""
+    few = network.first_three()
+    axes = find_batch_axes(few)
+    if isinstance(axes, str):
+        raise UnsupportedNetworkError(axes)
+    verify(few, axes)
+    refuse_other_layers(network, axes)
+    return axes
+
+
+def _attempt(name: str, way: Callable[[], _Found]) -> _Found | str:
+    """Tries a way; returns why it fails, whatever the error, unless memory runs out."""
     try:
-        return find_batch_axes(network)
+        return way()
+    except UnsupportedNetworkError as error:
+        return str(error)
     except NotImplementedError as error:
         return f"forward-mode differentiation: {str(error).splitlines()[0]}"
-
-
-def _axes_or_none(network: Network) -> BatchAxes | None:
-    found = _axes(network)
-    return found if isinstance(found, BatchAxes) else None
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        return f"{name} fails with {type(error).__name__}: {first[:200]}"
 
 
 def closed_form_cost(chain: Chain) -> float:
@@ -152,21 +214,30 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
 def _refuse_mixed_samples(network: Network) -> None:
     few = network.first_three()
     x = few.x.clone().requires_grad_()
-    with torch.enable_grad():
-        output = few(x.clone())
-        weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
-        if not output.requires_grad:
-            return
-        (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
-    if gradient is not None and gradient[1:].any():
+    try:
+        with torch.enable_grad():
+            output = few(x.clone())
+        mixed = output.requires_grad and _depend_on_one_another(output, x)
+        problem: Exception | None = None
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if x.dim() > 1:
+            raise
+        problem = error
+    if x.dim() == 1 and (problem or mixed):
+        raise ValueError(
+            f"inputs: expected a batch of shape (N, ...), but got shape {tuple(network.x.shape)}; add the batch dimension"
+        ) from problem
+    if mixed:
         raise UnsupportedNetworkError(
             f"expected the samples of a batch to be independent in eval mode, but {type(network.model).__name__} mixes "
             "them; use layers that do not (BatchNorm with track_running_stats=True)"
         )
 
 
-def _no_closed_form(error: UnsupportedNetworkError) -> str:
-    return "no closed form for " + str(error).split(" cannot be measured exactly")[0].split("; ")[0]
+def _depend_on_one_another(output: Tensor, x: Tensor) -> bool:
+    weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
+    (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
+    return gradient is not None and bool(gradient[1:].any())
 
 
 def _steps(cost: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ class Network:
                 f"{came}; convert it (images: .float() / 255), or name x with wrt: an input's name or position, or the "
                 "module whose output is x (an embedding)"
             )
-        if x.dim() < 2:
+        if not x.dim():
             raise ValueError(
                 f"inputs: expected a batch of shape (N, ...), but got shape {tuple(x.shape)}; add the batch dimension"
             )
@@ -129,6 +130,8 @@ class Network:
                 f"expected {type(self.model).__name__} to return one floating-point tensor, but got "
                 f"{type(output).__name__}; pass output=callable that picks it, for example lambda out: out['logits']"
             )
+        if samples == 1:  # the network may squeeze the batch away
+            return output.reshape(1, -1)
         if output.dim() == 0 or len(output) != samples:
             raise UnsupportedNetworkError(
                 f"expected outputs of shape (N, ...) with N = {samples} samples, but got {tuple(output.shape)}"
@@ -148,6 +151,12 @@ class Network:
         if not len(self):
             raise ValueError("inputs: expected at least one sample, but got an empty batch")
         return self.part([n % len(self) for n in range(3)])
+
+    def moved(self, x: Tensor) -> Network:
+        """The same network at another x, everything else held fixed."""
+        other = copy.copy(self)
+        other.x = x
+        return other
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -13,6 +13,7 @@ from lightning_tansens.checks import check_callable, check_choice, check_counts,
 from lightning_tansens.tangent.isolation import modes, undisturbed
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.probes.parameter_space import inner_products
 from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
 from lightning_tansens.tangent.sensitivity import choose_way
 
@@ -155,7 +156,7 @@ def _product_with(w: dict[str, Tensor], network: Network, scalar: Tensor, x: Ten
     if not parameters:
         return torch.zeros_like(x)
     found = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, materialize_grads=True)
-    total = torch.stack([(w[name] * gradient).sum() for name, gradient in zip(parameters, found)]).sum()
+    total = inner_products(w, dict(zip(parameters, found))).sum()
     if not total.requires_grad:  # the gradient is constant
         return torch.zeros_like(x)
     (product,) = torch.autograd.grad(total, x, create_graph=True, materialize_grads=True)

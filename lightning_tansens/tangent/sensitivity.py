@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_choice, checked_positions
+from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, Blocks
-from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose
+from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose, leave_input_space
 from lightning_tansens.tangent.network import Network, OutputPicker, Wrt, map_tensors
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
@@ -133,7 +134,7 @@ def tangent_sensitivity_blocks(
         network = Network(model, inputs, wrt, output)
         own = range(len(network)) if indices is None else checked_positions("indices", indices, len(network))
         seed = 0 if generator is None else _seed(generator)
-        blocks = _measure(network, choose_way(network, method), outputs, num_probes, seed, own)
+        blocks = _measure(network, method, outputs, num_probes, seed, own)
         if not blocks:  # nothing is trainable
             with torch.no_grad():
                 count = len(output_weightings(outputs, network(network.x.clone())))
@@ -176,8 +177,9 @@ def choose_way(network: Network, method: Method) -> Choice:
 
 
 def _measure(
-    network: Network, choice: Choice, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int]
+    network: Network, method: Method, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int]
 ) -> Blocks:
+    choice = choose_way(network, method)
     if choice.way == "closed_form":
         return exact_blocks(network, outputs)
     with twice_differentiable(network.model):
@@ -185,7 +187,13 @@ def _measure(
             return exact_by_forward_mode(network, outputs, choice.axes)
         if choice.way == "input_space":
             assert choice.axes is not None
-            return estimate_in_input_space(network, outputs, choice.axes, num_probes, seed, indices, choice.sample_bytes)
+            options = (num_probes, seed, indices, choice.sample_bytes)
+            try:
+                return estimate_in_input_space(network, outputs, choice.axes, *options)
+            except UnsupportedNetworkError as error:
+                if method not in ("auto", "stochastic"):
+                    raise
+                leave_input_space(network, method, f"input space failed for a later batch: {error}")
         return estimate_in_parameter_space(network, outputs, num_probes, seed, indices, choice.sample_bytes)
 
 

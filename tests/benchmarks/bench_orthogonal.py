@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.coverage import find_batch_axes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.sensitivity import sum_blocks
 from tests.benchmarks.bench_exact import mlp, table
 from tests.benchmarks.bench_stochastic import ViTTiny, cifar_resnet18

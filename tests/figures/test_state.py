@@ -10,7 +10,6 @@ import torch
 from matplotlib import pyplot
 
 import lightning_tansens.show.figures
-from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.show.figures import (
     plot_estimates,
     plot_extreme_samples,
@@ -21,7 +20,6 @@ from lightning_tansens.show.figures import (
     plot_sensitivity_gap,
 )
 from lightning_tansens.show.figures.labels import VALUES
-from lightning_tansens.show.figures.measures import plot_values
 from tests.figures.histories import history
 from tests.records import measure, record
 
@@ -68,8 +66,6 @@ def test_every_label_has_room(name):
     figure, ax = plot_sensitivities([record(measures=measure(name, 1.0))], name)
     assert ax.get_ylabel() == str(VALUES[name])
     assert_inside(figure)
-    assert_inside(plot_values(EmpiricalSensitivity(), [1.0, 2.0], VALUES[name])[0])
-    pyplot.close("all")
 
 
 def assert_inside(figure):

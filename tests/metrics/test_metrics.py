@@ -384,7 +384,7 @@ def test_equation_8():
             "depth: expected a positive integer, but got 0",
         ),
         (lambda: ActiveNodeSensitivity(depth=2.5), "depth: expected a positive integer.*2.5"),
-        (lambda: LayerwiseNormSensitivity(form="ratio"), "form: expected 'log' or 'linear', but got 'ratio'"),
+        (lambda: LayerwiseNormSensitivity(form="ratio"), r"form: expected one of \['log', 'linear'\], but got 'ratio'"),
     ],
 )
 def test_wrong_arguments(make, message):

@@ -284,7 +284,7 @@ def test_networks_without_relu_like_activations(model, inputs):
     """The measures of active units say so before the first step; the other default measures work."""
     for measure in metrics.default_measures():
         if isinstance(measure, ActiveNodeSensitivity):
-            with pytest.raises(UnsupportedNetworkError, match="but .* calls none that is known .ReLU, GELU, tanh"):
+            with pytest.raises(UnsupportedNetworkError, match=r"but .* calls none that is known .ReLU, GELU, tanh"):
                 measure.prepare(model, inputs[:1])
             continue
         measure.prepare(model, inputs[:1])

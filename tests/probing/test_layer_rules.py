@@ -11,9 +11,9 @@ from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.contributions import Direct, Outer, Scatter, squared_norm
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.coverage import find_batch_axes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
-from lightning_tansens.tangent.probes.batch_axis import BatchAxis, find_batch_axis
 from tests.cases import Lambda
 from tests.helpers import assert_equal, reference, squares
 from tests.modules import Example, normal
@@ -105,8 +105,8 @@ TO_PARAMETER_SPACE = {
         lambda: Lambda(lambda m, x: torch.tanh(x) * m.layer(m.constant), layer=nn.Linear(3, 4), constant=torch.ones(1, 3)),
         "the samples cannot be told apart inside of the layer of layer.weight",
     ),
-    "a weight that depends on x": (
-        lambda: Lambda(lambda m, x: F.linear(x, m.maker(m.seed * x[0, 0].detach()).view(2, 4) * m.scale, m.bias),
+    "a weight that is made by a layer": (
+        lambda: Lambda(lambda m, x: F.linear(x, m.maker(m.seed).view(2, 4) * m.scale, m.bias),
                        maker=nn.Linear(3, 8), seed=torch.ones(3), scale=nn.Parameter(torch.ones(1)),
                        bias=nn.Parameter(torch.ones(2))),
         "the samples cannot be told apart inside of the layer of maker.weight",

@@ -85,8 +85,8 @@ def plot_estimates(
         low, high = _band(found.get(name, []))
         if not np.isnan(low).all():
             ax.fill_between(epochs(history), low, high, color=style.colour, alpha=0.15, linewidth=0)
-    low, high, outside = robust_limits(np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values()))
-    ax.set_ylim(low, high)
+    bottom, top, outside = robust_limits(np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values()))
+    ax.set_ylim(bottom, top)
     say_outside(ax, outside)
     set_epochs(ax)
     ax.set_ylabel(_axis_label(quantity, target))
@@ -177,13 +177,12 @@ def _values(found: Sequence[Estimate | None]) -> Series:
 
 def _band(found: Sequence[Estimate | None]) -> tuple[Series, Series]:
     """The ends of the intervals, or one standard error on either side."""
-    ends = []
+    ends: list[tuple[float | None, float | None]] = []
     for one in found:
-        if one is None or (one.low is None and one.stderr is None):
-            ends.append((None, None))
+        if one is not None and one.low is None and one.stderr is not None:
+            ends.append((one.value - one.stderr, one.value + one.stderr))
         else:
-            error = one.stderr or 0.0
-            ends.append((one.low, one.high) if one.low is not None else (one.value - error, one.value + error))
+            ends.append((None, None) if one is None else (one.low, one.high))
     return series(low for low, _ in ends), series(high for _, high in ends)
 
 

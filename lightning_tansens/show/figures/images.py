@@ -83,14 +83,11 @@ def _check_images(images: Tensor) -> None:
     shape = tuple(images.shape)
     if images.dim() not in (3, 4) or (images.dim() == 4 and shape[1] not in (1, 3)) or 0 in shape or images.is_complex():
         kind = f"shape {shape}" + (f" of {images.dtype}" if images.is_complex() else "")
-        hint = (
-            "move the channels to the second axis"
-            if images.dim() == 4 and shape[3] in (1, 3)
-            else "reshape flat inputs to images, and choose 1 or 3 channels of those that have others"
-        )
+        hint = "reshape flat inputs to images, and choose 1 or 3 channels of those that have others"
+        if images.dim() == 4 and shape[3] in (1, 3):
+            hint = "move the channels to the second axis"
         raise ValueError(f"images: expected shape (N, C, H, W) with 1 or 3 channels, or (N, H, W), but got {kind}; {hint}")
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("images: expected finite pixels, but some are infinite or not a number; take those samples out")
+    _check_finite("images", "pixels", images)
 
 
 def _check_values(values: Tensor, samples: int) -> None:
@@ -100,5 +97,9 @@ def _check_values(values: Tensor, samples: int) -> None:
         raise ValueError(
             f"values: expected one for each of the {samples} images, shape ({samples},), but got shape {tuple(values.shape)}"
         )
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError("values: expected finite numbers, but some are infinite or not a number; take those samples out")
+    _check_finite("values", "numbers", values)
+
+
+def _check_finite(name: str, what: str, numbers: Tensor) -> None:
+    if not bool(torch.isfinite(numbers).all()):
+        raise ValueError(f"{name}: expected finite {what}, but some are infinite or not a number; take those samples out")

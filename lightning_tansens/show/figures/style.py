@@ -39,7 +39,8 @@ class Style:
 _COLOURS = ("#0077BB", "#B15928", "#E69F00", "#33BBEE", "#AA4499", "#332288", "#EE6677", "#661100", "#DDCC77")
 _BLUE, _BROWN, _ORANGE, _SKY, _PURPLE, _INDIGO, _PINK, _MAROON, _SAND = _COLOURS
 
-#: The truth, the trivial estimate and the headline; the measures' estimates (dash-dotted); those from outputs (solid).
+#: The truth, the trivial estimate and the headline; estimates from measures (dash-dotted), outputs (solid), and
+#: earlier outputs or copies (dotted).
 ESTIMATES = {
     ACTUAL: Style("black", "", "-", 2.4),
     TRIVIAL: Style("#767676", "", "--", 1.8),
@@ -61,6 +62,14 @@ ESTIMATES = {
     "atc_entropy": Style(_PURPLE, "h"),
     "difference_of_confidences": Style(_SAND, "d"),
     "importance_weighting": Style(_BLUE, "*", ":"),
+    "temporal_ensemble": Style(_ORANGE, "s", ":"),
+    "disagreement": Style(_SKY, "D", ":"),
+    "agreement_line_s": Style(_PURPLE, "^", ":"),
+    "agreement_line_d": Style(_INDIGO, "v", ":"),
+    "pseudo_label_loss": Style(_PINK, "o", ":"),
+    "atc_ensemble": Style(_MAROON, "d", ":"),
+    "cot_ensemble": Style(_SAND, "8", ":"),
+    "transport_loss": Style(_BLUE, "P", "-."),
     "calibrated": Style(_BROWN, "H", ":"),
 }
 
@@ -102,7 +111,7 @@ def _next_style(kind: str, name: str) -> Style:
         # blue and brown are taken: by references and "test", or by estimates that are drawn more often
         colours = _COLOURS[2:]
         number = len(given)
-        line = "-" if kind == "set" else ":"
+        line = "-" if kind == "set" else "--"
         given[name] = Style(
             colours[number % len(colours)], _MARKERS[(number + number // len(colours)) % len(_MARKERS)], line
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -14,6 +15,8 @@ from lightning_tansens.tangent.closed_form.jacobian import IdentityJacobian, Jac
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.probes.parameter_space import inner_products
+from lightning_tansens.tangent.probes.vectors import parameter_probes
 
 #: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
 CHUNK_BYTES = 4 * 2**20
@@ -40,12 +43,15 @@ def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
         UnsupportedNetworkError: If the network is no chain that has a closed form.
 
     """
+    samples = len(network)
+    if samples == 1:  # the network may squeeze a batch of one away
+        network = network.part([0, 0])
     chain = verified_chain(network)
     shared = _shared_jacobians(chain)
     weightings = output_weightings(outputs, chain.output)
     size = _chunk_size(chain, len(weightings))
     parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(network), size)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts])[:samples] for name in parts[0]}
 
 
 def verified_chain(network: Network) -> Chain:
@@ -128,37 +134,64 @@ def _slice(chain: Chain, start: int, size: int) -> Chain:
 def _verify_once(network: Network, chain: Chain) -> None:
     """Holds a newly seen chain against autograd, so that nothing the tracer cannot see goes unnoticed.
 
-    A custom autograd function, a detached branch, a reparametrised weight: each changes the first derivatives. Two
-    samples' gradients with respect to the input must be those of the chain, and no trainable parameter outside of the
-    chain may have one, biases excepted.
+    A custom autograd function, a detached branch, a reparametrised weight, a second use of a parameter: each changes
+    derivatives. Of two samples, the gradients with respect to the input and Sᵀ w for a probe w over all parameters must be
+    those of the chain, and no trainable parameter outside of the chain may have a gradient, biases excepted.
     """
     seen = _verified.setdefault(network.model, set())
-    names, parameters = list(network.trainable), list(network.trainable.values())
-    signature = (chain.signature, tuple(names), network.x.shape[1:])
+    parameters = network.trainable
+    signature = (chain.signature, tuple(parameters), network.x.shape[1:])
     if signature in seen or not chain.output.isfinite().all():
         return
     two = network.part(slice(0, 2))
     few = two.x.clone().requires_grad_()
     traced = trace_chain(network.model, two.x, two)
+    w = parameter_probes(parameters, 0, 0, 0)
+    expected, product = torch.zeros_like(few), torch.zeros_like(few)
+    gradients: Sequence[Tensor | None] = (None,) * len(parameters)
     with torch.enable_grad():
         output = two(few.clone()).sum()  # the network may begin with an in-place call
-        gradients: tuple[Tensor | None, ...] = (None,) * (1 + len(parameters))
         if output.requires_grad:
-            gradients = torch.autograd.grad(output, [few, *parameters], allow_unused=True)
-    expected = gradients[0] if gradients[0] is not None else torch.zeros_like(few)
-    pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0].reshape(expected.shape)
-    coarse = expected.dtype in (torch.float16, torch.bfloat16)
-    if (pulled - expected).norm() > (0.05 if coarse else 1e-3) * expected.norm():
+            wanted = [few, *parameters.values()]
+            (slope, *gradients) = torch.autograd.grad(output, wanted, create_graph=True, allow_unused=True)
+            expected = expected if slope is None else slope.detach()
+            total = inner_products(w, dict(zip(parameters, gradients))).sum() if parameters else output.detach()
+            if total.requires_grad:
+                (product,) = torch.autograd.grad(total, few, materialize_grads=True)
+    pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0]
+    if _apart(pulled, expected):
         raise UnsupportedNetworkError(
             f"{type(network.model).__name__} cannot be measured exactly: the chain that was traced has another gradient "
             "with respect to the input than the network, so the network does something that the trace does not see "
             "(torch.no_grad, detach, a custom autograd function)"
         )
     covered = {link.parameter for link in chain.links} | chain.biases
-    for name, gradient in zip(names, gradients[1:]):
+    for name, gradient in zip(parameters, gradients):
         if gradient is not None and name not in covered:
             raise UnsupportedNetworkError(
                 f"{type(network.model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the "
                 "output outside of the layers that were traced (a reparametrisation, for example)"
             )
+    if _apart(_product_with(traced, w), product):
+        raise UnsupportedNetworkError(
+            f"{type(network.model).__name__} cannot be measured exactly: a parameter is also used where the trace does not "
+            "see it (a derivative taken inside of forward, a scripted module, a custom autograd function)"
+        )
     seen.add(signature)
+
+
+def _product_with(chain: Chain, w: dict[str, Tensor]) -> Tensor:
+    """Sᵀ w of each sample for the sum of the outputs: the derivative of δ at the input along the parameters' direction w."""
+    delta = output_weightings("sum", chain.output).expand(len(chain.output), -1, -1)
+    change = torch.zeros_like(delta)
+    for link in reversed(chain.links):
+        change = link.pull(change)
+        if link.parameter:
+            change = change + link.pull_along(delta, w[link.parameter])
+        delta = link.pull(delta)
+    return change
+
+
+def _apart(actual: Tensor, expected: Tensor) -> bool:
+    coarse = expected.dtype in (torch.float16, torch.bfloat16)
+    return bool((actual.reshape(expected.shape) - expected).norm() > (0.05 if coarse else 1e-3) * expected.norm())

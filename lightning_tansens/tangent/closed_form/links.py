@@ -32,6 +32,10 @@ class LinearLink:
         """Pulls δ (N, U, I) back through the map: Wᵀ δ, shape (N, U, J)."""
         return delta @ self.weight
 
+    def pull_along(self, delta: Tensor, direction: Tensor) -> Tensor:
+        """The derivative of :meth:`pull` along a direction of the weight, shape (N, U, J)."""
+        return delta @ direction.to(delta)
+
     def push(self, jacobian: Jacobian, rows: Tensor | None) -> Jacobian:
         """Pushes the Jacobian of a through the map: W J; ``rows`` (N, I) marks the units that matter later."""
         return jacobian.linear(self.weight, rows)
@@ -83,6 +87,10 @@ class ElementwiseLink:
         """Pulls δ (N, U, I) back: s ∘ δ."""
         return delta * (self.slopes.unsqueeze(-2) if self.slopes.dim() == 2 else self.slopes)
 
+    def pull_along(self, delta: Tensor, direction: Tensor) -> Tensor:
+        """The derivative of :meth:`pull` along a direction of the parameter, shape (N, U, I)."""
+        return self._weighted(delta) * direction.to(delta)
+
     def push(self, jacobian: Jacobian, rows: Tensor | None) -> Jacobian:
         """Pushes the Jacobian of h through the link: diag(s) J, whatever ``rows``."""
         return jacobian.scale(self.slopes)
@@ -92,12 +100,16 @@ class ElementwiseLink:
 
         Σ_i (δ_i c_i)² ‖J_i‖² where each unit has an entry of its own, ‖Σ_i δ_i c_i J_i‖² where all share one.
         """
-        assert self.gain is not None
-        coefficients = self.gain.coefficients
-        weighted = delta * (coefficients.unsqueeze(-2) if coefficients.dim() == 2 else coefficients)
-        if self.gain.sharing == "layer":
+        weighted = self._weighted(delta)
+        if self.gain is not None and self.gain.sharing == "layer":
             return jacobian.combination_squared_norm(weighted)
         return torch.einsum("nui,ni->nu", weighted.square(), jacobian.row_squared_norms())
+
+    def _weighted(self, delta: Tensor) -> Tensor:
+        """δ_i c_i, shape (N, U, I)."""
+        assert self.gain is not None
+        coefficients = self.gain.coefficients
+        return delta * (coefficients.unsqueeze(-2) if coefficients.dim() == 2 else coefficients)
 
     def samples(self, part: slice) -> ElementwiseLink:
         """The link for some of the samples."""

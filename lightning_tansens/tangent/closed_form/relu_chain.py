@@ -79,7 +79,7 @@ class ReluChain:
         return float(total.mean()), float(total.std(correction=0))
 
     def log_max_active_weights(self) -> Tensor:
-        """Returns log w_A(x), see :func:`~lightning_tansens.bounds.regions.log_max_active_weights`."""
+        """Returns log w_A(x), see :func:`~lightning_tansens.functional.regions.log_max_active_weights`."""
         if self.depth == 1:
             return self.max_weights.log().repeat(self.samples)
         first, last = self.weights[0].abs().amax(1), self.weights[-1].abs().amax(0)

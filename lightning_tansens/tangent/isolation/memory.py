@@ -34,9 +34,9 @@ class Memory:
                     found.setdefault(storage._cdata, _Storage(name, part, storage))
         self._storages = sorted(found.values(), key=lambda storage: storage.size)
         copied = 0
-        for storage in self._storages:
-            copied += storage.size
-            storage.save(copied <= COPIED_BYTES)
+        for saved in self._storages:
+            copied += saved.size
+            saved.save(copied <= COPIED_BYTES)
 
     @torch.no_grad()
     def restore(self) -> list[str]:

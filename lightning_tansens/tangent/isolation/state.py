@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
@@ -101,7 +102,7 @@ class State:
         if self._is_known(module):
             return
         self.modules.append(module)
-        lazy = hasattr(module, "has_uninitialized_params") and module.has_uninitialized_params()
+        lazy = isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()  # type: ignore[misc]
         restores = self._lazy if lazy else self._restores
         restores.append(_attributes_restored(module))
         for held in (module._parameters, module._buffers, module._modules):  # of a scripted module they are no dicts

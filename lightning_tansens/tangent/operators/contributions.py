@@ -27,6 +27,10 @@ class Contribution(ABC):
     def written_out(self) -> Tensor:
         """Returns the gradient itself, shape (N, numel)."""
 
+    def summed(self, shape: torch.Size) -> Tensor:
+        """Returns the sum over the samples, in the shape of the parameter."""
+        return self.written_out().sum(0).reshape(shape)
+
 
 class OuterSum(Contribution):
     """A gradient Σ_t δ_t ⊗ a_t of a weight with O rows in each of G groups."""
@@ -48,6 +52,12 @@ class OuterSum(Contribution):
         """Returns the gradient itself, shape (N, numel)."""
         outer = self.outer()
         return (outer.delta.mT @ outer.features).flatten(1)
+
+    def summed(self, shape: torch.Size) -> Tensor:
+        """Returns the sum over the samples, in the shape of the parameter."""
+        outer = self.outer()
+        delta, features = (part.transpose(0, 1).flatten(1, 2) for part in (outer.delta, outer.features))
+        return (delta.mT @ features).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,11 @@ class Scatter(Contribution):
     def written_out(self) -> Tensor:
         """Refuses: a table is large, and its contributions meet none of another kind."""
         raise TypeError("a table that is used both for looking up and otherwise has no rule")
+
+    def summed(self, shape: torch.Size) -> Tensor:
+        """Returns the sum over the samples, in the shape of the parameter."""
+        table = self.delta.new_zeros(shape)
+        return table.index_add_(0, self.rows.flatten(), self.delta.flatten(0, 1))
 
 
 @dataclass(frozen=True)

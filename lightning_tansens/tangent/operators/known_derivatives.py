@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 _Map = Callable[[Tensor], Tensor]
 
 
-class _Known(torch.autograd.Function):
+class Known(torch.autograd.Function):
     """A function of tensors, whose derivative in forward mode is ``push`` and in reverse mode ``pull``."""
 
     @staticmethod
@@ -52,7 +52,7 @@ def apply_known(
         inputs: The inputs, possibly dual tensors.
 
     """
-    return _Known.apply(value, push, pull, *inputs)  # type: ignore[no-any-return]
+    return Known.apply(value, push, pull, *inputs)  # type: ignore[no-any-return]
 
 
 def apply_linear(x: Tensor, affine: _Map, linear: _Map, transpose: _Map) -> Tensor:

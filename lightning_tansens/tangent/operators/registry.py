@@ -58,6 +58,7 @@ class Operator:
 
 _UNKNOWN = Operator((lambda *args, **kwargs: None,))
 _known: dict[Function, Operator] = {}
+_revisions: list[Operator] = []
 
 
 def register_operator(operator: Operator) -> None:
@@ -103,11 +104,17 @@ def register_operator(operator: Operator) -> None:
     told = {f.name: getattr(operator, f.name) for f in fields(operator) if getattr(operator, f.name)}
     for function in operator.functions:
         _known[function] = replace(_known.get(function, operator), **told)
+    _revisions.append(operator)
 
 
 def operator_of(function: Function) -> Operator:
     """Returns the record of a torch function; an empty one where nothing is known about it."""
     return _known.get(function, _UNKNOWN)
+
+
+def revision() -> int:
+    """Returns how often operators were registered, for those who remember what they found out about a network."""
+    return len(_revisions)
 
 
 def registered() -> dict[Function, Operator]:

@@ -24,6 +24,7 @@ def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """ReLU, with a backward that reads no output."""
     # torch's own backward reads its output, whose derivative would be carried along for nothing
     active = F.relu(value_of(input))
 
@@ -37,6 +38,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """Hardtanh, by a choice between the input and constants."""
+
     def clamp(h: Tensor) -> Tensor:
         return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
 
@@ -44,6 +47,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """GELU, by hand where a probe is carried along."""
     by_hand = tangent_of(input) is not None and approximate == "none"
     return smooth_layers.gelu(input) if by_hand else F.gelu(input, approximate=approximate)
 
@@ -58,6 +62,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    """Attention, by hand where a probe is carried along and nothing is masked."""
     masked = attn_mask is not None or dropout_p or is_causal
     alike = query.dim() > 2 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     if masked or not alike or all(tangent_of(tensor) is None for tensor in (query, key, value)):
@@ -68,30 +73,37 @@ def attention(
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """Leaky ReLU, by a choice between two slopes."""
     return _apply(lambda h: torch.where(h > 0, h, h * negative_slope), input, inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """ReLU6, as a Hardtanh."""
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """Hardsigmoid, by ReLU6."""
     return _apply(lambda h: relu6(h + 3) / 6, input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """Hardswish, by Hardsigmoid."""
     return _apply(lambda h: h * hardsigmoid(h), input, inplace)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """SiLU, by the sigmoid."""
     return _apply(lambda h: h * torch.sigmoid(h), input, inplace)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """Mish, by softplus and tanh."""
     return _apply(lambda h: h * torch.tanh(F.softplus(h)), input, inplace)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """GLU, by the sigmoid."""
     values, gates = input.chunk(2, dim)
     return values * torch.sigmoid(gates)
 

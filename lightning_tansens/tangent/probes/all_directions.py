@@ -87,7 +87,7 @@ def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tens
                 (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
             for entry in slope.flatten() if slope is not None and slope.requires_grad else ():
                 row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-                total += sum(part.to(total.dtype).square().sum() for part in row if part is not None)
+                total += sum(part.abs().to(total.dtype).square().sum() for part in row if part is not None)
                 cost.say(1, len(weightings))
             columns.append(total)
     return torch.stack(columns, 1)

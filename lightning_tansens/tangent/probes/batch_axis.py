@@ -45,11 +45,13 @@ class BatchAxes:
     Attributes:
         axes: One for each call.
         signature: The parameters of each call, to notice a forward pass that takes another way.
+        dims: The numbers of dimensions of each call's input and output, for the same.
 
     """
 
     axes: tuple[BatchAxis, ...]
     signature: tuple[tuple[str, ...], ...]
+    dims: tuple[tuple[int, int], ...]
 
 
 def find_batch_axis(supports: Sequence[Tensor]) -> BatchAxis | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.layer_rules import EmbeddingRule
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis, find_batch_axis
@@ -43,7 +44,21 @@ def find_batch_axes(network: Network) -> BatchAxes | str:
         if axis is None:
             return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
         axes.append(axis)
-    return BatchAxes(tuple(axes), trace.signature)
+    return BatchAxes(tuple(axes), trace.signature, trace.dims)
+
+
+def refuse_other_layers(network: Network, axes: BatchAxes, most: int = 32) -> None:
+    """Refuses a network that calls other layers for a whole batch than for its first samples.
+
+    Raises:
+        UnsupportedNetworkError: If it does.
+
+    """
+    if len(network) > 3:
+        part = network.part(slice(0, most))
+        with forward_ad.dual_level():
+            if run_traced(part, torch.zeros_like(part.x)).signature != axes.signature:
+                raise UnsupportedNetworkError("the layers that are called depend on the data")
 
 
 def _support(call: LayerCall, gradient: Tensor | None) -> Tensor:

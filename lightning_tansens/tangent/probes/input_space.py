@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -70,6 +70,11 @@ class Trace:
         """The parameters of each call."""
         return tuple(tuple(call.rules) for call in self.calls)
 
+    @property
+    def dims(self) -> tuple[tuple[int, int], ...]:
+        """The numbers of dimensions of each call's input and output."""
+        return tuple((call.features.dim(), len(call.shape)) for call in self.calls)
+
 
 def input_space_blocks(
     network: Network, probes: Tensor, outputs: Outputs, axes: BatchAxes, projection: Projection | None = None
@@ -98,19 +103,24 @@ def input_space_blocks(
     """
     with forward_ad.dual_level():
         trace = run_traced(network, probes)
-        if trace.signature != axes.signature:
+        squeezed = len(network) == 1 and trace.dims != axes.dims
+        if trace.signature != axes.signature or (trace.dims != axes.dims and not squeezed):
             raise UnsupportedNetworkError(
                 f"expected {type(network.model).__name__} to call the same layers for every batch, but its forward pass "
                 "depends on the data; use method='parameter_space'"
             )
         columns: list[dict[str, Tensor]] = []
         weightings = output_weightings(outputs, trace.output)
-        for row, weighting in enumerate(weightings):
+        for row, weighting in enumerate(() if squeezed else weightings):
             scalar = (trace.output * weighting).sum()
             last = row == len(weightings) - 1
             gradients = gradients_of(trace, scalar, retain=not last)
             with _untraced():
                 columns.append(_blocks(trace, gradients, axes.axes, len(network), projection))
+    if squeezed:  # the network squeezes a batch of one away
+        pair, twice = network.part([0, 0]), None if projection is None else projection.twice()
+        blocks = input_space_blocks(pair, torch.cat([probes, probes]), outputs, axes, twice)
+        return {name: values[:1] for name, values in blocks.items()}
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
 
 
@@ -197,6 +207,25 @@ def _blocks(
     projection: Projection | None,
 ) -> dict[str, Tensor]:
     contributions: dict[str, list[Contribution]] = {}
+    for name, term in contributions_of(trace, gradients, axes, samples):
+        contributions.setdefault(name, []).append(term)
+    zero = trace.output.new_zeros(samples, dtype=torch.promote_types(trace.output.dtype, torch.float32))
+    names = {name: None for call in trace.calls for name in call.rules}
+    with torch.no_grad():
+        return {
+            name: squared_norm(contributions[name], _signs(projection, name, zero)) if contributions.get(name) else zero
+            for name in names
+        }
+
+
+def contributions_of(
+    trace: Trace,
+    gradients: Sequence[Tensor | None],
+    axes: Sequence[BatchAxis],
+    samples: int,
+    derivative: bool = True,
+) -> Iterator[tuple[str, Contribution]]:
+    """Yields each parameter's contributions to the derivative of its gradient along the probe, or to the gradient itself."""
     for call, gradient, axis in zip(trace.calls, gradients, axes):
         if gradient is None:
             continue
@@ -208,18 +237,13 @@ def _blocks(
         delta, delta_dot = _dual(gradient)
         features, features_dot = _dual(call.features)
         for name, rule in call.rules.items():
-            terms = contributions.setdefault(name, [])
+            if not derivative:
+                yield name, rule(features, delta, axis, samples)
+                continue
             if delta_dot is not None:
-                terms.append(rule(features, delta_dot, axis, samples))
+                yield name, rule(features, delta_dot, axis, samples)
             if features_dot is not None and rule.uses_input:
-                terms.append(rule(features_dot, delta, axis, samples))
-    zero = trace.output.new_zeros(samples, dtype=torch.promote_types(trace.output.dtype, torch.float32))
-    names = {name: None for call in trace.calls for name in call.rules}
-    with torch.no_grad():
-        return {
-            name: squared_norm(contributions[name], _signs(projection, name, zero)) if contributions.get(name) else zero
-            for name in names
-        }
+                yield name, rule(features_dot, delta, axis, samples)
 
 
 def _signs(projection: Projection | None, name: str, like: Tensor) -> Signs | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
 
     """
     products = parameter_space_products(network, probes, outputs)
-    return torch.stack([product.flatten(1).square().sum(1) for product in products], 1)
+    return torch.stack([product.reshape(len(product), -1).square().sum(1) for product in products], 1)
 
 
 def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
@@ -46,8 +48,18 @@ def _product(network: Network, probes: dict[str, Tensor], x: Tensor, scalar: Ten
     if not scalar.requires_grad or not parameters:
         return zero
     gradients = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, allow_unused=True)
-    terms = [(probes[name] * g).sum() for name, g in zip(parameters, gradients) if g is not None and g.requires_grad]
-    if not terms:
+    total = inner_products(probes, dict(zip(parameters, gradients))).sum()
+    if not total.requires_grad:
         return zero
-    (derivative,) = torch.autograd.grad(torch.stack(terms).sum(), x, retain_graph=True, allow_unused=True)
+    (derivative,) = torch.autograd.grad(total, x, retain_graph=True, allow_unused=True)
     return zero if derivative is None else derivative.to(zero.dtype)
+
+
+def inner_products(probes: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]) -> Tensor:
+    """Returns ⟨w, g⟩ of each parameter, over real and imaginary parts, shape (number of parameters,)."""
+    zero = next(iter(probes.values())).new_zeros(()).real
+    return torch.stack([zero if g is None else _inner_product(probes[name], g) for name, g in gradients.items()])
+
+
+def _inner_product(w: Tensor, g: Tensor) -> Tensor:
+    return (torch.view_as_real(w) * torch.view_as_real(g.resolve_conj())).sum() if w.is_complex() else (w * g).sum()

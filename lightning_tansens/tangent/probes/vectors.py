@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 
@@ -61,8 +61,10 @@ def parameter_probes(parameters: dict[str, nn.Parameter], seed: int, block: int,
     """
     probes = {}
     for number, (name, parameter) in enumerate(parameters.items()):
-        signs = _signs(parameter.numel(), seed, _PARAMETER_STREAM, [block], probe, number)
-        probes[name] = signs.to(parameter.device, parameter.dtype).reshape(parameter.shape)
+        parts = 2 if parameter.is_complex() else 1  # a complex number is two real ones
+        signs = _signs(parts * parameter.numel(), seed, _PARAMETER_STREAM, [block], probe, number)
+        signs = signs.to(parameter.device, parameter.real.dtype if parts == 2 else parameter.dtype)
+        probes[name] = (torch.view_as_complex(signs.reshape(-1, 2)) if parts == 2 else signs).reshape(parameter.shape)
     return probes
 
 
@@ -90,6 +92,10 @@ class Projection:
         number = self.names.index(name)
         drawn = _signs(self.count * rows, self.seed, _PROJECTION_STREAM, self.indices, self.probe, number)
         return drawn.reshape(len(self.indices), self.count, rows)
+
+    def twice(self) -> Projection:
+        """The same signs for every sample and its copy."""
+        return replace(self, indices=[*self.indices, *self.indices])
 
 
 def _signs(size: int, seed: int, stream: int, indices: Sequence[int], probe: int, number: int = 0) -> Tensor:

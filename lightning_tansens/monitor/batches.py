@@ -1,0 +1,94 @@
+"""Splits batches into inputs and labels, and refuses those that hold no samples one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lightning_tansens.tangent.tracing import tensors_in
+
+#: The fields by which labels are known.
+LABELS = ("label", "labels", "label_ids", "target", "targets", "y")
+
+
+def unpack_batch(batch: Any) -> tuple[Any, Any]:
+    """Splits a batch into (inputs, targets).
+
+    A tuple or list is (inputs, targets) or (inputs,), a tensor is inputs. Of a mapping, a named tuple, a dataclass or
+    another object, the field named label, labels, label_ids, target, targets or y holds the targets; the inputs are the
+    other fields that hold tensors: one by itself, several as a dict of the network's keyword arguments.
+
+    Args:
+        batch: What the data loader yields.
+
+    Returns:
+        Inputs and targets; the targets are None where there are none.
+
+    Raises:
+        TypeError: If the batch is anything else.
+
+    Example:
+        >>> import torch
+        >>> unpack_batch([torch.zeros(2, 3), torch.ones(2)])[1]
+        tensor([1., 1.])
+        >>> inputs, targets = unpack_batch({"image": torch.zeros(2, 3), "label": torch.ones(2)})
+        >>> inputs.shape, targets
+        (torch.Size([2, 3]), tensor([1., 1.]))
+
+    """
+    if isinstance(batch, Tensor):
+        return batch, None
+    fields = _fields(batch) or {}
+    named = [name for name in LABELS if name in fields]
+    if not named and isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
+        return batch[0], batch[1] if len(batch) == 2 else None
+    inputs = {name: held for name, held in fields.items() if isinstance(held, Tensor) and name not in named}
+    if not inputs or len(named) > 1:
+        came = (
+            f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, Mapping)) else type(batch).__name__
+        )
+        raise TypeError(
+            f"batch: expected a tuple or list (inputs, targets) or (inputs,), but got {came}; pass unpack=callable that "
+            "takes a batch and returns (inputs, targets), for example lambda batch: (batch['image'], batch.get('label'))"
+        )
+    return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), fields[named[0]] if named else None
+
+
+def check_samples(inputs: Any, count: int, name: str) -> None:
+    """Refuses inputs in which the samples do not lie one by one along the first dimension, as in a batch of graphs.
+
+    Args:
+        inputs: The inputs of a batch.
+        count: The number of samples in it, which should be none of the usual sizes of other dimensions.
+        name: The set's name, for messages.
+
+    Raises:
+        TypeError: If a floating-point tensor among them has another length.
+
+    """
+    fields = _fields(inputs)
+    for tensor in tensors_in(inputs if fields is None else fields):
+        if tensor.is_floating_point() and tensor.dim() and len(tensor) not in (1, count):
+            raise TypeError(
+                f"the {name} set cannot be measured: expected inputs whose first dimension is that of the samples, but a "
+                f"batch of {count} samples has an input of shape {tuple(tensor.shape)}, as graphs have, and sequences "
+                "before samples; pass unpack=callable that returns inputs of shape (N, ...), or network=the name of a "
+                "submodule that takes such inputs"
+            )
+
+
+def _fields(batch: Any) -> dict[str, Any] | None:
+    """What a mapping, a named tuple, a dataclass or an object holds by name; None for other batches."""
+    if isinstance(batch, Mapping):
+        return {str(name): held for name, held in batch.items()}
+    if hasattr(batch, "_asdict"):
+        return dict(batch._asdict())
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    if isinstance(batch, (tuple, list, str, bytes, Tensor, type(None))) or not hasattr(batch, "__dict__"):
+        return None
+    # graphs keep their tensors behind a mapping of their own
+    return dict(batch.to_dict()) if hasattr(batch, "to_dict") else dict(vars(batch))
