@@ -175,8 +175,8 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
     scores = torch.zeros_like(outputs, requires_grad=True)
     try:
         with torch.enable_grad():
-            criterion(scores.detach() - 1, tried)  # probabilities must not be negative
-            loss = criterion(scores, tried)
+            _fixed(criterion, scores.detach() - 1, tried)  # probabilities must not be negative
+            loss = _fixed(criterion, scores, tried)
             (slope,) = torch.autograd.grad(loss.sum(), scores)
     except Exception:  # whatever the user's criterion raises at such outputs
         return False
@@ -187,6 +187,14 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
         return bool((slope.reshape(-1) * (1 - 2 * own) > 0).all())
     mask = F.one_hot(own, classes).bool()
     return bool((slope[mask] <= 0).all() and slope.any() and (slope[~mask] >= -1e-6 * slope.abs().max()).all())
+
+
+def _fixed(criterion: Criterion, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The criterion with its own parameters held fixed: class weights may be parameters, but have no derivative."""
+    parameters = dict(criterion.named_parameters()) if isinstance(criterion, nn.Module) else {}
+    held = {name: parameter.detach() for name, parameter in parameters.items()}
+    found: Tensor = torch.func.functional_call(criterion, held, (outputs, targets)) if held else criterion(outputs, targets)  # type: ignore[arg-type]
+    return found
 
 
 def _summed(elements: Tensor) -> Tensor:

@@ -90,7 +90,8 @@ class LabelledLoss(StatefulMetric):
             ValueError: As :meth:`update` does.
 
         """
-        self._terms(outputs, targets)
+        with torch.no_grad():
+            self._terms(outputs, targets)
 
     def update(self, outputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
         """Adds a batch.

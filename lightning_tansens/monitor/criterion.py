@@ -8,7 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,6 +26,9 @@ from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tens
 
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
 TOLERANCE = 1e-4
+
+#: The outputs of so many calls of the network within a training step are looked at.
+CALLS = 4
 
 #: The number of samples on which the criterion is compared.
 SAMPLES = 32
@@ -49,17 +52,21 @@ class KnownCriterion:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A batch: the network's outputs, the targets, and the loss of the training step or why there is none."""
+    """A batch: the network's outputs, the targets, and the loss of the training step or why there is none.
+
+    The training step may have changed the inputs, by noise for example; ``others`` are the outputs that it got.
+    """
 
     outputs: Any
     targets: Any
     loss: float | None
+    others: tuple[Any, ...] = ()
     reason: str = ""
 
     def on_cpu(self) -> _Seen:
         """Labels that are no classes stop a GPU for good."""
-        move = functools.partial(map_tensors, Tensor.cpu)
-        return _Seen(move(self.outputs), move(self.targets), self.loss, self.reason)
+        outputs, targets, others = (map_tensors(Tensor.cpu, value) for value in (self.outputs, self.targets, self.others))
+        return replace(self, outputs=outputs, targets=targets, others=tuple(others))
 
     @property
     def shapes(self) -> str:
@@ -123,6 +130,8 @@ def find_criterion(
         _disturb(pl_module)
         again = look(batch)
         matching = [pair for pair in matching if _reproduces(pair[1], again)] or matching
+    if not matching and _is_random(seen, look(batch)):
+        return _certain(replace(seen, loss=None, reason=f"{name}.training_step returns another loss each time"), name)
     if not matching:
         raise MisconfigurationException(
             f"criterion: expected a loss of (outputs, targets) that gives what {name}.training_step returns on a batch, "
@@ -134,13 +143,17 @@ def find_criterion(
     return KnownCriterion(chosen, _class_scores(chosen, seen), note)
 
 
+def _is_random(seen: _Seen, again: _Seen) -> bool:
+    return again.loss is None or not _same(again.loss, seen)
+
+
 def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
     if seen.loss is None:
         return f"the criterion is taken as it is given, not compared with the loss of the training: {seen.reason}"
     if seen.targets is None:
         return f"the criterion is taken as it is given: the batches of {name}.training_step have no targets"
-    own = _value(criterion, seen)
-    if own is None or _same(own, seen):
+    own = _value(criterion, seen.outputs, seen.targets)
+    if own is None or _reproduces(criterion, seen):
         return None
     return (
         f"the criterion is taken as it is given: on a batch it is {own:.5g}, and {name}.training_step, which may have "
@@ -175,9 +188,10 @@ def _look(
     with torch.no_grad():
         outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
     try:
-        return _Seen(outputs, targets, own_loss(trainer, pl_module, batch))
+        loss, returned = own_loss(trainer, pl_module, network, batch)
     except NoLossError as error:
-        return _Seen(outputs, targets, None, str(error))
+        return _Seen(outputs, targets, None, reason=str(error))
+    return _Seen(outputs, targets, loss, tuple(pick_output(value, output) for value in returned[-CALLS:]))
 
 
 def _disturb(pl_module: nn.Module) -> None:
@@ -216,26 +230,26 @@ def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[st
 
 
 def _reproduces(criterion: Criterion, seen: _Seen) -> bool:
-    own = any(criterion is standard for standard in STANDARD.values())
-    value = _value(criterion, seen.on_cpu() if own else seen)
-    return value is not None and _same(value, seen)
+    seen = seen.on_cpu() if any(criterion is standard for standard in STANDARD.values()) else seen
+    values = (_value(criterion, outputs, seen.targets) for outputs in (seen.outputs, *seen.others))
+    return any(value is not None and _same(value, seen) for value in values)
 
 
-def _value(criterion: Criterion, seen: _Seen) -> float | None:
+def _value(criterion: Criterion, outputs: Any, targets: Any) -> float | None:
     loss = LabelledLoss(criterion)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            loss.to(seen.outputs.device if isinstance(seen.outputs, Tensor) else "cpu").update(seen.outputs, seen.targets)
+            loss.to(outputs.device if isinstance(outputs, Tensor) else "cpu").update(outputs, targets)
             return loss.value()
     except Exception:  # whatever a criterion raises for outputs and targets that it is not made for
         return None
 
 
 def _same(value: float, seen: _Seen) -> bool:
-    coarse = isinstance(seen.outputs, Tensor) and seen.outputs.is_floating_point()
-    tolerance = max(TOLERANCE, 4 * torch.finfo(seen.outputs.dtype).eps if coarse else 0.0)
     assert seen.loss is not None
+    floating = isinstance(seen.outputs, Tensor) and seen.outputs.is_floating_point()
+    tolerance = max(TOLERANCE, 4 * torch.finfo(seen.outputs.dtype).eps if floating else 0.0)
     return math.isfinite(value) and abs(value - seen.loss) <= tolerance * abs(seen.loss)
 
 

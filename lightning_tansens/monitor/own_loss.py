@@ -10,19 +10,24 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import DummyLogger
-from torch import Tensor
+from torch import Tensor, nn
+
+from lightning_tansens.tangent.batches import map_tensors
 
 
 class NoLossError(RuntimeError):
     """The training step gives no loss outside of the training; the message says why."""
 
 
-def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> float:
-    """Returns the loss that ``training_step`` returns on a batch, while nothing is logged and no optimizer steps.
+def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, batch: Any) -> tuple[float, list[Any]]:
+    """Returns the loss that ``training_step`` returns on a batch, and what the network returned meanwhile.
+
+    Nothing is logged, and no optimizer steps.
 
     Args:
         trainer: The Trainer.
         pl_module: The module.
+        network: The part of it that is measured.
         batch: A batch on the device.
 
     Raises:
@@ -38,16 +43,20 @@ def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> 
     required = [one for one in list(parameters.values())[1:] if one.default is one.empty and one.kind not in (2, 4)]
     places = [0 for one in required if one.kind is not one.KEYWORD_ONLY]
     named = {one.name: 0 for one in required if one.kind is one.KEYWORD_ONLY}
+    returned: list[Any] = []
+    handle = network.register_forward_hook(lambda module, args, output: returned.append(map_tensors(Tensor.detach, output)))
     try:
         with _caught(trainer, pl_module):
             result: Any = pl_module.training_step(copy.deepcopy(batch), *places, **named)
     except Exception as error:  # whatever the user's step raises outside of its loop
         raise NoLossError(f"{name} cannot be run before the first step ({type(error).__name__}: {error})") from error
+    finally:
+        handle.remove()
     loss = result.get("loss") if isinstance(result, Mapping) else result
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not bool(loss.isfinite()):
         came = "a loss that is not finite" if isinstance(loss, Tensor) and loss.numel() == 1 else type(loss).__name__
         raise NoLossError(f"{name} returns {came}")
-    return float(loss.detach())
+    return float(loss.detach()), returned
 
 
 class _Still:

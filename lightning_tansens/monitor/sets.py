@@ -105,10 +105,10 @@ class MeasuredSet:
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
                         raise misfit from error
                 raise
-            if self.outputs is not None:
-                self.outputs.prepare(outputs, targets if self._reading.labelled else None, features)
             if self.loss is not None:
                 self.loss.prepare(outputs, self._labels(targets))
+            if self.outputs is not None:
+                self.outputs.prepare(*self._gathered(outputs, targets, features, [0])[:3])
         return misfits
 
     def know(self, criterion: Criterion, class_scores: bool | None) -> None:
@@ -220,14 +220,23 @@ class MeasuredSet:
             self.loss.update(outputs, self._labels(targets), positions)
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
-            kept = torch.arange(count, device=outputs.device)
-            labels = None
-            if self._reading.labelled:
-                counted = None if self.loss is None else self.loss.counted(outputs[:count], targets[:count])
-                kept = kept if counted is None else kept[counted]  # the estimators' reference has labels
-                labels = targets[kept] if isinstance(targets, Tensor) else targets[:count]
-            own = [positions[place] for place in kept.tolist()]
-            self.outputs.update(outputs[kept], labels, None if features is None else features[kept], own)
+            self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
+
+    def _gathered(
+        self, outputs: Any, targets: Any, features: Tensor | None, positions: Sequence[int]
+    ) -> tuple[Any, Any, Tensor | None, list[int]]:
+        """What the estimators get of a batch's first samples; of the reference without those whose label does not count."""
+        kept: Any = slice(len(positions))
+        own = list(positions)
+        if not isinstance(outputs, Tensor):  # which is refused there
+            return outputs, targets, features, own
+        if self._reading.labelled and self.loss is not None:
+            counted = self.loss.counted(outputs[kept], targets[kept])
+            if counted is not None:
+                kept = counted.nonzero().flatten()
+                own = [positions[place] for place in kept.tolist()]
+        labels = targets[kept] if self._reading.labelled else None
+        return outputs[kept], labels, None if features is None else features[kept], own
 
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
         with evaluation(network), torch.no_grad():

@@ -141,7 +141,7 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     if isinstance(value, Tensor):
         return value
     parts = entries(value)
-    logits = parts.get("logits", getattr(value, "logits", None))
+    logits = parts["logits"] if "logits" in parts else getattr(value, "logits", None)
     if isinstance(logits, Tensor):
         return logits
     tensors = list(tensors_in(parts))
