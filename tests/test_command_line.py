@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from typing import ClassVar
 
 import pytest
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
@@ -23,7 +25,7 @@ from lightning_tansens.command_line.configuration import configure
 from lightning_tansens.command_line.measuring import measure_checkpoints
 from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
-from tests.boring import BoringData, BoringModule, Points, make_monitor, make_trainer
+from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
 
@@ -74,7 +76,7 @@ class WithoutSteps(LightningModule):
 class MadeInSetup(BoringModule):
     """Has no layers before the Trainer sets it up, and notes the hooks that are called."""
 
-    calls = []
+    calls: ClassVar = []
 
     def setup(self, stage):
         self.network = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
@@ -98,6 +100,14 @@ class FailingTest(BoringModule):
 
     def on_test_epoch_end(self):
         raise OSError("the end of its own")
+
+
+class Adapted(BoringModule):
+    """Has weights that its checkpoints may leave out."""
+
+    def __init__(self):
+        super().__init__()
+        self.strict_loading = False
 
 
 class Unmade(BoringModule):
@@ -319,6 +329,20 @@ def test_a_module_whose_own_test_fails_can_be_validated(tmp_path, capsys, monkey
     monkeypatch.setattr(FailingTest, "at_the_end", True)  # then the monitor has measured
     assert evaluate(tmp_path, "--csv", tmp_path / "out.csv") == 1
     assert_same_values(rows_of(tmp_path / "out.csv"), history)
+
+
+def test_what_a_checkpoint_leaves_out_is_as_constructed(run, tmp_path):
+    contents = torch.load(run[0] / "checkpoints" / "last.ckpt")
+    torch.save(contents, tmp_path / "whole.ckpt")
+    part = {name: weights for name, weights in contents["state_dict"].items() if "0.weight" not in name}
+    torch.save({**contents, "epoch": 2, "state_dict": part}, tmp_path / "part.ckpt")
+    sections = {"model": {"class_path": f"{__name__}.Adapted"}, "data": {"class_path": DATA}}
+    (tmp_path / "written.yaml").write_text(yaml.safe_dump(configuration(tmp_path, **sections)))
+    found = []
+    for path in ("", "part.ckpt"):
+        assert evaluate(tmp_path, "--csv", tmp_path / "out.csv", ckpt=path) == 0
+        found.append(float(rows_of(tmp_path / "out.csv")[-1]["tansens/empirical/test"]))
+    assert found[0] == pytest.approx(found[1], **EXACT)
 
 
 def test_several_monitors_each_with_a_prefix(tmp_path):
@@ -552,38 +576,52 @@ def test_a_measurement_that_fails_keeps_those_before_it(run, tmp_path, capsys, m
     assert_said(capsys, r"epoch=1-step=6\.ckpt: the measurement failed: OSError: a disk is broken")
 
 
-class TestFollowEvaluations:
-    """What the command builds on, in Python."""
+def test_each_evaluation_is_compared_with_the_one_before(capsys):
+    monitor, module = make_monitor(verbose=True, estimators=[TemporalEnsemble()], on_failure="warn"), BoringModule()
+    trainer = make_trainer(monitor)
+    monitor.follow_evaluations()
+    norms = []
+    for scale in (1.0, 2.0, 0.5):
+        with torch.no_grad():
+            module.network[0].weight *= scale
+        trainer.test(module, datamodule=BoringData(), verbose=False)
+        norms.append(monitor.records[-1].weights["layer_norm"].values["layer_norm"])
+    first, *later = [record.targets["test"].estimates["loss"] for record in monitor.records]
+    assert {"trivial", "empirical"} <= first.keys()
+    assert not {"layer_norm", "temporal_ensemble"} & first.keys()
+    for estimates, before, now in zip(later, norms, norms[1:]):
+        assert "temporal_ensemble" in estimates
+        assert estimates["layer_norm"].value == pytest.approx(estimates["trivial"].value * before / now)
+    assert capsys.readouterr().out == ""
 
-    def test_each_evaluation_is_compared_with_the_one_before(self, capsys):
-        monitor, module = make_monitor(verbose=True, estimators=[TemporalEnsemble()], on_failure="warn"), BoringModule()
-        trainer = make_trainer(monitor)
-        monitor.follow_evaluations()
-        norms = []
-        for scale in (1.0, 2.0, 0.5):
-            with torch.no_grad():
-                module.network[0].weight *= scale
-            trainer.test(module, datamodule=BoringData(), verbose=False)
-            norms.append(monitor.records[-1].weights["layer_norm"].values["layer_norm"])
-        first, *later = [record.targets["test"].estimates["loss"] for record in monitor.records]
-        assert {"trivial", "empirical"} <= first.keys()
-        assert not {"layer_norm", "temporal_ensemble"} & first.keys()
-        for estimates, before, now in zip(later, norms, norms[1:]):
-            assert "temporal_ensemble" in estimates
-            assert estimates["layer_norm"].value == pytest.approx(estimates["trivial"].value * before / now)
-        assert capsys.readouterr().out == ""
 
-    def test_a_failure_raises_and_a_fit_ends_it(self, capsys):
-        monitor = make_monitor(verbose=True, network="nowhere", on_failure="ignore")
-        monitor.follow_evaluations()
-        trainer = make_trainer(monitor)
-        with pytest.raises(MisconfigurationException, match="expected the name of a submodule"):
-            trainer.test(BoringModule(), datamodule=BoringData(), verbose=False)
-        monitor.network = None
-        trainer.fit(BoringModule(), datamodule=BoringData())
-        assert "layer_norm" in monitor.records[0].targets["test"].estimates["loss"]
-        assert "epoch 1" in capsys.readouterr().out
+def test_checkpoints_of_a_fit_are_followed_in_python(tmp_path):
+    saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    data, fitted = BoringData(), make_monitor(estimators=[TemporalEnsemble()])
+    fit(fitted, saving, data=data, enable_checkpointing=True, max_epochs=3)
+    again = make_monitor(estimators=[TemporalEnsemble()])
+    again.follow_evaluations()
+    for epoch in range(3):
+        path = tmp_path / f"epoch={epoch}.ckpt"
+        make_trainer(again).test(BoringModule(), datamodule=data, verbose=False, ckpt_path=path)
+    for now, before in zip(again.records[1:], fitted.records[1:], strict=True):
+        assert now.targets["test"].estimates["loss"].keys() == before.targets["test"].estimates["loss"].keys()
+        for name, estimate in before.targets["test"].estimates["loss"].items():
+            assert now.targets["test"].estimates["loss"][name].value == pytest.approx(estimate.value, rel=1e-6)
 
-    def test_no_state_of_a_monitor(self):
-        with pytest.raises(ValueError, match="'records' is missing"):
-            make_monitor().follow_evaluations({"memories": {}})
+
+def test_a_failure_raises_and_a_fit_ends_it(capsys):
+    monitor = make_monitor(verbose=True, network="nowhere", on_failure="ignore")
+    monitor.follow_evaluations()
+    trainer = make_trainer(monitor)
+    with pytest.raises(MisconfigurationException, match="expected the name of a submodule"):
+        trainer.test(BoringModule(), datamodule=BoringData(), verbose=False)
+    monitor.network = None
+    trainer.fit(BoringModule(), datamodule=BoringData())
+    assert "layer_norm" in monitor.records[0].targets["test"].estimates["loss"]
+    assert "epoch 1" in capsys.readouterr().out
+
+
+def test_no_state_of_a_monitor():
+    with pytest.raises(ValueError, match="'records' is missing"):
+        make_monitor().follow_evaluations({"memories": {}})

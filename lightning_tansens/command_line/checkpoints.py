@@ -19,14 +19,7 @@ _FIELDS: dict[str, type] = {"state_dict": Mapping, "epoch": int, "global_step": 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint is, and when it was taken.
-
-    Attributes:
-        path: The file.
-        epoch: The epoch after which it was taken, from 0.
-        step: The number of optimizer steps until then.
-
-    """
+    """Where a checkpoint is, the epoch after which it was taken, from 0, and the number of optimizer steps until then."""
 
     path: Path
     epoch: int
@@ -34,12 +27,9 @@ class Checkpoint:
 
 
 def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
-    """Returns the checkpoints of a folder by epoch and step, and for each file that cannot be read the error.
+    """Returns a checkpoint, or those of a folder by epoch and step, and for each file that cannot be read the error.
 
     Of copies of the same weights (``last.ckpt``) the first by name is returned.
-
-    Args:
-        path: A file, or a folder of ``*.ckpt`` files.
 
     Raises:
         UsageError: If there is no file.
@@ -56,7 +46,7 @@ def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
             contents = read_checkpoint(file)
             found.append(Checkpoint(file, contents["epoch"], contents["global_step"]))
         except UsageError as error:
-            errors.append(error)
+            errors.append(UsageError(f"{file}: {error}"))
     kept: list[Checkpoint] = []
     for checkpoint in sorted(found, key=lambda one: (one.epoch, one.step)):
         if not any(_same_weights(checkpoint, other) for other in kept):
@@ -87,18 +77,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"{path}: expected a checkpoint of tensors and builtin types, but it needs {_unsafe(path) or error}, which only "
+            f"expected a checkpoint of tensors and builtin types, but it needs {_unsafe(path) or error}, which only "
             "unpickling could make and which might run code; leave that out of the checkpoint, for example with "
             "save_hyperparameters(ignore=[...])"
         ) from error
     except Exception as error:  # a broken file makes torch raise errors of many types
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise UsageError(f"{path}: expected a checkpoint that torch.save wrote, but it cannot be read: {reason}") from error
+        raise UsageError(f"expected a checkpoint that torch.save wrote, but it cannot be read: {reason}") from error
     held = contents if isinstance(contents, Mapping) else {}
     missing = [name for name, kind in _FIELDS.items() if not isinstance(held.get(name), kind)]
     if missing:
         raise UsageError(
-            f"{path}: expected a checkpoint of Lightning, but {missing} is missing from it; pass what "
+            f"expected a checkpoint of Lightning, but {missing} is missing from it; pass what "
             "Trainer.save_checkpoint or ModelCheckpoint wrote"
         )
     return dict(held)

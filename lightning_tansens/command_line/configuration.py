@@ -19,11 +19,10 @@ from lightning_tansens.command_line.errors import UsageError, useful_part
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 
 #: One process that measures and does nothing else; what the user sets comes behind and wins.
-MEASURE_ALONE = (
-    "--ckpt_path=null --trainer.devices=1 --trainer.num_nodes=1 --trainer.strategy=auto --trainer.logger=false "
-    "--trainer.profiler=null --trainer.barebones=false --trainer.fast_dev_run=false --trainer.overfit_batches=0 "
-    "--trainer.enable_progress_bar=false --trainer.enable_model_summary=false"
-).split()
+MEASURE_ALONE = {
+    **{"devices": "1", "num_nodes": "1", "strategy": "auto", "overfit_batches": "0", "logger": "false", "profiler": "null"},
+    **dict.fromkeys(("barebones", "fast_dev_run", "enable_progress_bar", "enable_model_summary"), "false"),
+}
 
 Stage = Literal["test", "validation"]
 
@@ -89,6 +88,7 @@ def configure(
             )
     base: Any = _imported(cli, "cli", LightningCLI) or LightningCLI
     command = ["--config", str(config), "fit"] if section is not written else ["fit", "--config", str(config)]
+    alone = ["--ckpt_path=null", *(f"--trainer.{name}={value}" for name, value in MEASURE_ALONE.items())]
     strict = {"exit_on_error": False}
     reader: Any = type(base.__name__, (_Reader, base), {})
     with warnings.catch_warnings():
@@ -96,7 +96,7 @@ def configure(
         try:
             built = reader(
                 **classes,
-                args=[*command, *MEASURE_ALONE, *overrides],
+                args=[*command, *alone, *overrides],
                 parser_kwargs={**strict, "fit": strict},
                 save_config_callback=None,
             )
@@ -124,10 +124,10 @@ def configure(
             f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
             "its class: --data module.Class"
         )
-    stage = next((name for name in stages if is_overridden(f"{name}_step", built.model)), stages[0])
-    if not is_overridden(f"{stage}_step", built.model):  # no loop runs without one
-        setattr(built.model, f"{stage}_step", _no_step)
-    return Configured(built.model, built.datamodule, trainer, monitors, stage)
+    chosen = next((name for name in stages if is_overridden(f"{name}_step", built.model)), stages[0])
+    if not is_overridden(f"{chosen}_step", built.model):  # no loop runs without one
+        setattr(built.model, f"{chosen}_step", _no_step)
+    return Configured(built.model, built.datamodule, trainer, monitors, chosen)
 
 
 def _no_step(*args: Any, **kwargs: Any) -> None:

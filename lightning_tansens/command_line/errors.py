@@ -12,22 +12,8 @@ class UsageError(Exception):
 def useful_part(error: str) -> str:
     """Returns the line of an error of jsonargparse that says what was expected, behind the keys that lead to it.
 
-    Of nested errors, one for each type that would be allowed, the deepest is the one about what was written.
-
-    Args:
-        error: The message, of some ten to seventy lines.
-
-    Example:
-        >>> print(useful_part('''Parser key "model":
-        ...   Does not validate against any of the Union subtypes
-        ...   Errors:
-        ...     - Problem with given class_path 'project.Model':
-        ...         Parser key "lr":
-        ...           Expected a <class 'float'>. Got value: fast
-        ...     - Expected a <class 'NoneType'>
-        ...   Given value type: <class 'dict'>'''))
-        model: Model: lr: expected float, but got fast
-
+    The message has ten to seventy lines: an error for each type that is allowed, and errors within these. The deepest one
+    is about what was written: ``model: Model: lr: expected float, but got fast``.
     """
     above: list[tuple[int, str]] = []
     said: list[tuple[int, list[str], str]] = []

@@ -24,10 +24,7 @@ arguments are LightningCLI's own and change the configuration, for example --tra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: What follows the command's name; None for those of the process.
+    """Runs the command with what follows its name (None: the process's arguments).
 
     Returns:
         0, or 1 if a checkpoint could not be measured.

@@ -64,13 +64,12 @@ def measure_checkpoints(
                     _begin(monitor, loading.contents)
             run(configured.model, datamodule=configured.data, verbose=False)
         except UsageError as error:
-            path = str(checkpoint.path)
-            complain(error if str(error).startswith(path) else UsageError(f"{path}: {error}"))
+            complain(UsageError(f"{checkpoint.path}: {error}"))
         except Exception as error:  # whatever the user's code raises
             complain(RuntimeError(f"{checkpoint.path}: the measurement failed: {_told(error)}"))
         if all(len(monitor.records) > count for monitor, count in zip(monitors, before, strict=True)):
-            now = {"epoch": checkpoint.epoch, "step": checkpoint.step}
-            yield (checkpoint, [replace(monitor.records[-1], **now) for monitor in monitors])
+            last = [monitor.records[-1] for monitor in monitors]
+            yield checkpoint, [replace(record, epoch=checkpoint.epoch, step=checkpoint.step) for record in last]
 
 
 def _begin(monitor: TangentSensitivityMonitor, contents: Mapping[str, Any]) -> None:

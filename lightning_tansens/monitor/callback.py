@@ -296,13 +296,14 @@ class TangentSensitivityMonitor(pl.Callback):
         return self._remembered(self._measurement).to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues where a checkpoint was taken.
+        """Continues where a checkpoint was taken, unless evaluations follow one another.
 
         Raises:
             ValueError: If the state is not that of a monitor; the message names the field.
 
         """
-        self._state = MonitorState.from_dict(state_dict)
+        if not self._follows:
+            self._state = MonitorState.from_dict(state_dict)
 
     # ------------------------------------------------------------------------------------------ measurement
 
