@@ -55,7 +55,7 @@ class TorchLoss:
         if isinstance(criterion, TorchLoss):
             return criterion
         if isinstance(criterion, nn.Module):
-            kind = next(kind for kind in type(criterion).__mro__ if "forward" in vars(kind))
+            kind: Any = next(kind for kind in type(criterion).__mro__ if "forward" in vars(kind))
             parameters = list(inspect.signature(kind.forward).parameters)
             if kind.__module__ != "torch.nn.modules.loss" or len(parameters) != 3 or parameters[-1] != "target":
                 return None
@@ -109,7 +109,7 @@ class TorchLoss:
 
     def valid(self, targets: Tensor) -> Tensor:
         """Returns which targets count, a tensor of their shape."""
-        return targets != self.ignore_index if self.of_classes else torch.ones_like(targets, dtype=torch.bool)
+        return targets.ne(self.ignore_index) if self.ignore_index is not None else torch.ones_like(targets, dtype=torch.bool)
 
     def _check(self, outputs: Any, targets: Any, indices: bool) -> None:
         if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):

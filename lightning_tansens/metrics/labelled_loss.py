@@ -55,6 +55,7 @@ class LabelledLoss(StatefulMetric):
     correct: Tensor
     classified: Tensor
     dropped: Tensor
+    kept: list[Tensor]
 
     def __init__(
         self,
@@ -162,10 +163,9 @@ class LabelledLoss(StatefulMetric):
     def _keep(self, outputs: Any, targets: Any) -> None:
         assert self._whole is not None
         rows = self._whole.pack((outputs, targets), self.device)
-        kept: list[Tensor] = self.kept  # type: ignore[assignment]
-        if rows is None or bool(self.dropped) or sum(map(len, kept)) + rows.numel() > WholeSet.NUMBERS:
+        if rows is None or bool(self.dropped) or sum(map(len, self.kept)) + rows.numel() > WholeSet.NUMBERS:
             self.dropped += 1
-            self.kept = [kept[0][:0]]  # type: ignore[assignment]
+            self.kept = [self.kept[0][:0]]
         else:
             self._append("kept", rows)
 

@@ -144,7 +144,7 @@ def find_criterion(
 
 
 def _is_random(seen: _Seen, again: _Seen) -> bool:
-    return again.loss is None or not _same(again.loss, seen)
+    return seen.loss is not None and (again.loss is None or not math.isclose(again.loss, seen.loss, rel_tol=1e-5))
 
 
 def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
