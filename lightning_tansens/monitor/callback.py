@@ -331,6 +331,8 @@ class TangentSensitivityMonitor(pl.Callback):
         with measurement.synced(), together(trainer):
             summaries = measurement.summaries()
         with together(trainer):
+            if self.options.on_failure == "raise":
+                measurement.raise_failure()
             record = make_record(
                 trainer.current_epoch,
                 logging_step(trainer),

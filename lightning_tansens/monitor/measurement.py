@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.errors import FailedElsewhereError
 from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
@@ -146,7 +147,12 @@ class Measurement:
         every = [(measured, measure.key) for measured in self.sets for measure in measured.measures]
         for (measured, key), failed in zip(every, flags, strict=True):
             if failed:
-                measured.failed.setdefault(key, RuntimeError("it failed on another process, whose output says why"))
+                measured.failed.setdefault(key, FailedElsewhereError("it failed on another process, whose output says why"))
+
+    def raise_failure(self) -> None:
+        """Raises the error of the first measure that failed this time, if any did."""
+        for error in self.failed().values():
+            raise error
 
     def failed(self) -> dict[tuple[str, str], Exception]:
         """Returns the errors of the measures that failed this time, by set and measure."""
