@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_tansens import Display, TangentSensitivityMonitor
 from lightning_tansens.estimators import Limits
-from lightning_tansens.estimators.calibrated import Contrast, Noise
+from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise
 from lightning_tansens.monitor import Options
 from tests import boring
 from tests.boring import BoringData, BoringModule, Points, fit, untimed
@@ -30,6 +30,7 @@ estimators:
     init_args:
       copies:
         - {class_path: lightning_tansens.estimators.calibrated.Noise, init_args: {scale: 0.1}}
+        - {class_path: lightning_tansens.estimators.calibrated.Masked, init_args: {share: 0.3}}
         - {class_path: lightning_tansens.estimators.calibrated.Contrast, init_args: {factor: 0.5}}
       features: [entropy, sensitivity]
 num_samples: 8
@@ -96,7 +97,7 @@ def test_every_argument_can_be_set_from_yaml(tmp_path):
     assert (empirical.quantiles, empirical.per_layer) == ((0.25,), True)
     assert (layer_norm.form, active_nodes.depth) == ("linear", 3)
     confidence, calibrated = monitor.estimators
-    assert (confidence.key, calibrated.copies) == ("average_confidence", (Noise(0.1), Contrast(0.5)))
+    assert (confidence.key, calibrated.copies) == ("average_confidence", (Noise(0.1), Masked(0.3), Contrast(0.5)))
     assert (monitor.num_samples, monitor.every_n_epochs, monitor.network) == (8, 2, "network")
     assert monitor.options == Options(
         num_loss_samples=9,
