@@ -36,8 +36,8 @@ class Estimator(ABC):
         quantities: What it estimates, "loss" or "accuracy" or both; empty for a score alone.
         needs: What must be gathered for it.
         looks_at_target: Whether its estimates depend on the target at all.
-        of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing) the
-            estimate is then multiplied by the reference's loss over its cross-entropy, so that it has the criterion's units.
+        of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
+            the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
 
     """
 
