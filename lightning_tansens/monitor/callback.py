@@ -243,7 +243,8 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         if not self._state.loaded:
             self._state = MonitorState()
-        self._notices, self._failures = Notices(), Failures(self.options.on_failure)
+        self._notices = Notices(self._state.records[-1] if self._state.records else None)
+        self._failures = Failures(self.options.on_failure)
         self._logged_step = None
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)

@@ -217,7 +217,7 @@ class MeasuredSet:
     def _add_outputs(self, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]) -> None:
         outputs, features = self._forward(network, inputs)
         if self.loss is not None:
-            self.loss.update(outputs, self._labels(targets), positions)
+            self.loss.update_finite(outputs, self._labels(targets), positions)
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
@@ -258,7 +258,8 @@ class MeasuredSet:
 
     def summary(self) -> SetSummary:
         """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
-        summary = SetSummary(name=self.name, samples=self.subset.head)
+        head = self.subset.head
+        summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available)
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:
@@ -282,7 +283,8 @@ class MeasuredSet:
                 wrong=self.loss.wrong(),
                 class_losses=self.loss.class_losses(),
             )
-        return summary
+        counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
+        return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def shown(self, summary: SetSummary) -> Samples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""
