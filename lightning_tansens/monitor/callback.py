@@ -250,6 +250,11 @@ class TangentSensitivityMonitor(pl.Callback):
             self._measurement = self._prepare(trainer, pl_module)
         for note in self._measurement.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
+        if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
+            rank_zero_info(
+                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference: it is read "
+                "from the validation data all the same, after each epoch of the training"
+            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after a validation, where its values are in time for checkpoints chosen then."""
