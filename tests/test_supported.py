@@ -136,7 +136,8 @@ PROJECTS = {
         None,
     ),
     "random forward": (lambda: BoringModule(MonteCarlo()), None),
-    "scripted": (lambda: BoringModule(nn.Sequential(torch.jit.trace(nn.Linear(4, 6), torch.zeros(2, 4)), nn.Linear(6, 3))), None),
+    "scripted": (after(lambda: torch.jit.trace(nn.Linear(4, 6), torch.zeros(2, 4))), None),
+    "scripted as a whole": (lambda: BoringModule(torch.jit.script(mlp())), None),
     "softmax regression": (lambda: BoringModule(nn.Linear(4, 3)), None),
 }
 
@@ -201,9 +202,7 @@ def test_one_bad_sample_costs_one_warning_with_the_count(where, bad):
         fit(monitor)
     said = [str(one.message) for one in caught if "TangentSensitivityMonitor" in str(one.message)]
     names = {"test": "1 of test", "train": "1 of reference", "both": "1 of reference, 1 of test"}[where]
-    assert said == [
-        f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {names} (said once)"
-    ]
+    assert said == [f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {names} (said once)"]
     keys = ("reference_loss", "empirical/test", "test_loss/empirical", "test_accuracy/average_confidence")
     for key in keys:
         assert f"tansens/{key}" in monitor.history[-1]

@@ -64,9 +64,7 @@ class AgreementOnTheLine(Estimator):
         (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.classes)
         networks = len(seen)
         if networks < 3 or len(of_target) != networks:
-            raise UndefinedEstimateError(
-                f"{EARLY}, two or more of both sets, but there are {networks - 1}"
-            )
+            raise UndefinedEstimateError(f"{EARLY}, two or more of both sets, but there are {networks - 1}")
         first, second = np.triu_indices(networks, 1)
         known, unknown = _agreements(seen), _agreements(of_target)
         slope, level = _line(known, unknown)

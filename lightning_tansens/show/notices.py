@@ -39,7 +39,9 @@ class Notices:
             for note in changes(self._before, record):
                 rank_zero_info(f"TangentSensitivityMonitor: {note}")
             self._before = None
-        lost = [f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")]
+        lost = [
+            f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
+        ]
         if lost:
             rank_zero_warn(
                 f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {', '.join(lost)} (said once)"
@@ -59,7 +61,6 @@ class Notices:
                 note = precision_note(one, record.seconds.get("total"))
                 if note is not None:
                     rank_zero_info(f"TangentSensitivityMonitor: {note}")
-
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
