@@ -45,7 +45,7 @@ from lightning_tansens.monitor.trainer_loggers import (
     say,
     writers,
 )
-from lightning_tansens.record import Record
+from lightning_tansens.record import HEADLINE, Record, SetEstimates
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
@@ -69,6 +69,8 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
       ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
+    - ``tansens/<s>_loss/estimate``, ``…/estimate_low``, ``…/estimate_high``, ``…/estimate_reliable`` (1 or 0), and the same
+      of ``tansens/<s>_accuracy``: the headline, the one estimate that stands for the set, with its 95 % interval.
     - ``tansens/<s>_loss/<e>``, ``tansens/<s>_accuracy/<e>``: the estimate of each estimator ``e``, a measure or another one;
       ``…/trivial``: the reference's own value, which an estimate should beat; ``…/actual``: the truth, with
       ``compare_with_labels``.
@@ -170,6 +172,12 @@ class TangentSensitivityMonitor(pl.Callback):
         """Everything that was computed, one record a measurement."""
         self._mailbox.receive(self._state)
         return self._state.records
+
+    @property
+    def estimates(self) -> dict[str, SetEstimates]:
+        """The headline's estimates at the last measurement, by set: ``monitor.estimates["test"].loss.low``."""
+        records = self.records
+        return {name: target.headline for name, target in records[-1].targets.items()} if records else {}
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -377,7 +385,7 @@ class TangentSensitivityMonitor(pl.Callback):
     def _logged(self, record: Record) -> dict[str, float]:
         """The scalars for the loggers, by key."""
         if self._defaults[1] and self.display.log == "default":
-            record = without_estimators(record, {estimator.key for estimator in self.estimators})
+            record = without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
         row = flat_row(record, self._keys, brief=self.display.log == "default")
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
 

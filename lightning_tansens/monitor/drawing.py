@@ -14,6 +14,7 @@ from lightning_tansens.estimators.calibrated import Perturbed
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.monitor.kept_inputs import KeptInputs
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.reading import Reading, Unpack
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -21,6 +22,9 @@ from lightning_tansens.monitor.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.trainer_data import Data, Found, draw_subset, has_validation, reference_data, test_data
 from lightning_tansens.monitor.transfer import batch_transfer
 from lightning_tansens.tangent.network import OutputPicker
+
+#: How many samples an estimator sees that chooses its copies by the inputs.
+_SEEN = 64
 
 
 class Choices(Protocol):
@@ -78,21 +82,31 @@ class Drawing:
             reference: The reference.
 
         """
-        fitted: list[Any] = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
-        transforms = dict.fromkeys(transform for estimator in fitted for transform in estimator.copies)
-        keys = {key for estimator in fitted for key in estimator.measure_keys}
-        measures = [measure for measure in self._monitor.measures if measure.key in keys]
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
+        inputs = reference.transferred(_SEEN) if fitted else None
+        wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
+        for estimator in fitted:
+            for transform in estimator.copies_for(inputs):
+                wanted.setdefault(transform, []).append(estimator)
         return [
-            MeasuredSet(
-                f"{reference.name} (copy {number})",
-                reference.subset,
-                batch_transfer(self._trainer).of(reference.subset),
-                measures,
-                LabelledLoss(self._monitor.criterion),
-                self._reading(labelled=True, perturb=Perturbed(transform, self._monitor.options.seed)),
-            )
-            for number, transform in enumerate(transforms, 1)
+            self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
+            for number, (transform, estimators) in enumerate(wanted.items(), 1)
         ]
+
+    def _copy(
+        self, reference: MeasuredSet, name: str, transform: Callable[[Any], Any], estimators: Sequence[Estimator]
+    ) -> MeasuredSet:
+        keys = {key for estimator in estimators for key in estimator.measure_keys}
+        copy = MeasuredSet(
+            name,
+            reference.subset,
+            batch_transfer(self._trainer).of(reference.subset),
+            [measure for measure in self._monitor.measures if measure.key in keys],
+            LabelledLoss(self._monitor.criterion),
+            self._reading(labelled=True, perturb=KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)),
+        )
+        copy.made_for = tuple(estimator.key for estimator in estimators)
+        return copy
 
     def _reference(self) -> str | Data:
         """What "auto" stands for: the validation data, if there are any that are not the target."""

@@ -16,6 +16,7 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.sets import MeasuredSet, floats
+from lightning_tansens.record import HEADLINE
 
 #: The name under which the weights alone are measured.
 WEIGHTS = "the weights"
@@ -39,7 +40,7 @@ class Measurement:
     def __init__(self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()) -> None:
         self.measures = list(measures)
         self.sets = sets
-        self.copies = copies
+        self.copies = list(copies)
         #: How long this process took for the copies of the reference; None without copies.
         self.seconds_of_copies: float | None = None
         self.weights_now: dict[str, dict[str, float]] = {}
@@ -68,6 +69,8 @@ class Measurement:
             self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
         for measured in self.copies:
             measured.prepare(network, device)
+        # the headline learns from copies of classes alone
+        self.copies = [one for one in self.copies if one.made_for != (HEADLINE,) or one.gives_classes]
         misfits: dict[str, Exception] = {}
         for measured in self.sets:
             misfits = {**measured.prepare(network, device), **misfits}

@@ -65,6 +65,8 @@ class MeasuredSet:
         self.trajectory: Trajectory | None = None
         #: Why a measure has no values this time, by its key.
         self.failed: dict[str, Exception] = {}
+        #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
+        self.made_for: tuple[str, ...] = ()
         self._transfer = transfer
         self._reading = reading
 
@@ -102,6 +104,11 @@ class MeasuredSet:
                 copied(self.loss).update(outputs, self._labels(targets))
         return misfits
 
+    @property
+    def gives_classes(self) -> bool:
+        """Whether the outputs are class scores, once :meth:`prepare` has seen them."""
+        return self.outputs is not None and bool(self.outputs.class_scores)
+
     def has_labels(self) -> bool:
         """Whether the set's samples come with labels."""
         return self._reading.unpack(self._transfer(self.subset.first()))[1] is not None
@@ -118,6 +125,11 @@ class MeasuredSet:
     def first_inputs(self) -> Any:
         """Returns the inputs of the first batch, the same on every process."""
         return self._read(self.subset.first(), [0])[0]
+
+    def transferred(self, count: int) -> Any:
+        """Returns the inputs of the first samples as the network gets them, the same on every process."""
+        positions = range(min(count, len(self.subset)))
+        return self._read(self.subset.samples(positions), positions)[0]
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
@@ -224,7 +236,7 @@ class MeasuredSet:
 
     def summary(self) -> SetSummary:
         """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
-        summary = SetSummary(name=self.name, samples=self.subset.head)
+        summary = SetSummary(name=self.name, samples=self.subset.head, made_for=self.made_for)
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:

@@ -75,7 +75,8 @@ class Calibration:
         everywhere = np.full((1, count), 1 / count)
         self.predicted = samples.predicted_shares(everywhere)[0]
         self.regression = RegressionEstimator.fitted(samples.features, truth)
-        self._own = {name: float(value.mean(0)) for name, value in self._numbers(samples, bootstraps).items() if value.ndim == 1}
+        own = self._numbers(samples, bootstraps)
+        self._own = {name: float(value.mean()) for name, value in own.items() if value.ndim == 1}
 
     def truth(self, samples: Samples) -> Array:
         """Returns error and loss of each of the reference's samples or of a copy's, shape (N, 2)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,9 @@ FACTOR = 2.0
 #: With fewer earlier measurements than this the trajectory says little.
 FEWEST_SNAPSHOTS = 2
 
+#: Below this the gate takes one head's assumption, and above one minus this the other's.
+LEANING = 0.25
+
 #: Signatures further than this from all that the fit has seen are new to it.
 FARTHEST = 2.0
 
@@ -39,19 +43,20 @@ class Headline(Estimator):
     Two heads are each right under one assumption, and a gate weighs them (see :class:`~.fit.Fit` for the formula):
 
     * *The class shares are the reference's* (other images of the same things): a weighted mean of the disagreement with
-      earlier snapshots, of transports onto the class shares, of a threshold and of pseudo-label losses, over the reference's.
+      earlier snapshots, of transports onto the class shares, of a threshold and of pseudo-label losses.
     * *Another population*: the regression estimator, which re-weights the reference.
 
-    Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of it,
-    on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is left out
-    of the fit, and how far the estimates differ. Where outputs are no class scores it is the pseudo-label loss, drawn to the
-    reference's.
+    Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
+    it, on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is
+    left out of the fit, and how far the estimates differ. Where outputs are no class scores it is the pseudo-label loss,
+    drawn to the reference's.
 
-    Each copy costs one forward pass of the reference a measurement. The documentation says how good it is and what it does not cover.
+    Each copy costs one forward pass of the reference a measurement. The documentation says how good the estimate is and
+    what it does not cover.
 
     Args:
-        class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another scanner),
-            "free" (other people, the same scanner), or "auto" to let the outputs decide.
+        class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
+            scanner), "free" (other people, the same scanner), or "auto" to let the outputs decide.
         copies: What makes a copy out of a sample, one copy of the reference for each; None to choose by the inputs: noise,
             masked pixels, contrast, blur and translation for images; noise, swapped and missing entries and missing columns
             for tables; none for anything else, where the gate is a fixed one.
@@ -107,39 +112,39 @@ class Headline(Estimator):
         own, outputs = reference.usable, target.usable
         if not own.is_classifier:
             found = drawn_pseudo_label_loss(target, reference, self.criterion, self.pseudo_labels)
-            return {"loss": self._judged(found, reference.loss)}
+            return {"loss": replace(found, verdict=_verdict(found, reference.loss))}
         fit = self._fit(reference)
         if target.classes.classes != fit.calibration.classes:
             raise UndefinedEstimateError(
                 f"expected {fit.calibration.classes} classes, as in the reference, but got {outputs.classes}"
             )
         earlier = min(0 if one.earlier is None else one.earlier.count for one in (own, outputs))
-        doubts = () if earlier >= FEWEST_SNAPSHOTS else (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",)
+        doubts: tuple[str, ...] = ()
+        if earlier < FEWEST_SNAPSHOTS:
+            doubts += (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",)
         if len(self._copies(reference)) < FEWEST_COPIES:
             doubts += ("no corrupted copies of the reference to be fitted on",)
         error, loss = fit.estimate(outputs, self.class_shares)
-        level = fit.calibration.level
-        rate = self._answer(error, float(level[0]), (*doubts, *_own_doubts(error, "error rate")))
-        accuracy = self._judged(rate, float(level[0]))
-        estimates: dict[Quantity, Estimate] = {}
-        scale = float(level[1]) if reference.loss is None else reference.loss
-        if scale > 0:
-            answer = self._answer(loss, scale, (*doubts, *_own_doubts(loss, "loss")))
-            estimates["loss"] = self._judged(answer, scale)
-        assert accuracy.low is not None
-        assert accuracy.high is not None
-        bounds = {"low": max(1 - accuracy.high, 0.0), "high": 1 - accuracy.low}
-        estimates["accuracy"] = Estimate(1 - accuracy.value, None, **bounds, doubts=accuracy.doubts, verdict=accuracy.verdict)
-        return estimates
+        own_error, own_loss = (float(level) for level in fit.calibration.level)
+        rate = self._stated("error rate", error, own_error, doubts, sure=earlier > 0)
+        assert rate.low is not None
+        assert rate.high is not None
+        accuracy = replace(rate, value=1 - rate.value, low=max(1 - rate.high, 0.0), high=1 - rate.low)
+        scale = own_loss if reference.loss is None else reference.loss
+        if not scale > 0:  # nothing to scale: a criterion of the user's own
+            return {"accuracy": accuracy}
+        return {"loss": self._stated("loss", loss, scale, doubts, sure=earlier > 0), "accuracy": accuracy}
 
-    def _answer(self, answer: Answer, level: float, doubts: tuple[str, ...]) -> Estimate:
-        value = level * answer.ratio
-        low, high = value * math.exp(-answer.half), value * math.exp(answer.half)
-        return Estimate(value, low=low, high=high, doubts=doubts, basis=_basis(answer.population, self.class_shares))
-
-    @staticmethod
-    def _judged(estimate: Estimate, own: float | None) -> Estimate:
-        ...
+    def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
+        """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
+        value = own * answer.ratio
+        found = Estimate(value, low=value * math.exp(-answer.half), high=value * math.exp(answer.half))
+        if answer.half > math.log(FACTOR):
+            doubts += (f"the {name} may be more than {FACTOR:g} times higher or lower",)
+        if answer.distance > FARTHEST:
+            doubts += ("unlike any copy of the reference",)
+        basis = _basis(answer.population, self.class_shares)
+        return replace(found, doubts=doubts, basis=basis, verdict=_verdict(found, own) if sure else "unsure")
 
     def _copies(self, reference: SetSummary) -> list[SetSummary]:
         """The labelled copies that were made for this estimator, with the reference's samples."""
@@ -159,8 +164,19 @@ class Headline(Estimator):
         return fits[self.seed]
 
 
-def _own_doubts(answer: Answer, name: str) -> tuple[str, ...]:
-    wide = answer.half > math.log(FACTOR)
-    far = answer.distance > FARTHEST
-    found = {f"the {name} may be more than twice or less than half of it": wide, "unlike any copy of the reference": far}
-    return tuple(doubt for doubt, applies in found.items() if applies)
+def _verdict(found: Estimate, own: float | None) -> Verdict:
+    if own is None or found.low is None or found.high is None:
+        return "unsure"
+    if found.low > own or found.high < own:
+        return "worse" if found.low > own else "better"
+    return "like the reference" if own / FACTOR < found.low and found.high < own * FACTOR else "unsure"
+
+
+def _basis(population: float, class_shares: ClassShares) -> str:
+    if class_shares != "auto":
+        return (
+            "the class shares are the reference's, as stated" if class_shares == "same" else "another population, as stated"
+        )
+    if LEANING < population < 1 - LEANING:
+        return "it is something between unchanged class shares and another population"
+    return "it is another population" if population > LEANING else "the class shares are the reference's"

@@ -61,8 +61,8 @@ class Fit:
     .. math:: \log \hat r = a + \frac{g^2}{g^2 + (1 - g)^2} \, (b - a), \qquad g = \sigma(\theta^T s)
 
     with the log ratio a of :class:`WeightedCandidates`, b of :class:`RegressionEstimator` and the signature s of a set, see
-    :class:`~lightning_tansens.estimators.headline.calibration.Points`. Where a and b differ by no more than noise, a is drawn
-    to b: with the difference d and twice its standard deviation τ over bootstraps, a becomes
+    :class:`~lightning_tansens.estimators.headline.calibration.Points`. Where a and b differ by no more than noise, a is
+    drawn to b: with the difference d and twice its standard deviation τ over bootstraps, a becomes
     :math:`b + d^3 / (d^2 + \tau^2)`.
 
     Args:

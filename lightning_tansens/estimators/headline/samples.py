@@ -66,7 +66,7 @@ class Samples:
 
     @cached_property
     def confidence(self) -> Array:
-        """q of today's class, shape (N,)."""
+        """Q of today's class, shape (N,)."""
         return np.asarray(self.posterior[np.arange(len(self)), self.predictions])
 
     @cached_property

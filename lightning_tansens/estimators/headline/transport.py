@@ -27,9 +27,9 @@ def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float
 
     .. math:: T_{mnc} = w_{mn} \frac{K_{nc} u_{mc}}{\sum_d K_{nd} u_{md}}, \qquad \sum_n T_{mnc} = \pi_c
 
-    by Sinkhorn's iteration (Cuturi, NeurIPS 2013). With K = q, the plan is a posterior whose class shares are moved to π; with
-    :func:`hard_kernel` it is the transport of confidence optimal transport (Lu et al., NeurIPS 2023). With a thousand classes the
-    work ends the iteration before the tolerance does.
+    by Sinkhorn's iteration (Cuturi, NeurIPS 2013). With K = q, the plan is a posterior whose class shares are moved to π;
+    with :func:`hard_kernel` it is the transport of confidence optimal transport (Lu et al., NeurIPS 2023). With a thousand
+    classes the work ends the iteration before the tolerance does.
 
     Args:
         kernel: K, positive, shape (N, C).
