@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
+from lightning_tansens.monitor import Options
 from lightning_tansens.monitor.processes import together
 from tests.boring import (
     BoringData,
@@ -32,11 +33,9 @@ from tests.boring import (
 ARGUMENTS = [
     *(
         ({name: value}, ValueError, f"{name}: expected a positive integer, but got {value!r}")
-        for name in ("num_samples", "num_loss_samples", "batch_size", "every_n_epochs")
+        for name in ("num_samples", "every_n_epochs")
         for value in (0, -1, 1.5, True, "3")
     ),
-    ({"accuracy_form": "rate"}, ValueError, "accuracy_form: expected one of ['error', 'ratio'], but got 'rate'"),
-    ({"measure_at": "epoch_end"}, ValueError, "measure_at: expected one of ['auto', 'train_epoch_end', "),
     (
         {"reference": "test"},
         ValueError,
@@ -60,7 +59,7 @@ ARGUMENTS = [
     (
         {"measures": [EmpiricalSensitivity(), EmpiricalSensitivity(outputs="each")]},
         ValueError,
-        "measures: expected one measure for each key, but got the keys ['empirical', 'empirical']",
+        "measures, estimators: expected each key once, but got ['empirical'] more than once; leave one of them out",
     ),
 ]
 
@@ -69,6 +68,33 @@ ARGUMENTS = [
 def test_arguments_are_checked_when_the_monitor_is_made(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         TangentSensitivityMonitor(**arguments)
+
+
+OPTIONS = [
+    *(
+        ({name: value}, ValueError, f"{name}: expected a positive integer, but got {value!r}")
+        for name in ("num_loss_samples", "num_label_samples", "batch_size")
+        for value in (0, -1, 1.5, True, "3")
+    ),
+    ({"accuracy_form": "rate"}, ValueError, "accuracy_form: expected one of ['error', 'ratio'], but got 'rate'"),
+    ({"measure_at": "epoch_end"}, ValueError, "measure_at: expected one of ['auto', 'train_epoch_end', "),
+    ({"on_failure": "stop"}, ValueError, "on_failure: expected one of ['raise', 'warn', 'ignore'], but got 'stop'"),
+    ({"seed": 1.5}, ValueError, "seed: expected"),
+    ({"prefix": ""}, ValueError, "prefix: expected"),
+    ({"limits": 3}, TypeError, "limits: expected Limits, but got 3"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), OPTIONS, ids=[str(a[0])[:50] for a in OPTIONS])
+def test_options_are_checked_when_they_are_made(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        Options(**arguments)
+
+
+@pytest.mark.parametrize("name", ["options", "display"])
+def test_options_of_another_kind_are_refused(name):
+    with pytest.raises(TypeError, match=f"{name}: expected {name.title()} or None, but got"):
+        TangentSensitivityMonitor(**{name: {"prefix": "mine"}})
 
 
 class WithValidations(BoringData):
@@ -141,7 +167,7 @@ FITS = {
         MisconfigurationException,
         "the test set cannot be measured: expected a set with at least one sample, but it is empty",
     ),
-    "integers": ({"test_dataloaders": Integers()}, {"module": lambda: BoringModule(FromIntegers(*mlp()))}, TypeError,
+    "integers": ({"test_dataloaders": Integers(), "measures": EXACT}, {"module": lambda: BoringModule(FromIntegers(*mlp()))}, TypeError,
                  "expected a floating-point tensor"),
     "a reference without labels": (
         {"reference": Points(labels=None)},
@@ -276,10 +302,10 @@ def test_non_finite_weights_are_not_measured_and_training_goes_on():
 
 
 def test_a_value_that_is_not_finite_is_left_out_and_said_once():
-    # finite weights, infinite outputs: the loss is not a number
+    # finite weights, and a loss that is not a number
     monitor = make_monitor(measures=[EmpiricalSensitivity()], criterion=lambda outputs, targets: outputs.sum() * torch.nan)
     messages = said(monitor)
-    assert "TangentSensitivityMonitor: tansens/train_loss is left out of the log: its value is nan (said once)" in messages
+    assert "TangentSensitivityMonitor: train_loss is left out of the log: its value is nan (said once)" in messages
     assert len(messages) == len(set(messages))
     for row in monitor.history:
         assert "tansens/train_loss" not in row

@@ -16,7 +16,6 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.sets import MeasuredSet, floats
-from lightning_tansens.record import HEADLINE
 
 #: The name under which the weights alone are measured.
 WEIGHTS = "the weights"
@@ -40,7 +39,7 @@ class Measurement:
     def __init__(self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()) -> None:
         self.measures = list(measures)
         self.sets = sets
-        self.copies = list(copies)
+        self.copies = copies
         #: How long this process took for the copies of the reference; None without copies.
         self.seconds_of_copies: float | None = None
         self.weights_now: dict[str, dict[str, float]] = {}
@@ -69,8 +68,6 @@ class Measurement:
             self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
         for measured in self.copies:
             measured.prepare(network, device)
-        # the headline learns from copies of classes alone
-        self.copies = [one for one in self.copies if one.made_for != (HEADLINE,) or one.gives_classes]
         misfits: dict[str, Exception] = {}
         for measured in self.sets:
             misfits = {**measured.prepare(network, device), **misfits}
@@ -89,20 +86,24 @@ class Measurement:
             measured.forget_measures(list(misfits))
         self.measures = [measure for measure in self.measures if measure.key not in misfits]
 
-    def start(self, network: nn.Module, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it.
+    def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
+        """Takes what an earlier part of the run has to compare with.
 
         Args:
-            network: The network.
-            memories: What :meth:`memories` returned in an earlier part of the run; empty for a new one.
-            weights_before: The earlier part's :attr:`weights_before`; a measure that it lacks starts now.
+            memories: What :meth:`memories` returned there; empty for a new run.
+            weights_before: Its :attr:`weights_before`.
 
         """
         for measured in self.sets:
             measured.load_memories(memories.get(measured.name, {}))
+        self.weights_before = {key: dict(values) for key, values in weights_before.items()}
+
+    def start(self, network: nn.Module) -> None:
+        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it."""
+        for measured in self.sets:
             measured.update_first(network)
         now = self._measure_weights(network)
-        self.weights_before = {key: dict(weights_before.get(key, values)) for key, values in now.items()}
+        self.weights_before = {key: self.weights_before.get(key, values) for key, values in now.items()}
 
     def remember_first(self) -> None:
         """Keeps the values before the first step."""

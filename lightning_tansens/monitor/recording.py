@@ -110,6 +110,8 @@ def _set_record(
         key: MeasureRecord(found, _finite(summary.parts.get(key, {})), _finite_or_none(summary.errors.get(key)))
         for key, found in values.items()
     }
+    labelled = {f"{summary.name}_loss": summary.loss, f"{summary.name}_accuracy": summary.accuracy}
+    of_labels = {name: value for name, value in labelled.items() if value is not None}
     return SetRecord(
         name=summary.name,
         samples=summary.samples,
@@ -121,7 +123,7 @@ def _set_record(
         measures=measures,
         scores=_finite(scores),
         estimates=estimates,
-        missing={**missing, **_not_finite(summary.values), **reasons},
+        missing={**missing, **_not_finite({"labels": of_labels, **summary.values}), **reasons},
     )
 
 

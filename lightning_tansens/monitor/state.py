@@ -48,6 +48,14 @@ class MonitorState:
             "measured_step": self.measured_step,
         }
 
+    def at_start(self) -> MonitorState:
+        """Returns the state before the run's first measurement: what the measures remember of its start alone."""
+        memories = {
+            name: {key: {part: value for part, value in memory.items() if part != "last"} for key, memory in found.items()}
+            for name, found in self.memories.items()
+        }
+        return MonitorState(memories=memories)
+
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> MonitorState:
         """Returns the state that :meth:`to_dict` described.

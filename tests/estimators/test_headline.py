@@ -201,9 +201,8 @@ def test_without_copies_the_gate_is_a_fixed_one():
     foreign = tuple(replace(copy, made_for=("calibrated",)) for copy in REFERENCE.copies)
     assert Headline().estimate(target(inputs), replace(REFERENCE, copies=foreign))["loss"] == found
     own = tuple(replace(copy, made_for=("calibrated", "estimate")) for copy in REFERENCE.copies)
-    assert (
-        Headline().estimate(target(inputs), replace(REFERENCE, copies=own))
-        == Headline().estimate(target(inputs), REFERENCE)
+    assert Headline().estimate(target(inputs), replace(REFERENCE, copies=own)) == Headline().estimate(
+        target(inputs), REFERENCE
     )
 
 
@@ -228,9 +227,7 @@ def test_degenerate_references_have_finite_estimates_or_a_reason(kind):
         "all right": predicted,
         "all wrong": (predicted + 1) % CLASSES,
     }.get(kind, labels)
-    copies = tuple(
-        SetSummary("copy", len(labels), outputs(changed(copy, inputs), labels)) for copy in COPIES
-    )
+    copies = tuple(SetSummary("copy", len(labels), outputs(changed(copy, inputs), labels)) for copy in COPIES)
     known = SetSummary("val", len(labels), outputs(inputs, labels), copies=copies)
     for other in (inputs, drawn(40, 18)[0], 0.1 * drawn(5, 19)[0]):
         for found in Headline().estimate(target(other), known).values():

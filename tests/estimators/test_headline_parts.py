@@ -278,7 +278,14 @@ def test_rows_of_a_table_are_noisy_swapped_or_filled():
 
 @pytest.mark.parametrize(
     "inputs",
-    [torch.zeros(3, 5).long(), torch.zeros(3, 5, 2), torch.zeros(3, 1), torch.zeros(3, 1, 2, 2), {"x": 1}, torch.zeros(0, 4)],
+    [
+        torch.zeros(3, 5).long(),
+        torch.zeros(3, 5, 2),
+        torch.zeros(3, 1),
+        torch.zeros(3, 1, 2, 2),
+        {"x": 1},
+        torch.zeros(0, 4),
+    ],
     ids=["tokens", "sequences", "one column", "tiny", "dict", "empty"],
 )
 def test_other_inputs_have_no_copies(inputs):
