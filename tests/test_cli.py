@@ -6,12 +6,16 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens import Display, TangentSensitivityMonitor
+from lightning_tansens.estimators import Limits
+from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise
+from lightning_tansens.monitor import Options
 from tests import boring
 from tests.boring import BoringData, BoringModule, Points, fit, untimed
 from tests.test_monitor_steps import events_of
 
 MONITOR = "lightning_tansens.TangentSensitivityMonitor"
+OPTIONS = "lightning_tansens.monitor.Options"
 EVERYTHING = """
 test_dataloaders: {class_path: tests.boring.Points, init_args: {samples: 9, seed: 4, as_dict: true}}
 reference: {class_path: tests.boring.Points, init_args: {samples: 9, as_dict: true}}
@@ -20,22 +24,35 @@ measures:
     init_args: {outputs: each, method: auto, num_probes: 2, quantiles: [0.25], per_layer: true}
   - {class_path: lightning_tansens.metrics.LayerwiseNormSensitivity, init_args: {form: linear}}
   - {class_path: lightning_tansens.metrics.ActiveNodeSensitivity, init_args: {depth: 3}}
+estimators:
+  - {class_path: lightning_tansens.estimators.AverageConfidence}
+  - class_path: lightning_tansens.estimators.Calibrated
+    init_args:
+      copies:
+        - {class_path: lightning_tansens.estimators.calibrated.Noise, init_args: {scale: 0.1}}
+        - {class_path: lightning_tansens.estimators.calibrated.Masked, init_args: {share: 0.3}}
+        - {class_path: lightning_tansens.estimators.calibrated.Contrast, init_args: {factor: 0.5}}
+      features: [entropy, sensitivity]
 num_samples: 8
-batch_size: 3
 every_n_epochs: 2
 unpack: tests.boring.split_dict
 criterion: torch.nn.functional.cross_entropy
 compare_with_labels: true
-accuracy_form: ratio
 network: network
-measure_at: train_epoch_end
-on_failure: raise
-by_class: true
-correlate_with_gap: true
-display: {layout: false, figure_time: 0.5, num_images: 2}
+display: {log: all, layout: false, figure_time: 0.5, num_images: 2}
 verbose: true
-seed: 7
-prefix: mine
+options:
+  num_loss_samples: 9
+  num_label_samples: 8
+  batch_size: 3
+  seed: 7
+  measure_at: train_epoch_end
+  on_failure: raise
+  accuracy_form: ratio
+  by_class: true
+  correlate_with_gap: true
+  limits: {errors: 3, deviations: 2.0}
+  prefix: mine
 """
 
 
@@ -58,8 +75,8 @@ def run(tmp_path, monitor, command="fit", **trainer):
 
 def test_the_command_line_and_python_write_the_same_event_file(tmp_path):
     logger = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": str(tmp_path / "cli"), "name": "", "version": ""}}
-    from_yaml = run(tmp_path, {"num_samples": 7, "batch_size": 3, "compare_with_labels": True}, logger=logger)
-    from_python = TangentSensitivityMonitor(num_samples=7, batch_size=3, compare_with_labels=True)
+    from_yaml = run(tmp_path, {"num_samples": 7, "options": {"batch_size": 3}, "compare_with_labels": True}, logger=logger)
+    from_python = TangentSensitivityMonitor(num_samples=7, options=Options(batch_size=3), compare_with_labels=True)
     fit(from_python, logger=TensorBoardLogger(tmp_path / "python", "", ""))
     assert untimed(from_yaml.history) == untimed(from_python.history)
     (scalars, histograms), (others, other_histograms) = (events_of(tmp_path / name) for name in ("cli", "python"))
@@ -79,12 +96,34 @@ def test_every_argument_can_be_set_from_yaml(tmp_path):
     assert (empirical.tangent.outputs, empirical.tangent.num_probes) == ("each", 2)
     assert (empirical.quantiles, empirical.per_layer) == ((0.25,), True)
     assert (layer_norm.form, active_nodes.depth) == ("linear", 3)
-    assert (monitor.num_samples, monitor.batch_size, monitor.every_n_epochs, monitor.seed) == (8, 3, 2, 7)
-    assert (monitor.accuracy_form, monitor.measure_at, monitor.network) == ("ratio", "train_epoch_end", "network")
+    confidence, calibrated = monitor.estimators
+    assert (confidence.key, calibrated.copies) == ("average_confidence", (Noise(0.1), Masked(0.3), Contrast(0.5)))
+    assert (monitor.num_samples, monitor.every_n_epochs, monitor.network) == (8, 2, "network")
+    assert monitor.options == Options(
+        num_loss_samples=9,
+        num_label_samples=8,
+        batch_size=3,
+        seed=7,
+        measure_at="train_epoch_end",
+        on_failure="raise",
+        accuracy_form="ratio",
+        by_class=True,
+        correlate_with_gap=True,
+        limits=Limits(errors=3, deviations=2.0),
+        prefix="mine",
+    )
+    assert monitor.display == Display(log="all", layout=False, figure_time=0.5, num_images=2)
     assert monitor.unpack is boring.split_dict
     assert monitor.criterion is nn.functional.cross_entropy
     assert [row["epoch"] for row in monitor.history] == [1]
     assert {"mine/empirical/test/0", "mine/empirical_q25/reference", "mine/test_loss/actual"} <= set(monitor.history[0])
+
+
+@pytest.mark.parametrize(
+    "options", [{"prefix": "mine"}, {"class_path": OPTIONS, "init_args": {"prefix": "mine"}}], ids=["a dict", "a class path"]
+)
+def test_options_are_a_dict_or_a_class_path(options, tmp_path):
+    assert run(tmp_path, {"num_samples": 5, "options": options}, "test").options == Options(prefix="mine")
 
 
 TEST_SETS = {
@@ -142,11 +181,10 @@ def test_help_and_print_config(options, capsys):
     shown = capsys.readouterr().out
     if "print_config" in options[0]:
         (printed,) = yaml.safe_load(shown)["trainer"]["callbacks"]
-        defaults = {"num_samples": 256, "num_loss_samples": 1024, "reference": "train", "measures": None}
-        defaults |= {"measure_at": "auto", "prefix": "tansens"}
+        defaults = {"num_samples": 256, "reference": "auto", "measures": None, "estimators": None, "options": None}
         assert defaults.items() <= printed["init_args"].items()
     elif "callbacks.help" in options[0]:
-        assert "The number of samples of each set on which the measures are taken." in " ".join(shown.split())
+        assert "The number of samples of each set on which the measures are computed." in " ".join(shown.split())
 
 
 def test_the_printed_configuration_runs(tmp_path, capsys):
@@ -170,7 +208,7 @@ def test_the_commands_without_a_fit_run_too(tmp_path):
     ("arguments", "message"),
     [
         ({"num_samples": 0}, "num_samples: expected a positive integer, but got 0"),
-        ({"measure_at": "never"}, "measure_at"),
+        ({"options": {"measure_at": "never"}}, "measure_at"),
         ({"samples": 3}, "samples"),
     ],
 )

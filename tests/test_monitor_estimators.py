@@ -98,7 +98,11 @@ def test_what_is_no_estimator_is_refused(estimators, error, message):
 
 
 def test_default_estimators_are_in_the_history_and_logged_on_request():
-    for options, logged in (({}, False), ({"display": Display(log="all")}, True), ({"estimators": [EntropyRatio()]}, True)):
+    for options, logged in (
+        ({"display": Display()}, False),
+        ({"display": Display(log="all")}, True),
+        ({"display": Display(), "estimators": [EntropyRatio()]}, True),
+    ):
         monitor = make_monitor(**{"estimators": None, **options})
         run = fit(monitor, max_epochs=1)
         assert "tansens/test_loss/entropy_ratio" in monitor.history[0]

@@ -378,6 +378,8 @@ class TangentSensitivityMonitor(pl.Callback):
         with measurement.synced(), together(trainer):
             summaries = measurement.summaries()
         with together(trainer):
+            if self.options.on_failure == "raise":
+                measurement.raise_failure()
             record = make_record(
                 trainer.current_epoch,
                 logging_step(trainer),
@@ -396,6 +398,8 @@ class TangentSensitivityMonitor(pl.Callback):
             seconds["copies"] = measurement.seconds_of_copies
         record = replace(record, seconds={name: slowest(trainer, taken) for name, taken in seconds.items()})
         measurement.remember_weights()
+        # what failed on one process alone must not part the keys, which are logged on all of them
+        record = trainer.strategy.broadcast(record)
         with together(trainer):
             self._state.records.append(record)
             scalars = self._logged(record)

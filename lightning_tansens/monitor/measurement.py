@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.errors import FailedElsewhereError
 from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
@@ -113,7 +114,7 @@ class Measurement:
     @property
     def num_batches(self) -> int:
         """The number of batches that this process measures."""
-        return sum(len(measured.subset.positions()) for measured in (*self.sets, *self.copies))
+        return sum(len(measured.subset.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
         """Takes every measure on this process's share of the sets; one that fails loses its own values alone.
@@ -138,7 +139,7 @@ class Measurement:
 
     def failures(self) -> list[bool]:
         """Says for each set and measure whether it failed in this process, in the same order in all of them."""
-        return [measure.key in measured.failed for measured in self.sets for measure in measured.measures]
+        return [measure.key in measured.failed for measured in self._every() for measure in measured.measures]
 
     def fail(self, flags: Sequence[bool]) -> None:
         """Leaves out measures that failed in any process.
@@ -147,10 +148,15 @@ class Measurement:
             flags: What :meth:`failures` returns, joined over the processes.
 
         """
-        every = [(measured, measure.key) for measured in self.sets for measure in measured.measures]
+        every = [(measured, measure.key) for measured in self._every() for measure in measured.measures]
         for (measured, key), failed in zip(every, flags, strict=True):
             if failed:
-                measured.failed.setdefault(key, RuntimeError("it failed on another process, whose output says why"))
+                measured.failed.setdefault(key, FailedElsewhereError("it failed on another process, whose output says why"))
+
+    def raise_failure(self) -> None:
+        """Raises the error of the first measure that failed this time, if any did."""
+        for error in self.failed().values():
+            raise error
 
     def failed(self) -> dict[tuple[str, str], Exception]:
         """Returns the errors of the measures that failed this time, by set and measure."""
@@ -162,7 +168,7 @@ class Measurement:
     def synced(self) -> Iterator[None]:
         """Gathers what the processes have accumulated; their own shares are back afterwards."""
         with ExitStack() as stack:
-            for measured in (*self.sets, *self.copies):
+            for measured in self._every():
                 stack.enter_context(measured.synced())
             yield
 
@@ -185,7 +191,7 @@ class Measurement:
 
     def trajectories(self) -> dict[str, dict[str, Any]]:
         """Returns what earlier measurements said of the samples, by set, as builtins and tensors."""
-        found = {measured.name: measured for measured in (*self.sets, *self.copies)}
+        found = {measured.name: measured for measured in self._every()}
         return {
             name: {"samples": measured.subset.fingerprint, **measured.trajectory.state()}
             for name, measured in found.items()
@@ -194,7 +200,7 @@ class Measurement:
 
     def load_trajectories(self, states: Mapping[str, Mapping[str, Any]]) -> None:
         """Takes what :meth:`trajectories` returned; a set whose samples changed starts anew, and says so."""
-        for measured in (*self.sets, *self.copies):
+        for measured in self._every():
             state = dict(states.get(measured.name, {}))
             if state and state.pop("samples") != measured.subset.fingerprint:
                 self._notes.append(
@@ -208,6 +214,9 @@ class Measurement:
         """Returns what a user should know about how the network is measured."""
         of_measures = [note for measure in self.sets[0].measures if (note := measure.note())]
         return list(dict.fromkeys([*of_measures, *self._notes]))
+
+    def _every(self) -> list[MeasuredSet]:
+        return [*self.sets, *self.copies]
 
     def _measure_weights(self, network: nn.Module) -> dict[str, dict[str, float]]:
         values, self._failed_weights = {}, {}

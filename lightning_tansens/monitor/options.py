@@ -33,7 +33,8 @@ class Options:
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
             wherever there is a validation loop and "train_epoch_end" where not.
         on_failure: What happens when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
-            epoch's values are left out and training goes on) or "ignore".
+            epoch's values are left out and training goes on) or "ignore". A measure that fails loses only its own values,
+            unless "raise" stops the training.
         accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
         by_class: Whether to compute the loss of each class, where the labels are classes.
         correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between

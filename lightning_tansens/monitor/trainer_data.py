@@ -35,7 +35,8 @@ __all__ = [
     "test_data",
 ]
 
-Data = DataLoader[Any] | Dataset[Any]
+# without parameters, which jsonargparse does not resolve from YAML
+Data = DataLoader | Dataset
 
 #: The Trainer's sets that can be chosen by name.
 STAGES = ("train", "val")

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 import lightning_tansens
 from lightning_tansens import TangentSensitivityMonitor, TangentSensitivityRegulariser
+from lightning_tansens.monitor import Options
 from tests.boring import BoringModule, Points, make_trainer
 from tests.guarantees.test_bad_input import (
     FEW,
@@ -32,7 +33,7 @@ def fit_with(*callbacks, network=None, **trainer):
 
 def with_monitor(name, **arguments):
     """A fit with a callback that watches a key of the monitor."""
-    monitor = TangentSensitivityMonitor(Points(3), num_samples=2, num_loss_samples=2)
+    monitor = TangentSensitivityMonitor(Points(3), num_samples=2, options=Options(num_loss_samples=2))
     fit_with(monitor, getattr(lightning_tansens, name)(**arguments), enable_checkpointing=name == "FreshModelCheckpoint")
 
 
@@ -50,7 +51,7 @@ def monitored(**arguments):
 
 
 def monitor():
-    return {"test_dataloaders": Points(3), "num_samples": 2, "num_loss_samples": 2, "on_failure": "raise"}
+    return {"test_dataloaders": Points(3), "num_samples": 2, "options": Options(num_loss_samples=2, on_failure="raise")}
 
 
 def bounded(**arguments):
@@ -69,6 +70,7 @@ CALLBACKS = {
         lambda: {"monitor": KEY, "save_top_k": 0},
         {"monitor": "str | None"},
     ),
+    "Options": Call(Options, dict, annotations_of(Options)),
     "GeneralizationBoundMonitor": Call(bounded, lambda: {}, annotations_of(lightning_tansens.GeneralizationBoundMonitor)),
     "TangentSensitivityMonitor": Call(monitored, monitor, annotations_of(TangentSensitivityMonitor)),
     "TangentSensitivityRegulariser": Call(

@@ -11,22 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.cli import LightningCLI
 
-from tests.boring import BoringData, BoringModule, fit, make_monitor, make_trainer
+from tests.boring import OPTIONS, BoringData, BoringModule, fit, make_monitor, make_trainer
 from tests.guarantees.test_bad_input import FEW as MORE
 from tests.test_cli import MONITOR, run
 
 FEW = settings(MORE, max_examples=6)  # a command line takes a while
 MEASURES = "lightning_tansens.metrics"
-COUNTS = ("num_samples", "num_loss_samples", "batch_size", "every_n_epochs")
+COUNTS = ("num_samples", "num_loss_samples", "num_label_samples", "batch_size", "every_n_epochs")
 FLAGS = ("compare_with_labels", "by_class", "correlate_with_gap")
 CHOICES = ("reference", "accuracy_form", "measure_at", "on_failure")
 LETTERS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=5, max_size=12)
 
 
+def nested(arguments):
+    """Arguments of the monitor, the further options among them where they belong."""
+    options = {name: value for name, value in arguments.items() if name in OPTIONS}
+    return {name: value for name, value in arguments.items() if name not in options} | ({"options": options} if options else {})
+
+
 def refused(folder, capsys, arguments):
     """Ends with code 2, and returns what was said."""
     with pytest.raises(SystemExit) as ended:
-        run(folder, arguments)
+        run(folder, nested(arguments))
     assert ended.value.code == 2
     return capsys.readouterr().err
 
@@ -88,13 +94,14 @@ def test_a_flag_of_another_type_is_named(name, value, tmp_path, capsys):
 def test_a_misspelt_argument_is_named(name, data, tmp_path, capsys):
     place = data.draw(st.integers(0, len(name) - 1))
     misspelt = name[:place] + data.draw(st.sampled_from("qxz")) + name[place:]
-    assert misspelt in refused(tmp_path, capsys, {misspelt: 1})
+    arguments = {"options": {misspelt: 1}} if name in OPTIONS else {misspelt: 1}
+    assert misspelt in refused(tmp_path, capsys, arguments)
 
 
 @FEW
 @given(
     name=st.sampled_from(CHOICES),
-    value=LETTERS.filter(lambda text: text not in ("train", "ratio", "error", "raise", "ignore")),
+    value=LETTERS.filter(lambda text: text not in ("auto", "train", "ratio", "error", "raise", "ignore")),
 )
 def test_a_wrong_choice_is_named(name, value, tmp_path, capsys):
     assert name in refused(tmp_path, capsys, {name: value})
@@ -104,7 +111,7 @@ def test_a_wrong_choice_is_named(name, value, tmp_path, capsys):
 @given(name=st.sampled_from(COUNTS), value=st.integers(max_value=0))
 def test_a_count_below_one_is_named(name, value, tmp_path):
     with pytest.raises(ValueError, match=f"{name}: expected a positive integer, but got {value}"):
-        run(tmp_path, {name: value})
+        run(tmp_path, nested({name: value}))
 
 
 RAN = []
@@ -128,7 +135,7 @@ TAGS = [
 
 
 @pytest.mark.parametrize("tag", TAGS)
-@pytest.mark.parametrize("argument", ["seed", "measures"])
+@pytest.mark.parametrize("argument", ["options", "measures"])
 def test_a_tag_of_python_in_yaml_is_refused(tag, argument, tmp_path, capsys):
     path = tmp_path / "config.yaml"
     path.write_text(
@@ -143,7 +150,7 @@ def test_a_tag_of_python_in_yaml_is_refused(tag, argument, tmp_path, capsys):
 
 @pytest.mark.parametrize("text", ["__import__('os').getcwd()", "${oc.env:HOME}", "{{1 + 1}}", "$(echo 1)"])
 def test_text_stays_text(text, tmp_path):
-    assert run(tmp_path, {"prefix": text}, "test").prefix == text
+    assert run(tmp_path, {"options": {"prefix": text}}, "test").options.prefix == text
 
 
 def checkpoint(folder):
@@ -157,7 +164,7 @@ def test_a_checkpoint_holds_numbers_and_text_alone(tmp_path):
     path = checkpoint(tmp_path)
     state = torch.load(path, weights_only=True)["callbacks"]
     (key,) = [key for key in state if "TangentSensitivityMonitor" in key]
-    assert yaml.safe_load(yaml.safe_dump(state[key]["history"])) == state[key]["history"]
+    assert yaml.safe_load(yaml.safe_dump(state[key]["records"])) == state[key]["records"]
     fit(make_monitor(), ckpt_path=path, max_epochs=2)
 
 
@@ -166,7 +173,7 @@ def test_a_state_with_an_object_in_it_is_refused(tmp_path):
     path = checkpoint(tmp_path)
     loaded = torch.load(path, weights_only=True)
     (key,) = [key for key in loaded["callbacks"] if "TangentSensitivityMonitor" in key]
-    loaded["callbacks"][key]["history"].append(Runs())
+    loaded["callbacks"][key]["records"].append(Runs())
     torch.save(loaded, path)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         make_trainer(make_monitor(), max_epochs=2).fit(BoringModule(), BoringData(), ckpt_path=path, weights_only=True)

@@ -26,10 +26,13 @@ EPOCHS = 4
 
 
 class Switch:
-    """Fails from the second measurement on, while ``on``; what is tried before the first step succeeds."""
+    """Fails while it is armed; what is tried before the first step succeeds. Copies of it are armed together."""
+
+    armed = False
 
     def __init__(self, error, only_rank=None):
-        self.error, self.only_rank, self.armed = error, only_rank, False
+        self.error, self.only_rank = error, only_rank
+        Switch.armed = False
 
     def __call__(self):
         torch.rand(7)  # random numbers that are used up before the failure must be given back
@@ -40,13 +43,9 @@ class Switch:
 class Arming(Recorder):
     """Arms the switch for the measurement after the second epoch, and lets go of it after the third."""
 
-    def __init__(self, switch):
-        super().__init__()
-        self.switch = switch
-
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self.switch.armed = trainer.is_last_batch and trainer.current_epoch in (1, 2)
+        Switch.armed = trainer.is_last_batch and trainer.current_epoch in (1, 2)
 
 
 class BreaksHalfway(Dataset):
@@ -72,18 +71,15 @@ class ChangesShape(BreaksHalfway):
         return (inputs[:2] if self.switch.armed and index % 2 else inputs), label
 
 
-class Hooked(BoringModule):
-    """Has a forward hook that fails in eval mode, in which measurements are taken."""
+class FailsInEval(nn.ReLU):
+    """A layer that fails in eval mode, in which measurements are taken."""
 
     switch = None
 
-    def __init__(self):
-        super().__init__()
-        self.network[0].register_forward_hook(self.in_hook)
-
-    def in_hook(self, module, inputs, output):
-        if not module.training:
+    def forward(self, inputs):
+        if not self.training:
             type(self).switch()
+        return super().forward(inputs)
 
 
 class Fails(EmpiricalSensitivity):
@@ -106,10 +102,10 @@ def criterion(switch):
 
 def case(name, switch):
     """Arguments of the monitor, and the module, for one kind of failure."""
-    Hooked.switch = Fails.switch = switch
+    FailsInEval.switch = Fails.switch = switch
     return {
         "criterion": lambda: ({"criterion": criterion(switch)}, None),
-        "hook": lambda: ({}, Hooked),
+        "layer": lambda: ({}, lambda: BoringModule(nn.Sequential(nn.Linear(4, 6), FailsInEval(), nn.Linear(6, 3)))),
         "test loader": lambda: ({"test_dataloaders": BreaksHalfway(switch)}, None),
         "changing shapes": lambda: ({"test_dataloaders": ChangesShape(switch)}, None),
         "values": lambda: ({"measures": [ActiveNodeSensitivity(), Fails()]}, None),
@@ -118,23 +114,28 @@ def case(name, switch):
 
 CASES = {
     "criterion": ZeroDivisionError("float division by zero"),
-    "hook": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 TiB"),
+    "layer": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 TiB"),
     "test loader": OSError("the disk is gone"),
     "changing shapes": RuntimeError("stack expects each tensor to be equal size"),
     "values": ValueError("no value"),
 }
+
+#: Failures of the whole measurement; the others take the values of one measure alone.
+WHOLE = [name for name in CASES if name != "values"]
+
+VALUES_LEFT_OUT = "TangentSensitivityMonitor: empirical is left out of the log: ValueError: no value (said once)"
 
 
 def run(name, policy, only_rank=None, **options):
     switch = Switch(CASES[name], only_rank)
     arguments, module = case(name, switch)
     # samples are read anew at each measurement, so that a reader can fail
-    monitor, recorder = make_monitor(on_failure=policy, **arguments), Arming(switch)
+    monitor, recorder = make_monitor(on_failure=policy, **arguments), Arming()
     options = {"data": BoringData(noise=True), "module": module, "max_epochs": EPOCHS, **options}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(recorder, monitor, **options)
-    said = [str(w.message) for w in caught if "the measurement after epoch" in str(w.message)]
+    said = [str(w.message) for w in caught if str(w.message).startswith("TangentSensitivityMonitor")]
     return monitor, recorder, said
 
 
@@ -151,7 +152,7 @@ def _nothing_remembered(monkeypatch):
     monkeypatch.setattr(subsets, "CACHE_BYTES", -1)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("policy", ["warn", "ignore"])
 def test_training_goes_on_without_the_failed_epochs(name, policy, undisturbed):
     monitor, recorder, said = run(name, policy)
@@ -164,6 +165,22 @@ def test_training_goes_on_without_the_failed_epochs(name, policy, undisturbed):
         assert "TangentSensitivityMonitor: the measurement after epoch 1 failed, its values are left out" in message
         assert str(CASES[name]) in message
         assert type(CASES[name]).__name__ in message
+
+
+def without_empirical(monitor):
+    """The epochs whose measurement has no empirical sensitivity, for which the record says why."""
+    missing = [record for record in monitor.records if "empirical" not in record.reference.measures]
+    assert all(one.missing["empirical"] for record in missing for one in record.sets)
+    return [record.epoch for record in missing]
+
+
+def test_a_measure_that_fails_loses_only_its_own_values(undisturbed):
+    monitor, recorder, said = run("values", "warn")
+    assert said == [VALUES_LEFT_OUT]
+    assert [row["epoch"] for row in monitor.history] == list(range(EPOCHS))
+    assert all("tansens/test_loss/active_nodes" in row for row in monitor.history)
+    assert without_empirical(monitor) == [1, 2]
+    assert_same(recorder.epochs, undisturbed.epochs)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -237,11 +254,11 @@ def work(rank, port, folder):
     for name in CASES:
         monitor, recorder, said = run(name, "warn", only_rank=1, devices=2, strategy=strategy())
         weights = [epoch["weights"] for epoch in recorder.epochs]
-        found[name] = [row["epoch"] for row in monitor.history], said, weights
+        found[name] = [row["epoch"] for row in monitor.history], said, weights, without_empirical(monitor)
     switch = Switch(CASES["criterion"], only_rank=1)
     try:
         fit(
-            Arming(switch),
+            Arming(),
             make_monitor(on_failure="raise", criterion=criterion(switch)),
             devices=2,
             strategy=strategy(),
@@ -269,14 +286,20 @@ def processes(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_a_failure_on_one_process_is_all_processes(name, processes):
     for rank in range(2):
-        epochs, said, weights = processes[rank][name]
+        epochs, said, weights, without = processes[rank][name]
+        assert_same(weights, processes[0][name][2])
+        if name == "values":
+            # the values were joined before: those of the first process stand
+            assert (epochs, said, without) == (list(range(EPOCHS)), [], [])
+            continue
         assert epochs == [0, 3]
         assert len(said) == 1
         if name == "changing shapes":  # which fails on both, each in its own way
             assert "RuntimeError in" in said[0]
         else:
             assert (str(CASES[name]) in said[0]) == (rank == 1)
-        assert_same(weights, processes[0][name][2])
+    if name == "values":
+        return
     elsewhere = "failed on another one, whose output says why" in processes[0][name][1][0]
     assert elsewhere == (name != "changing shapes")
 

@@ -44,18 +44,25 @@ def test_killed_and_resumed(when, whole, tmp_path):
     assert len(whole) == EPOCHS
 
 
-def test_an_older_state_loads():
-    """Before measures had a memory."""
+def test_a_state_loads():
     monitor = make_monitor()
     fit(monitor, max_epochs=1)
-    state = monitor.state_dict()
-    del state["memories"]
     other = make_monitor()
-    other.load_state_dict(state)
+    other.load_state_dict(monitor.state_dict())
     assert other.history == monitor.history
 
 
+@pytest.mark.parametrize("field", ["records", "weights_before", "memories", "trajectories", "measured_step"])
+def test_a_state_without_a_field_is_refused(field):
+    monitor = make_monitor()
+    fit(monitor, max_epochs=1)
+    state = monitor.state_dict()
+    del state[field]
+    with pytest.raises(ValueError, match=f"but '{field}' is missing from it"):
+        make_monitor().load_state_dict(state)
+
+
 def test_a_state_of_something_else_says_why():
-    message = "expected the state of a TangentSensitivityMonitor, but 'history' is missing from it"
+    message = "expected the state of a TangentSensitivityMonitor, but 'records' is missing from it"
     with pytest.raises(ValueError, match=message):
         make_monitor().load_state_dict({"weights_before": {}})

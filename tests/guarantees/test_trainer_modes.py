@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 
 from lightning_tansens.metrics import InputOutputSensitivity
+from lightning_tansens.record import Record
 from tests.boring import (
     BoringData,
     BoringModule,
@@ -192,7 +193,8 @@ def test_checkpoints_hold_the_same_training_and_continue_it_the_same(tmp_path):
     assert_same(plain, with_checkpoints(tmp_path / "watched", monitor))
     for epoch in range(3):
         states = [torch.load(tmp_path / name / f"epoch={epoch}.ckpt") for name in ("plain", "watched")]
-        assert states[1]["callbacks"].pop(monitor.state_key)["history"] == monitor.history[: epoch + 1]
+        records = states[1]["callbacks"].pop(monitor.state_key)["records"]
+        assert [Record.from_state(state) for state in records] == monitor.records[: epoch + 1]
         for state in states:
             state["callbacks"] = {key: {**value, "dirpath": None} for key, value in state["callbacks"].items()}
         assert_same(*[{**state, "callbacks": None} for state in states])
