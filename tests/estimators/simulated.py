@@ -8,7 +8,7 @@ CLASSES, INPUTS, SNAPSHOTS = 4, 6, 9
 _GENERATOR = np.random.default_rng(0)
 
 #: The classes lie at unequal distances, so that some are easier than others.
-MEANS = _GENERATOR.normal(size=(CLASSES, INPUTS)) * np.array([0.5, 0.8, 1.2, 2.0])[:, None]
+MEANS = _GENERATOR.normal(size=(CLASSES, INPUTS)) * np.array([0.8, 1.1, 1.5, 2.0])[:, None]
 
 #: The network at each snapshot: ever nearer to the one that suits the classes, and less noisy.
 NETWORKS = [
@@ -39,10 +39,10 @@ COPIES = (
     lambda x, g: np.roll(x, 1, 0) * 0.3 + x * 0.7,
 )
 CORRUPTIONS = (
-    lambda x, g: x * (1 + 0.8 * g.normal(size=x.shape)),
-    lambda x, g: np.where(np.arange(INPUTS) < 2, 0, x),
-    lambda x, g: x + 1.2 * g.standard_t(3, size=x.shape) / 2,
-    lambda x, g: np.sign(x) * np.sqrt(np.abs(x)),
+    lambda x, g: x + g.uniform(-2, 2, x.shape),
+    lambda x, g: np.where(g.random(x.shape) < 0.3, g.normal(size=x.shape), x),
+    lambda x, g: x + g.laplace(0, 0.9, x.shape),
+    lambda x, g: np.roll(x, 1, 0) * 0.4 + x * 0.6,
 )
 
 

@@ -174,7 +174,8 @@ def test_reweightings():
     found = reweightings(samples, labels, 7)
     assert found.weights.shape == (26, 200)
     assert found.weights.sum(1) == pytest.approx(1)
-    assert (np.rint(found.weights * 200) == pytest.approx(found.weights * 200)) and (found.weights >= 0).all()
+    assert found.weights * 200 == pytest.approx(np.rint(found.weights * 200))
+    assert (found.weights >= 0).all()
     assert dict(zip(*np.unique(found.kinds, return_counts=True), strict=True)) == {
         "bootstrap": 6,
         "class shares": 10,

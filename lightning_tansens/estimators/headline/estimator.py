@@ -174,9 +174,7 @@ def _verdict(found: Estimate, own: float | None) -> Verdict:
 
 def _basis(population: float, class_shares: ClassShares) -> str:
     if class_shares != "auto":
-        return (
-            "the class shares are the reference's, as stated" if class_shares == "same" else "another population, as stated"
-        )
+        return {"same": "the class shares are the reference's", "free": "it is another population"}[class_shares]
     if LEANING < population < 1 - LEANING:
         return "it is something between unchanged class shares and another population"
     return "it is another population" if population > LEANING else "the class shares are the reference's"
