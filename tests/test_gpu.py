@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from lightning_tansens.estimators.calibration import Calibration
 
 from lightning_tansens.estimators import default_peers
-from lightning_tansens.estimators.calibration import Calibration
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
 from lightning_tansens.tangent.network import map_tensors

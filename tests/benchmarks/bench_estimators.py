@@ -16,12 +16,12 @@ import warnings
 
 import lightning.pytorch as pl
 import torch
+from lightning_tansens.estimators.calibration import Calibration
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
 from lightning_tansens.estimators import Peer, default_peers
-from lightning_tansens.estimators.calibration import Calibration
 from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
 from tests.benchmarks.bench_monitor import Net
 
