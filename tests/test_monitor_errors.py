@@ -187,6 +187,12 @@ FITS = {
         TypeError,
         "batch: expected a tuple or list (inputs, targets) or (inputs,), but got list of 3; pass unpack=callable",
     ),
+    "an unpack that returns nothing": (
+        {"unpack": lambda batch: None},
+        {},
+        TypeError,
+        "unpack: expected a callable that returns (inputs, targets), but it returned NoneType; return (inputs, None)",
+    ),
     "an unknown submodule": (
         {"network": "backbone"},
         {},

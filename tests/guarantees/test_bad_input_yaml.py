@@ -26,7 +26,9 @@ LETTERS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=5, max_size=12)
 def nested(arguments):
     """Arguments of the monitor, the further options among them where they belong."""
     options = {name: value for name, value in arguments.items() if name in OPTIONS}
-    return {name: value for name, value in arguments.items() if name not in options} | ({"options": options} if options else {})
+    return {name: value for name, value in arguments.items() if name not in options} | (
+        {"options": options} if options else {}
+    )
 
 
 def refused(folder, capsys, arguments):

@@ -70,7 +70,9 @@ def test_the_value_does_not_depend_on_batches(case, size):
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize("case", ["class weights", "ignored", "void pixels", "a weighted callable", "one number for all", "sum"])
+@pytest.mark.parametrize(
+    "case", ["class weights", "ignored", "void pixels", "a weighted callable", "one number for all", "sum"]
+)
 def test_standard_errors_are_those_of_the_estimator(case):
     """Against the bootstrap."""
     criterion, outputs, targets = CASES[case]
@@ -154,7 +156,12 @@ def test_beyond_the_bound_the_means_of_batches_are_averaged_and_it_says_so(monke
         (None, torch.zeros(5, 1), torch.zeros(5, 1), "cross_entropy of one output is 0 whatever it is"),
         (None, torch.zeros(5, 1), torch.zeros(5).long(), "cross_entropy of one output is 0 whatever it is"),
         (nn.MSELoss(), torch.zeros(5, 1), torch.zeros(5), "outputs and targets of one shape, because MSELoss"),
-        (None, torch.zeros(5, 3), torch.full((5,), 255), "classes from 0 to 2 .* got 255 to 255; pass a criterion that ignores"),
+        (
+            None,
+            torch.zeros(5, 3),
+            torch.full((5,), 255),
+            "classes from 0 to 2 .* got 255 to 255; pass a criterion that ignores",
+        ),
         (None, (torch.zeros(5, 3),), torch.zeros(5).long(), "expected tensors of outputs and targets for cross_entropy"),
         (None, torch.zeros(5, 3), torch.tensor(1), "expected one for each sample, but got a scalar"),
         (lambda y, t: torch.zeros(2), torch.zeros(5, 3), torch.zeros(5), "expected one loss for each of the 5 samples"),
@@ -190,7 +197,12 @@ SINGLE, BINARY = LOGITS[:, :1], (VALUES[:, :1] > 0).float()
         (True, F.cross_entropy, LOGITS, IGNORED),
         (True, F.nll_loss, LOGITS, LABELS),
         (True, F.multi_margin_loss, LOGITS, LABELS),
-        (True, lambda y, t: ((1 - y.softmax(1)[torch.arange(len(t)), t]) ** 2 * F.cross_entropy(y, t)).mean(), LOGITS, LABELS),
+        (
+            True,
+            lambda y, t: ((1 - y.softmax(1)[torch.arange(len(t)), t]) ** 2 * F.cross_entropy(y, t)).mean(),
+            LOGITS,
+            LABELS,
+        ),
         (True, F.binary_cross_entropy_with_logits, SINGLE, BINARY),
         (False, F.binary_cross_entropy, SINGLE.sigmoid(), BINARY),
         (False, F.mse_loss, SINGLE, BINARY),
