@@ -167,8 +167,12 @@ FITS = {
         MisconfigurationException,
         "the test set cannot be measured: expected a set with at least one sample, but it is empty",
     ),
-    "integers": ({"test_dataloaders": Integers(), "measures": EXACT}, {"module": lambda: BoringModule(FromIntegers(*mlp()))}, TypeError,
-                 "expected a floating-point tensor"),
+    "integers": (
+        {"test_dataloaders": Integers(), "measures": EXACT},
+        {"module": lambda: BoringModule(FromIntegers(*mlp()))},
+        TypeError,
+        "expected a floating-point tensor",
+    ),
     "a reference without labels": (
         {"reference": Points(labels=None)},
         {},

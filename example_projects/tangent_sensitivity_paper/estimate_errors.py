@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lightning_tansens.estimators.scaling import AccuracyForm, estimate_accuracy, estimate_loss
 from run_histories import PAPER_ESTIMATES, Row
 
-from lightning_tansens.estimators.scaling import AccuracyForm, estimate_accuracy, estimate_loss
 from lightning_tansens.functional import log_psi
 from lightning_tansens.monitor.correlations import correlations
 

@@ -75,8 +75,8 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/seconds``: how long the measurement took. The documentation has a table of all keys.
 
     Args:
-        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation data,
-            or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
+        test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation
+            data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
         reference: The labelled set that is compared with: "val", "train", a DataLoader or a Dataset; "auto" takes the
             validation data if the Trainer has any, else the training data. The Trainer's own data pass through their own
             transforms; pass a Dataset to measure without them.
