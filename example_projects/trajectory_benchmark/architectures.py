@@ -38,10 +38,6 @@ def make_network(name: Architecture, shape: Sequence[int], classes: int, widths:
             normalisation = [nn.BatchNorm2d(after)] if name == "cnn" else []
             blocks += [nn.Conv2d(before, after, 3, padding=1, bias=name != "cnn"), *normalisation]
             blocks += [nn.ReLU(), nn.MaxPool2d(2)]
-                *normalisation,
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-            ]
         side = shape[-1] // 2 ** len(widths)
         head = [nn.Flatten(), nn.Linear(widths[-1] * side**2, 128), nn.ReLU(), nn.Linear(128, classes)]
         return nn.Sequential(*blocks, *head)

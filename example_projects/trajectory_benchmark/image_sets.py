@@ -52,9 +52,8 @@ def image_data(
     """
     if name == "digits":
         return _digits(mnist_dir, download, train_samples, families)
-    images = load_images(
-        "cifar10" if name == "cifar10" else "mnist", cifar10_dir if name == "cifar10" else mnist_dir, download
-    )
+    source = ("cifar10", cifar10_dir) if name == "cifar10" else ("mnist", mnist_dir)
+    images = load_images(*source, download)
     shrink = shrunk if name == "mnist8" else _same
     data = Data((shrink(images.train.images[:train_samples]), images.train.labels[:train_samples]), classes=10)
     size = 512 if name == "cifar10" else 1000

@@ -57,9 +57,8 @@ class NetworkOutputs:
 
     def save(self, path: Path) -> None:
         """Writes one compressed file; an interrupted call leaves none."""
-        arrays = {
-            f"{kind}/{name}": value for kind in ("outputs", "labels", "rows") for name, value in getattr(self, kind).items()
-        }
+        kinds = {"outputs": self.outputs, "labels": self.labels, "rows": self.rows}
+        arrays = {f"{kind}/{name}": value for kind, found in kinds.items() for name, value in found.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
         np.savez_compressed(part, sets=json.dumps([asdict(one) for one in self.sets]), epochs=self.epochs, **arrays)
