@@ -81,8 +81,8 @@ class Estimator(ABC):
                 raise UndefinedEstimateError(f"expected a finite {quantity}, but the estimate is {found.value}")
             value = min(max(found.value, 0.0), 1.0) if quantity == "accuracy" else found.value
             units = reference.loss_of_cross_entropy if quantity == "loss" and self.of_cross_entropy else 1.0
-            known = found.stderr is not None and math.isfinite(found.stderr)
-            estimates[quantity] = replace(found, value=units * value, stderr=units * found.stderr if known else None)
+            error = found.stderr if found.stderr is not None and math.isfinite(found.stderr) else None
+            estimates[quantity] = replace(found, value=units * value, stderr=None if error is None else units * error)
         return estimates
 
     @abstractmethod
