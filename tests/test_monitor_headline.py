@@ -11,7 +11,7 @@ from lightning_tansens.monitor.kept_inputs import KeptInputs
 from lightning_tansens.monitor.subsets import CACHE_BYTES, CacheBudget
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line
-from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured, mlp
+from tests.boring import BoringModule, Points, fit, loader, make_monitor, mlp
 
 SIZES = {"num_samples": 9, "num_loss_samples": 60}
 
@@ -20,7 +20,7 @@ def test_it_is_logged_and_said_by_default():
     monitor = make_monitor(test_dataloaders=Points(80, seed=2), estimators=None, display=Display(), **SIZES)
     assert monitor.estimates == {}
     run = fit(monitor, max_epochs=3, data=loader(Points(80)))
-    logged = measured(run)
+    logged = {key.removeprefix("tansens/"): float(value) for key, value in run.callback_metrics.items()}
     for quantity in ("loss", "accuracy"):
         found, key = getattr(monitor.estimates["test"], quantity), f"test_{quantity}/estimate"
         assert logged[key] == pytest.approx(found.value)
@@ -44,7 +44,7 @@ def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):
         return called(self, inputs, positions)
 
     monkeypatch.setattr(Perturbed, "__call__", counted)
-    monitor = make_monitor(estimators=[Headline()], batch_size=60, **SIZES)
+    monitor = make_monitor(test_dataloaders=Points(70, seed=2), estimators=[Headline()], batch_size=60, **SIZES)
     fit(monitor, max_epochs=3, data=loader(Points(70)))
     assert len(monitor._measurement.copies) == 4
     assert seen.count(1) == 4  # the first batch, on which everything is tried
@@ -114,7 +114,12 @@ def test_tokens_have_no_copies_and_an_estimate_in_doubt():
 def test_a_regression_has_a_loss_and_no_copies():
     options = {"criterion": F.mse_loss, "estimators": [Headline(), EntropyRatio()], **SIZES}
     monitor = make_monitor(test_dataloaders=Points(60, seed=3, labels="value"), **options)
-    fit(monitor, module=lambda: BoringModule(mlp(1), loss="mse_loss"), data=loader(Points(60, labels="value")), max_epochs=3)
+    fit(
+        monitor,
+        module=lambda: BoringModule(mlp(1), lr=0.01, loss="mse_loss"),
+        data=loader(Points(60, labels="value")),
+        max_epochs=3,
+    )
     assert monitor._measurement.copies == []
     found = monitor.estimates["test"]
     assert found.accuracy is None

@@ -90,7 +90,7 @@ class MeasuredSet:
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
         several = range(min(_TRIED, len(self.subset)))
-        check_samples(self._reading.unpack(self._transfer(self.subset.samples(several)))[0], len(several), self.name)
+        check_samples(self._reading.split(self._transfer(self.subset.samples(several)))[0], len(several), self.name)
         inputs, targets = self._read(self.subset.first(), [0])
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
@@ -127,7 +127,7 @@ class MeasuredSet:
 
     def has_labels(self) -> bool:
         """Whether the set's samples come with labels."""
-        return self._reading.unpack(self._transfer(self.subset.first()))[1] is not None
+        return self._reading.split(self._transfer(self.subset.first()))[1] is not None
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
@@ -144,7 +144,7 @@ class MeasuredSet:
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
-        return self._reading.unpack(self.subset.samples(positions))[0]
+        return self._reading.split(self.subset.samples(positions))[0]
 
     # ------------------------------------------------------------------------------------------ accumulation
 
@@ -316,7 +316,7 @@ class MeasuredSet:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
 
     def _read(self, loaded: Any, positions: Sequence[int]) -> tuple[Any, Any]:
-        inputs, targets = self._reading.unpack(self._transfer(loaded))
+        inputs, targets = self._reading.split(self._transfer(loaded))
         return (inputs if self._reading.perturb is None else self._reading.perturb(inputs, positions)), targets
 
     def _labels(self, targets: Any) -> Any:

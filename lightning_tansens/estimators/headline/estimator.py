@@ -21,8 +21,8 @@ from lightning_tansens.estimators.pseudo_label_loss import PseudoLabels
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
 
-#: An interval that reaches further than this factor from its estimate is wide.
-FACTOR = 2.0
+#: The half width of a reliable interval of the logarithm, at most.
+WIDEST = 0.5
 
 #: With fewer earlier measurements than this the trajectory says little.
 FEWEST_SNAPSHOTS = 2
@@ -139,8 +139,8 @@ class Headline(Estimator):
         """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
         value = own * answer.ratio
         found = Estimate(value, low=value * math.exp(-answer.half), high=value * math.exp(answer.half))
-        if answer.half > math.log(FACTOR):
-            doubts += (f"the {name} may be more than {FACTOR:g} times higher or lower",)
+        if answer.half > WIDEST:
+            doubts += (f"the {name} may be off by more than a factor of {math.exp(WIDEST):.2g}",)
         if answer.distance > FARTHEST:
             doubts += ("unlike any copy of the reference",)
         basis = _basis(answer.population, self.class_shares)
@@ -169,7 +169,7 @@ def _verdict(found: Estimate, own: float | None) -> Verdict:
         return "unsure"
     if found.low > own or found.high < own:
         return "worse" if found.low > own else "better"
-    return "like the reference" if own / FACTOR < found.low and found.high < own * FACTOR else "unsure"
+    return "like the reference" if found.high < found.low * math.exp(2 * WIDEST) else "unsure"
 
 
 def _basis(population: float, class_shares: ClassShares) -> str:

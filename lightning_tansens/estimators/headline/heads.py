@@ -146,4 +146,4 @@ class RegressionEstimator:
     def distance(self, means: Array) -> Array:
         """Returns the squared Mahalanobis distance of means of features from the reference's, shape (M,)."""
         z = (means - self.mean) / self.scale
-        return np.einsum("mf,fg,mg->m", z, self.inverse, z)
+        return np.asarray(np.einsum("mf,fg,mg->m", z, self.inverse, z))

@@ -113,7 +113,7 @@ class Samples:
         snapshots, classes = len(self.compared), self.posterior.shape[1]
         codes = (self.compared + classes * np.arange(snapshots)[:, None]).ravel()
         counts = [np.bincount(codes, np.tile(row, snapshots), snapshots * classes) for row in weights]
-        return np.stack(counts).reshape(len(weights), snapshots, classes)
+        return np.asarray(np.stack(counts).reshape(len(weights), snapshots, classes), np.float64)
 
 
 def ensemble(outputs: Outputs) -> Array:

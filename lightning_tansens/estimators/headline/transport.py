@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 BLUR = 0.05
 
 #: Iterations end at this change of a scaling's logarithm, after so many of them, or after so many multiplications.
-TOLERANCE, ITERATIONS, WORK = 1e-3, 100, 5e8
+TOLERANCE, ITERATIONS, WORK = 1e-3, 100, 2e8
 
 #: Keeps quotients finite.
 TINY = 1e-12
