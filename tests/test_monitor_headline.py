@@ -19,7 +19,7 @@ SIZES = {"num_samples": 9, "num_loss_samples": 60}
 def test_it_is_logged_and_said_by_default():
     monitor = make_monitor(test_dataloaders=Points(80, seed=2), estimators=None, display=Display(), **SIZES)
     assert monitor.estimates == {}
-    run = fit(monitor, max_epochs=3, data=loader(Points(80)))
+    run = fit(monitor, max_epochs=4, data=loader(Points(80)))
     logged = {key.removeprefix("tansens/"): float(value) for key, value in run.callback_metrics.items()}
     for quantity in ("loss", "accuracy"):
         found, key = getattr(monitor.estimates["test"], quantity), f"test_{quantity}/estimate"
@@ -31,8 +31,8 @@ def test_it_is_logged_and_said_by_default():
         assert str(found).startswith(f"{found.value:.3g}, between {found.low:.3g} and {found.high:.3g} with 95 % confidence")
     assert f"[{monitor.estimates['test'].accuracy.low:.2f}, " in measurement_line(monitor.records[-1])
     assert str(monitor.estimates["test"]).startswith("test: accuracy 0.")
-    assert "fewer than 2 earlier measurements" in monitor.records[1].targets["test"].estimates["loss"]["estimate"].doubts
-    assert "fewer than 2 earlier measurements" not in monitor.estimates["test"].loss.doubts
+    assert "fewer than 3 earlier measurements" in monitor.records[2].targets["test"].estimates["loss"]["estimate"].doubts
+    assert "fewer than 3 earlier measurements" not in monitor.estimates["test"].loss.doubts
 
 
 def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators import Headline, Limits, Outputs, PseudoLabelLoss, SetSummary, Trajectory, estimate_set
 from lightning_tansens.estimators.headline import estimator as headline_file
+from lightning_tansens.estimators.headline.fit import Answer
 from lightning_tansens.estimators.headline.without_classes import squared_error
 from lightning_tansens.record import Estimate
 from tests.estimators.simulated import (
@@ -188,18 +189,26 @@ def test_doubts_are_about_reliability_alone():
     assert wide.verdict == "unsure"
 
 
+def test_a_narrow_interval_of_a_small_error_rate_is_reliable():
+    for ratio, doubted in ((0.01, False), (0.2, True)):
+        answer = Answer(ratio, half=0.7, population=0.0, distance=0.0)
+        found = Headline()._stated("error rate", answer, 0.5, (), sure=True)
+        assert bool(found.doubts) == doubted
+        assert Headline()._stated("loss", answer, 0.5, (), sure=True).doubts
+
+
 def test_a_set_unlike_all_copies_is_doubted(monkeypatch):
     inputs, _ = drawn(400, 13)
     monkeypatch.setattr(headline_file, "FARTHEST", 0.0)
     assert "unlike any copy of the reference" in Headline().estimate(target(inputs), REFERENCE)["loss"].doubts
 
 
-@pytest.mark.parametrize("snapshots", [1, 2, 3])
+@pytest.mark.parametrize("snapshots", [1, 3, 4])
 def test_few_snapshots_are_told(snapshots):
     inputs, labels = drawn(400, 14)
     noisy = changed(CORRUPTIONS[2], inputs)
     found = Headline().estimate(target(noisy, snapshots), reference(snapshots=snapshots))
-    assert ("fewer than 2 earlier measurements" in found["loss"].doubts) == (snapshots < 3)
+    assert ("fewer than 3 earlier measurements" in found["loss"].doubts) == (snapshots < 4)
     if snapshots == 1:
         assert {one.verdict for one in found.values()} == {"unsure"}
     for quantity, true in truth(noisy, labels).items():

@@ -21,11 +21,11 @@ from lightning_tansens.estimators.pseudo_label_loss import PseudoLabels
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
 
-#: The half width of a reliable interval of the logarithm, at most.
-WIDEST = 0.5
+#: The half width of a reliable interval of the logarithm, at most; one of the error rate may be as wide as the other, too.
+WIDEST, NARROW = 0.5, 0.02
 
 #: With fewer earlier measurements than this the trajectory says little.
-FEWEST_SNAPSHOTS = 2
+FEWEST_SNAPSHOTS = 3
 
 #: Below this the gate takes one head's assumption, and above one minus this the other's.
 LEANING = 0.25
@@ -139,7 +139,8 @@ class Headline(Estimator):
         """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
         value = own * answer.ratio
         found = Estimate(value, low=value * math.exp(-answer.half), high=value * math.exp(answer.half))
-        if answer.half > WIDEST:
+        narrow = name == "error rate" and 2 * value * math.sinh(answer.half) <= NARROW
+        if answer.half > WIDEST and not narrow:
             doubts += (f"the {name} may be off by more than a factor of {math.exp(WIDEST):.2g}",)
         if answer.distance > FARTHEST:
             doubts += ("unlike any copy of the reference",)

@@ -16,8 +16,8 @@ QUANTILE = 1.96
 #: Copies count more, the nearer they are: the kernel reaches the third nearest, and no less far than this.
 NEAREST, NARROWEST = 3, 0.15
 
-#: How much of the variance of copies, within and between the heads counts; fitted on the development networks.
-SHARES = (0.7, 1.0, 1.0)
+#: How much of each part of the variance counts, in the order of :class:`Spread`; fitted on the development networks.
+SHARES = (1.0, 0.7, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Spread:
     @property
     def half(self) -> float:
         """Half of the 95 % interval."""
-        parts = zip(SHARES, (self.copies, self.within, self.between), strict=True)
-        return QUANTILE * math.sqrt(self.sampling + sum(share * part for share, part in parts))
+        parts = (self.sampling, self.copies, self.within, self.between)
+        return QUANTILE * math.sqrt(sum(share * part for share, part in zip(SHARES, parts, strict=True)))
 
 
 def nearby(signature: Array, seen: Array, squares: Array) -> tuple[Array, float]:
