@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from typing import ClassVar
 
 import pytest
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
@@ -20,8 +23,9 @@ from lightning_tansens.command_line import main
 from lightning_tansens.command_line.checkpoints import find_checkpoints
 from lightning_tansens.command_line.configuration import configure
 from lightning_tansens.command_line.measuring import measure_checkpoints
+from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
-from tests.boring import BoringData, BoringModule, Points
+from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
 
@@ -70,22 +74,54 @@ class WithoutSteps(LightningModule):
 
 
 class MadeInSetup(BoringModule):
-    """Has no layers before the Trainer sets it up, and fails in an evaluation of its own."""
+    """Has no layers before the Trainer sets it up, and notes the hooks that are called."""
+
+    calls: ClassVar = []
 
     def setup(self, stage):
         self.network = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
 
     def test_step(self, batch, batch_idx):
-        raise AssertionError("its own test was run")
+        self.calls.append(len(batch[0]))
+        super().test_step(batch, batch_idx)
 
     def on_test_epoch_end(self):
-        raise AssertionError("its own test was run")
+        self.calls.append("end")
+
+
+class FailingTest(BoringModule):
+    """Cannot be tested; can be validated, or fails at the end of a test on the weights of the first epoch."""
+
+    at_the_end = False
+
+    def test_step(self, batch, batch_idx):
+        if not self.at_the_end:
+            raise OSError("a test of\nits own")
+
+    def on_test_epoch_end(self):
+        raise OSError("the end of its own")
+
+
+class Adapted(BoringModule):
+    """Has weights that its checkpoints may leave out."""
+
+    def __init__(self):
+        super().__init__()
+        self.strict_loading = False
+
+
+class Unmade(BoringModule):
+    """Cannot be made."""
+
+    def __init__(self):
+        raise KeyError("a disk")
 
 
 def configuration(folder, monitor=None, **sections):
     """A user's YAML as plain data."""
     quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False)
-    arguments = {"num_samples": 7, "num_loss_samples": 9, "batch_size": 3, "compare_with_labels": True, **(monitor or {})}
+    arguments = {"num_samples": 7, "compare_with_labels": True, **(monitor or {})}
+    arguments["options"] = {"num_loss_samples": 9, "batch_size": 3, **arguments.get("options", {})}
     checkpoints = {"dirpath": str(folder / "checkpoints"), "save_top_k": -1, "save_last": True}
     return {
         "seed_everything": 0,
@@ -119,7 +155,7 @@ def run(tmp_path_factory):
     """The folder of a run of two epochs, and what its monitor logged."""
     folder = tmp_path_factory.mktemp("run")
     sections = {"model": {"class_path": MODEL, "init_args": {"lr": 0.3}}, "data": {"class_path": DATA}}
-    written = configuration(folder, {"measures": MEASURES, "correlate_with_gap": True}, **sections)
+    written = configuration(folder, {"measures": MEASURES, "options": {"correlate_with_gap": True}}, **sections)
     return folder, train(folder, written, classes=(None, None)).history
 
 
@@ -133,7 +169,7 @@ def rows_of(path):
 
 
 def assert_same_values(rows, history):
-    """Every value of the run is there again; the first row has no estimate that compares with an earlier one."""
+    """Every value of the run is there again, also those that use earlier outputs; the first row compares with nothing."""
     assert len(rows) == len(history)
     for number, (row, logged) in enumerate(zip(rows, history)):
         left_out = {
@@ -209,16 +245,19 @@ def test_checkpoints_are_sorted_by_what_is_in_them_and_copies_are_left_out(run, 
         "other": {"epoch": 10, "global_step": 33, "state_dict": other},
     }.items():
         torch.save({**contents, **changes}, tmp_path / f"{name}.ckpt")
-    found = find_checkpoints(tmp_path)
+    found, errors = find_checkpoints(tmp_path)
+    assert errors == []
     assert [checkpoint.path.stem for checkpoint in found] == ["c", "b", "a", "other"]
     assert [(checkpoint.epoch, checkpoint.step) for checkpoint in found] == [(9, 28), (9, 30), (10, 33), (10, 33)]
 
 
 def test_one_batch_passes_through_the_loop(run):
     folder, _ = run
-    configured = configure(folder / "written.yaml", None, None, None, [])
-    rows = list(measure_checkpoints(configured, find_checkpoints(folder / "checkpoints")))
+    configured = configure(folder / "written.yaml")
+    errors = []
+    rows = list(measure_checkpoints(configured, find_checkpoints(folder / "checkpoints")[0], errors.append))
     assert len(rows) == 2
+    assert errors == []
     assert configured.trainer.num_test_batches == [1]
     assert configured.trainer.logger is None
 
@@ -234,7 +273,7 @@ def test_without_jsonargparse(run, monkeypatch, capsys):
 def test_one_checkpoint_and_changes_of_the_configuration(run, tmp_path):
     folder, history = run
     out = tmp_path / "out.csv"
-    narrower = "--trainer.callbacks=[{class_path: " + MONITOR + ", init_args: {num_samples: 4, prefix: mine}}]"
+    narrower = "--trainer.callbacks=[{class_path: " + MONITOR + ", init_args: {num_samples: 4, options: {prefix: mine}}}]"
     assert evaluate(folder, "--csv", out, narrower, ckpt="checkpoints/last.ckpt") == 0
     (row,) = rows_of(out)
     assert row["epoch"] == "1"
@@ -265,22 +304,52 @@ def test_a_command_line_of_the_user(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["WithoutSteps", "MadeInSetup"])
-def test_modules_whose_own_evaluation_is_missing_or_fails(name, tmp_path):
+def test_modules_without_steps_and_with_hooks_of_their_own(name, tmp_path):
     labelled = {"compare_with_labels": name == "MadeInSetup"}
     sections = {"model": {"class_path": f"{__name__}.{name}"}}
     if name == "MadeInSetup":
         sections["data"] = {"class_path": DATA}
     written = configuration(tmp_path, {"measures": MEASURES, **labelled}, **sections)
     history = train(tmp_path, written, classes=(None, None)).history
+    MadeInSetup.calls.clear()
     assert evaluate(tmp_path, "--csv", tmp_path / "out.csv") == 0
     assert_same_values(rows_of(tmp_path / "out.csv"), history)
+    assert MadeInSetup.calls == ([4, "end", 4, "end"] if name == "MadeInSetup" else [])
+
+
+def test_a_module_whose_own_test_fails_can_be_validated(tmp_path, capsys, monkeypatch):
+    sections = {"model": {"class_path": f"{__name__}.FailingTest"}}
+    sections["data"] = {"class_path": DATA, "init_args": {"validation": True}}
+    history = train(tmp_path, configuration(tmp_path, {"measures": MEASURES}, **sections), classes=(None, None)).history
+    assert evaluate(tmp_path, "--csv", tmp_path / "out.csv", "--stage", "validation") == 0
+    assert_same_values(rows_of(tmp_path / "out.csv"), history)
+    assert evaluate(tmp_path) == 1
+    told = r"the measurement failed: OSError: a test of its own \(.*test_command_line\.py:\d+\)"
+    assert_said(capsys, rf"epoch=0-step=3\.ckpt: {told}.*epoch=1-step=6\.ckpt: {told}")
+    monkeypatch.setattr(FailingTest, "at_the_end", True)  # then the monitor has measured
+    assert evaluate(tmp_path, "--csv", tmp_path / "out.csv") == 1
+    assert_same_values(rows_of(tmp_path / "out.csv"), history)
+
+
+def test_what_a_checkpoint_leaves_out_is_as_constructed(run, tmp_path):
+    contents = torch.load(run[0] / "checkpoints" / "last.ckpt")
+    torch.save(contents, tmp_path / "whole.ckpt")
+    part = {name: weights for name, weights in contents["state_dict"].items() if "0.weight" not in name}
+    torch.save({**contents, "epoch": 2, "state_dict": part}, tmp_path / "part.ckpt")
+    sections = {"model": {"class_path": f"{__name__}.Adapted"}, "data": {"class_path": DATA}}
+    (tmp_path / "written.yaml").write_text(yaml.safe_dump(configuration(tmp_path, **sections)))
+    found = []
+    for path in ("", "part.ckpt"):
+        assert evaluate(tmp_path, "--csv", tmp_path / "out.csv", ckpt=path) == 0
+        found.append(float(rows_of(tmp_path / "out.csv")[-1]["tansens/empirical/test"]))
+    assert found[0] == pytest.approx(found[1], **EXACT)
 
 
 def test_several_monitors_each_with_a_prefix(tmp_path):
     written = configuration(tmp_path, {"measures": MEASURES})
     own = {
         "num_samples": 5,
-        "prefix": "own",
+        "options": {"prefix": "own"},
         "measures": [{"class_path": "lightning_tansens.metrics.LayerwiseNormSensitivity"}],
     }
     written["trainer"]["callbacks"].append({"class_path": MONITOR, "init_args": own})
@@ -363,6 +432,33 @@ def test_folders_without_checkpoints(run, tmp_path, capsys):
         assert_said(capsys, message)
 
 
+def test_bad_files_among_good_ones_are_skipped(run, tmp_path, capsys):
+    folder, history = run
+    for path in (folder / "checkpoints").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    contents = torch.load(tmp_path / "last.ckpt")
+    torch.save({**contents, "global_step": 1, "state_dict": {"other.weight": torch.ones(3)}}, tmp_path / "foreign.ckpt")
+    torch.save({**contents, "epoch": "last"}, tmp_path / "named.ckpt")
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    out = tmp_path / "out.csv"
+    assert main(["evaluate", "--config", str(folder / "written.yaml"), "--ckpt", str(tmp_path), "--csv", str(out)]) == 1
+    assert_same_values(rows_of(out), history)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    found = [
+        re.search(r"skipped \S+/(\w+)\.ckpt: expected (a checkpoint of L|a checkpoint that t|the w)", line) for line in lines
+    ]
+    assert sorted(match[1] for match in found) == ["empty", "foreign", "named"]
+
+
+def test_a_folder_of_checkpoints_is_a_trajectory(run, tmp_path):
+    folder, history = run
+    assert evaluate(folder, "--csv", tmp_path / "out.csv") == 0
+    first, second = rows_of(tmp_path / "out.csv")
+    for name in ("loss/temporal_ensemble", "accuracy/temporal_ensemble", "accuracy/disagreement"):
+        assert f"tansens/test_{name}" not in first
+        assert float(second[f"tansens/test_{name}"]) == pytest.approx(history[1][f"tansens/test_{name}"], **EXACT)
+
+
 def assert_said(capsys, message):
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(message, said), said
@@ -394,6 +490,22 @@ CONFIGURATIONS = {
         lambda written: yaml.safe_load(yaml.safe_dump(written).replace("num_samples: 7", "num_samples: 0")),
         r"written\.yaml: .*num_samples: expected a positive integer, but got 0",
     ),
+    "a wrong type": (
+        lambda written: yaml.safe_load(yaml.safe_dump(written).replace("batch_size: 3", "batch_size: many")),
+        r"callbacks: TangentSensitivityMonitor: options: Options: batch_size: expected int, but got many$",
+    ),
+    "a wrong choice": (
+        lambda written: yaml.safe_load(yaml.safe_dump(written).replace("batch_size: 3", "measure_at: noon")),
+        r"options: Options: measure_at: expected Literal\['auto', .*\], but got noon$",
+    ),
+    "a wrong type of the Trainer": (
+        lambda written: {**written, "trainer": {**written["trainer"], "max_epochs": "two"}},
+        r"written\.yaml: trainer\.max_epochs: expected int or None, but got two$",
+    ),
+    "a constructor that fails": (
+        change(model={"class_path": f"{__name__}.Unmade"}),
+        r"written\.yaml: .*a disk'?$",
+    ),
     "no such class": (change(model={"class_path": "tests.boring.Nothing"}), r"written\.yaml: .*Nothing"),
     "a list": (lambda written: [1], r"written\.yaml: expected a configuration of LightningCLI, but got list"),
 }
@@ -401,13 +513,16 @@ CONFIGURATIONS = {
 
 @pytest.mark.parametrize(("make", "message"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_configurations_that_cannot_be_used(make, message, run, tmp_path, capsys):
+    """The message is short: it names the file, the key and what was expected."""
     folder, _ = run
     path = tmp_path / "written.yaml"
     path.write_text(yaml.safe_dump(make(yaml.safe_load((folder / "written.yaml").read_text()))))
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", "--config", str(path), "--ckpt", str(folder / "checkpoints")])
     assert ended.value.code == 2
-    assert_said(capsys, message)
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) < 10
+    assert re.search(message, " ".join(said.split())), said
 
 
 @pytest.mark.parametrize("text", ["a: [1", "!!python/object/apply:os.system ['false']"])
@@ -451,7 +566,7 @@ def test_a_measurement_that_fails_keeps_those_before_it(run, tmp_path, capsys, m
 
     def failing(self, *args, **kwargs):
         calls.append(None)
-        if len(calls) > 3:
+        if len(calls) > 2:
             raise OSError("a disk is broken")
         return update(self, *args, **kwargs)
 
@@ -459,3 +574,54 @@ def test_a_measurement_that_fails_keeps_those_before_it(run, tmp_path, capsys, m
     assert evaluate(folder, "--csv", tmp_path / "out.csv") == 1
     assert_same_values(rows_of(tmp_path / "out.csv"), history[:1])
     assert_said(capsys, r"epoch=1-step=6\.ckpt: the measurement failed: OSError: a disk is broken")
+
+
+def test_each_evaluation_is_compared_with_the_one_before(capsys):
+    monitor, module = make_monitor(verbose=True, estimators=[TemporalEnsemble()], on_failure="warn"), BoringModule()
+    trainer = make_trainer(monitor)
+    monitor.follow_evaluations()
+    norms = []
+    for scale in (1.0, 2.0, 0.5):
+        with torch.no_grad():
+            module.network[0].weight *= scale
+        trainer.test(module, datamodule=BoringData(), verbose=False)
+        norms.append(monitor.records[-1].weights["layer_norm"].values["layer_norm"])
+    first, *later = [record.targets["test"].estimates["loss"] for record in monitor.records]
+    assert {"trivial", "empirical"} <= first.keys()
+    assert not {"layer_norm", "temporal_ensemble"} & first.keys()
+    for estimates, before, now in zip(later, norms, norms[1:]):
+        assert "temporal_ensemble" in estimates
+        assert estimates["layer_norm"].value == pytest.approx(estimates["trivial"].value * before / now)
+    assert capsys.readouterr().out == ""
+
+
+def test_checkpoints_of_a_fit_are_followed_in_python(tmp_path):
+    saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    data, fitted = BoringData(), make_monitor(estimators=[TemporalEnsemble()])
+    fit(fitted, saving, data=data, enable_checkpointing=True, max_epochs=3)
+    again = make_monitor(estimators=[TemporalEnsemble()])
+    again.follow_evaluations()
+    for epoch in range(3):
+        path = tmp_path / f"epoch={epoch}.ckpt"
+        make_trainer(again).test(BoringModule(), datamodule=data, verbose=False, ckpt_path=path)
+    for now, before in zip(again.records[1:], fitted.records[1:], strict=True):
+        assert now.targets["test"].estimates["loss"].keys() == before.targets["test"].estimates["loss"].keys()
+        for name, estimate in before.targets["test"].estimates["loss"].items():
+            assert now.targets["test"].estimates["loss"][name].value == pytest.approx(estimate.value, rel=1e-6)
+
+
+def test_a_failure_raises_and_a_fit_ends_it(capsys):
+    monitor = make_monitor(verbose=True, network="nowhere", on_failure="ignore")
+    monitor.follow_evaluations()
+    trainer = make_trainer(monitor)
+    with pytest.raises(MisconfigurationException, match="expected the name of a submodule"):
+        trainer.test(BoringModule(), datamodule=BoringData(), verbose=False)
+    monitor.network = None
+    trainer.fit(BoringModule(), datamodule=BoringData())
+    assert "layer_norm" in monitor.records[0].targets["test"].estimates["loss"]
+    assert "epoch 1" in capsys.readouterr().out
+
+
+def test_no_state_of_a_monitor():
+    with pytest.raises(ValueError, match="'records' is missing"):
+        make_monitor().follow_evaluations({"memories": {}})

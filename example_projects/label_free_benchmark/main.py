@@ -16,9 +16,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from images import Images, load_images
-from jsonargparse import auto_cli
+from jsonargparse import CLI
 from measuring import COLUMNS, measure
-from results import Set
+from results import Set, open_table
 from runs import Run
 from shifts import shifted_sets
 from torch.utils.data import Dataset
@@ -42,7 +42,8 @@ def benchmark(
         mnist_dir: Folder of MNIST.
         download: Whether to download what is not there.
         folder: Where weights and measurements are kept.
-        csv_file: Where all measurements are written together; None for benchmark.csv in that folder.
+        csv_file: Where all measurements are written together, compressed if the name ends in .gz; None for benchmark.csv
+            in that folder.
         train_only: Whether to leave the measuring to another call.
 
     """
@@ -78,7 +79,7 @@ def steps(run: Run, seed: int, data: Images, sets: Mapping[Set, Dataset], folder
 def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:
     """Writes all measurements that are there into one file."""
     csv_file.parent.mkdir(parents=True, exist_ok=True)
-    with csv_file.open("w", newline="") as gathered:
+    with open_table(csv_file, "w") as gathered:
         writer = csv.writer(gathered)
         writer.writerow(["dataset", "network", "regime", "seed", *COLUMNS])
         for run in runs:
@@ -92,4 +93,4 @@ def gather(runs: list[Run], folder: Path, csv_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(auto_cli(benchmark))
+    sys.exit(CLI(benchmark))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 #: The calibrated estimator is fitted on noise, holes and less contrast, so that no estimator is scored on the like of them.
 FITTED_ON = ("gaussian_noise", "erasing", "contrast", "brighter", "darker")
@@ -34,9 +37,16 @@ class Row:
     trusted: bool | None = None
 
 
+def open_table(path: Path, mode: Literal["r", "w"] = "r") -> io.TextIOWrapper:
+    """Opens a CSV file as text, compressed if its name ends in .gz. The same text always makes the same bytes."""
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.GzipFile(path, f"{mode}b", mtime=0), encoding="utf-8", newline="")
+    return path.open(mode, encoding="utf-8", newline="")
+
+
 def read_rows(path: Path) -> list[Row]:
-    """Reads the benchmark's CSV; costs are left out."""
-    with path.open(newline="") as file:
+    """Reads the benchmark's CSV, compressed or not; costs are left out."""
+    with open_table(path) as file:
         return [_row(cells) for cells in csv.DictReader(file) if cells["quantity"] != "cost"]
 
 

@@ -13,40 +13,26 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightning_tansens.command_line.errors import UsageError
 
+#: What makes a checkpoint one of Lightning's.
+_FIELDS: dict[str, type] = {"state_dict": Mapping, "epoch": int, "global_step": int}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint is, and when it was taken.
-
-    Attributes:
-        path: The file.
-        epoch: The epoch after which it was taken, from 0.
-        step: The number of optimizer steps until then.
-
-    """
+    """Where a checkpoint is, the epoch after which it was taken, from 0, and the number of optimizer steps until then."""
 
     path: Path
     epoch: int
     step: int
 
-    def read(self) -> dict[str, Any]:
-        """Returns its contents, the tensors on the CPU and read from the file when they are used.
 
-        Raises:
-            UsageError: If the file is no checkpoint of Lightning, or holds more than tensors and builtins.
+def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
+    """Returns a checkpoint, or those of a folder by epoch and step, and for each file that cannot be read the error.
 
-        """
-        return _read(self.path)
-
-
-def find_checkpoints(path: Path) -> list[Checkpoint]:
-    """Returns a checkpoint, or those of a folder by epoch and step; of copies of the same weights the first by name.
-
-    Args:
-        path: A file, or a folder of ``*.ckpt`` files.
+    Of copies of the same weights (``last.ckpt``) the first by name is returned.
 
     Raises:
-        UsageError: If there is none, or one of them cannot be read.
+        UsageError: If there is no file.
 
     """
     if not path.exists():
@@ -54,56 +40,58 @@ def find_checkpoints(path: Path) -> list[Checkpoint]:
     files = sorted(path.glob("*.ckpt")) if path.is_dir() else [path]
     if not files:
         raise UsageError(f"{path}: expected a folder with *.ckpt files, but it has none; pass the folder that holds them")
-    found = sorted((_header(file) for file in files), key=lambda checkpoint: (checkpoint.epoch, checkpoint.step))
+    found, errors = [], []
+    for file in files:
+        try:
+            contents = read_checkpoint(file)
+            found.append(Checkpoint(file, contents["epoch"], contents["global_step"]))
+        except UsageError as error:
+            errors.append(UsageError(f"{file}: {error}"))
     kept: list[Checkpoint] = []
-    for checkpoint in found:
+    for checkpoint in sorted(found, key=lambda one: (one.epoch, one.step)):
         if not any(_same_weights(checkpoint, other) for other in kept):
             kept.append(checkpoint)
-    return kept
-
-
-def _header(path: Path) -> Checkpoint:
-    contents = _read(path)
-    return Checkpoint(path, contents["epoch"], contents["global_step"])
+    return kept, errors
 
 
 def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:
     if (one.epoch, one.step) != (other.epoch, other.step):
         return False
-    first, second = one.read()["state_dict"], other.read()["state_dict"]
-    return first.keys() == second.keys() and all(_equal(first[name], second[name]) for name in first)
+    first, second = (read_checkpoint(checkpoint.path)["state_dict"] for checkpoint in (one, other))
+    return first.keys() == second.keys() and all(_equal(value, second[name]) for name, value in first.items())
 
 
 def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return torch.equal(one, other)
-    return bool(type(one) is type(other) and one == other)
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return torch.equal(one, other) if tensors else bool(type(one) is type(other) and one == other)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns what a checkpoint holds; the tensors are on the CPU and are read from the file when they are used.
+
+    Raises:
+        UsageError: If the file is no checkpoint of Lightning, or holds more than tensors and builtins.
+
+    """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"{path}: expected a checkpoint of tensors and builtin types, but it needs {_unsafe(path) or error}, which only "
+            f"expected a checkpoint of tensors and builtin types, but it needs {_unsafe(path) or error}, which only "
             "unpickling could make and which might run code; leave that out of the checkpoint, for example with "
             "save_hyperparameters(ignore=[...])"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UsageError(
-            f"{path}: expected a checkpoint that torch.save wrote, but it cannot be read: {_first_line(error)}"
-        ) from error
-    missing = [name for name in ("state_dict", "epoch", "global_step") if not _has(contents, name)]
+    except Exception as error:  # a broken file makes torch raise errors of many types
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UsageError(f"expected a checkpoint that torch.save wrote, but it cannot be read: {reason}") from error
+    held = contents if isinstance(contents, Mapping) else {}
+    missing = [name for name, kind in _FIELDS.items() if not isinstance(held.get(name), kind)]
     if missing:
         raise UsageError(
-            f"{path}: expected a checkpoint of Lightning, but {missing} is missing from it; pass what "
+            f"expected a checkpoint of Lightning, but {missing} is missing from it; pass what "
             "Trainer.save_checkpoint or ModelCheckpoint wrote"
         )
-    return dict(contents)
-
-
-def _has(contents: object, name: str) -> bool:
-    return isinstance(contents, Mapping) and name in contents
+    return dict(held)
 
 
 def _unsafe(path: Path) -> str:
@@ -111,7 +99,3 @@ def _unsafe(path: Path) -> str:
         return ", ".join(sorted(get_unsafe_globals_in_checkpoint(path)))
     except Exception:  # a file that is no archive of torch's has no list of them
         return ""
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__

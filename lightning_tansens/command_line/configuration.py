@@ -4,53 +4,33 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import pkgutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_tansens.command_line.errors import UsageError
+from lightning_tansens.command_line.errors import UsageError, useful_part
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 
 #: One process that measures and does nothing else; what the user sets comes behind and wins.
-MEASURE_ALONE = (
-    "--trainer.devices=1",
-    "--trainer.num_nodes=1",
-    "--trainer.strategy=auto",
-    "--trainer.logger=false",
-    "--trainer.profiler=null",
-    "--trainer.barebones=false",
-    "--trainer.fast_dev_run=false",
-    "--trainer.overfit_batches=0",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--ckpt_path=null",
-)
+MEASURE_ALONE = {
+    **{"devices": "1", "num_nodes": "1", "strategy": "auto", "overfit_batches": "0", "logger": "false", "profiler": "null"},
+    **dict.fromkeys(("barebones", "fast_dev_run", "enable_progress_bar", "enable_model_summary"), "false"),
+}
 
 Stage = Literal["test", "validation"]
 
 _LOADERS: dict[Stage, str] = {"test": "test_dataloader", "validation": "val_dataloader"}
 
 
-@dataclass(frozen=True)
-class Configured:
-    """What a configuration describes.
-
-    Attributes:
-        model: The LightningModule, with the weights of its construction.
-        data: The datamodule, if there is one.
-        trainer: The Trainer; its callbacks are the monitors alone.
-        monitors: The monitors.
-        stage: The evaluation loop that there is data for.
-
-    """
+class Configured(NamedTuple):
+    """What a configuration describes; the Trainer has no callbacks but the monitors, and a loop to run on one batch."""
 
     model: pl.LightningModule
     data: pl.LightningDataModule | None
@@ -68,14 +48,22 @@ class _Reader(LightningCLI):
         """Stands in for ``Trainer.fit``."""
 
 
-def configure(config: Path, model: str | None, data: str | None, cli: str | None, overrides: Sequence[str]) -> Configured:
+def configure(
+    config: Path,
+    model: str | None = None,
+    data: str | None = None,
+    cli: str | None = None,
+    stage: Stage | None = None,
+    overrides: Sequence[str] = (),
+) -> Configured:
     """Builds what a YAML file of LightningCLI describes.
 
     Args:
         config: What the run was started with, with or without a level ``fit``, or the ``config.yaml`` that it saved.
         model: Import path of the LightningModule, if the file names none by ``class_path``.
-        data: Import path of the datamodule, likewise.
+        data: Import path of the datamodule, if the file names none.
         cli: Import path of the run's subclass of LightningCLI; None for LightningCLI itself.
+        stage: The evaluation loop to run; None for the first with data that the module has a step for, the test's first.
         overrides: Further arguments of LightningCLI, such as ``--trainer.accelerator=cpu``.
 
     Raises:
@@ -88,38 +76,36 @@ def configure(config: Path, model: str | None, data: str | None, cli: str | None
         )
     written = _read(config)
     section = written["fit"] if isinstance(written.get("fit"), dict) else written
-    classes = {
-        "model": _imported(model, "model", pl.LightningModule),
-        "data": _imported(data, "data", pl.LightningDataModule),
-    }
-    named = {name: isinstance(section.get(name), dict) and "class_path" in section[name] for name in classes}
-    for name, found in classes.items():
-        if found is None and not named[name] and (name == "model" or section.get(name)):
+    classes: dict[str, Any] = {}
+    for name, path, kind in (("model", model, pl.LightningModule), ("data", data, pl.LightningDataModule)):
+        part = section.get(name)
+        classes["model_class" if name == "model" else "datamodule_class"] = found = _imported(path, name, kind)
+        classes[f"subclass_mode_{name}"] = named = isinstance(part, dict) and "class_path" in part
+        if found is None and not named and (name == "model" or part):
             raise UsageError(
-                f"{config}: expected {name}.class_path, because no class is passed, but got {section.get(name)!r}; pass the "
-                f"class of the run: --{name} module.Class"
+                f"{config}: expected {name}.class_path, because no class is passed, but got {part!r}; pass the class of the "
+                f"run: --{name} module.Class"
             )
     base: Any = _imported(cli, "cli", LightningCLI) or LightningCLI
     command = ["--config", str(config), "fit"] if section is not written else ["fit", "--config", str(config)]
+    alone = ["--ckpt_path=null", *(f"--trainer.{name}={value}" for name, value in MEASURE_ALONE.items())]
     strict = {"exit_on_error": False}
     reader: Any = type(base.__name__, (_Reader, base), {})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         try:
             built = reader(
-                classes["model"],
-                classes["data"],
-                subclass_mode_model=named["model"],
-                subclass_mode_data=named["data"],
-                args=[*command, *MEASURE_ALONE, *overrides],
+                **classes,
+                args=[*command, *alone, *overrides],
                 parser_kwargs={**strict, "fit": strict},
                 save_config_callback=None,
             )
-        except argparse.ArgumentError as error:
-            hint = "" if cli else "; arguments of the run's own subclass of LightningCLI need --cli module.Class"
-            raise UsageError(f"{config}: {error}{hint}") from error
-        except (ValueError, MisconfigurationException) as error:
-            raise UsageError(f"{config}: {error}") from error
+        except (argparse.ArgumentError, ValueError) as error:
+            own = not cli and "not accept option" in str(error)
+            hint = "; arguments of the run's own subclass of LightningCLI need --cli module.Class" if own else ""
+            raise UsageError(f"{config}: {useful_part(str(error))}{hint}") from error
+        except Exception as error:  # whatever the user's constructors raise
+            raise UsageError(f"{config}: {type(error).__name__}: {error}") from error
     trainer = built.trainer
     monitors = [callback for callback in trainer.callbacks if isinstance(callback, TangentSensitivityMonitor)]
     if not monitors:
@@ -130,14 +116,22 @@ def configure(config: Path, model: str | None, data: str | None, cli: str | None
     trainer.callbacks = [*monitors]
     trainer.limit_val_batches = trainer.limit_test_batches = 1  # an argument "1" may be read as 1.0, all of them
     owners = [owner for owner in (built.datamodule, built.model) if owner is not None]
-    for stage, loader in _LOADERS.items():
-        if any(is_overridden(loader, owner) for owner in owners):
-            return Configured(built.model, built.datamodule, trainer, monitors, stage)
-    raise UsageError(
-        f"{config}: expected a datamodule or a model with one of {list(_LOADERS.values())}, but got "
-        f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
-        "its class: --data module.Class"
-    )
+    loaders = {name: loader for name, loader in _LOADERS.items() if stage in (None, name)}
+    stages = [name for name, loader in loaders.items() if any(is_overridden(loader, owner) for owner in owners)]
+    if not stages:
+        raise UsageError(
+            f"{config}: expected a datamodule or a model with one of {list(loaders.values())}, but got "
+            f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
+            "its class: --data module.Class"
+        )
+    chosen = next((name for name in stages if is_overridden(f"{name}_step", built.model)), stages[0])
+    if not is_overridden(f"{chosen}_step", built.model):  # no loop runs without one
+        setattr(built.model, f"{chosen}_step", _no_step)
+    return Configured(built.model, built.datamodule, trainer, monitors, chosen)
+
+
+def _no_step(*args: Any, **kwargs: Any) -> None:
+    """The step of a module that has none for the loop."""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -154,9 +148,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _imported(path: str | None, option: str, base: type) -> type | None:
     if path is None:
         return None
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--{option} {path}: expected the import path of a class (module.Class): {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):

@@ -5,34 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from lightning_tansens.command_line.checkpoints import find_checkpoints
 from lightning_tansens.command_line.configuration import configure
-from lightning_tansens.command_line.errors import MeasurementError, UsageError
+from lightning_tansens.command_line.errors import UsageError
 from lightning_tansens.command_line.measuring import measure_checkpoints
 from lightning_tansens.command_line.output import table, write_csv, write_events
 from lightning_tansens.show.console import slow_progress
-from lightning_tansens.show.keys import Keys
+from lightning_tansens.show.keys import Keys, flat_row
+from lightning_tansens.show.notices import Notices
 
 EVALUATE = """Measures saved checkpoints as the monitor of a LightningCLI run does, and prints a row for each. Further
 arguments are LightningCLI's own and change the configuration, for example --trainer.accelerator=cpu."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: What follows the command's name; None for those of the process.
+    """Runs the command with what follows its name (None: the process's arguments).
 
     Returns:
         0, or 1 if a checkpoint could not be measured.
 
     Raises:
-        SystemExit: With code 2 if an argument, the configuration or a checkpoint cannot be used.
+        SystemExit: With code 2 if an argument, the configuration or every checkpoint cannot be used.
 
     """
     parser = argparse.ArgumentParser("lightning-tansens", description="Label-free estimates of the test loss.")
@@ -46,33 +44,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("--model", metavar="MODULE.CLASS", help="the LightningModule, if the file names none")
     evaluate.add_argument("--data", metavar="MODULE.CLASS", help="the datamodule, if the file names none")
     evaluate.add_argument("--cli", metavar="MODULE.CLASS", help="the run's subclass of LightningCLI, if it has one")
+    evaluate.add_argument("--stage", choices=("test", "validation"), help="the loop to run, if not the first with data")
     options, overrides = parser.parse_known_args(arguments)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as for "python -m"; the modules that the file names are imported from there
     try:
         return _evaluate(options, overrides)
     except UsageError as error:
-        evaluate.error(str(error))
+        evaluate.exit(2, f"{evaluate.prog}: {error}\n")
 
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    checkpoints = find_checkpoints(options.ckpt)
-    configured = configure(options.config, options.model, options.data, options.cli, overrides)
-    rows: list[dict[str, float]] = []
-    failed = False
+    checkpoints, errors = find_checkpoints(options.ckpt)
+    if len(errors) == 1 and not checkpoints:
+        raise errors[0]
+    complaints: list[Exception] = []
     with warnings.catch_warnings(), slow_progress(len(checkpoints), "checkpoints") as progress:
         warnings.filterwarnings("ignore", ".*does not have many workers")  # one batch is loaded
-        try:
-            for row in measure_checkpoints(configured, checkpoints):
-                rows.append(row)
-                progress.update()
-        except MeasurementError as error:  # those before it are kept
-            failed = True
-            traceback.print_exception(error)
-    for monitor in configured.monitors if rows else ():
-        print(table(rows, Keys(monitor.prefix)))
-    if options.csv and rows:
-        write_csv(options.csv, [str(checkpoint.path) for checkpoint in checkpoints[: len(rows)]], rows)
-    if options.log_dir and rows:
+
+        def complain(error: Exception) -> None:
+            complaints.append(error)
+            progress.write(f"lightning-tansens: skipped {shorten(str(error), 500, placeholder=' …')}", file=sys.stderr)
+
+        for error in errors:
+            complain(error)
+        if not checkpoints:
+            raise UsageError(f"{options.ckpt}: expected a checkpoint of Lightning among its files, but there is none")
+        configured = configure(options.config, options.model, options.data, options.cli, options.stage, overrides)
+        measured = []
+        for one in measure_checkpoints(configured, checkpoints, complain):
+            measured.append(one)
+            progress.update()
+    if not measured:
+        if all(isinstance(error, UsageError) for error in complaints):
+            raise UsageError(f"{options.ckpt}: expected a checkpoint that fits the configuration, but there is none")
+        return 1
+    rows: list[dict[str, float]] = [{} for _ in measured]
+    for number, monitor in enumerate(configured.monitors):
+        records = [found[number] for _, found in measured]
+        Notices().say(records[-1])
+        print(table([monitor.brief(record) for record in records]))
+        for row, record in zip(rows, records, strict=True):
+            row |= flat_row(record, Keys(monitor.options.prefix))
+    if options.csv:
+        named = zip(measured, rows, strict=True)
+        write_csv(options.csv, [{"checkpoint": str(checkpoint.path), **row} for (checkpoint, _), row in named])
+    if options.log_dir:
         write_events(options.log_dir, rows)
-    return int(failed)
+    return int(bool(complaints))

@@ -1,4 +1,4 @@
-"""Where the rows go: to the console, to a CSV file, to TensorBoard."""
+"""Where the records go: to the console, to a CSV file, to TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,70 +8,53 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_tansens.record import Record
 from lightning_tansens.show.console import aligned_table
-from lightning_tansens.show.keys import ACTUAL, Keys, Quantity
-
-Row = Mapping[str, float]
-
-_QUANTITIES: tuple[Quantity, ...] = ("loss", "accuracy")
+from lightning_tansens.show.keys import ACTUAL, QUANTITIES
 
 
-def table(rows: Sequence[Row], keys: Keys) -> str:
-    """Returns a table for each test set and quantity, with one row a checkpoint.
+def table(records: Sequence[Record]) -> str:
+    """Returns a table for each test set and quantity, with one row a record.
 
     Args:
-        rows: Logged values with ``epoch`` and ``step``.
-        keys: How the values are named.
+        records: The records.
 
     Example:
-        >>> row = {"epoch": 1, "step": 6, "tansens/test_loss/trivial": 0.5, "tansens/test_loss/actual": 0.75}
-        >>> print(table([row], Keys()))
+        >>> from lightning_tansens.record import Estimate, SetRecord
+        >>> test = SetRecord("test", loss=0.75, estimates={"loss": {"trivial": Estimate(0.5)}})
+        >>> print(table([Record(1, 6, SetRecord("val", loss=0.5), {"test": test})]))
         test loss
         epoch  step  trivial  actual
         1         6   0.5000  0.7500
 
     """
     tables = []
-    for target in dict.fromkeys(target for row in rows for target in keys.targets(row)):
-        for quantity in _QUANTITIES:
-            # the first row has the fewest
-            names = list(dict.fromkeys(name for row in reversed(rows) for name in keys.estimates(row, target, quantity)))
-            if not names:
-                continue
+    for target in dict.fromkeys(name for record in records for name in record.targets):
+        for quantity in QUANTITIES:
+            found = [record.targets[target].estimates.get(quantity, {}) for record in records]
+            names = dict.fromkeys(name for estimates in reversed(found) for name in estimates)  # the first has the fewest
             cells = [["epoch", "step", *names, ACTUAL]]
-            for row in rows:
-                values = [row.get(keys.estimate(target, quantity, name)) for name in [*names, ACTUAL]]
+            for record, estimates in zip(records, found, strict=True):
+                values = [estimates[name].value if name in estimates else None for name in names]
+                values.append(record.targets[target].labelled(quantity))
                 shown = ["" if value is None else f"{value:.4f}" for value in values]
-                cells.append([f"{row['epoch']:.0f}", f"{row['step']:.0f}", *shown])
-            tables.append(f"{target} {quantity}\n{aligned_table(cells)}")
+                cells.append([str(record.epoch), str(record.step), *shown])
+            if names:
+                tables.append(f"{target} {quantity}\n{aligned_table(cells)}")
     return "\n\n".join(tables)
 
 
-def write_csv(path: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
-    """Writes one row a checkpoint; a value that it does not have is left empty.
-
-    Args:
-        path: The file; its folder is made.
-        names: What each row begins with, the checkpoint's file.
-        rows: The values by key.
-
-    """
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes values by key, one row a checkpoint, into a file whose folder is made; what a row lacks is left empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = dict.fromkeys(["checkpoint", "epoch", "step", *(key for row in rows for key in row)])
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(columns))
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
-        writer.writerows({"checkpoint": name, **row} for name, row in zip(names, rows, strict=True))
+        writer.writerows(rows)
 
 
-def write_events(folder: Path, rows: Sequence[Row]) -> None:
-    """Writes an event file of TensorBoard, with each value at its checkpoint's step.
-
-    Args:
-        folder: The folder; it is made.
-        rows: The values by key, with ``epoch`` and ``step``.
-
-    """
+def write_events(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes an event file of TensorBoard into a folder, with each value at its checkpoint's ``step``."""
     with SummaryWriter(str(folder)) as writer:
         for row in rows:
             for key, value in row.items():

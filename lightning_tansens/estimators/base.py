@@ -36,6 +36,8 @@ class Estimator(ABC):
         quantities: What it estimates, "loss" or "accuracy" or both; empty for a score alone.
         needs: What must be gathered for it.
         looks_at_target: Whether its estimates depend on the target at all.
+        of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
+            the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
 
     """
 
@@ -43,6 +45,7 @@ class Estimator(ABC):
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     needs: frozenset[Need] = frozenset({Need.CLASSES})
     looks_at_target: bool = True
+    of_cross_entropy: ClassVar[bool] = False
 
     def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         """Estimates what the target's labels would give.
@@ -63,8 +66,9 @@ class Estimator(ABC):
             if not math.isfinite(found.value):
                 raise UndefinedEstimateError(f"expected a finite {quantity}, but the estimate is {found.value}")
             value = min(max(found.value, 0.0), 1.0) if quantity == "accuracy" else found.value
+            units = reference.loss_of_cross_entropy if quantity == "loss" and self.of_cross_entropy else 1.0
             known = found.stderr is not None and math.isfinite(found.stderr)
-            estimates[quantity] = replace(found, value=value, stderr=found.stderr if known else None)
+            estimates[quantity] = replace(found, value=units * value, stderr=units * found.stderr if known else None)
         return estimates
 
     @abstractmethod

@@ -33,6 +33,7 @@ class EntropyRatio(Estimator):
 
     key = "entropy_ratio"
     quantities = ("loss",)
+    of_cross_entropy = True
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled, entropies = reference.labelled, target.classes.entropies
@@ -61,6 +62,7 @@ class EntropyDifference(Estimator):
 
     key = "entropy_difference"
     quantities = ("loss",)
+    of_cross_entropy = True
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled, entropies = reference.labelled, target.classes.entropies

@@ -81,6 +81,13 @@ class SetSummary:
         )
 
     @property
+    def loss_of_cross_entropy(self) -> float:
+        """The loss over the cross-entropy of the outputs: 1 where the criterion is the cross-entropy."""
+        cross_entropy = float(self.labelled.losses.mean())
+        known = self.loss is not None and self.loss > 0 and cross_entropy > 0
+        return self.loss / cross_entropy if known and self.loss is not None else 1.0
+
+    @property
     def usable(self) -> Outputs:
         """The outputs, if they can be estimated from.
 

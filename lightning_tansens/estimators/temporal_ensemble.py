@@ -42,6 +42,7 @@ class TemporalEnsemble(Estimator):
 
     key = "temporal_ensemble"
     quantities = ("loss", "accuracy")
+    of_cross_entropy = True
     needs = frozenset({Need.CLASSES, Need.EARLIER})
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:

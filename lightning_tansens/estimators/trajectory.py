@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from lightning_tansens.estimators.outputs import Outputs
 
 #: The most snapshots whose predicted classes are kept; then every second one is dropped.
 MAX_SNAPSHOTS = 64
@@ -22,6 +19,21 @@ MAX_OUTPUTS, MAX_NUMBERS = 8, 2**22
 
 #: By this power of its number a snapshot weighs more than the first ones, whose predictions are poor.
 GROWTH = 0.5
+
+
+class Snapshot(Protocol):
+    """What a network says of a set now; :class:`~lightning_tansens.estimators.outputs.Outputs` is one."""
+
+    @property
+    def outputs(self) -> NDArray[Any]: ...
+    @property
+    def is_classifier(self) -> bool: ...
+    @property
+    def kept(self) -> NDArray[np.bool_]: ...
+    @property
+    def probabilities(self) -> NDArray[np.float64]: ...
+    @property
+    def predictions(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +74,7 @@ class Trajectory:
     outputs: NDArray[np.float32] | None = None
     stride: int = 1
 
-    def updated(self, now: Outputs) -> Trajectory:
+    def updated(self, now: Snapshot) -> Trajectory:
         """Returns the trajectory that has a measurement more.
 
         Args:

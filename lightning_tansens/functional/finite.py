@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.tangent.batches import OutputPicker, batch_length, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation import evaluation, ordinary
-from lightning_tansens.tangent.network import OutputPicker, batch_length, call_model, map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
 
@@ -39,6 +39,6 @@ def finite_outputs(model: nn.Module, inputs: Any, output: OutputPicker | None = 
         return None
     with evaluation(model), torch.no_grad():
         result = call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
-    found = tensors_in(result if output is None else output(result))
+    found = tensors_in(pick_output(result, output))
     masks = [finite_samples(tensor) for tensor in found if tensor.dim() and len(tensor) == samples]
     return torch.stack(masks).all(0) if masks else None

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.batches import OutputPicker, batch_length, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation import evaluation, ordinary
-from lightning_tansens.tangent.network import OutputPicker, batch_length, call_model, map_tensors
 
 
 def fisher_rao_norms(
@@ -56,7 +56,7 @@ def fisher_rao_norms(
         with torch.no_grad():
             # the network may begin with an in-place call
             result = call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
-        logits = _logits(model, result if output is None else output(result), batch_length(inputs))
+        logits = _logits(model, pick_output(result, output), batch_length(inputs))
         if criterion is None:
             return ((logits.softmax(1) * logits).sum(1, keepdim=True) - logits).square().sum(1)
         pulls = [_pull(criterion, logits, j) for j in range(logits.shape[1])]

@@ -55,7 +55,7 @@ class TorchLoss:
         if isinstance(criterion, TorchLoss):
             return criterion
         if isinstance(criterion, nn.Module):
-            kind = next(kind for kind in type(criterion).__mro__ if "forward" in vars(kind))
+            kind: Any = next(kind for kind in type(criterion).__mro__ if "forward" in vars(kind))
             parameters = list(inspect.signature(kind.forward).parameters)
             if kind.__module__ != "torch.nn.modules.loss" or len(parameters) != 3 or parameters[-1] != "target":
                 return None
@@ -109,7 +109,7 @@ class TorchLoss:
 
     def valid(self, targets: Tensor) -> Tensor:
         """Returns which targets count, a tensor of their shape."""
-        return targets != self.ignore_index if self.of_classes else torch.ones_like(targets, dtype=torch.bool)
+        return targets.ne(self.ignore_index) if self.ignore_index is not None else torch.ones_like(targets, dtype=torch.bool)
 
     def _check(self, outputs: Any, targets: Any, indices: bool) -> None:
         if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
@@ -175,8 +175,8 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
     scores = torch.zeros_like(outputs, requires_grad=True)
     try:
         with torch.enable_grad():
-            criterion(scores.detach() - 1, tried)  # probabilities must not be negative
-            loss = criterion(scores, tried)
+            _fixed(criterion, scores.detach() - 1, tried)  # probabilities must not be negative
+            loss = _fixed(criterion, scores, tried)
             (slope,) = torch.autograd.grad(loss.sum(), scores)
     except Exception:  # whatever the user's criterion raises at such outputs
         return False
@@ -187,6 +187,14 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
         return bool((slope.reshape(-1) * (1 - 2 * own) > 0).all())
     mask = F.one_hot(own, classes).bool()
     return bool((slope[mask] <= 0).all() and slope.any() and (slope[~mask] >= -1e-6 * slope.abs().max()).all())
+
+
+def _fixed(criterion: Criterion, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The criterion with its own parameters held fixed: class weights may be parameters, but have no derivative."""
+    parameters = dict(criterion.named_parameters()) if isinstance(criterion, nn.Module) else {}
+    held = {name: parameter.detach() for name, parameter in parameters.items()}
+    found: Tensor = torch.func.functional_call(criterion, held, (outputs, targets)) if held else criterion(outputs, targets)  # type: ignore[arg-type]
+    return found
 
 
 def _summed(elements: Tensor) -> Tensor:

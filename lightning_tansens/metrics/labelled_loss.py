@@ -55,6 +55,7 @@ class LabelledLoss(StatefulMetric):
     correct: Tensor
     classified: Tensor
     dropped: Tensor
+    kept: list[Tensor]
 
     def __init__(
         self,
@@ -90,7 +91,8 @@ class LabelledLoss(StatefulMetric):
             ValueError: As :meth:`update` does.
 
         """
-        self._terms(outputs, targets)
+        with torch.no_grad():
+            self._terms(outputs, targets)
 
     def update(self, outputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
         """Adds a batch.
@@ -161,12 +163,16 @@ class LabelledLoss(StatefulMetric):
     def _keep(self, outputs: Any, targets: Any) -> None:
         assert self._whole is not None
         rows = self._whole.pack((outputs, targets), self.device)
-        kept: list[Tensor] = self.kept  # type: ignore[assignment]
-        if rows is None or bool(self.dropped) or sum(map(len, kept)) + rows.numel() > WholeSet.NUMBERS:
+        if rows is None or bool(self.dropped) or sum(map(len, self.kept)) + rows.numel() > WholeSet.NUMBERS:
             self.dropped += 1
-            self.kept = [kept[0][:0]]  # type: ignore[assignment]
+            self.kept = [self.kept[0][:0]]
         else:
             self._append("kept", rows)
+
+    def counted(self, outputs: Any, targets: Any) -> Tensor | None:
+        """Returns which samples have a label that counts, booleans of shape (N,); None for no classifier."""
+        found = self._classified(outputs, targets)
+        return None if found is None else found[0] >= 0
 
     def _classified(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor] | None:
         """Returns the labels, -1 for those that do not count, and which predictions are right; None for no classifier."""

@@ -21,6 +21,7 @@ from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.drawing import Drawing
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
@@ -77,9 +78,9 @@ class TangentSensitivityMonitor(pl.Callback):
     Args:
         test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation
             data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The labelled set that is compared with: "val", "train", a DataLoader or a Dataset; "auto" takes the
-            validation data if the Trainer has any, else the training data. The Trainer's own data pass through their own
-            transforms; pass a Dataset to measure without them.
+        reference: The labelled set that is compared with: "val", "train", one of several loaders ("val:1", "train:name"), a
+            DataLoader or a Dataset; "auto" takes the validation data if the Trainer has any, else the training data. The
+            Trainer's own data pass through their own transforms; pass a Dataset to measure without them.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
             those that do not suit the network.
         estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without
@@ -145,11 +146,14 @@ class TangentSensitivityMonitor(pl.Callback):
         self._state = MonitorState()
         self._mailbox = Mailbox()
         self._measurement: Measurement | None = None
+        #: What the last fit has found.
+        self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._logged_step: int | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
+        self._follows = False
 
     def _check(self) -> None:
         check_counts(num_samples=self.num_samples, every_n_epochs=self.every_n_epochs)
@@ -185,6 +189,30 @@ class TangentSensitivityMonitor(pl.Callback):
         """Says whether a key was logged with a value of the current weights."""
         return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
 
+    def brief(self, record: Record) -> Record:
+        """Returns a record as loggers are sent it: the default estimators only with ``Display(log="all")``."""
+        if self._defaults[1] and self.display.log == "default":
+            return without_estimators(record, {estimator.key for estimator in self.estimators})
+        return record
+
+    def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
+        """Lets the evaluations from now on continue one another, as the measurements of a fit do.
+
+        Each ``Trainer.validate`` or ``Trainer.test`` is compared with the one before, so that a folder of checkpoints is a
+        trajectory; the first one leaves out what compares. A measurement that fails raises, nothing is printed, and
+        :attr:`records` starts anew. A fit ends it.
+
+        Args:
+            state: What a checkpoint of the run holds of the monitor, for measures that compare with the run's start; None
+                makes the first evaluation the start.
+
+        Raises:
+            ValueError: If the state is not that of a monitor; the message names the field.
+
+        """
+        self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
+        self._measurement, self._follows, self._failures = None, True, Failures("raise")
+
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -196,7 +224,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
-        self._measurement = None
+        self._measurement, self._criterion, self._follows = None, None, False
         self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -265,16 +293,17 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: the records, and what the next measurement is compared with."""
-        return self._remembered().to_dict()
+        return self._remembered(self._measurement).to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues where a checkpoint was taken.
+        """Continues where a checkpoint was taken, unless evaluations follow one another.
 
         Raises:
             ValueError: If the state is not that of a monitor; the message names the field.
 
         """
-        self._state = MonitorState.from_dict(state_dict)
+        if not self._follows:
+            self._state = MonitorState.from_dict(state_dict)
 
     # ------------------------------------------------------------------------------------------ measurement
 
@@ -288,30 +317,40 @@ class TangentSensitivityMonitor(pl.Callback):
             self._measure(trainer, pl_module, self._measurement, self._page)
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measures weights outside of a fit, whose memory is left as it is."""
+        """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
         policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
         with policy, isolated_rng(), torch.inference_mode(False):
-            self._measure(trainer, pl_module, self._prepare(trainer, pl_module), self._new_page(trainer))
+            measurement = self._prepare(trainer, pl_module)
+            self._measure(trainer, pl_module, measurement, self._new_page(trainer))
+            if self._follows:
+                self._state = self._remembered(measurement)
 
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
         # what may fail on one process stands under `together`; what talks to the others stands outside of it
-        state = self._remembered()
+        state = self._remembered(self._measurement)
         with together(trainer), undisturbed(pl_module):
             drawing = Drawing(trainer, self, self._stages)
             sets = drawing.sets(None if self._measurement is None else self._measurement.sets[0])
         agree(trainer, [measured.subset for measured in sets])
         with together(trainer), undisturbed(pl_module):
-            measurement = Measurement(self.measures, sets, drawing.copies(sets[0]))
             network = find_network(pl_module, self.network)
+            found = drawing.find_criterion(network, sets, self._criterion)
+        if found.note is not None and found is not self._criterion:
+            rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
+        self._criterion = found if trainer.state.fn == TrainerFn.FITTING else self._criterion
+        with together(trainer), undisturbed(pl_module):
+            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
             measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
             measurement.load_trajectories(state.trajectories)
-            measurement.start(network, state.memories, state.weights_before)
-        measurement.remember_first()
+            measurement.resume(state.memories, state.weights_before)
+            if not self._follows:
+                measurement.start(network)
+        if not self._follows:
+            measurement.remember_first()
         return measurement
 
-    def _remembered(self) -> MonitorState:
-        """What a measurement is compared with: of the running fit, or else of a loaded checkpoint."""
-        measurement = self._measurement
+    def _remembered(self, measurement: Measurement | None) -> MonitorState:
+        """What the next measurement is compared with: after this one, or else of a loaded checkpoint."""
         if measurement is None:
             return self._state
         return replace(
@@ -358,9 +397,10 @@ class TangentSensitivityMonitor(pl.Callback):
             scalars = self._logged(record)
             log_for_callbacks(trainer, scalars)
             self._logged_step = trainer.global_step
-            if self.verbose:
-                say(trainer, measurement_line(record))
-            self._notices.say(record)
+            if not self._follows:
+                if self.verbose:
+                    say(trainer, measurement_line(record))
+                self._notices.say(record)
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
@@ -380,9 +420,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def _logged(self, record: Record) -> dict[str, float]:
         """The scalars for the loggers, by key."""
-        if self._defaults[1] and self.display.log == "default":
-            record = without_estimators(record, {estimator.key for estimator in self.estimators})
-        row = flat_row(record, self._keys, brief=self.display.log == "default")
+        row = flat_row(self.brief(record), self._keys, brief=self.display.log == "default")
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
 
     def _explained(self) -> list[Measure | Estimator]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
 
 from lightning_tansens.estimators import Estimator, Need
 from lightning_tansens.estimators.calibrated import Perturbed
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.labelled_loss import Criterion, LabelledLoss
+from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.reading import Reading, Unpack
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -26,7 +30,7 @@ class Choices(Protocol):
     """The monitor's arguments that say what is measured on which samples."""
 
     test_dataloaders: Any
-    reference: Any
+    reference: str | Data
     measures: list[Measure]
     estimators: list[Estimator]
     num_samples: int
@@ -50,6 +54,8 @@ class Drawing:
     def __init__(self, trainer: pl.Trainer, monitor: Choices, stages: ExitStack) -> None:
         self._trainer, self._monitor, self._stages = trainer, monitor, stages
         self._budget = CacheBudget()
+        self.measures = [measure.with_output(monitor.output) for measure in monitor.measures]
+        self._known: KnownCriterion | None = None
 
     def sets(self, known: MeasuredSet | None = None) -> list[MeasuredSet]:
         """Returns the reference, which is labelled, and the test sets.
@@ -70,6 +76,39 @@ class Drawing:
         targets = test_data(self._trainer, monitor.test_dataloaders, self._stages)
         return [*sets, *(self._set(name, data) for name, data in targets.items())]
 
+    def find_criterion(
+        self, network: nn.Module, sets: Sequence[MeasuredSet], known: KnownCriterion | None
+    ) -> KnownCriterion:
+        """Returns the criterion, after the sets are told of it.
+
+        Args:
+            network: The network.
+            sets: The reference, and the test sets.
+            known: The criterion of the fit, for a measurement after it; None to find it.
+
+        """
+        trainer, monitor = self._trainer, self._monitor
+        module = trainer.lightning_module
+        given, batches = monitor.criterion, self._batches(sets[0])
+        found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
+        for measured in sets:
+            measured.know(found.criterion, found.class_scores)
+        self._known = found
+        return found
+
+    def _batches(self, reference: MeasuredSet) -> Iterator[Any]:
+        """Yields a batch of the training data, if they can be read, and one of the reference."""
+        trainer, options = self._trainer, self._monitor.options
+        if trainer.state.fn == TrainerFn.FITTING and reference.name != "train":
+            try:
+                _, data = reference_data(trainer, "train", self._stages)
+                subset = draw_subset(trainer, "train", data, SAMPLES, SAMPLES, options.seed, head=1, budget=CacheBudget())
+            except MisconfigurationException:  # several loaders, or data that cannot be copied
+                pass
+            else:
+                yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
+        yield reference.batch(SAMPLES)
+
     def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
         """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
 
@@ -80,14 +119,16 @@ class Drawing:
         fitted: list[Any] = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         transforms = dict.fromkeys(transform for estimator in fitted for transform in estimator.copies)
         keys = {key for estimator in fitted for key in estimator.measure_keys}
-        measures = [measure for measure in self._monitor.measures if measure.key in keys]
+        measures = [measure for measure in self.measures if measure.key in keys]
+        assert self._known is not None
+        known = self._known
         return [
             MeasuredSet(
                 f"{reference.name} (copy {number})",
                 reference.subset,
                 batch_transfer(self._trainer).of(reference.subset),
                 measures,
-                LabelledLoss(self._monitor.criterion),
+                LabelledLoss(known.criterion, class_scores=known.class_scores),
                 self._reading(labelled=True, perturb=Perturbed(transform, self._monitor.options.seed)),
             )
             for number, transform in enumerate(transforms, 1)
@@ -106,16 +147,19 @@ class Drawing:
         subset = self._subset(name, data, labelled=is_reference or monitor.compare_with_labels, is_reference=is_reference)
         loss = None
         if is_reference or monitor.compare_with_labels:
-            loss = LabelledLoss(monitor.criterion, options.by_class)
+            loss = LabelledLoss(monitor.criterion, options.by_class)  # :meth:`find_criterion` tells it more
         transfer = batch_transfer(self._trainer).of(subset)
-        return MeasuredSet(name, subset, transfer, monitor.measures, loss, self._reading(labelled=is_reference))
+        return MeasuredSet(name, subset, transfer, self.measures, loss, self._reading(labelled=is_reference))
 
     def _subset(self, name: str, data: Found, labelled: bool, is_reference: bool) -> Subset:
         monitor, options = self._monitor, self._monitor.options
         count = max(monitor.num_samples, options.num_loss_samples if labelled or monitor.estimators else 0)
-        return draw_subset(
+        subset = draw_subset(
             self._trainer, name, data, count, options.batch_size, options.seed, monitor.num_samples, self._budget
         )
+        if labelled and not is_reference:
+            subset.extend(options.num_label_samples)
+        return subset
 
     def _reading(self, labelled: bool, perturb: Callable[[Any, Sequence[int]], Any] | None = None) -> Reading:
         monitor = self._monitor
@@ -123,6 +167,7 @@ class Drawing:
             monitor.unpack,
             monitor.output,
             max(monitor.num_samples, monitor.options.num_loss_samples) if monitor.estimators else 0,
+            class_scores=None if self._known is None else self._known.class_scores,
             features=any(Need.FEATURES in estimator.needs for estimator in monitor.estimators),
             labelled=labelled,
             perturb=perturb,

@@ -79,28 +79,32 @@ class Measurement:
                     copied(measure).update(network)
                 except Exception as error:
                     misfits[measure.key] = error
-        for key, error in misfits.items():
+        for key, misfit in misfits.items():
             if not keep_going:
-                raise error
-            self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {error}")
+                raise misfit
+            self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
         for measured in self.sets:
             measured.forget_measures(list(misfits))
         self.measures = [measure for measure in self.measures if measure.key not in misfits]
 
-    def start(self, network: nn.Module, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it.
+    def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
+        """Takes what an earlier part of the run has to compare with.
 
         Args:
-            network: The network.
-            memories: What :meth:`memories` returned in an earlier part of the run; empty for a new one.
-            weights_before: The earlier part's :attr:`weights_before`; a measure that it lacks starts now.
+            memories: What :meth:`memories` returned there; empty for a new run.
+            weights_before: Its :attr:`weights_before`.
 
         """
         for measured in self.sets:
             measured.load_memories(memories.get(measured.name, {}))
+        self.weights_before = {key: dict(values) for key, values in weights_before.items()}
+
+    def start(self, network: nn.Module) -> None:
+        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it."""
+        for measured in self.sets:
             measured.update_first(network)
         now = self._measure_weights(network)
-        self.weights_before = {key: dict(weights_before.get(key, values)) for key, values in now.items()}
+        self.weights_before = {key: self.weights_before.get(key, values) for key, values in now.items()}
 
     def remember_first(self) -> None:
         """Keeps the values before the first step."""

@@ -15,15 +15,16 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
 from lightning_tansens.metrics.copies import copied
+from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
 from lightning_tansens.monitor.batches import check_samples
 from lightning_tansens.monitor.reading import Reading, Transfer
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.show.pictures import SHOWN, Samples
+from lightning_tansens.tangent.batches import call_model, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.network import call_model
 
 #: The size of the batch whose shapes are checked.
 _TRIED = 5
@@ -104,11 +105,23 @@ class MeasuredSet:
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
                         raise misfit from error
                 raise
-            if self.outputs is not None:
-                self.outputs.prepare(outputs, targets if self._reading.labelled else None, features)
             if self.loss is not None:
-                copied(self.loss).update(outputs, self._labels(targets))
+                self.loss.prepare(outputs, self._labels(targets))
+            if self.outputs is not None:
+                self.outputs.prepare(*self._gathered(outputs, targets, features, [0])[:3])
         return misfits
+
+    def know(self, criterion: Criterion, class_scores: bool | None) -> None:
+        """Takes the criterion, and whether outputs are class scores (None if unknown), before anything is accumulated."""
+        self._reading = replace(self._reading, class_scores=class_scores)
+        if self.loss is not None:
+            self.loss = LabelledLoss(criterion, self.loss.by_class, class_scores)
+        if self.outputs is not None:
+            self.outputs = SetOutputs(class_scores, self._reading.labelled, self._reading.features)
+
+    def batch(self, samples: int) -> Any:
+        """Returns a batch of the first samples, on the device, the same on every process."""
+        return self._transfer(self.subset.samples(range(min(samples, len(self.subset)))))
 
     def has_labels(self) -> bool:
         """Whether the set's samples come with labels."""
@@ -207,16 +220,29 @@ class MeasuredSet:
             self.loss.update(outputs, self._labels(targets), positions)
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
-            labels = targets[:count] if self._reading.labelled else None
-            self.outputs.update(outputs[:count], labels, None if features is None else features[:count], positions[:count])
+            self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
+
+    def _gathered(
+        self, outputs: Any, targets: Any, features: Tensor | None, positions: Sequence[int]
+    ) -> tuple[Any, Any, Tensor | None, list[int]]:
+        """What the estimators get of a batch's first samples; of the reference without those whose label does not count."""
+        kept: Any = slice(len(positions))
+        own = list(positions)
+        if not isinstance(outputs, Tensor):  # which is refused there
+            return outputs, targets, features, own
+        if self._reading.labelled and self.loss is not None:
+            counted = self.loss.counted(outputs[kept], targets[kept])
+            if counted is not None:
+                kept = counted.nonzero().flatten()
+                own = [positions[place] for place in kept.tolist()]
+        labels = targets[kept] if self._reading.labelled else None
+        return outputs[kept], labels, None if features is None else features[kept], own
 
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
         with evaluation(network), torch.no_grad():
             if self._reading.features:
-                outputs, features = outputs_and_features(network, inputs)
-            else:
-                outputs, features = call_model(network, inputs), None
-        return (outputs if self._reading.output is None else self._reading.output(outputs)), features
+                return outputs_and_features(network, inputs, self._reading.output)
+            return pick_output(call_model(network, inputs), self._reading.output), None
 
     # ----------------------------------------------------------------------------------------------- results
 
@@ -244,13 +270,15 @@ class MeasuredSet:
             summary = replace(summary, outputs=outputs)
             self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
         if self.loss is not None:
+            # the loss of a whole test set is the truth; the reference's stands for what it was drawn from
+            known = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = replace(
                 summary,
                 loss=self.loss.value(),
                 loss_influence=self.loss.influence(),
-                loss_stderr=self.loss.standard_error(),
+                loss_stderr=None if known else self.loss.standard_error(),
                 accuracy=_float(self.loss.accuracy()),
-                accuracy_stderr=self.loss.accuracy_standard_error(),
+                accuracy_stderr=None if known else self.loss.accuracy_standard_error(),
                 wrong=self.loss.wrong(),
                 class_losses=self.loss.class_losses(),
             )

@@ -48,6 +48,14 @@ class MonitorState:
             "measured_step": self.measured_step,
         }
 
+    def at_start(self) -> MonitorState:
+        """Returns the state before the run's first measurement: what the measures remember of its start alone."""
+        memories = {
+            name: {key: {part: value for part, value in memory.items() if part != "last"} for key, memory in found.items()}
+            for name, found in self.memories.items()
+        }
+        return MonitorState(memories=memories)
+
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> MonitorState:
         """Returns the state that :meth:`to_dict` described.
@@ -75,7 +83,8 @@ class MonitorState:
         for name in ("weights_before", "memories", "trajectories"):
             if not all(isinstance(value, Mapping) for value in state[name].values()):
                 raise ValueError(_wrong(name, state[name]))
-        return cls(records, *(state[name] for name in list(_FIELDS)[1:]), loaded=True)
+        kept = {name: state[name] for name in _FIELDS if name != "records"}
+        return cls(records=records, loaded=True, **kept)
 
 
 def _wrong(name: str, value: object) -> str:

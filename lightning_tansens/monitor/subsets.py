@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,17 @@ class Subset:
         self.head = min(self._head or len(self), len(self))
         self._cache: list[Any] | None = None
         self._first = self.samples([0])
+
+    def extend(self, num_samples: int | None = None) -> None:
+        """Draws more samples behind those that are drawn; of a stream there are no more.
+
+        Args:
+            num_samples: The number of samples; None for all.
+
+        """
+        if self._drawn is None:
+            self._count = max(self._count, sys.maxsize if num_samples is None else num_samples)
+            self.draw_from(self.keys)
 
     @property
     def fingerprint(self) -> int:

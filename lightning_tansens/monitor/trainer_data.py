@@ -236,10 +236,16 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
     """Returns the submodule of that name, or the LightningModule itself for None.
 
     Raises:
-        MisconfigurationException: If there is no such submodule.
+        MisconfigurationException: If there is no such submodule, or the LightningModule has no ``forward``.
 
     """
     if name is None:
+        if not _overrides(pl_module, "forward"):
+            names = [child for child, _ in pl_module.named_children()]
+            raise MisconfigurationException(
+                f"network: expected {type(pl_module).__name__} to define forward, but it does not; name the submodule to "
+                f"measure, TangentSensitivityMonitor(network=...), for example one of {names}"
+            )
         return pl_module
     try:
         return pl_module.get_submodule(name)

@@ -7,17 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.network import call_model
+from lightning_tansens.tangent.batches import OutputPicker, call_model, pick_output
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer
 
 
-def outputs_and_features(model: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
+def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | None = None) -> tuple[Any, Tensor | None]:
     """Calls a model and keeps the input of the linear or convolutional layer that is called last.
 
     Args:
         model: The network.
         inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+        output: Picks the tensor of outputs, as in :func:`~lightning_tansens.tangent.batches.pick_output`.
 
     Returns:
         The outputs, and the features, shape (N, F); None where no such layer is called with a row for each output.
@@ -32,7 +33,7 @@ def outputs_and_features(model: nn.Module, inputs: Any) -> tuple[Any, Tensor | N
     """
     tracer = _LastInput(model)
     with tracer.running():
-        outputs = call_model(model, inputs)
+        outputs = pick_output(call_model(model, inputs), output)
     features = tracer.features
     if features is None or not isinstance(outputs, Tensor) or features.dim() < 2 or len(features) != len(outputs):
         return outputs, None

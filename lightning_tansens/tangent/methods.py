@@ -95,6 +95,7 @@ def refuse_mixed_samples(network: Network, slopes: bool = False) -> None:
     """
 
     def examine() -> Choice:
+        _refuse_batch_statistics(network.model)
         _refuse_mixed_samples(network)
         if slopes:
             verify(network.first_three(), None, order=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,52 +11,22 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.batches import (
+    OutputPicker,
+    batch_length,
+    call_model,
+    entries,
+    find_wrt,
+    map_tensors,
+    pick_output,
+    rebuilt,
+)
 from lightning_tansens.tangent.isolation import ordinary
-from lightning_tansens.tangent.tracing import tensors_in
+
+__all__ = ["Network", "OutputPicker", "Wrt", "batch_length", "call_model", "map_tensors"]
 
 #: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
 Wrt = str | int | None
-
-#: Picks the tensor of outputs, shape (N, ...), out of what the network returns.
-OutputPicker = Callable[[Any], Tensor]
-
-
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Calls a model on a batch: a dict holds keyword arguments, a tuple or list positional ones.
-
-    Args:
-        model: The network.
-        inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
-
-    """
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
-
-
-def map_tensors(function: Callable[[Tensor], Tensor], inputs: Any) -> Any:
-    """Applies a function to each tensor of a batch and leaves everything else as it is."""
-    if isinstance(inputs, Tensor):
-        return function(inputs)
-    if isinstance(inputs, Mapping):
-        return {name: map_tensors(function, value) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return [map_tensors(function, value) for value in inputs]
-    return inputs
-
-
-def batch_length(inputs: Any) -> int:
-    """Returns the number of samples in a batch: the length of its first tensor.
-
-    Raises:
-        TypeError: If there is no tensor, or it is a scalar.
-
-    """
-    first = next(tensors_in(inputs), None)
-    if first is None or not first.dim():
-        came = type(inputs).__name__ if first is None else "a scalar"
-        raise TypeError(f"inputs: expected a batch with tensors of shape (N, ...), but got {came}")
-    return len(first)
 
 
 class Network:
@@ -66,8 +36,9 @@ class Network:
         model: The network.
         inputs: The batch: a tensor, a tuple of positional arguments or a dict of keyword arguments.
         wrt: Which of them is x; or a submodule's name, when x is that module's output (an embedding of tokens).
-            Parameters upstream of x do not count.
-        output: Picks the tensor of outputs; None expects the network to return one tensor.
+            Parameters upstream of x do not count. None for the lone tensor, or what
+            :func:`~lightning_tansens.tangent.batches.find_wrt` finds.
+        output: Picks the tensor of outputs; None takes ``logits`` or the only tensor that the network returns.
 
     Raises:
         TypeError: If x is no floating-point tensor.
@@ -81,28 +52,29 @@ class Network:
         if wrt == "":
             raise ValueError("wrt: expected the name of an input or of a submodule, but got an empty one")
         self.model = model
-        self.wrt = wrt
         self.output = output
         self._inputs = map_tensors(ordinary, inputs)
+        if wrt is None and not (isinstance(self._inputs, Tensor) and self._inputs.is_floating_point()):
+            wrt = find_wrt(model, self._inputs)
+        self.wrt = wrt
         self._module = model.get_submodule(str(wrt)) if self._names_module(wrt) else None
         self.x = self._start()
 
     def _names_module(self, wrt: Wrt) -> bool:
-        if not isinstance(wrt, str) or (isinstance(self._inputs, Mapping) and wrt in self._inputs):
+        keys = [name for name in entries(self._inputs) if isinstance(name, str)]
+        if not isinstance(wrt, str) or wrt in keys:
             return False
         if wrt in dict(self.model.named_modules()):
             return True
-        keys = list(self._inputs) if isinstance(self._inputs, Mapping) else []
         raise ValueError(f"wrt: expected the name of an input {keys} or of a submodule, but got {wrt!r}")
 
     def _start(self) -> Tensor:
         inputs, wrt = self._inputs, self.wrt
-        named = isinstance(inputs, Mapping) and wrt in inputs
-        numbered = isinstance(inputs, (tuple, list)) and isinstance(wrt, int) and 0 <= wrt < len(inputs)
+        parts = entries(inputs)
         if self._module is not None:
             x = self._module_output()
-        elif named or numbered:
-            x = inputs[wrt]
+        elif wrt is not None and wrt in parts:
+            x = parts[wrt]
         elif wrt is None:
             x = inputs
         else:
@@ -148,14 +120,9 @@ class Network:
             finally:
                 handle.remove()
         else:
-            if isinstance(inputs, Mapping):
-                inputs = {name: x if name == self.wrt else map_tensors(Tensor.clone, v) for name, v in inputs.items()}
-            elif isinstance(inputs, (tuple, list)):
-                inputs = [x if i == self.wrt else map_tensors(Tensor.clone, v) for i, v in enumerate(inputs)]
-            else:
-                inputs = x
-            result = call_model(self.model, inputs)
-        return self._flat(self.output(result) if self.output is not None else result, len(x))
+            parts = {name: x if name == self.wrt else map_tensors(Tensor.clone, v) for name, v in entries(inputs).items()}
+            result = call_model(self.model, x if self.wrt is None else rebuilt(inputs, parts))
+        return self._flat(pick_output(result, self.output), len(x))
 
     def _flat(self, output: Any, samples: int) -> Tensor:
         if not isinstance(output, Tensor) or not output.is_floating_point():

@@ -10,6 +10,8 @@ import pytest
 from lightning_tansens import estimators as room
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators import (
+    EntropyDifference,
+    EntropyRatio,
     Estimator,
     MaNo,
     Need,
@@ -228,3 +230,15 @@ def test_estimates_are_finite_and_shares_are_shares():
         Fixed(loss=Estimate(math.nan)).estimate(SetSummary("test"), SetSummary("val"))
     found = Fixed(accuracy=Estimate(1.2, math.nan)).estimate(SetSummary("test"), SetSummary("val"))
     assert found == {"accuracy": Estimate(1.0, None)}
+
+
+@pytest.mark.parametrize("estimator", [EntropyRatio(), EntropyDifference()], ids=lambda estimator: estimator.key)
+def test_a_loss_of_another_criterion_is_estimated_in_its_units(estimator):
+    generator = np.random.default_rng(0)
+    reference = Outputs.of(generator.normal(size=(50, 3)), generator.integers(0, 3, 50))
+    target = SetSummary("test", 50, Outputs.of(2 * generator.normal(size=(50, 3))))
+    own = float(reference.losses.mean())
+    plain = estimator.estimate(target, SetSummary("val", 50, reference, loss=own))["loss"]
+    weighted = estimator.estimate(target, SetSummary("val", 50, reference, loss=0.3 * own))["loss"]
+    assert weighted.value == pytest.approx(0.3 * plain.value)
+    assert weighted.stderr == pytest.approx(0.3 * plain.stderr)

@@ -16,8 +16,8 @@ from lightning_tansens.bounds.chain_bounds import (
     log_region_bounds,
     log_sample_norm_bounds,
 )
-from lightning_tansens.functional.regions import log_max_active_weights
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
+from lightning_tansens.functional.regions import log_max_active_weights
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 from tests.cases import Case, frozen, mlp
 

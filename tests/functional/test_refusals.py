@@ -191,7 +191,7 @@ REFUSED = {
         "expected Lambda to return one floating-point tensor, but got tuple; pass output=callable",
     ),
     "dict": (
-        lambda: Lambda(lambda m, x: {"logits": m.net(x)}, net=mlp(4, 4, 2)),
+        lambda: Lambda(lambda m, x: {"a": m.net(x), "b": x}, net=mlp(4, 4, 2)),
         "expected Lambda to return one floating-point tensor, but got dict; pass output=callable",
     ),
     "constant": (

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from mpmath import mp
 from torch import nn
 
+from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.functional import active_nodes
 from lightning_tansens.functional.regions import (
     activation_patterns,
     activation_regions,
@@ -21,8 +23,6 @@ from lightning_tansens.functional.regions import (
     neuron_margins,
     pattern_hashes,
 )
-from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional import active_nodes
 from tests.cases import Case, mlp
 
 relu_chain_module = importlib.import_module("lightning_tansens.tangent.closed_form.relu_chain")

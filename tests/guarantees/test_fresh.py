@@ -85,9 +85,10 @@ def test_a_failed_measurement_is_waited_for():
     calls = []
 
     def criterion(outputs, targets):
-        calls.append(len(targets))
-        if len(calls) in (5, 6):
-            raise ZeroDivisionError
+        if len(targets) == 3:  # a batch of a measurement: two of them, and one of one sample
+            calls.append(len(targets))
+            if len(calls) in (3, 4):
+                raise ZeroDivisionError
         return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
 
     monitor = make_monitor(measures=[EmpiricalSensitivity()], criterion=criterion, on_failure="ignore")

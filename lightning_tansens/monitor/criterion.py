@@ -1,0 +1,257 @@
+"""Finds the criterion: the one that gives the loss that the module's own training step returns on the same batch."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_tansens.metrics.criteria import Criterion, TorchLoss, are_class_scores
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.metrics.standard_losses import STANDARD, aligned
+from lightning_tansens.monitor.own_loss import NoLossError, own_loss
+from lightning_tansens.monitor.reading import Unpack, split
+from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
+
+#: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
+TOLERANCE = 1e-4
+
+#: The outputs of so many calls of the network within a training step are looked at.
+CALLS = 4
+
+#: The number of samples on which the criterion is compared.
+SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class KnownCriterion:
+    """The criterion of a run.
+
+    Attributes:
+        criterion: The callable on (outputs, targets).
+        class_scores: Whether the outputs are scores of the labels' classes; None if no batch has shown it.
+        note: What a user should know about it, in one line; None for nothing.
+
+    """
+
+    criterion: Criterion
+    class_scores: bool | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A batch: the network's outputs, the targets, and the loss of the training step or why there is none.
+
+    The training step may have changed the inputs, by noise for example; ``others`` are the outputs that it got.
+    """
+
+    outputs: Any
+    targets: Any
+    loss: float | None
+    others: tuple[Any, ...] = ()
+    reason: str = ""
+
+    def on_cpu(self) -> _Seen:
+        """Labels that are no classes stop a GPU for good."""
+        outputs, targets, others = (map_tensors(Tensor.cpu, value) for value in (self.outputs, self.targets, self.others))
+        return replace(self, outputs=outputs, targets=targets, others=tuple(others))
+
+    @property
+    def shapes(self) -> str:
+        outputs, targets = (
+            f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+            if isinstance(value, Tensor)
+            else type(value).__name__
+            for value in (self.outputs, self.targets)
+        )
+        return f"outputs {outputs}, targets {targets}"
+
+
+def find_criterion(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    network: nn.Module,
+    unpack: Unpack,
+    output: OutputPicker | None,
+    criterion: Criterion | None,
+    batches: Iterable[Any],
+) -> KnownCriterion:
+    """Compares the criterion with the loss that ``training_step`` returns, or finds the one that gives this loss.
+
+    Called inside of ``undisturbed``: modules are in eval mode, and what the step changes in them is put back. What it logs
+    goes nowhere, and no optimizer steps.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        network: The part of it that is measured.
+        unpack: Splits a batch into inputs and targets.
+        output: Picks the tensor of outputs.
+        criterion: What the user has passed; None to find it.
+        batches: Batches on the device, those of the training first; the first one that can be read is used.
+
+    Raises:
+        MisconfigurationException: If there is no criterion, and none is found.
+
+    """
+    look = functools.partial(_look, trainer, pl_module, network, unpack, output)
+    name = type(pl_module).__name__
+    seen, batch, error = None, None, None
+    for batch in batches:
+        try:
+            found = look(batch)
+        except Exception as caught:  # the batches of the training may differ from those of the reference
+            error = caught
+            continue
+        seen = found if seen is None or (seen.loss is None and found.loss is not None) else seen
+        if seen is found and seen.loss is not None:
+            break
+    if seen is None:
+        assert error is not None
+        raise error
+    if criterion is not None:
+        return KnownCriterion(criterion, _class_scores(criterion, seen), _note_on_given(criterion, seen, name))
+    if seen.loss is None:
+        return _certain(seen, name)
+    matching = [pair for pair in _candidates(pl_module, seen) if _reproduces(pair[1], seen)]
+    if len(matching) > 1:  # a layer of zeros, for example, makes many losses equal: other weights tell them apart
+        _disturb(pl_module)
+        again = look(batch)
+        matching = [pair for pair in matching if _reproduces(pair[1], again)] or matching
+    if not matching and _is_random(seen, look(batch)):
+        return _certain(replace(seen, loss=None, reason=f"{name}.training_step returns another loss each time"), name)
+    if not matching:
+        raise MisconfigurationException(
+            f"criterion: expected a loss of (outputs, targets) that gives what {name}.training_step returns on a batch, "
+            f"{seen.loss:.5g} ({seen.shapes}), but no loss of {name} does, and none of {', '.join(STANDARD)}; pass the loss "
+            "of the training, without regularising terms: TangentSensitivityMonitor(criterion=callable)"
+        )
+    said, chosen = matching[0]
+    note = f"the criterion is {said}, which gives the loss that {name}.training_step returns"
+    return KnownCriterion(chosen, _class_scores(chosen, seen), note)
+
+
+def _is_random(seen: _Seen, again: _Seen) -> bool:
+    return seen.loss is not None and (again.loss is None or not math.isclose(again.loss, seen.loss, rel_tol=1e-5))
+
+
+def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
+    if seen.loss is None:
+        return f"the criterion is taken as it is given, not compared with the loss of the training: {seen.reason}"
+    if seen.targets is None:
+        return f"the criterion is taken as it is given: the batches of {name}.training_step have no targets"
+    own = _value(criterion, seen.outputs, seen.targets)
+    if own is None or _reproduces(criterion, seen):
+        return None
+    return (
+        f"the criterion is taken as it is given: on a batch it is {own:.5g}, and {name}.training_step, which may have "
+        f"further terms, returns {seen.loss:.5g}"
+    )
+
+
+def _certain(seen: _Seen, name: str) -> KnownCriterion:
+    """What follows from the labels alone."""
+    if seen.targets is None:  # which is refused where the reference is prepared
+        return KnownCriterion(F.cross_entropy)
+    if _class_scores(F.cross_entropy, seen):
+        note = (
+            f"the criterion is cross-entropy, as the labels are classes; it is not compared with the training: {seen.reason}"
+        )
+        return KnownCriterion(F.cross_entropy, True, note)
+    raise MisconfigurationException(
+        f"criterion: expected one, because {name} shows none: {seen.reason} ({seen.shapes}); pass the loss of the training: "
+        "TangentSensitivityMonitor(criterion=callable on (outputs, targets))"
+    )
+
+
+def _look(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    network: nn.Module,
+    unpack: Unpack,
+    output: OutputPicker | None,
+    batch: Any,
+) -> _Seen:
+    inputs, targets = split(unpack, copy.deepcopy(batch))
+    with torch.no_grad():
+        outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
+    try:
+        loss, returned = own_loss(trainer, pl_module, network, batch)
+    except NoLossError as error:
+        return _Seen(outputs, targets, None, reason=str(error))
+    return _Seen(outputs, targets, loss, tuple(pick_output(value, output) for value in returned[-CALLS:]))
+
+
+def _disturb(pl_module: nn.Module) -> None:
+    """Gives the weights other values, which ``undisturbed`` puts back."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in pl_module.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.1)
+
+
+# ------------------------------------------------------------------------------------------------- candidates
+
+
+def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[str, Criterion]]:
+    """Yields the module's losses of PyTorch's, which carry settings, then the standard ones, then its other losses."""
+    modules = {f"self.{name}": module for name, module in pl_module.named_modules() if name}
+    yield from ((name, module) for name, module in modules.items() if TorchLoss.of(module) is not None)
+    yield from STANDARD.items()
+    outputs, targets = seen.outputs, seen.targets
+    if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.dim() > 1:
+        held = {**dict(pl_module.named_buffers()), **vars(pl_module)}
+        for name, weight in held.items():
+            if isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == outputs.shape[1:2]:
+                yield f"cross-entropy with weight=self.{name}", functools.partial(F.cross_entropy, weight=weight)
+                binary = functools.partial(aligned, F.binary_cross_entropy_with_logits, pos_weight=weight)
+                yield f"binary cross-entropy with pos_weight=self.{name}", binary
+        if not targets.is_floating_point():
+            for label in {-1, 0, int(targets.max())} if targets.numel() else ():
+                ignoring = functools.partial(F.cross_entropy, ignore_index=label)
+                yield f"cross-entropy with ignore_index={label}", ignoring
+    others = {**modules, **{f"self.{name}": value for name, value in vars(pl_module).items() if callable(value)}}
+    for name, value in others.items():
+        if re.search("loss|criterion|objective", f"{name} {type(value).__name__}", re.IGNORECASE):
+            yield name, value
+
+
+def _reproduces(criterion: Criterion, seen: _Seen) -> bool:
+    seen = seen.on_cpu() if any(criterion is standard for standard in STANDARD.values()) else seen
+    values = (_value(criterion, outputs, seen.targets) for outputs in (seen.outputs, *seen.others))
+    return any(value is not None and _same(value, seen) for value in values)
+
+
+def _value(criterion: Criterion, outputs: Any, targets: Any) -> float | None:
+    loss = LabelledLoss(criterion)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            loss.to(outputs.device if isinstance(outputs, Tensor) else "cpu").update(outputs, targets)
+            return loss.value()
+    except Exception:  # whatever a criterion raises for outputs and targets that it is not made for
+        return None
+
+
+def _same(value: float, seen: _Seen) -> bool:
+    assert seen.loss is not None
+    floating = isinstance(seen.outputs, Tensor) and seen.outputs.is_floating_point()
+    tolerance = max(TOLERANCE, 4 * torch.finfo(seen.outputs.dtype).eps if floating else 0.0)
+    return math.isfinite(value) and abs(value - seen.loss) <= tolerance * abs(seen.loss)
+
+
+def _class_scores(criterion: Criterion, seen: _Seen) -> bool:
+    return are_class_scores(criterion, seen.outputs, seen.targets)
