@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.summary import SetSummary
@@ -46,6 +46,20 @@ class Estimator(ABC):
     needs: frozenset[Need] = frozenset({Need.CLASSES})
     looks_at_target: bool = True
     of_cross_entropy: ClassVar[bool] = False
+
+    @property
+    def measure_keys(self) -> frozenset[str]:
+        """The keys of the measures that must be taken on the copies; none by default."""
+        return frozenset()
+
+    def copies_for(self, inputs: Any) -> Sequence[Callable[[Any], Any]]:
+        """Returns what makes the copies of the reference out of its samples, for ``Need.COPIES``; none by default.
+
+        Args:
+            inputs: The first inputs of the reference, as the network gets them.
+
+        """
+        return ()
 
     def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         """Estimates what the target's labels would give.

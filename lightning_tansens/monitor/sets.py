@@ -67,6 +67,8 @@ class MeasuredSet:
         self.trajectory: Trajectory | None = None
         #: Why a measure has no values this time, by its key.
         self.failed: dict[str, Exception] = {}
+        #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
+        self.made_for: tuple[str, ...] = ()
         self._transfer = transfer
         self._reading = reading
 
@@ -258,7 +260,7 @@ class MeasuredSet:
 
     def summary(self) -> SetSummary:
         """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
-        summary = SetSummary(name=self.name, samples=self.subset.head)
+        summary = SetSummary(name=self.name, samples=self.subset.head, made_for=self.made_for)
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:
