@@ -15,6 +15,9 @@ TRIVIAL = "trivial"
 #: How the reason begins where an estimate will be there later in the run.
 EARLY = "expected earlier measurements of the same samples"
 
+#: The estimate that stands for a set.
+HEADLINE = "estimate"
+
 #: How a target compares with the reference, as far as its estimate tells.
 Verdict = Literal["like the reference", "better", "worse", "unsure"]
 
@@ -30,10 +33,12 @@ class Estimate:
         high: The upper end.
         doubts: Why it is not reliable, in words; empty if it is.
         verdict: How the target compares with the reference; None for an estimator that gives none.
+        basis: What it assumes of the target, in words; empty where that is not known.
 
     Example:
-        >>> Estimate(0.36, low=0.27, high=0.43, verdict="worse").reliable
-        True
+        >>> estimate = Estimate(0.36, low=0.27, high=0.43, verdict="worse")
+        >>> estimate.reliable, str(estimate)
+        (True, '0.36, between 0.27 and 0.43 with 95 % confidence: worse than the reference')
 
     """
 
@@ -43,11 +48,47 @@ class Estimate:
     high: float | None = None
     doubts: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    basis: str = ""
 
     @property
     def reliable(self) -> bool:
         """Whether nothing speaks against the estimate."""
         return not self.doubts
+
+    def __str__(self) -> str:
+        """Says it in a sentence."""
+        known = self.low is not None and self.high is not None
+        said = f"{self.value:.3g}" + (f", between {self.low:.3g} and {self.high:.3g} with 95 % confidence" if known else "")
+        if self.verdict is not None:
+            said += ": " + (f"{self.verdict} than the reference" if self.verdict in ("worse", "better") else self.verdict)
+        said += f", if {self.basis}" if self.basis else ""
+        return said + (f"; not reliable: {', '.join(self.doubts)}" if self.doubts else "")
+
+
+@dataclass(frozen=True)
+class SetEstimates:
+    """The headline's estimates of one set at one measurement.
+
+    Attributes:
+        name: The set's name.
+        loss: The estimate of the loss; None where there is none.
+        accuracy: The estimate of the accuracy.
+
+    Example:
+        >>> print(SetEstimates("test", loss=Estimate(0.36, low=0.27, high=0.43, verdict="worse")))
+        test: loss 0.36, between 0.27 and 0.43 with 95 % confidence: worse than the reference.
+
+    """
+
+    name: str
+    loss: Estimate | None = None
+    accuracy: Estimate | None = None
+
+    def __str__(self) -> str:
+        """Says both in sentences."""
+        found = {"accuracy": self.accuracy, "loss": self.loss}
+        said = [f"{quantity} {estimate}." for quantity, estimate in found.items() if estimate is not None]
+        return f"{self.name}: {' '.join(said) or 'no estimate yet.'}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +143,12 @@ class SetRecord:
     missing: Mapping[str, str] = field(default_factory=dict)
     unusable: int = 0
     whole: bool = False
+
+    @property
+    def headline(self) -> SetEstimates:
+        """The estimates that stand for the set."""
+        found: dict[str, Estimate | None] = {of: names.get(HEADLINE) for of, names in self.estimates.items()}
+        return SetEstimates(self.name, found.get("loss"), found.get("accuracy"))
 
     def labelled(self, quantity: Quantity) -> float | None:
         """Returns the loss or the accuracy that labels gave."""

@@ -83,9 +83,13 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_every_public_name_is_in_the_reference():
     callbacks = (ROOT / "docs/api/callbacks.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"autoclass:: (\w+)", callbacks))
-    modules = {"figures", "functional", "metrics"}
-    assert shown == set(lightning_tansens.__all__) - modules - {"__version__"}
-    for name in modules:
+    shown = set(re.findall(r"autoclass:: (\w+)$", callbacks, re.MULTILINE))
+    modules = {"figures": "show.figures", "functional": "functional", "metrics": "metrics"}
+    assert shown == set(lightning_tansens.__all__) - set(modules) - {"__version__"}
+    assert "autoclass:: lightning_tansens.monitor.Options" in callbacks
+    for name, module in {**modules, "estimators": "estimators"}.items():
         page = (ROOT / f"docs/api/{name}.md").read_text(encoding="utf-8")
-        assert f"automodule:: lightning_tansens.{name}\n   :members:\n   :imported-members:" in page
+        assert f"automodule:: lightning_tansens.{module}\n   :members:\n   :imported-members:" in page
+    assert "automodule:: lightning_tansens.record\n   :members:" in (ROOT / "docs/api/records.md").read_text(
+        encoding="utf-8"
+    )

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from lightning_tansens.estimators.calibration import Calibration
 
-from lightning_tansens.estimators import default_peers
+from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
 from lightning_tansens.tangent.network import map_tensors
@@ -167,7 +166,7 @@ def test_monitor(method, precision, rel):
 def test_monitor_with_every_measure_and_estimator():
     histories = []
     for accelerator in (ACCELERATOR, "cpu"):
-        monitor = full_monitor(peers=default_peers(), calibration=Calibration(), num_samples=9, num_loss_samples=16)
+        monitor = full_monitor(estimators=[*default_estimators(), Calibrated()], num_samples=9, num_loss_samples=16)
         module = lambda: BoringModule(lr=0.0)  # noqa: E731  the weights are the same on both
         fit(monitor, module=module, data=BoringData(noise=True), accelerator=accelerator, precision="64-true")
         histories.append(untimed(monitor.history))

@@ -167,8 +167,12 @@ FITS = {
         MisconfigurationException,
         "the test set cannot be measured: expected a set with at least one sample, but it is empty",
     ),
-    "integers": ({"test_dataloaders": Integers(), "measures": EXACT}, {"module": lambda: BoringModule(FromIntegers(*mlp()))}, TypeError,
-                 "expected a floating-point tensor"),
+    "integers": (
+        {"test_dataloaders": Integers(), "measures": EXACT},
+        {"module": lambda: BoringModule(FromIntegers(*mlp()))},
+        TypeError,
+        "expected a floating-point tensor",
+    ),
     "a reference without labels": (
         {"reference": Points(labels=None)},
         {},
@@ -186,6 +190,12 @@ FITS = {
         {},
         TypeError,
         "batch: expected a tuple or list (inputs, targets) or (inputs,), but got list of 3; pass unpack=callable",
+    ),
+    "an unpack that returns nothing": (
+        {"unpack": lambda batch: None},
+        {},
+        TypeError,
+        "unpack: expected a callable that returns (inputs, targets), but it returned NoneType; return (inputs, None)",
     ),
     "an unknown submodule": (
         {"network": "backbone"},

@@ -1,5 +1,7 @@
 """The estimators of outputs in the monitor: their values, the labels they get, what is logged."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from lightning_tansens.estimators import (
     AverageConfidence,
     DispersionScore,
     EntropyRatio,
+    Headline,
     Outputs,
     SetSummary,
     TemporalEnsemble,
@@ -15,6 +18,7 @@ from lightning_tansens.estimators import (
     estimate_set,
     score_set,
 )
+from lightning_tansens.estimators.calibrated import Perturbed
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor.subsets import Subset
 from lightning_tansens.show import Display
@@ -32,6 +36,14 @@ def outputs_of(network, data, monitor):
         return network(inputs), labels, F.relu(network[0](inputs))
 
 
+def copies_of(network, data, monitor, labels):
+    subset = Subset(data, monitor.options.num_loss_samples, monitor.options.batch_size, monitor.options.seed)
+    inputs = torch.stack([data[index][0] for index in subset.indices])
+    with torch.no_grad():
+        moved = [network(Perturbed(one)(inputs, range(len(inputs)))).numpy() for one in Headline().copies_for(inputs)]
+    return tuple(SetSummary("copy", outputs=Outputs.of(outputs, labels)) for outputs in moved)
+
+
 def test_estimates_are_those_of_the_estimators_on_the_samples_of_the_loss():
     monitor = make_monitor(estimators=default_estimators(), num_loss_samples=9)
     run = fit(monitor, max_epochs=1)
@@ -42,7 +54,11 @@ def test_estimates_are_those_of_the_estimators_on_the_samples_of_the_loss():
         known = labels.numpy() if name == "train" else None
         found = Outputs.of(outputs.numpy(), known, features.numpy())
         right = (outputs.argmax(1) == labels).double()
-        summaries[name] = SetSummary(name, 9, found, float(F.cross_entropy(outputs, labels)), accuracy=float(right.mean()))
+        loss = float(F.cross_entropy(outputs, labels))
+        summaries[name] = SetSummary(name, 9, found, loss, accuracy=float(right.mean()))
+        if name == "train":
+            copies = copies_of(run.lightning_module.network, data, monitor, known)
+            summaries[name] = replace(summaries[name], copies=copies)
     estimates, _ = estimate_set(default_estimators(), summaries["test"], summaries["train"])
     assert len(estimates["loss"]) > 2
     for quantity, found in estimates.items():
@@ -107,6 +123,7 @@ def test_default_estimators_are_in_the_history_and_logged_on_request():
         run = fit(monitor, max_epochs=1)
         assert "tansens/test_loss/entropy_ratio" in monitor.history[0]
         assert ("test_loss/entropy_ratio" in measured(run)) == logged
+        assert ("test_accuracy/estimate_low" in measured(run)) == ("estimators" not in options)  # the headline always is
         assert "test_loss/empirical" in measured(run)
 
 

@@ -10,6 +10,7 @@ from lightning_tansens.estimators.difference_of_confidences import DifferenceOfC
 from lightning_tansens.estimators.disagreement import DisagreementRatio
 from lightning_tansens.estimators.dispersion import DispersionScore
 from lightning_tansens.estimators.doubts import Limits, Reason
+from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
 from lightning_tansens.estimators.mano import MaNo
 from lightning_tansens.estimators.nuclear_norm import NuclearNorm
@@ -36,6 +37,7 @@ __all__ = [
     "EntropyDifference",
     "EntropyRatio",
     "Estimator",
+    "Headline",
     "ImportanceWeighting",
     "Limits",
     "MaNo",

@@ -14,6 +14,7 @@ from lightning_tansens.estimators.difference_of_confidences import DifferenceOfC
 from lightning_tansens.estimators.disagreement import DisagreementRatio
 from lightning_tansens.estimators.dispersion import DispersionScore
 from lightning_tansens.estimators.doubts import Limits, with_doubts
+from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
 from lightning_tansens.estimators.mano import MaNo
 from lightning_tansens.estimators.nuclear_norm import NuclearNorm
@@ -30,21 +31,23 @@ from lightning_tansens.record import TRIVIAL, Estimate, Quantity
 def default_estimators(
     criterion: Callable[[Any, Any], Any] | None = None, pseudo_labels: PseudoLabels = "outputs"
 ) -> list[Estimator]:
-    """Returns one of each that works on outputs, the thresholded confidence with every score.
+    """Returns the headline, and one of each that works on outputs, the thresholded confidence with every score.
 
-    The ratios of measures come with the measures, and :class:`Calibrated` costs a forward pass for each copy, so that
-    neither is among them.
+    The ratios of measures come with the measures, and :class:`Calibrated` costs a forward pass for each of its own copies,
+    so that neither is among them.
 
     Args:
-        criterion: For the pseudo-label loss, see :class:`PseudoLabelLoss`.
+        criterion: For the pseudo-label loss, and for the headline of outputs that are no class scores; see
+            :class:`PseudoLabelLoss`.
         pseudo_labels: As above.
 
     Example:
         >>> [estimator.key for estimator in default_estimators()][:3]
-        ['average_confidence', 'difference_of_confidences', 'importance_weighting']
+        ['estimate', 'average_confidence', 'difference_of_confidences']
 
     """
     return [
+        Headline(criterion=criterion, pseudo_labels=pseudo_labels),
         AverageConfidence(),
         DifferenceOfConfidences(),
         ImportanceWeighting(),

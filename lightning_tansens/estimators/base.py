@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.summary import SetSummary
@@ -47,6 +47,20 @@ class Estimator(ABC):
     looks_at_target: bool = True
     of_cross_entropy: ClassVar[bool] = False
 
+    @property
+    def measure_keys(self) -> frozenset[str]:
+        """The keys of the measures that must be taken on the copies; none by default."""
+        return frozenset()
+
+    def copies_for(self, inputs: Any) -> Sequence[Callable[[Any], Any]]:
+        """Returns what makes the copies of the reference out of its samples, for ``Need.COPIES``; none by default.
+
+        Args:
+            inputs: The first inputs of the reference, as the network gets them.
+
+        """
+        return ()
+
     def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         """Estimates what the target's labels would give.
 
@@ -67,8 +81,8 @@ class Estimator(ABC):
                 raise UndefinedEstimateError(f"expected a finite {quantity}, but the estimate is {found.value}")
             value = min(max(found.value, 0.0), 1.0) if quantity == "accuracy" else found.value
             units = reference.loss_of_cross_entropy if quantity == "loss" and self.of_cross_entropy else 1.0
-            known = found.stderr is not None and math.isfinite(found.stderr)
-            estimates[quantity] = replace(found, value=units * value, stderr=units * found.stderr if known else None)
+            error = found.stderr if found.stderr is not None and math.isfinite(found.stderr) else None
+            estimates[quantity] = replace(found, value=units * value, stderr=None if error is None else units * error)
         return estimates
 
     @abstractmethod

@@ -111,6 +111,8 @@ def with_doubts(
 ) -> Estimate:
     """Returns an estimate with the reasons against it and its verdict; those that it already has stay.
 
+    One with an interval has judged its errors by itself, so that only the number of samples may speak against it here.
+
     Args:
         estimate: The estimate.
         quantity: Of what.
@@ -123,10 +125,11 @@ def with_doubts(
     limits = limits or Limits()
     by_outputs = not estimator.needs.isdisjoint({Need.CLASSES, Need.OUTPUTS})
     sizes = [len(found.outputs) if by_outputs and found.outputs else found.samples for found in (target, reference)]
+    judged = estimate.low is not None and estimate.high is not None
     evidence = Evidence(
         samples=min(sizes),
-        errors=reference.wrong,
-        relative_error=None if estimate.stderr is None else _share(estimate.stderr, estimate.value),
+        errors=None if judged else reference.wrong,
+        relative_error=0.0 if judged else None if estimate.stderr is None else _share(estimate.stderr, estimate.value),
         inside=estimator.inside(target, reference),
         of_target=estimator.looks_at_target,
     )

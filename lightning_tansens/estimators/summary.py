@@ -42,6 +42,7 @@ class SetSummary:
         weights: The values of the measures that need no data, by key: now for a target, at the previous measurement for
             the reference.
         copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
+        made_for: The keys of the estimators that this copy was made for; empty for all.
 
     """
 
@@ -64,6 +65,16 @@ class SetSummary:
     errors: Mapping[str, float] = field(default_factory=dict)
     weights: Values = field(default_factory=dict)
     copies: tuple[SetSummary, ...] = ()
+    made_for: tuple[str, ...] = ()
+
+    def copies_of(self, key: str) -> list[SetSummary]:
+        """Returns the copies that were made for an estimator.
+
+        Args:
+            key: The estimator's.
+
+        """
+        return [copy for copy in self.copies if not copy.made_for or key in copy.made_for]
 
     def unlabelled(self) -> SetSummary:
         """Returns the summary without everything that labels gave."""

@@ -46,7 +46,7 @@ from lightning_tansens.monitor.trainer_loggers import (
     say,
     writers,
 )
-from lightning_tansens.record import Record
+from lightning_tansens.record import HEADLINE, Record, SetEstimates
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line, slow_progress, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
@@ -70,6 +70,8 @@ class TangentSensitivityMonitor(pl.Callback):
     - ``tansens/<m>/<r>``, ``tansens/<m>/<s>``: the measure (``empirical``: mean ‖S‖_F²; ``active_nodes``: log ψ*);
       ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
+    - ``tansens/<s>_loss/estimate``, ``…/estimate_low``, ``…/estimate_high``, ``…/estimate_reliable`` (1 or 0), and the same
+      of ``tansens/<s>_accuracy``: the headline, the one estimate that stands for the set, with its 95 % interval.
     - ``tansens/<s>_loss/<e>``, ``tansens/<s>_accuracy/<e>``: the estimate of each estimator ``e``, a measure or another one;
       ``…/trivial``: the reference's own value, which an estimate should beat; ``…/actual``: the truth, with
       ``compare_with_labels``.
@@ -176,6 +178,12 @@ class TangentSensitivityMonitor(pl.Callback):
         return self._state.records
 
     @property
+    def estimates(self) -> dict[str, SetEstimates]:
+        """The headline's estimates at the last measurement, by set: ``monitor.estimates["test"].loss.low``."""
+        records = self.records
+        return {name: target.headline for name, target in records[-1].targets.items()} if records else {}
+
+    @property
     def history(self) -> list[dict[str, float]]:
         """Everything that was computed as flat rows, one a measurement, with ``epoch`` and ``step``."""
         return [flat_row(record, self._keys) for record in self.records]
@@ -190,9 +198,9 @@ class TangentSensitivityMonitor(pl.Callback):
         return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
 
     def brief(self, record: Record) -> Record:
-        """Returns a record as loggers are sent it: the default estimators only with ``Display(log="all")``."""
+        """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
         if self._defaults[1] and self.display.log == "default":
-            return without_estimators(record, {estimator.key for estimator in self.estimators})
+            return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
         return record
 
     def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
@@ -252,8 +260,8 @@ class TangentSensitivityMonitor(pl.Callback):
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
         if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
             rank_zero_info(
-                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference: it is read "
-                "from the validation data all the same, after each epoch of the training"
+                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference: it is "
+                "read from the validation data all the same, after each epoch of the training"
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -17,13 +17,18 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
+from lightning_tansens.monitor.kept_inputs import KeptInputs
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.reading import Reading, Unpack
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.trainer_data import Data, Found, draw_subset, has_validation, reference_data, test_data
 from lightning_tansens.monitor.transfer import batch_transfer
+from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
+
+#: How many samples an estimator sees that chooses its copies by the inputs.
+_SEEN = 64
 
 
 class Choices(Protocol):
@@ -116,23 +121,34 @@ class Drawing:
             reference: The reference.
 
         """
-        fitted: list[Any] = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
-        transforms = dict.fromkeys(transform for estimator in fitted for transform in estimator.copies)
-        keys = {key for estimator in fitted for key in estimator.measure_keys}
-        measures = [measure for measure in self.measures if measure.key in keys]
         assert self._known is not None
-        known = self._known
+        classes = self._known.class_scores is not False
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
+        inputs = self._monitor.unpack(reference.batch(_SEEN))[0] if fitted else None
+        wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
+        for estimator in fitted:
+            for transform in estimator.copies_for(inputs):
+                wanted.setdefault(transform, []).append(estimator)
         return [
-            MeasuredSet(
-                f"{reference.name} (copy {number})",
-                reference.subset,
-                batch_transfer(self._trainer).of(reference.subset),
-                measures,
-                LabelledLoss(known.criterion, class_scores=known.class_scores),
-                self._reading(labelled=True, perturb=Perturbed(transform, self._monitor.options.seed)),
-            )
-            for number, transform in enumerate(transforms, 1)
+            self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
+            for number, (transform, estimators) in enumerate(wanted.items(), 1)
         ]
+
+    def _copy(
+        self, reference: MeasuredSet, name: str, transform: Callable[[Any], Any], estimators: Sequence[Estimator]
+    ) -> MeasuredSet:
+        assert self._known is not None
+        keys = {key for estimator in estimators for key in estimator.measure_keys}
+        copy = MeasuredSet(
+            name,
+            reference.subset,
+            batch_transfer(self._trainer).of(reference.subset),
+            [measure for measure in self.measures if measure.key in keys],
+            LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
+            self._reading(labelled=True, perturb=KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)),
+        )
+        copy.made_for = tuple(estimator.key for estimator in estimators)
+        return copy
 
     def _reference(self) -> str | Data:
         """What "auto" stands for: the validation data, if there are any that are not the target."""

@@ -67,6 +67,8 @@ class MeasuredSet:
         self.trajectory: Trajectory | None = None
         #: Why a measure has no values this time, by its key.
         self.failed: dict[str, Exception] = {}
+        #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
+        self.made_for: tuple[str, ...] = ()
         self._transfer = transfer
         self._reading = reading
 
@@ -88,7 +90,7 @@ class MeasuredSet:
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
         loaded, positions = self._several()
-        check_samples(self._reading.unpack(self._transfer(loaded))[0], len(positions), self.name)
+        check_samples(self._reading.split(self._transfer(loaded))[0], len(positions), self.name)
         inputs, targets = self._read(loaded, positions)
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
@@ -125,7 +127,7 @@ class MeasuredSet:
 
     def has_labels(self) -> bool:
         """Whether the set's samples come with labels."""
-        return self._reading.unpack(self._transfer(self.subset.first()))[1] is not None
+        return self._reading.split(self._transfer(self.subset.first()))[1] is not None
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
@@ -147,7 +149,7 @@ class MeasuredSet:
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
-        return self._reading.unpack(self.subset.samples(positions))[0]
+        return self._reading.split(self.subset.samples(positions))[0]
 
     # ------------------------------------------------------------------------------------------ accumulation
 
@@ -267,7 +269,7 @@ class MeasuredSet:
     def summary(self) -> SetSummary:
         """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
         head = self.subset.head
-        summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available)
+        summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available, made_for=self.made_for)
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:
@@ -324,7 +326,7 @@ class MeasuredSet:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
 
     def _read(self, loaded: Any, positions: Sequence[int]) -> tuple[Any, Any]:
-        inputs, targets = self._reading.unpack(self._transfer(loaded))
+        inputs, targets = self._reading.split(self._transfer(loaded))
         return (inputs if self._reading.perturb is None else self._reading.perturb(inputs, positions)), targets
 
     def _labels(self, targets: Any) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lightning_tansens.record import TRIVIAL, Estimate, MeasureRecord, Quantity, Record, SetRecord
+from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, MeasureRecord, Quantity, Record, SetRecord
 
 __all__ = [
     "ACTUAL",
@@ -26,9 +26,6 @@ REFERENCE_NAMES = ("train", "val", "reference")
 
 #: The truth, where labels are compared.
 ACTUAL = "actual"
-
-#: The estimate that stands for a set, where there is one.
-HEADLINE = "estimate"
 
 #: The name under which a score over all sets stands.
 ALL_SETS = "all"

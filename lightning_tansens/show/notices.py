@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_tansens.record import EARLY, TRIVIAL, Record, SetRecord
+from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record, SetRecord
 
 #: The measure whose precision is told.
 _MEASURE = "empirical"
@@ -39,12 +39,11 @@ class Notices:
             for note in changes(self._before, record):
                 rank_zero_info(f"TangentSensitivityMonitor: {note}")
             self._before = None
-        lost = [
-            f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
-        ]
-        if lost:
+        bad = [one for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")]
+        if bad:
+            counts = ", ".join(f"{one.unusable} of {one.name}" for one in bad)
             rank_zero_warn(
-                f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {', '.join(lost)} (said once)"
+                f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {counts} (said once)"
             )
         reasons: dict[str, list[str]] = {}
         for one in record.sets:
@@ -93,7 +92,7 @@ def changes(before: Record, now: Record) -> list[str]:
 
 def _estimators(record: Record) -> set[str]:
     found = {key for one in record.sets for estimates in one.estimates.values() for key in estimates}
-    return found - {TRIVIAL} - _measures(record)
+    return found - {TRIVIAL, HEADLINE} - _measures(record)
 
 
 def _measures(record: Record) -> set[str]:

@@ -40,7 +40,8 @@ def measure(name: str, display: Display, images: int, epochs: int) -> list[str]:
     """A row of the table."""
     train, test = (TensorDataset(torch.randn(n, INPUTS), torch.randint(OUTPUTS, (n,))) for n in (images, 2000))
     net = Net(mlp(INPUTS, 100, 100, 100, 100, OUTPUTS), 0.01)
-    monitor = TangentSensitivityMonitor(DataLoader(test, 1000), compare_with_labels=True, display=display)
+    test_data = DataLoader(test, 1000)
+    monitor = TangentSensitivityMonitor(test_data, compare_with_labels=True, verbose=False, display=display)
     profiler = SimpleProfiler()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(

@@ -4,8 +4,8 @@ Run it from the repository root; it prints Markdown tables:
 
     python -m tests.benchmarks.bench_estimators [--samples 1024] [--repeats 5]
 
-Alone, an estimator is fed the outputs of two sets and makes its estimate; the unit is the forward pass of the same samples
-through a small CNN. In the monitor the unit is the measurement of the default one; times are the best of several.
+Alone, an estimator gets the outputs of two sets and makes its estimate; the unit is the forward pass of the same samples
+through a small CNN. In the monitor the unit is a measurement without estimators; times are the best of several.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
+from dataclasses import replace
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
-from lightning_tansens.estimators.calibration import Calibration
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import Display, TangentSensitivityMonitor
-from lightning_tansens.estimators import Peer, default_peers
+from lightning_tansens.estimators import Calibrated, Estimator, Outputs, SetSummary, Trajectory, default_estimators
 from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
 from tests.benchmarks.bench_monitor import Net
 
@@ -36,18 +37,24 @@ def convolutional() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, OUTPUTS)).eval()
 
 
-def alone(peer: Peer, samples: int, classes: int, repeats: int) -> float:
-    """Seconds of two updates, a score and an estimate."""
-    outputs = [3 * torch.randn(samples, classes) for _ in range(2)]
-    labels, features = torch.randint(classes, (samples,)), torch.randn(samples, FEATURES)
+def summary_of(samples: int, classes: int, labelled: bool) -> SetSummary:
+    """A set with features and with outputs at three earlier measurements."""
+    outputs, earlier = 3 * np.random.randn(samples, classes), Trajectory()
+    for _ in range(3):
+        earlier = earlier.updated(Outputs.of(outputs + np.random.randn(samples, classes)))
+    labels = np.random.randint(classes, size=samples) if labelled else None
+    made = Outputs.of(outputs, labels, np.random.randn(samples, FEATURES), earlier)
+    return SetSummary("reference" if labelled else "target", samples, made, loss=2.0, accuracy=0.5 if labelled else None)
+
+
+def alone(estimator: Estimator, samples: int, classes: int, repeats: int) -> float:
+    """Seconds of a score and an estimate, with nothing known of the outputs before."""
+    sets = summary_of(samples, classes, False), summary_of(samples, classes, True)
 
     def run() -> None:
-        target, reference = peer.clone(), peer.clone()
-        target.update(outputs[0], None, features)
-        reference.update(outputs[1], labels, features)
-        target.scores()
-        if peer.estimates:
-            peer.estimate(target.summary(), reference.summary())
+        target, reference = (replace(one, outputs=replace(one.outputs)) for one in sets)  # type: ignore[type-var]
+        estimator.scores(target)
+        estimator.estimate(target, reference)
 
     (seconds,) = best_of(repeats, run)
     return seconds
@@ -57,7 +64,7 @@ def in_monitor(network: nn.Module, shape: tuple[int, ...], repeats: int, **optio
     """Seconds of a measurement in the monitor, its logging included."""
     train, test = (TensorDataset(torch.randn(2000, *shape), torch.randint(OUTPUTS, (2000,))) for _ in range(2))
     quiet = Display(layout=False, texts=False, histograms=False, figure_time=0)
-    monitor = TangentSensitivityMonitor(DataLoader(test, 1000), display=quiet, **options)  # type: ignore[arg-type]
+    monitor = TangentSensitivityMonitor(DataLoader(test, 1000), display=quiet, verbose=False, **options)  # type: ignore[arg-type]
     trainer = pl.Trainer(
         max_epochs=repeats,
         limit_train_batches=1,
@@ -87,22 +94,24 @@ def main() -> None:
     with torch.no_grad():
         (forward,) = best_of(arguments.repeats, lambda: network(images))
     rows = []
-    for peer in default_peers():
-        costs = [alone(peer, arguments.samples, classes, arguments.repeats) for classes in (10, 100)]
-        rows.append([f"`{peer.key}`", *(f"{cost:.4f} s" for cost in costs), *(f"{cost / forward:.2f}" for cost in costs)])
+    for estimator in default_estimators():
+        costs = [alone(estimator, arguments.samples, classes, arguments.repeats) for classes in (10, 100)]
+        rows.append(
+            [f"`{estimator.key}`", *(f"{cost:.4f} s" for cost in costs), *(f"{cost / forward:.2f}" for cost in costs)]
+        )
     header = ("estimator", "10 classes", "100 classes", "of a forward pass, 10", "100")
     table(f"{arguments.samples} samples in two sets; a forward pass takes {forward:.3f} s", header, rows)
     variants: dict[str, dict[str, object]] = {
+        "the measures alone": {"estimators": []},
         "the defaults": {},
-        "and all estimators": {"peers": default_peers()},
-        "and the calibrated one (six copies)": {"peers": default_peers(), "calibration": Calibration()},
+        "and the calibrated one (six copies)": {"estimators": [*default_estimators(), Calibrated()]},
     }
     rows = []
     networks = (("MLP 4×100", (INPUTS,), lambda: mlp(INPUTS, *[100] * 4, OUTPUTS)), ("CNN", (3, 32, 32), convolutional))
     for name, shape, make in networks:
         costs = [in_monitor(make(), shape, arguments.repeats, **options) for options in variants.values()]
         rows += [[name, what, f"{cost:.3f} s", f"{cost / costs[0]:.2f}"] for what, cost in zip(variants, costs, strict=True)]
-    table("A measurement", ("network", "what", "time", "of the defaults"), rows)
+    table("A measurement", ("network", "what", "time", "of the measures"), rows)
 
 
 if __name__ == "__main__":

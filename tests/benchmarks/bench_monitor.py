@@ -78,7 +78,7 @@ def measure(name: str, network: nn.Module, shape: tuple[int, ...], batch_size: i
     train, test = (
         TensorDataset(torch.randn(n, *shape), torch.randint(OUTPUTS, (n,))) for n in (steps * batch_size, TESTING)
     )
-    net, monitor = Net(network, 0.01), TangentSensitivityMonitor(DataLoader(test, 1000))
+    net, monitor = Net(network, 0.01), TangentSensitivityMonitor(DataLoader(test, 1000), verbose=False)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if device == "cuda" else "cpu",
@@ -97,7 +97,7 @@ def measure(name: str, network: nn.Module, shape: tuple[int, ...], batch_size: i
     bare = bare_epoch(net.to(device), TensorDataset(*(tensor.to(device) for tensor in train.tensors)), batch_size, steps)
     return [
         name,
-        f"{monitor.num_samples} / {monitor.num_loss_samples}",
+        f"{monitor.num_samples} / {monitor.options.num_loss_samples}",
         f"{measurement:.3f} s",
         f"{epoch:.1f} s",
         f"{measurement / epoch:.1%}",

@@ -5,6 +5,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_tansens.estimators import Calibrated, Estimator, MeasureRatio, default_estimators
 from lightning_tansens.estimators.calibrated import Masked
+from lightning_tansens.estimators.headline import Blur
 
 ROOM = "lightning_tansens.estimators"
 BY_KEY = {
@@ -52,6 +53,23 @@ def test_those_that_are_built_of_others():
     assert (ratio.key, ratio.accuracy_form) == ("empirical", "ratio")
     assert isinstance(calibrated, Calibrated)
     assert calibrated.copies == (Masked(0.1), Masked(0.2), Masked(0.3))
+
+
+def test_the_headline_with_what_is_known():
+    (found,) = parsed(
+        {
+            "class_path": f"{ROOM}.Headline",
+            "init_args": {
+                "class_shares": "same",
+                "copies": [
+                    {"class_path": f"{ROOM}.headline.Blur", "init_args": {"sigma": 1.0}},
+                    {"class_path": f"{ROOM}.calibrated.Masked", "init_args": {"share": 0.2}},
+                ],
+                "seed": 3,
+            },
+        }
+    )
+    assert (found.class_shares, found.copies, found.seed) == ("same", (Blur(1.0), Masked(0.2)), 3)
 
 
 def test_a_criterion_by_its_path():

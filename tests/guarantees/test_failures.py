@@ -68,7 +68,7 @@ class ChangesShape(BreaksHalfway):
 
     def __getitem__(self, index):
         inputs, label = self.points[index]
-        return (inputs[:2] if self.switch.armed and index % 2 else inputs), label
+        return (inputs[:2] if self.switch.armed and index > 4 else inputs), label
 
 
 class FailsInEval(nn.ReLU):

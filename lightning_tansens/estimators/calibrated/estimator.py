@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from lightning_tansens.checks import check_callable, check_choice
 from lightning_tansens.errors import UndefinedEstimateError
@@ -77,6 +77,10 @@ class Calibrated(Estimator):
         """The keys of the measures that must be taken on the copies."""
         return measure_keys(self.features)
 
+    def copies_for(self, inputs: Any) -> Sequence[Transform]:
+        """Returns what makes the copies, whatever the inputs."""
+        return self.copies
+
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         found: dict[Quantity, Estimate] = {}
         for quantity in self.quantities:
@@ -101,7 +105,7 @@ class Calibrated(Estimator):
         if own is None:
             raise UndefinedEstimateError(f"expected a reference with {_NAMES[quantity]} to scale, but it has none")
         points, values = [], []
-        for copy in reference.copies:
+        for copy in reference.copies_of(self.key):
             wrongness = _wrongness(quantity, copy)
             if wrongness is None:
                 raise UndefinedEstimateError(f"expected copies of the reference with {_NAMES[quantity]}, but one has none")

@@ -1,0 +1,7 @@
+"""The headline: one estimate of loss and accuracy with an interval, fitted at each measurement on the reference."""
+
+from lightning_tansens.estimators.headline.copies import Blur, Shift, copies_for
+from lightning_tansens.estimators.headline.estimator import Headline
+from lightning_tansens.estimators.headline.fit import ClassShares, Fit
+
+__all__ = ["Blur", "ClassShares", "Fit", "Headline", "Shift", "copies_for"]

@@ -1,0 +1,166 @@
+"""Which corrupted copies of the reference suit its inputs: images, tables, and none for anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_tansens.checks import check_counts, check_numbers
+from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform
+
+#: Images with shorter sides are blurred less; the strengths of larger ones grow with the side, from 32 pixels on.
+SMALL, SIDE = 16, 32
+
+#: Of tables: noise in units of the columns' deviations, the shares of entries, the number of columns.
+TABLE_NOISE, TABLE_SHARE, TABLE_COLUMNS = 0.8, 0.35, 3
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Blurs an image with a Gaussian.
+
+    Attributes:
+        sigma: Its standard deviation, in pixels.
+
+    Example:
+        >>> Blur(1.0)(torch.ones(3, 8, 8)).allclose(torch.ones(3, 8, 8))
+        True
+
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        check_numbers(at_least=0.01, sigma=self.sigma)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Returns the blurred image, shape (C, H, W)."""
+        reach = min(max(2, round(1.5 * self.sigma)), min(image.shape[-2:]) - 1)
+        places = torch.arange(-reach, reach + 1, dtype=image.dtype)
+        kernel = torch.exp(-0.5 * (places / self.sigma) ** 2)
+        kernel = (kernel / kernel.sum()).repeat(len(image), 1, 1, 1)
+        padded = F.pad(image[None], (reach, reach, reach, reach), mode="reflect")
+        rows = F.conv2d(padded, kernel.transpose(2, 3), groups=len(image))
+        return F.conv2d(rows, kernel, groups=len(image))[0]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Moves an image along both axes, in directions that are drawn; what leaves on one side enters on the other.
+
+    Attributes:
+        pixels: How far.
+
+    Example:
+        >>> Shift(1)(torch.eye(3)[None]).sum()
+        tensor(3.)
+
+    """
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        check_counts(pixels=self.pixels)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Returns the moved image, shape (C, H, W)."""
+        down, right = (self.pixels * (2 * torch.randint(2, (2,)) - 1)).tolist()
+        return image.roll((down, right), (-2, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnNoise:
+    """Adds noise to a row of a table, in units of the columns' standard deviations.
+
+    Attributes:
+        deviations: Of the columns, shape (F,).
+        scale: The noise over them.
+
+    """
+
+    deviations: Tensor
+    scale: float = TABLE_NOISE
+
+    def __call__(self, row: Tensor) -> Tensor:
+        """Returns the row with noise."""
+        return row + self.scale * self.deviations.to(row) * torch.randn_like(row)
+
+
+@dataclass(frozen=True, eq=False)
+class Swapped:
+    """Takes some entries of a row from other rows, each from one of its own.
+
+    Attributes:
+        rows: The other rows, shape (P, F).
+        share: The probability of each entry to be taken from them.
+
+    """
+
+    rows: Tensor
+    share: float = TABLE_SHARE
+
+    def __call__(self, row: Tensor) -> Tensor:
+        """Returns the row with other rows' entries."""
+        drawn = torch.randint(len(self.rows), row.shape)
+        other = self.rows[drawn, torch.arange(len(row))].to(row)
+        return torch.where(torch.rand_like(row) < self.share, other, row)
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """Puts the columns' means in the place of entries: of some drawn at random, or of the same columns in every row.
+
+    Attributes:
+        means: Of the columns, shape (F,).
+        share: The probability of each entry to be filled.
+        columns: Which columns are filled; empty to draw entries.
+
+    """
+
+    means: Tensor
+    share: float = TABLE_SHARE
+    columns: tuple[int, ...] = ()
+
+    def __call__(self, row: Tensor) -> Tensor:
+        """Returns the filled row."""
+        chosen = torch.rand_like(row) < self.share
+        if self.columns:
+            chosen = torch.isin(torch.arange(len(row)), torch.tensor(self.columns))
+        return torch.where(chosen, self.means.to(row), row)
+
+
+def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
+    """Returns the copies that suit the inputs; none where these are no images and no rows of a table.
+
+    Images, shape (N, C, H, W): noise, masked pixels, less contrast, blur, a translation. Rows, shape (N, F): noise, entries
+    of other rows, missing entries, missing columns.
+
+    Args:
+        inputs: The first inputs of the reference, as the network gets them.
+        seed: Of the choice of columns.
+
+    Example:
+        >>> [type(copy).__name__ for copy in copies_for(torch.rand(2, 3, 32, 32))]
+        ['Noise', 'Masked', 'Contrast', 'Blur', 'Shift']
+        >>> copies_for(torch.zeros(2, 7, dtype=torch.long))
+        ()
+
+    """
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or not len(inputs):
+        return ()
+    if inputs.dim() == 4 and min(inputs.shape[-2:]) >= 4:
+        side = min(inputs.shape[-2:])
+        sigma = 0.7 if side < SMALL else 1.3 * max(1.0, side / SIDE)
+        return (Noise(0.7), Masked(0.3), Contrast(0.25), Blur(sigma), Shift(round(side / 8)))
+    if inputs.dim() == 2 and inputs.shape[1] > 1:
+        rows = inputs.detach().cpu()
+        means, deviations, columns = rows.mean(0), rows.std(0, unbiased=False), rows.shape[1]
+        generator = torch.Generator().manual_seed(seed)
+        dropped = torch.randperm(columns, generator=generator)[: min(TABLE_COLUMNS, columns // 2)]
+        return (ColumnNoise(deviations), Swapped(rows), Filled(means), Filled(means, columns=tuple(dropped.tolist())))
+    return ()

@@ -1,0 +1,181 @@
+"""The one estimate that stands for a set: loss and accuracy with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from lightning_tansens.checks import check_callable, check_choice, check_seed
+from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.calibrated.perturbations import Transform
+from lightning_tansens.estimators.headline.copies import copies_for
+from lightning_tansens.estimators.headline.fit import FEWEST_COPIES, Answer, ClassShares, Fit
+from lightning_tansens.estimators.headline.without_classes import drawn_pseudo_label_loss
+from lightning_tansens.estimators.pseudo_label_loss import PseudoLabels
+from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
+
+#: The half width of a reliable interval of the logarithm, at most; one of the error rate may be as wide as the other, too.
+WIDEST, NARROW = 0.5, 0.02
+
+#: With fewer earlier measurements than this the trajectory says little.
+FEWEST_SNAPSHOTS = 3
+
+#: Below this the gate takes one head's assumption, and above one minus this the other's.
+LEANING = 0.25
+
+#: Signatures further than this from all that the fit has seen are new to it.
+FARTHEST = 2.0
+
+#: Fits by reference and seed: one serves all targets of a measurement, and goes with its reference.
+_FITS: WeakKeyDictionary[SetSummary, dict[int, Fit]] = WeakKeyDictionary()
+
+
+class Headline(Estimator):
+    r"""Estimates loss and accuracy with 95 % intervals, from the network's outputs now and at earlier measurements.
+
+    Two heads are each right under one assumption, and a gate weighs them (see :class:`~.fit.Fit` for the formula):
+
+    * *The class shares are the reference's* (other images of the same things): a weighted mean of the disagreement with
+      earlier snapshots, of transports onto the class shares, of a threshold and of pseudo-label losses.
+    * *Another population*: the regression estimator, which re-weights the reference.
+
+    Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
+    it, on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is
+    left out of the fit, and how far the estimates differ. Where outputs are no class scores it is the pseudo-label loss,
+    drawn to the reference's.
+
+    Each copy costs one forward pass of the reference a measurement. The documentation says how good the estimate is and
+    what it does not cover.
+
+    Args:
+        class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
+            scanner), "free" (other people, the same scanner), or "auto" to let the outputs decide.
+        copies: What makes a copy out of a sample, one copy of the reference for each; None to choose by the inputs: noise,
+            masked pixels, contrast, blur and translation for images; noise, swapped and missing entries and missing columns
+            for tables; none for anything else, where the gate is a fixed one.
+        seed: Of the re-weightings.
+        criterion: For outputs that are no class scores, see :class:`PseudoLabelLoss`; None for the squared error.
+        pseudo_labels: As above.
+
+    Raises:
+        ValueError: If the class shares or the pseudo-labels are none of these, or the seed is none.
+        TypeError: If a copy or the criterion cannot be called.
+
+    Example:
+        >>> Headline(class_shares="same").key
+        'estimate'
+
+    """
+
+    key = HEADLINE
+    quantities = ("loss", "accuracy")
+    needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES})
+
+    def __init__(
+        self,
+        class_shares: ClassShares = "auto",
+        copies: Sequence[Transform] | None = None,
+        seed: int = 0,
+        criterion: Callable[[Any, Any], Any] | None = None,
+        pseudo_labels: PseudoLabels = "outputs",
+    ) -> None:
+        check_choice("class_shares", class_shares, get_args(ClassShares))
+        check_choice("pseudo_labels", pseudo_labels, get_args(PseudoLabels))
+        check_callable("criterion", criterion)
+        check_seed(seed)
+        if copies is not None and (isinstance(copies, (str, bytes)) or not isinstance(copies, Sequence)):
+            raise TypeError(f"copies: expected a list of callables on a sample or None, but got {copies!r}")
+        for transform in copies or ():
+            if not callable(transform):
+                raise TypeError(f"copies: expected callables on a sample, but got {transform!r}")
+        self.class_shares: ClassShares = class_shares
+        self.copies = None if copies is None else tuple(copies)
+        self.seed, self.criterion, self.pseudo_labels = seed, criterion, pseudo_labels
+
+    def copies_for(self, inputs: Any) -> Sequence[Transform]:
+        """Returns what makes the copies, see ``copies``.
+
+        Args:
+            inputs: The first inputs of the reference.
+
+        """
+        return copies_for(inputs, self.seed) if self.copies is None else self.copies
+
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+        own, outputs = reference.usable, target.usable
+        if not own.is_classifier:
+            found = drawn_pseudo_label_loss(target, reference, self.criterion, self.pseudo_labels)
+            return {"loss": replace(found, verdict=_verdict(found, reference.loss))}
+        fit = self._fit(reference)
+        if target.classes.classes != fit.calibration.classes:
+            raise UndefinedEstimateError(
+                f"expected {fit.calibration.classes} classes, as in the reference, but got {outputs.classes}"
+            )
+        earlier = min(0 if one.earlier is None else one.earlier.count for one in (own, outputs))
+        doubts: tuple[str, ...] = ()
+        if earlier < FEWEST_SNAPSHOTS:
+            doubts += (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",)
+        if len(self._copies(reference)) < FEWEST_COPIES:
+            doubts += ("no corrupted copies of the reference to be fitted on",)
+        error, loss = fit.estimate(outputs, self.class_shares)
+        own_error, own_loss = (float(level) for level in fit.calibration.level)
+        rate = self._stated("error rate", error, own_error, doubts, sure=earlier > 0)
+        assert rate.low is not None
+        assert rate.high is not None
+        accuracy = replace(rate, value=1 - rate.value, low=max(1 - rate.high, 0.0), high=1 - rate.low)
+        scale = own_loss if reference.loss is None else reference.loss
+        if not scale > 0:  # nothing to scale: a criterion of the user's own
+            return {"accuracy": accuracy}
+        return {"loss": self._stated("loss", loss, scale, doubts, sure=earlier > 0), "accuracy": accuracy}
+
+    def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
+        """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
+        value = own * answer.ratio
+        found = Estimate(value, low=value * math.exp(-answer.half), high=value * math.exp(answer.half))
+        narrow = name == "error rate" and 2 * value * math.sinh(answer.half) <= NARROW
+        if answer.half > WIDEST and not narrow:
+            doubts += (f"the {name} may be off by more than a factor of {math.exp(WIDEST):.2g}",)
+        if answer.distance > FARTHEST:
+            doubts += ("unlike any copy of the reference",)
+        basis = _basis(answer.population, self.class_shares)
+        return replace(found, doubts=doubts, basis=basis, verdict=_verdict(found, own) if sure else "unsure")
+
+    def _copies(self, reference: SetSummary) -> list[SetSummary]:
+        """The labelled copies that were made for this estimator, with the reference's samples."""
+        assert reference.outputs is not None
+        return [
+            copy
+            for copy in reference.copies_of(self.key)
+            if copy.outputs is not None
+            and copy.outputs.labels is not None
+            and np.array_equal(copy.outputs.kept, reference.outputs.kept)
+        ]
+
+    def _fit(self, reference: SetSummary) -> Fit:
+        fits = _FITS.setdefault(reference, {})
+        if self.seed not in fits:
+            fits[self.seed] = Fit(reference.labelled, [copy.classes for copy in self._copies(reference)], self.seed)
+        return fits[self.seed]
+
+
+def _verdict(found: Estimate, own: float | None) -> Verdict:
+    if own is None or found.low is None or found.high is None:
+        return "unsure"
+    if found.low > own or found.high < own:
+        return "worse" if found.low > own else "better"
+    return "like the reference" if found.high < found.low * math.exp(2 * WIDEST) else "unsure"
+
+
+def _basis(population: float, class_shares: ClassShares) -> str:
+    if class_shares != "auto":
+        return {"same": "the class shares are the reference's", "free": "it is another population"}[class_shares]
+    if LEANING < population < 1 - LEANING:
+        return "it is something between unchanged class shares and another population"
+    return "it is another population" if population > LEANING else "the class shares are the reference's"

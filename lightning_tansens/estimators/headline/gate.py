@@ -1,0 +1,56 @@
+"""The gate: which of the two heads a set calls for."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_tansens.estimators.headline.transport import Array
+
+#: The strength of the ridge.
+RIDGE = 0.3
+
+#: The total weights of the re-weightings of the reference, and of its corrupted copies.
+MOVED, CORRUPTED = 100.0, 29.0
+
+#: The coefficients without corrupted copies: medians over the development networks.
+DEFAULT = np.array([0.8, 1.8, 1.7, -0.7, -1.5, -0.2])
+
+
+def fit_gate(signatures: Array, moved: NDArray[np.bool_], ridge: float = RIDGE) -> Array:
+    r"""Fits a logistic regression that tells re-weightings of the reference from corrupted copies of it.
+
+    .. math:: \min_\theta -\sum_m v_m \log \sigma(\pm s_m^T \theta) + \tfrac{\lambda}{2} \|\theta\|^2
+
+    by Newton's method, plus for a re-weighting and minus for a copy, with weights v that give each group its total.
+
+    Args:
+        signatures: s, whose first column is ones, shape (M, G).
+        moved: Which of them are re-weightings, shape (M,).
+        ridge: λ.
+
+    Returns:
+        θ, shape (G,); :func:`logistic` of s·θ is the probability of another population.
+
+    """
+    weights = np.where(moved, MOVED / max(moved.sum(), 1), CORRUPTED / max((~moved).sum(), 1))
+    coefficients = np.zeros(signatures.shape[1])
+    for _ in range(12):
+        chance = logistic(signatures @ coefficients)
+        spread = (weights * chance * (1 - chance) + 1e-6)[:, None]
+        curvature = (signatures * spread).T @ signatures + ridge * np.eye(len(coefficients))
+        step = np.linalg.solve(curvature, signatures.T @ (weights * (moved - chance)) - ridge * coefficients)
+        coefficients = coefficients + step
+        if np.abs(step).max() < 1e-4:
+            break
+    return coefficients
+
+
+def logistic(values: Array) -> Array:
+    """Returns 1 / (1 + exp(−x)), for x cut off at ±20."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -20, 20))))
+
+
+def sharpened(chance: Array) -> Array:
+    """Returns the probability whose odds are the square of these: where the gate leans to one head, that one decides."""
+    return np.asarray(chance**2 / (chance**2 + (1 - chance) ** 2))

@@ -1,0 +1,149 @@
+"""The two heads: weights of log ratios (unchanged class shares) and a regression estimator (another population)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from lightning_tansens.estimators.headline.transport import Array
+
+#: How strongly the weights of the first head are drawn towards equal ones, for the error and for the loss.
+SHRINK = (0.03, 0.1)
+
+#: How strongly the regression's coefficients are drawn towards zero.
+RIDGE = 0.1
+
+
+def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
+    r"""Fits the weights of the first head, exactly, by trying every set of positive ones.
+
+    .. math:: \min_w \frac1M \sum_m \Big(\sum_k w_k x_{mk} - y_m\Big)^2 + \lambda \sum_k (w_k - 1/K)^2,
+              \qquad w_k \ge 0, \quad \sum_k w_k = 1
+
+    Args:
+        ratios: The candidates x, shape (M, K), with few K.
+        truth: What they should give, y, shape (M,).
+        shrink: λ.
+
+    Returns:
+        w, shape (K,).
+
+    Example:
+        >>> simplex_weights(np.array([[1.0, 5.0], [2.0, 5.0]]), np.array([1.0, 2.0]), shrink=1e-9).round(6)
+        array([1., 0.])
+
+    """
+    count, candidates = ratios.shape
+    curvature = ratios.T @ ratios / count + shrink * np.eye(candidates)
+    slope = ratios.T @ truth / count + shrink / candidates
+    best, found = np.inf, np.full(candidates, 1 / candidates)
+    for size in range(1, candidates + 1):
+        for chosen in map(list, combinations(range(candidates), size)):
+            system = np.zeros((size + 1, size + 1))
+            system[:size, :size] = curvature[np.ix_(chosen, chosen)]
+            system[size, :size] = system[:size, size] = 1
+            weights = np.zeros(candidates)
+            weights[chosen] = np.linalg.solve(system, np.append(slope[chosen], 1.0))[:size]
+            value = float(weights @ curvature @ weights - 2 * slope @ weights)
+            if weights.min() >= -1e-12 and value < best:
+                best, found = value, weights
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedCandidates:
+    r"""The first head: weighted means of the candidates' ratios of the error, geometric ones of those of the loss.
+
+    .. math:: a_{err} = \log \sum_k w_k e^{x_k}, \qquad a_{loss} = \sum_k w_k x_k
+
+    for log ratios x, with weights that :func:`simplex_weights` fits on the same scales.
+
+    Attributes:
+        error: Weights of the error's candidates, shape (K,).
+        loss: Those of the loss's.
+
+    """
+
+    error: Array
+    loss: Array
+
+    @classmethod
+    def fitted(cls, candidates: tuple[Array, Array], truth: Array) -> WeightedCandidates:
+        """Fits on labelled copies; equal weights without any.
+
+        Args:
+            candidates: Log ratios x for error and loss, shapes (M, K).
+            truth: The true ones, shape (M, 2).
+
+        """
+        error, loss = candidates
+        if not len(truth):
+            return cls(*(np.full(of.shape[1], 1 / of.shape[1]) for of in candidates))
+        return cls(
+            simplex_weights(np.exp(error), np.exp(truth[:, 0]), SHRINK[0]), simplex_weights(loss, truth[:, 1], SHRINK[1])
+        )
+
+    def predict(self, candidates: tuple[Array, Array]) -> Array:
+        """Returns a, shape (M, 2)."""
+        error, loss = candidates
+        return np.stack([np.log(np.exp(error) @ self.error), loss @ self.loss], 1)
+
+    def spread(self, candidates: tuple[Array, Array], centre: Array) -> Array:
+        """Returns the weighted mean square of the candidates about a centre of shape (M, 2), shape (M, 2)."""
+        pairs = zip(candidates, (self.error, self.loss), centre.T, strict=True)
+        return np.stack([np.square(of - middle[:, None]) @ weights for of, weights, middle in pairs], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionEstimator:
+    r"""The generalised regression estimator (GREG; Deville and Särndal 1992): the reference re-weighted to the target.
+
+    .. math:: \hat t(X) = \bar t_{ref} + (\bar z(X) - \bar z_{ref})^T \beta, \qquad
+              \beta = \Big(\frac1N \sum_n z_n z_n^T + \lambda I\Big)^{-1} \frac1N \sum_n z_n (t_n - \bar t_{ref})
+
+    with standardised features z and the error and the loss as t. It is right where the target is a mixture of the
+    reference's samples in other shares, as far as the features tell them apart.
+
+    Attributes:
+        mean: Of the reference's features, shape (F,).
+        scale: Their standard deviation, shape (F,).
+        inverse: The inverse matrix, shape (F, F).
+        slopes: β for error and loss, shape (F, 2).
+        level: The reference's error and loss, shape (2,).
+        residual: The variance of what the regression leaves, shape (2,).
+
+    """
+
+    mean: Array
+    scale: Array
+    inverse: Array
+    slopes: Array
+    level: Array
+    residual: Array
+
+    @classmethod
+    def fitted(cls, features: Array, truth: Array, ridge: float = RIDGE) -> RegressionEstimator:
+        """Fits on the labelled reference.
+
+        Args:
+            features: Shape (N, F).
+            truth: Error and loss of each sample, shape (N, 2).
+            ridge: λ.
+
+        """
+        mean, scale, level = features.mean(0), features.std(0) + 1e-6, truth.mean(0)
+        z = (features - mean) / scale
+        inverse = np.linalg.inv(z.T @ z / len(z) + ridge * np.eye(z.shape[1]))
+        slopes = inverse @ z.T @ (truth - level) / len(z)
+        return cls(mean, scale, inverse, slopes, level, np.var(truth - level - z @ slopes, axis=0))
+
+    def predict(self, means: Array) -> Array:
+        """Returns error and loss at means of features, shape (M, 2), from means of shape (M, F)."""
+        return np.asarray(self.level + (means - self.mean) / self.scale @ self.slopes)
+
+    def distance(self, means: Array) -> Array:
+        """Returns the squared Mahalanobis distance of means of features from the reference's, shape (M,)."""
+        z = (means - self.mean) / self.scale
+        return np.asarray(np.einsum("mf,fg,mg->m", z, self.inverse, z))

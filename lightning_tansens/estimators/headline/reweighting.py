@@ -1,0 +1,72 @@
+"""Re-weightings of the labelled reference: sets whose truth is known, and which cost no forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_tansens.estimators.headline.samples import Samples
+from lightning_tansens.estimators.headline.transport import Array
+
+#: Concentrations of the Dirichlet distributions of class shares, and of sub-populations' weights: small ones move far.
+CLASS_SHARES = (0.5, 0.5, 1, 1, 2, 2, 4, 4, 8, 16)
+SUBPOPULATIONS = (0.3, 0.3, 0.6, 0.6, 1, 1, 2, 2, 5, 10)
+
+#: The number of bootstraps, and of cells into which sub-populations are cut.
+BOOTSTRAPS, CELLS = 6, 8
+
+#: What every sample keeps of its weight, so that none is left out for sure.
+FLOOR = 0.02
+
+#: Two classes are not moved further than a Dirichlet distribution with this concentration does.
+LEAST_OF_TWO = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class Reweightings:
+    """M re-weightings of N samples.
+
+    Attributes:
+        weights: Multiples of 1/N with rows that sum to one, shape (M, N).
+        kinds: "bootstrap", "class shares" or "subpopulation", shape (M,).
+
+    """
+
+    weights: Array
+    kinds: NDArray[np.str_]
+
+    def some(self, number: int) -> Array:
+        """Returns one of each kind, others for each number, shape (3, N)."""
+        places = [np.flatnonzero(self.kinds == kind) for kind in dict.fromkeys(self.kinds)]
+        return np.asarray(self.weights[[of[number % len(of)] for of in places]])
+
+
+def reweightings(samples: Samples, labels: NDArray[np.int64], seed: int) -> Reweightings:
+    """Draws bootstraps, class shares and sub-populations of a labelled set, each with the noise of N drawn samples.
+
+    A sub-population weighs the cells around eight samples, in the space of log posteriors and disagreement.
+
+    Args:
+        samples: The set's samples.
+        labels: Their classes, shape (N,).
+        seed: Of the drawing.
+
+    """
+    generator, count, classes = np.random.default_rng(seed), len(samples), samples.posterior.shape[1]
+    drawn = [np.ones(count)] * BOOTSTRAPS
+    present = np.bincount(labels, minlength=classes) / count
+    for concentration in CLASS_SHARES:
+        shares = generator.dirichlet(np.full(classes, max(concentration, LEAST_OF_TWO) if classes == 2 else concentration))
+        drawn.append((shares / np.maximum(present, 1e-9))[labels] + FLOOR)
+    places = np.column_stack([np.log(samples.posterior + 1e-3), 3 * samples.disagreement])
+    for concentration in SUBPOPULATIONS:
+        centres = places[generator.choice(count, min(CELLS, count), replace=False)]
+        distances = np.square(places).sum(1)[:, None] - 2 * places @ centres.T + np.square(centres).sum(1)
+        cells = distances.argmin(1)
+        shares = generator.dirichlet(np.full(len(centres), concentration))
+        drawn.append((shares / np.maximum(np.bincount(cells, minlength=len(centres)) / count, 0.01))[cells] + FLOOR)
+    weights = np.stack([generator.multinomial(count, one / one.sum()) / count for one in drawn])
+    sizes = {"bootstrap": BOOTSTRAPS, "class shares": len(CLASS_SHARES), "subpopulation": len(SUBPOPULATIONS)}
+    return Reweightings(weights, np.repeat(list(sizes), list(sizes.values())))

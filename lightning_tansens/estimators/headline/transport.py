@@ -1,0 +1,71 @@
+"""Transport of class probabilities onto class shares, for many re-weightings of a set at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: The regularisation of the hard transport, in units of the cost 1 − q.
+BLUR = 0.05
+
+#: Iterations end at this change of a scaling's logarithm, after so many of them, or after so many multiplications.
+TOLERANCE, ITERATIONS, WORK = 1e-3, 100, 2e8
+
+#: Keeps quotients finite.
+TINY = 1e-12
+
+
+def hard_kernel(probabilities: Array, blur: float = BLUR) -> Array:
+    """Returns exp(−(1 − q) / blur): its plans tend to the optimal transport of cost 1 − q as the blur goes to 0."""
+    return np.asarray(np.exp((probabilities - 1) / blur))
+
+
+def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float = TOLERANCE) -> Array:
+    r"""Returns the columns' scalings u of the plans that move each re-weighting onto the class shares.
+
+    .. math:: T_{mnc} = w_{mn} \frac{K_{nc} u_{mc}}{\sum_d K_{nd} u_{md}}, \qquad \sum_n T_{mnc} = \pi_c
+
+    by Sinkhorn's iteration (Cuturi, NeurIPS 2013). With K = q, the plan is a posterior whose class shares are moved to π;
+    with :func:`hard_kernel` it is the transport of confidence optimal transport (Lu et al., NeurIPS 2023). With a thousand
+    classes the work ends the iteration before the tolerance does.
+
+    Args:
+        kernel: K, positive, shape (N, C).
+        weights: w, rows with the sum 1, shape (M, N).
+        shares: π, positive, shape (C,).
+        tolerance: See :data:`TOLERANCE`.
+
+    Returns:
+        u, shape (M, C).
+
+    Example:
+        >>> half = np.full((2, 2), 0.5)
+        >>> u = scale_columns(half, half[:1], np.array([0.8, 0.2]))
+        >>> float(plan_means(half, half[:1], u, np.array([[1.0, 0.0], [1.0, 0.0]]))[0].round(6))
+        0.8
+
+    """
+    scalings, transposed = np.ones((len(weights), kernel.shape[1])), np.ascontiguousarray(kernel.T)
+    iterations = int(np.clip(WORK / (len(weights) * kernel.size), 10, ITERATIONS))
+    for _ in range(iterations):
+        before = scalings
+        scalings = shares / np.maximum((weights / np.maximum(before @ transposed, TINY)) @ kernel, TINY)
+        if np.abs(np.log(scalings / before)).max() < tolerance:
+            break
+    return scalings
+
+
+def plan_means(kernel: Array, weights: Array, scalings: Array, cost: Array) -> Array:
+    """Returns the mean cost under each plan, Σ_nc T_mnc cost_nc, shape (M,).
+
+    Args:
+        kernel: K, shape (N, C).
+        weights: w, shape (M, N).
+        scalings: u of :func:`scale_columns`, shape (M, C).
+        cost: What a sample costs at each class, shape (N, C).
+
+    """
+    rows = weights / np.maximum(scalings @ kernel.T, TINY)
+    return np.asarray((scalings * (rows @ (kernel * cost))).sum(1))

@@ -1,0 +1,128 @@
+"""The headline in the monitor: what is logged and said, which copies are drawn and how often."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import TensorDataset
+
+from lightning_tansens.estimators import Calibrated, EntropyRatio, Headline
+from lightning_tansens.estimators.calibrated import Masked, Noise, Perturbed
+from lightning_tansens.monitor.kept_inputs import KeptInputs
+from lightning_tansens.monitor.subsets import CACHE_BYTES, CacheBudget
+from lightning_tansens.show import Display
+from lightning_tansens.show.console import measurement_line
+from tests.boring import BoringModule, Points, fit, loader, make_monitor, mlp
+
+SIZES = {"num_samples": 9, "num_loss_samples": 60}
+
+
+def test_it_is_logged_and_said_by_default():
+    monitor = make_monitor(test_dataloaders=Points(80, seed=2), estimators=None, display=Display(), **SIZES)
+    assert monitor.estimates == {}
+    run = fit(monitor, max_epochs=4, data=loader(Points(80)))
+    logged = {key.removeprefix("tansens/"): float(value) for key, value in run.callback_metrics.items()}
+    for quantity in ("loss", "accuracy"):
+        found, key = getattr(monitor.estimates["test"], quantity), f"test_{quantity}/estimate"
+        assert logged[key] == pytest.approx(found.value)
+        assert logged[f"{key}_low"] == pytest.approx(found.low)
+        assert logged[f"{key}_high"] == pytest.approx(found.high)
+        assert logged[f"{key}_reliable"] == found.reliable
+        assert found.low < found.value < found.high
+        assert str(found).startswith(f"{found.value:.3g}, between {found.low:.3g} and {found.high:.3g} with 95 % confidence")
+    assert f"[{monitor.estimates['test'].accuracy.low:.2f}, " in measurement_line(monitor.records[-1])
+    assert str(monitor.estimates["test"]).startswith("test: accuracy 0.")
+    assert "fewer than 3 earlier measurements" in monitor.records[2].targets["test"].estimates["loss"]["estimate"].doubts
+    assert "fewer than 3 earlier measurements" not in monitor.estimates["test"].loss.doubts
+
+
+def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):
+    seen = []
+    called = Perturbed.__call__
+
+    def counted(self, inputs, positions):
+        seen.append(len(positions))
+        return called(self, inputs, positions)
+
+    monkeypatch.setattr(Perturbed, "__call__", counted)
+    monitor = make_monitor(test_dataloaders=Points(70, seed=2), estimators=[Headline()], batch_size=60, **SIZES)
+    fit(monitor, max_epochs=3, data=loader(Points(70)))
+    assert len(monitor._measurement.copies) == 4
+    assert seen.count(1) == 4  # the first batch, on which everything is tried
+    assert sum(size for size in seen if size > 1) == 4 * 60
+
+
+def test_kept_inputs_are_as_the_first_time_and_end_with_the_budget():
+    made = []
+
+    def perturb(inputs, positions):
+        made.append(tuple(positions))
+        return inputs + len(made)
+
+    kept = KeptInputs(perturb, CacheBudget())
+    first = kept(torch.zeros(2), [0, 1])
+    first += 5  # in place, as a network may
+    assert kept(torch.zeros(2), [0, 1]).tolist() == [1, 1]
+    assert kept(torch.zeros(2).double(), [0, 1]).dtype == torch.float64
+    assert kept(torch.zeros(1), [1]).tolist() == [2]
+    budget = CacheBudget()
+    budget.take(CACHE_BYTES)
+    full = KeptInputs(perturb, budget)
+    assert [full(torch.zeros(2), [0, 1]).tolist() for _ in range(2)] == [[3, 3], [4, 4]]
+
+
+def test_estimators_get_their_own_copies_alone():
+    calibrated = Calibrated([Noise(0.2), Noise(0.5), Masked(0.3)])
+    options = {"batch_size": 60, **SIZES}
+    rows = {}
+    for name, estimators in {"calibrated": [calibrated], "estimate": [Headline()], "both": [calibrated, Headline()]}.items():
+        monitor = make_monitor(test_dataloaders=Points(80, seed=2), estimators=estimators, **options)
+        fit(monitor, max_epochs=2, data=loader(Points(80)))
+        rows[name] = monitor.history[-1]
+    for name in ("calibrated", "estimate"):
+        key = f"tansens/test_loss/{name}"
+        assert rows["both"][key] == rows[name][key]
+
+
+def test_copies_that_two_estimators_want_are_drawn_once():
+    shared = [Noise(0.2), Noise(0.5), Masked(0.3)]
+    monitor = make_monitor(estimators=[Calibrated(shared), Headline(copies=[Noise(0.5), Masked(0.7)])], **SIZES)
+    fit(monitor, max_epochs=1)
+    made = [copy.made_for for copy in monitor._measurement.copies]
+    assert made == [("calibrated",), ("calibrated", "estimate"), ("calibrated",), ("estimate",)]
+
+
+class Embedded(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(5, 4), mlp()
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens).mean(1))
+
+
+def test_tokens_have_no_copies_and_an_estimate_in_doubt():
+    generator = torch.Generator().manual_seed(0)
+    tokens = TensorDataset(torch.randint(5, (60, 3), generator=generator), torch.randint(3, (60,), generator=generator))
+    monitor = make_monitor(test_dataloaders=tokens, measures=[], estimators=[Headline()], **SIZES)
+    fit(monitor, module=lambda: BoringModule(Embedded()), data=loader(tokens), max_epochs=4)
+    assert monitor._measurement.copies == []
+    found = monitor.estimates["test"].accuracy
+    assert "no corrupted copies of the reference to be fitted on" in found.doubts
+    assert found.low <= found.value <= found.high
+
+
+def test_a_regression_has_a_loss_and_no_copies():
+    options = {"criterion": F.mse_loss, "estimators": [Headline(), EntropyRatio()], **SIZES}
+    monitor = make_monitor(test_dataloaders=Points(60, seed=3, labels="value"), **options)
+    fit(
+        monitor,
+        module=lambda: BoringModule(mlp(1), lr=0.01, loss="mse_loss"),
+        data=loader(Points(60, labels="value")),
+        max_epochs=3,
+    )
+    assert monitor._measurement.copies == []
+    found = monitor.estimates["test"]
+    assert found.accuracy is None
+    assert found.loss.low < found.loss.value < found.loss.high
+    assert "outputs that are no classes" in str(found)
+    assert "estimate" not in monitor.records[0].targets["test"].estimates.get("loss", {})
