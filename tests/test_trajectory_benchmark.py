@@ -155,7 +155,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
     data = image_data("digits", "", "", False, 200, [])
     run = Run("one", "digits", "once", widths=[16], epochs=2, batch_size=32)
     first = fit(run, data, tmp_path)
-    second = fit(replace(run, epochs=3), data, tmp_path)
+    second = fit(replace(run, epochs=3, seed=1), data, tmp_path)  # from the start it would be another network
     assert second.epochs.tolist() == [1, 2, 3]
     for name, outputs in first.outputs.items():
         assert np.array_equal(second.outputs[name][:2], outputs)
@@ -163,7 +163,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
 
 
 def test_snapshots_leave_the_network_as_it_is_and_come_more_often_at_first(tmp_path):
-    from fitting import Run, fit
+    from fitting import BenchmarkNetwork, Run, fit
     from image_sets import image_data
 
     data = image_data("digits", "", "", False, 200, [])
@@ -172,6 +172,10 @@ def test_snapshots_leave_the_network_as_it_is_and_come_more_often_at_first(tmp_p
     assert found.epochs.tolist() == [0.5, 1, 1.5, 2, 2.5, 3, 4]
     rarely = fit(replace(run, early_snapshots=1), data, tmp_path / "b")
     assert np.array_equal(rarely.outputs["pool"][-1], found.outputs["pool"][-1])
+    trained = BenchmarkNetwork(run, data)
+    trained.load_state_dict(torch.load(tmp_path / "a" / "one.ckpt", weights_only=False)["state_dict"])
+    with torch.no_grad():  # as at a snapshot, which does without the batch's statistics and leaves the running ones
+        assert np.allclose(trained.eval()(data.inputs["pool"]), found.outputs["pool"][-1], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "plain_cnn", "residual", "mixer"])
@@ -187,10 +191,10 @@ def test_unknown_names_are_refused():
     from architectures import make_network
     from fitting import Run
 
-    with pytest.raises(ValueError, match="network: expected one of .*'mixer'.*, but got 'lstm'"):
+    with pytest.raises(ValueError, match=r"network: expected one of .*'mixer'.*, but got 'lstm'"):
         make_network("lstm", (3, 8, 8), 2, [4])
     load = runpy.run_path(str(EXAMPLE / "main.py"))["load"]
-    with pytest.raises(ValueError, match="data: expected one of cifar10, .*income, but got 'imagenet'"):
+    with pytest.raises(ValueError, match=r"data: expected one of cifar10, .*income, but got 'imagenet'"):
         load(Run("one", "imagenet", "once"), "", "", False, None, None)
     with pytest.raises(ValueError, match="marital: expected the file of its table, but got none; name it with --employment"):
         load(Run("one", "marital", "once"), "", "", False, None, None)

@@ -80,7 +80,7 @@ def image_data(
 
 def _digits(mnist_dir: str, download: bool, train_samples: int, families: Sequence[str] | None) -> Data:
     """scikit-learn's digits; MNIST in 8 × 8 pixels is another source of them, left out unless "real" is wanted."""
-    images = _draw(_scanned(), 1797, 4)
+    images = _scanned()
     train, reference, test = (images.take(part) for part in torch.arange(1797).split([1000, 400, 397]))
     data = Data((train.images[:train_samples], train.labels[:train_samples]), classes=10)
     data.add_reference(reference.images, reference.labels)
@@ -97,7 +97,8 @@ def _digits(mnist_dir: str, download: bool, train_samples: int, families: Sequen
 
 def _scanned() -> LabelledImages:
     digits = load_digits()
-    return LabelledImages(torch.tensor(digits.images / 16).float().unsqueeze(1), torch.tensor(digits.target))
+    images = LabelledImages(torch.tensor(digits.images / 16).float().unsqueeze(1), torch.tensor(digits.target))
+    return _draw(images, len(images), 4)
 
 
 def _add_corrupted(data: Data, test: LabelledImages, families: Sequence[str], size: int) -> None:

@@ -17,6 +17,7 @@ from fitting import Part, Run
 from jsonargparse import CLI
 from rows import HEADLINES, SHIFTED, Quantity, Target, estimators_of, grouped, ratios, read_targets, settings_of
 
+from lightning_tansens.estimators import Need, default_estimators
 from lightning_tansens.record import HEADLINE, TRIVIAL
 
 #: Draws of settings for the intervals of differences.
@@ -109,10 +110,14 @@ def by_family(targets: Sequence[Target], quantity: Quantity) -> Table:
 
 
 def compared(targets: Sequence[Target], quantity: Quantity) -> Table:
-    """The headline against the best other estimator, with an interval of 95 % from a paired bootstrap over settings."""
+    """The headline against the best of the others, and of those that need no earlier outputs, both chosen with hindsight.
+
+    The difference to the best of all others has an interval of 95 % from a paired bootstrap over settings.
+    """
     names = estimators_of(targets)[1:]
-    others = names[len(HEADLINES) :]
-    cells: Table = [["part", "shift", "settings", *HEADLINES, "best other", "its name", "difference", "from", "to"]]
+    today = {one.key for one in default_estimators() if Need.EARLIER not in one.needs}
+    best_two = ("best of today's outputs", "its name", "best other", "the other's name")
+    cells: Table = [["part", "shift", "settings", *HEADLINES, *best_two, "difference", "from", "to"]]
     for part, of_part in parts(targets).items():
         for title, kinds in COMPARED.items():
             table = []
@@ -122,13 +127,16 @@ def compared(targets: Sequence[Target], quantity: Quantity) -> Table:
                     table.append(np.mean(found, 0))
             if not table:
                 continue
-            errors = np.array(table)
-            best = len(HEADLINES) + int(errors[:, len(HEADLINES) :].mean(0).argmin())
-            difference = errors[:, 0] - errors[:, best]
+            errors = dict(zip(names, np.array(table).T, strict=True))
+            means = {name: float(of.mean()) for name, of in errors.items()}
+            others = names[len(HEADLINES) :]
+            best = [min(chosen, key=means.__getitem__) for chosen in ([name for name in others if name in today], others)]
+            difference = errors[HEADLINE] - errors[best[1]]
             draws = np.random.default_rng(0).choice(difference, (DRAWS, len(difference))).mean(1)
-            ends = [difference.mean(), *np.quantile(draws, (0.025, 0.975))]
-            means = [*errors.mean(0)[: len(HEADLINES)], errors.mean(0)[best]]
-            cells.append([part, title, len(errors), *map(_short, means), others[best - len(HEADLINES)], *map(_short, ends)])
+            ends = [float(difference.mean()), *np.quantile(draws, (0.025, 0.975))]
+            named = [cell for name in best for cell in (_short(means[name]), name)]
+            own = [_short(means[name]) for name in HEADLINES]
+            cells.append([part, title, len(table), *own, *named, *map(_short, ends)])
     return cells
 
 

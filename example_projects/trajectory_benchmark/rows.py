@@ -142,7 +142,7 @@ def estimators_of(targets: Iterable[Target]) -> list[str]:
 
 
 def settings_of(targets: Iterable[Target]) -> list[list[Target]]:
-    """Returns the targets of each setting, if they are of several sets: on one alone the trivial error may be next to zero."""
+    """Returns the targets of each setting with several sets; on one alone the trivial error may be next to zero."""
     return [group for group in grouped(targets, lambda one: one.setting).values() if len({one.name for one in group}) > 1]
 
 
