@@ -54,7 +54,6 @@ def expected_keys(reference="train", tests=("test",), accuracy=True, actual=Fals
         ),
         *(f"{reference}_{quantity}{end}" for quantity in quantities for end in ("", "_stderr")),
         *(f"{test}_{quantity}/{name}" for test in tests for quantity in quantities for name in names),
-        *(f"{test}_{quantity}/actual_stderr" for test in tests for quantity in quantities if actual),
         *(f"{test}_{quantity}/{name}_reliable" for test in tests for quantity in quantities for name in estimates),
     }
 

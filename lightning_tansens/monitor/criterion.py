@@ -21,7 +21,7 @@ from lightning_tansens.metrics.criteria import Criterion, TorchLoss, are_class_s
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.standard_losses import STANDARD, aligned
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
-from lightning_tansens.monitor.reading import Unpack
+from lightning_tansens.monitor.reading import Unpack, split
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
@@ -184,7 +184,7 @@ def _look(
     output: OutputPicker | None,
     batch: Any,
 ) -> _Seen:
-    inputs, targets = unpack(copy.deepcopy(batch))
+    inputs, targets = split(unpack, copy.deepcopy(batch))
     with torch.no_grad():
         outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
     try:

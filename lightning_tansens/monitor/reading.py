@@ -40,19 +40,24 @@ class Reading:
     perturb: Callable[[Any, Sequence[int]], Any] | None = None
 
     def split(self, batch: Any) -> tuple[Any, Any]:
-        """Returns a batch's inputs and targets.
+        """Returns a batch's inputs and targets."""
+        return split(self.unpack, batch)
 
-        Raises:
-            TypeError: If ``unpack`` returns no pair.
 
-        """
-        pair = self.unpack(batch)
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(
-                f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
-                "(inputs, None) where there are no targets"
-            )
-        return pair[0], pair[1]
+def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
+    """Returns a batch's inputs and targets.
+
+    Raises:
+        TypeError: If ``unpack`` returns no pair.
+
+    """
+    pair = unpack(batch)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(
+            f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
+            "(inputs, None) where there are no targets"
+        )
+    return pair[0], pair[1]
 
 
 #: Splits a batch unless the user says how.
