@@ -12,11 +12,11 @@ Quantity = Literal["loss", "accuracy"]
 #: The estimate that repeats the reference's own value; every target has it.
 TRIVIAL = "trivial"
 
-#: How the reason begins where an estimate will be there later in the run.
-EARLY = "expected earlier measurements of the same samples"
-
 #: The estimate that stands for a set.
 HEADLINE = "estimate"
+
+#: How the reason begins where an estimate will be there later in the run.
+EARLY = "expected earlier measurements of the same samples"
 
 #: How a target compares with the reference, as far as its estimate tells.
 Verdict = Literal["like the reference", "better", "worse", "unsure"]

@@ -11,7 +11,7 @@ from lightning_tansens.monitor.kept_inputs import KeptInputs
 from lightning_tansens.monitor.subsets import CACHE_BYTES, CacheBudget
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line
-from tests.boring import BoringModule, Points, fit, loader, make_monitor, mlp
+from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, state_of
 
 SIZES = {"num_samples": 9, "num_loss_samples": 60}
 
@@ -126,3 +126,12 @@ def test_a_regression_has_a_loss_and_no_copies():
     assert found.loss.low < found.loss.value < found.loss.high
     assert "outputs that are no classes" in str(found)
     assert "estimate" not in monitor.records[0].targets["test"].estimates.get("loss", {})
+
+
+def test_training_is_bitwise_the_same():
+    ends = []
+    for monitors in ([], [make_monitor(estimators=[Headline()], **SIZES)]):
+        recorder = Recorder()
+        trainer = fit(*monitors, recorder, data=BoringData(noise=True))
+        ends.append((state_of(trainer), recorder.losses))
+    assert str(ends[0]) == str(ends[1])

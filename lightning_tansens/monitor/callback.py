@@ -260,8 +260,8 @@ class TangentSensitivityMonitor(pl.Callback):
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
         if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
             rank_zero_info(
-                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference: it is "
-                "read from the validation data all the same, after each epoch of the training"
+                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference, which is "
+                "still read from the validation data after each epoch"
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -124,7 +124,7 @@ class Drawing:
         assert self._known is not None
         classes = self._known.class_scores is not False
         fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
-        inputs = self._monitor.unpack(reference.batch(_SEEN))[0] if fitted else None
+        inputs = self._reading(labelled=True).split(reference.batch(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
             for transform in estimator.copies_for(inputs):

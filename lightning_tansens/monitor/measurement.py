@@ -88,8 +88,8 @@ class Measurement:
             measured.forget_measures(list(misfits))
         if is_random(network, self.sets[0].first_inputs()):
             self._notes.append(
-                "the network is random in eval mode too (dropout that stays on, sampled latent variables), so values are of one "
-                "draw each and do not repeat from measurement to measurement"
+                "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
+                "are of one draw each and do not repeat"
             )
         self.measures = [measure for measure in self.measures if measure.key not in misfits]
 

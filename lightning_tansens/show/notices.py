@@ -39,11 +39,13 @@ class Notices:
             for note in changes(self._before, record):
                 rank_zero_info(f"TangentSensitivityMonitor: {note}")
             self._before = None
-        bad = [one for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")]
-        if bad:
-            counts = ", ".join(f"{one.unusable} of {one.name}" for one in bad)
+        lost = [
+            f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
+        ]
+        if lost:
+            found = ", ".join(lost)
             rank_zero_warn(
-                f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {counts} (said once)"
+                f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {found} (said once)"
             )
         reasons: dict[str, list[str]] = {}
         for one in record.sets:
@@ -57,9 +59,9 @@ class Notices:
         self._measurements += 1
         if self._measurements == 2:  # the first one takes longer than those that follow
             for one in record.sets:
-                note = precision_note(one, record.seconds.get("total"))
-                if note is not None:
-                    rank_zero_info(f"TangentSensitivityMonitor: {note}")
+                precision = precision_note(one, record.seconds.get("total"))
+                if precision is not None:
+                    rank_zero_info(f"TangentSensitivityMonitor: {precision}")
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
@@ -75,7 +77,7 @@ def changes(before: Record, now: Record) -> list[str]:
         now: The first one after.
 
     """
-    notes = []
+    notes: list[str] = []
     for kind, names in _NAMES.items():
         old, new = names(before), names(now)
         for found, what in ((new - old, "starts now, as the checkpoint does not know it"), (old - new, "does not go on")):

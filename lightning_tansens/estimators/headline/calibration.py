@@ -38,13 +38,11 @@ class Points:
     signatures: Array
 
     def of(self, places: NDArray[np.bool_]) -> Points:
-        """Returns some of them."""
         error, loss = self.candidates
         return Points((error[places], loss[places]), self.free[places], self.signatures[places])
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Points:
-        """Returns all of several."""
         error, loss = (np.concatenate([part.candidates[j] for part in parts]) for j in (0, 1))
         free, signatures = (np.concatenate([getattr(part, name) for part in parts]) for name in ("free", "signatures"))
         return cls((error, loss), free, signatures)
@@ -88,13 +86,7 @@ class Calibration:
         return np.asarray(np.log(np.maximum(truth, self.least) / self.level))
 
     def points(self, samples: Samples, weights: Array) -> Points:
-        """Returns re-weightings of a set.
-
-        Args:
-            samples: The set's samples.
-            weights: Rows with the sum 1, shape (M, N).
-
-        """
+        """Returns re-weightings of a set, by weights with rows of sum 1, shape (M, N)."""
         found, own, level = self._numbers(samples, weights), self._own, self.level
         top = 1 - 0.3 / self.classes  # of the error: a little better than chance
 

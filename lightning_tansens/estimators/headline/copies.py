@@ -22,7 +22,7 @@ TABLE_NOISE, TABLE_SHARE, TABLE_COLUMNS = 0.8, 0.35, 3
 
 @dataclass(frozen=True)
 class Blur:
-    """Blurs an image with a Gaussian.
+    """Blurs an image (C, H, W) with a Gaussian.
 
     Attributes:
         sigma: Its standard deviation, in pixels.
@@ -39,7 +39,6 @@ class Blur:
         check_numbers(at_least=0.01, sigma=self.sigma)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Returns the blurred image, shape (C, H, W)."""
         reach = min(max(2, round(1.5 * self.sigma)), min(image.shape[-2:]) - 1)
         places = torch.arange(-reach, reach + 1, dtype=image.dtype)
         kernel = torch.exp(-0.5 * (places / self.sigma) ** 2)
@@ -68,67 +67,41 @@ class Shift:
         check_counts(pixels=self.pixels)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Returns the moved image, shape (C, H, W)."""
         down, right = (self.pixels * (2 * torch.randint(2, (2,)) - 1)).tolist()
         return image.roll((down, right), (-2, -1))
 
 
 @dataclass(frozen=True, eq=False)
 class ColumnNoise:
-    """Adds noise to a row of a table, in units of the columns' standard deviations.
-
-    Attributes:
-        deviations: Of the columns, shape (F,).
-        scale: The noise over them.
-
-    """
+    """Adds noise to a row of a table, in units of the columns' standard deviations, shape (F,)."""
 
     deviations: Tensor
-    scale: float = TABLE_NOISE
 
     def __call__(self, row: Tensor) -> Tensor:
-        """Returns the row with noise."""
-        return row + self.scale * self.deviations.to(row) * torch.randn_like(row)
+        return row + TABLE_NOISE * self.deviations.to(row) * torch.randn_like(row)
 
 
 @dataclass(frozen=True, eq=False)
 class Swapped:
-    """Takes some entries of a row from other rows, each from one of its own.
-
-    Attributes:
-        rows: The other rows, shape (P, F).
-        share: The probability of each entry to be taken from them.
-
-    """
+    """Takes some entries of a row from other rows, shape (P, F), each from one of its own."""
 
     rows: Tensor
-    share: float = TABLE_SHARE
 
     def __call__(self, row: Tensor) -> Tensor:
-        """Returns the row with other rows' entries."""
         drawn = torch.randint(len(self.rows), row.shape)
         other = self.rows[drawn, torch.arange(len(row))].to(row)
-        return torch.where(torch.rand_like(row) < self.share, other, row)
+        return torch.where(torch.rand_like(row) < TABLE_SHARE, other, row)
 
 
 @dataclass(frozen=True, eq=False)
 class Filled:
-    """Puts the columns' means in the place of entries: of some drawn at random, or of the same columns in every row.
-
-    Attributes:
-        means: Of the columns, shape (F,).
-        share: The probability of each entry to be filled.
-        columns: Which columns are filled; empty to draw entries.
-
-    """
+    """Puts the columns' means, shape (F,), in the place of some entries, or of the same columns in every row."""
 
     means: Tensor
-    share: float = TABLE_SHARE
     columns: tuple[int, ...] = ()
 
     def __call__(self, row: Tensor) -> Tensor:
-        """Returns the filled row."""
-        chosen = torch.rand_like(row) < self.share
+        chosen = torch.rand_like(row) < TABLE_SHARE
         if self.columns:
             chosen = torch.isin(torch.arange(len(row)), torch.tensor(self.columns))
         return torch.where(chosen, self.means.to(row), row)

@@ -95,13 +95,7 @@ class Fit:
         self._residuals = self._left_out()
 
     def estimate(self, outputs: Outputs, class_shares: ClassShares = "auto") -> tuple[Answer, Answer]:
-        """Returns the answers for the error and the loss of a set.
-
-        Args:
-            outputs: Its class scores; labels are not looked at.
-            class_shares: What is assumed of its class shares.
-
-        """
+        """Returns the answers for the error and the loss of a set, whose labels are not looked at."""
         samples = Samples.of(outputs, self.temperature)
         points = self.calibration.points(samples, np.full((1, len(samples)), 1 / len(samples)))
         ratios, gate, spread = self._predict(self.model, points, class_shares)

@@ -22,15 +22,12 @@ def fit_gate(signatures: Array, moved: NDArray[np.bool_], ridge: float = RIDGE) 
 
     .. math:: \min_\theta -\sum_m v_m \log \sigma(\pm s_m^T \theta) + \tfrac{\lambda}{2} \|\theta\|^2
 
-    by Newton's method, plus for a re-weighting and minus for a copy, with weights v that give each group its total.
+    by Newton's method, with weights v that give each group its total; σ(s·θ) is the probability of another population.
 
     Args:
         signatures: s, whose first column is ones, shape (M, G).
-        moved: Which of them are re-weightings, shape (M,).
+        moved: Which of them are re-weightings (plus), and which corrupted copies (minus), shape (M,).
         ridge: λ.
-
-    Returns:
-        θ, shape (G,); :func:`logistic` of s·θ is the probability of another population.
 
     """
     weights = np.where(moved, MOVED / max(moved.sum(), 1), CORRUPTED / max((~moved).sum(), 1))

@@ -27,9 +27,6 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
         truth: What they should give, y, shape (M,).
         shrink: λ.
 
-    Returns:
-        w, shape (K,).
-
     Example:
         >>> simplex_weights(np.array([[1.0, 5.0], [2.0, 5.0]]), np.array([1.0, 2.0]), shrink=1e-9).round(6)
         array([1., 0.])
@@ -37,7 +34,7 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
     """
     count, candidates = ratios.shape
     curvature = ratios.T @ ratios / count + shrink * np.eye(candidates)
-    slope = ratios.T @ truth / count + shrink / candidates
+    slope = ratios.T @ truth / count  # that of λ is the same for all of them
     best, found = np.inf, np.full(candidates, 1 / candidates)
     for size in range(1, candidates + 1):
         for chosen in map(list, combinations(range(candidates), size)):
@@ -61,8 +58,7 @@ class WeightedCandidates:
     for log ratios x, with weights that :func:`simplex_weights` fits on the same scales.
 
     Attributes:
-        error: Weights of the error's candidates, shape (K,).
-        loss: Those of the loss's.
+        error, loss: w, shapes (K,).
 
     """
 
@@ -71,13 +67,7 @@ class WeightedCandidates:
 
     @classmethod
     def fitted(cls, candidates: tuple[Array, Array], truth: Array) -> WeightedCandidates:
-        """Fits on labelled copies; equal weights without any.
-
-        Args:
-            candidates: Log ratios x for error and loss, shapes (M, K).
-            truth: The true ones, shape (M, 2).
-
-        """
+        """Fits to the true log ratios of labelled copies, shape (M, 2); equal weights without any."""
         error, loss = candidates
         if not len(truth):
             return cls(*(np.full(of.shape[1], 1 / of.shape[1]) for of in candidates))
@@ -107,8 +97,7 @@ class RegressionEstimator:
     reference's samples in other shares, as far as the features tell them apart.
 
     Attributes:
-        mean: Of the reference's features, shape (F,).
-        scale: Their standard deviation, shape (F,).
+        mean, scale: Of the reference's features, shapes (F,).
         inverse: The inverse matrix, shape (F, F).
         slopes: β for error and loss, shape (F, 2).
         level: The reference's error and loss, shape (2,).
@@ -125,14 +114,7 @@ class RegressionEstimator:
 
     @classmethod
     def fitted(cls, features: Array, truth: Array, ridge: float = RIDGE) -> RegressionEstimator:
-        """Fits on the labelled reference.
-
-        Args:
-            features: Shape (N, F).
-            truth: Error and loss of each sample, shape (N, 2).
-            ridge: λ.
-
-        """
+        """Fits features of shape (N, F) to error and loss of shape (N, 2), with λ."""
         mean, scale, level = features.mean(0), features.std(0) + 1e-6, truth.mean(0)
         z = (features - mean) / scale
         inverse = np.linalg.inv(z.T @ z / len(z) + ridge * np.eye(z.shape[1]))

@@ -22,15 +22,7 @@ SHARES = (1.0, 0.7, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of an estimate's logarithm, by where it comes from.
-
-    Attributes:
-        sampling: From the draw of the samples of both sets.
-        copies: The mean square error on left-out kinds of copies whose signatures are near.
-        within: How far the first head's candidates differ.
-        between: How far the two heads differ, as far as the gate hesitates.
-
-    """
+    """The variance of an estimate's logarithm: of sampling, on nearby copies, within the first head and between both."""
 
     sampling: float
     copies: float
@@ -49,12 +41,8 @@ def nearby(signature: Array, seen: Array, squares: Array) -> tuple[Array, float]
 
     .. math:: \frac{\sum_m k_m e_m^2}{\sum_m k_m}, \qquad k_m = \exp\big(-\|s - s_m\|^2 / 2 h^2\big)
 
-    with h the distance of the third nearest copy, or 0.15 if that is nearer.
-
-    Args:
-        signature: s, shape (G,).
-        seen: s_m, shape (M, G).
-        squares: e_m² of error and loss, shape (M, 2).
+    with h the distance of the third nearest copy, or 0.15 if that is nearer, for signatures s, shape (G,), and s_m, shape
+    (M, G), and the squares e_m² for error and loss, shape (M, 2).
 
     """
     distances = np.square(signature - seen).sum(1)
@@ -68,13 +56,8 @@ def variance_of_sampling(ratios: Array, calibration: Calibration, samples: int) 
 
     .. math:: \sigma^2 \, \frac{v(\hat r l)}{v(l)} \, \Big(\frac1N + \frac1{N_{ref}}\Big) \Big/ (\hat r l)^2
 
-    with the variance σ² that the regression estimator leaves, and v(l) = l (1 − l) for the error, l² for the loss.
-
-    Args:
-        ratios: The estimates over the reference's level l, shape (2,).
-        calibration: What the reference calibrates.
-        samples: N, the number of the target's samples.
-
+    with the variance σ² that the regression estimator leaves, v(l) = l (1 − l) for the error, l² for the loss, and the
+    estimates' ratios r to the reference's level l.
     """
     level, count = calibration.level, calibration.count
     values = ratios * level

@@ -47,12 +47,6 @@ def reweightings(samples: Samples, labels: NDArray[np.int64], seed: int) -> Rewe
     """Draws bootstraps, class shares and sub-populations of a labelled set, each with the noise of N drawn samples.
 
     A sub-population weighs the cells around eight samples, in the space of log posteriors and disagreement.
-
-    Args:
-        samples: The set's samples.
-        labels: Their classes, shape (N,).
-        seed: Of the drawing.
-
     """
     generator, count, classes = np.random.default_rng(seed), len(samples), samples.posterior.shape[1]
     drawn = [np.ones(count)] * BOOTSTRAPS

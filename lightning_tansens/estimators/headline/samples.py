@@ -41,15 +41,10 @@ class Samples:
 
     @classmethod
     def of(cls, outputs: Outputs, temperature: float) -> Samples:
-        """Returns the samples of a set.
+        """Returns the samples of class scores, at a temperature T.
 
         Where there was no earlier measurement, today's outputs stand for the ensemble and for the earlier predictions;
         a sample whose outputs were not usable then is taken to have been predicted as today.
-
-        Args:
-            outputs: Class scores.
-            temperature: T.
-
         """
         now = outputs.predictions
         earlier = now[None] if outputs.earlier is None else earlier_predictions(outputs).astype(np.int64)
@@ -61,7 +56,6 @@ class Samples:
         )
 
     def __len__(self) -> int:
-        """N."""
         return len(self.predictions)
 
     @cached_property
@@ -104,12 +98,7 @@ class Samples:
         return np.asarray(self.earlier[np.linspace(0, len(self.earlier) - 1, kept).astype(int)])
 
     def predicted_shares(self, weights: Array) -> Array:
-        """Returns the share of each class among the compared earlier predictions, shape (M, S, C).
-
-        Args:
-            weights: Of the samples, shape (M, N).
-
-        """
+        """Returns the share of each class among the compared predictions, shape (M, S, C), for weights (M, N)."""
         snapshots, classes = len(self.compared), self.posterior.shape[1]
         codes = (self.compared + classes * np.arange(snapshots)[:, None]).ravel()
         counts = [np.bincount(codes, np.tile(row, snapshots), snapshots * classes) for row in weights]

@@ -37,9 +37,6 @@ def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float
         shares: π, positive, shape (C,).
         tolerance: See :data:`TOLERANCE`.
 
-    Returns:
-        u, shape (M, C).
-
     Example:
         >>> half = np.full((2, 2), 0.5)
         >>> u = scale_columns(half, half[:1], np.array([0.8, 0.2]))
@@ -58,14 +55,6 @@ def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float
 
 
 def plan_means(kernel: Array, weights: Array, scalings: Array, cost: Array) -> Array:
-    """Returns the mean cost under each plan, Σ_nc T_mnc cost_nc, shape (M,).
-
-    Args:
-        kernel: K, shape (N, C).
-        weights: w, shape (M, N).
-        scalings: u of :func:`scale_columns`, shape (M, C).
-        cost: What a sample costs at each class, shape (N, C).
-
-    """
+    """Returns the mean of a cost (N, C) under each of the plans of :func:`scale_columns`, Σ_nc T_mnc cost_nc, shape (M,)."""
     rows = weights / np.maximum(scalings @ kernel.T, TINY)
     return np.asarray((scalings * (rows @ (kernel * cost))).sum(1))
