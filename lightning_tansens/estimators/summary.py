@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from lightning_tansens.metrics.uncertainty import Influence
 USABLE = 0.5
 
 Values = Mapping[str, Mapping[str, float]]
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class SetSummary:
             the reference.
         copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
         made_for: The keys of the estimators that this copy was made for; empty for all.
+        of_labels: The keys of the measures that saw labels.
 
     """
 
@@ -66,6 +70,7 @@ class SetSummary:
     made_for: tuple[str, ...] = ()
     unusable: int = 0
     whole: bool = False
+    of_labels: tuple[str, ...] = ()
 
     def copies_of(self, key: str) -> list[SetSummary]:
         """Returns the copies that were made for an estimator.
@@ -80,10 +85,17 @@ class SetSummary:
         """Returns the summary without everything that labels gave."""
         outputs = None if self.outputs is None else self.outputs.unlabelled()
         seen = (self.loss, self.loss_influence, self.accuracy, self.wrong)
-        if outputs is self.outputs and all(value is None for value in seen) and not self.class_losses and not self.copies:
+        labelled = [*self.class_losses, *self.copies, *self.of_labels, *(value for value in seen if value is not None)]
+        if outputs is self.outputs and not labelled:
             return self
         return replace(
             self,
+            values=self._without_labels(self.values),
+            parts=self._without_labels(self.parts),
+            distributions=self._without_labels(self.distributions),
+            influences=self._without_labels(self.influences),
+            errors=self._without_labels(self.errors),
+            of_labels=(),
             outputs=outputs,
             loss=None,
             loss_influence=None,
@@ -94,6 +106,9 @@ class SetSummary:
             class_losses={},
             copies=(),
         )
+
+    def _without_labels(self, found: Mapping[str, Found]) -> dict[str, Found]:
+        return {key: value for key, value in found.items() if key not in self.of_labels}
 
     @property
     def loss_of_cross_entropy(self) -> float:

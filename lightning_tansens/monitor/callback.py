@@ -354,7 +354,9 @@ class TangentSensitivityMonitor(pl.Callback):
         self._criterion = found if trainer.state.fn == TrainerFn.FITTING else self._criterion
         with together(trainer), undisturbed(pl_module):
             measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
-            measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
+            misfits = measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
+        measurement.leave_out(any_process(trainer, misfits))
+        with together(trainer), undisturbed(pl_module):
             measurement.load_trajectories(state.trajectories)
             measurement.resume(state.memories, state.weights_before)
             if not self._follows:

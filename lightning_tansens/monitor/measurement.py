@@ -50,13 +50,16 @@ class Measurement:
         self._failed_weights: dict[str, Exception] = {}
         self._notes: list[str] = []
 
-    def prepare(self, network: nn.Module, device: torch.device, keep_going: bool) -> None:
+    def prepare(self, network: nn.Module, device: torch.device, keep_going: bool) -> list[bool]:
         """Tries every measure on a first batch.
 
         Args:
             network: The network.
             device: The device.
             keep_going: Whether a measure that cannot be taken is left out; False raises its error.
+
+        Returns:
+            For each measure whether it cannot be taken in this process; :meth:`leave_out` takes what all say together.
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
@@ -84,14 +87,24 @@ class Measurement:
             if not keep_going:
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
-        for measured in self.sets:
-            measured.forget_measures(list(misfits))
         if is_random(network, self.sets[0].first_inputs()):
             self._notes.append(
                 "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
                 "are of one draw each and do not repeat"
             )
-        self.measures = [measure for measure in self.measures if measure.key not in misfits]
+        return [measure.key in misfits for measure in self.measures]
+
+    def leave_out(self, flags: Sequence[bool]) -> None:
+        """Leaves out measures that cannot be taken in some process.
+
+        Args:
+            flags: What :meth:`prepare` returns, joined over the processes.
+
+        """
+        keys = [measure.key for measure, misfit in zip(self.measures, flags, strict=True) if misfit]
+        for measured in self.sets:
+            measured.forget_measures(keys)
+        self.measures = [measure for measure in self.measures if measure.key not in keys]
 
     def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
         """Takes what an earlier part of the run has to compare with.

@@ -352,6 +352,7 @@ def _with_measure(summary: SetSummary, measure: Measure) -> SetSummary:
         distributions={**summary.distributions, key: distributions},
         influences=summary.influences if influence is None else {**summary.influences, key: influence},
         errors=summary.errors if error is None else {**summary.errors, key: error},
+        of_labels=(*summary.of_labels, key) if isinstance(measure, LabelledMeasure) else summary.of_labels,
     )
     measure.remember()
     return summary

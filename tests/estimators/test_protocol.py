@@ -244,3 +244,9 @@ def test_a_loss_of_another_criterion_is_estimated_in_its_units(estimator):
     weighted = estimator.estimate(target, SetSummary("val", 50, reference, loss=0.3 * own))["loss"]
     assert weighted.value == pytest.approx(0.3 * plain.value)
     assert weighted.stderr == pytest.approx(0.3 * plain.stderr)
+
+
+def test_what_measures_made_of_a_target_s_labels_reaches_no_estimator():
+    seen = SetSummary("test", 9, values={"mine": {"mine": 1.0}, "plain": {"plain": 2.0}}, of_labels=("mine",))
+    assert seen.unlabelled().values == {"plain": {"plain": 2.0}}
+    assert seen.unlabelled().of_labels == ()
