@@ -13,7 +13,7 @@ from lightning_tansens.estimators.headline import Blur, Fit, Shift, copies_for
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
-from lightning_tansens.estimators.headline.interval import Spread, nearby
+from lightning_tansens.estimators.headline.interval import Spread, nearby, variance_of_sampling
 from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import LOWEST, Samples
 from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
@@ -215,6 +215,18 @@ def test_the_calibration_of_the_reference():
     assert calibration.log_ratios(np.array([[0.0, 0.0]])) == pytest.approx(
         np.log([[0.5 / 300 / calibration.level[0], 1e-4 / calibration.level[1]]])
     )
+
+
+def test_the_variance_of_sampling():
+    inputs, labels = drawn(300, 5)
+    samples = Samples.of(outputs(inputs, labels), 1.0)
+    calibration = Calibration(samples, labels, np.full((1, 300), 1 / 300))
+    error, loss = calibration.level
+    residual = calibration.regression.residual
+    twice, found = 2 * error, variance_of_sampling(np.array([2.0, 3.0]), calibration, 100)
+    spread = twice * (1 - twice) / (error * (1 - error))
+    assert found[0] == pytest.approx(residual[0] * spread * (1 / 300 + 1 / 100) / twice**2)
+    assert found[1] == pytest.approx(residual[1] * (1 / 300 + 1 / 100) / loss**2)
 
 
 def test_the_interval_adds_variances():
