@@ -15,6 +15,9 @@ TRIVIAL = "trivial"
 #: The estimate that stands for a set.
 HEADLINE = "estimate"
 
+#: How the reason begins where an estimate will be there later in the run.
+EARLY = "expected earlier measurements of the same samples"
+
 #: How a target compares with the reference, as far as its estimate tells.
 Verdict = Literal["like the reference", "better", "worse", "unsure"]
 
@@ -121,6 +124,8 @@ class SetRecord:
         estimates: The estimates by quantity and estimator, TRIVIAL first; empty on the reference.
         correlations: Correlations over the run with the generalisation gap, by name.
         missing: Why a value is missing this time, by the name of the measure or the estimator.
+        unusable: The number of samples that were left out because their numbers are not finite.
+        whole: Whether the measures saw the whole set.
 
     """
 
@@ -136,6 +141,8 @@ class SetRecord:
     estimates: Mapping[Quantity, Mapping[str, Estimate]] = field(default_factory=dict)
     correlations: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    unusable: int = 0
+    whole: bool = False
 
     @property
     def headline(self) -> SetEstimates:

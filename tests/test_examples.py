@@ -74,3 +74,14 @@ def test_plot_of_a_history(run_example, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plot_history.py", str(tmp_path / "history.csv"), str(tmp_path / "picture.png")])
     runpy.run_path(str(EXAMPLES / "plot_history.py"), run_name="__main__")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shifted_digits(tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "picture.png"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py", "--epochs", "3", "--picture", str(picture)])
+    runpy.run_path(str(EXAMPLES / "shifted_digits" / "main.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    for name in ("same", "blurred", "dimmed"):
+        assert re.search(rf"^{name}: accuracy 0\.\d+, between .* in truth 0\.\d\d$", printed, re.MULTILINE)
+    assert picture.read_bytes().startswith(b"\x89PNG")

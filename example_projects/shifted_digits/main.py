@@ -1,4 +1,4 @@
-"""How a classifier of digits will do on scans that differ from its own: the estimate, its interval, and the truth.
+"""Estimate how a classifier of digits does on scans that differ from its own: the estimate, its interval, and the truth.
 
 Run: ``python example_projects/shifted_digits/main.py``, with ``--picture FILE`` for a figure of the run.
 """

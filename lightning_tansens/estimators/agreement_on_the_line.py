@@ -15,7 +15,7 @@ from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.disagreement import earlier_predictions
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
+from lightning_tansens.record import EARLY, Estimate, Quantity
 
 #: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
 Form = Literal["S", "D"]
@@ -64,9 +64,7 @@ class AgreementOnTheLine(Estimator):
         (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.classes)
         networks = len(seen)
         if networks < 3 or len(of_target) != networks:
-            raise UndefinedEstimateError(
-                f"expected two earlier measurements or more of both sets, but there are {networks - 1}"
-            )
+            raise UndefinedEstimateError(f"{EARLY}, two or more of both sets, but there are {networks - 1}")
         first, second = np.triu_indices(networks, 1)
         known, unknown = _agreements(seen), _agreements(of_target)
         slope, level = _line(known, unknown)

@@ -14,6 +14,7 @@ from scipy.special import entr, log_softmax, softmax
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.temperature import Temperature, fit_temperature
 from lightning_tansens.estimators.trajectory import Trajectory, running_mean
+from lightning_tansens.record import EARLY
 
 Array = NDArray[np.float64]
 
@@ -170,7 +171,7 @@ class Outputs:
 
         """
         if self.earlier is None:
-            raise UndefinedEstimateError("expected an earlier measurement of the same samples, but this is the first")
+            raise UndefinedEstimateError(f"{EARLY}, but this is the first")
         return self.earlier
 
     @cached_property

@@ -24,6 +24,8 @@ class SetSummary:
     Attributes:
         name: The set's name.
         samples: The number of samples that the measures saw.
+        unusable: The number of samples that were left out because their numbers are not finite.
+        whole: Whether the measures saw the whole set.
         outputs: The network's outputs; None where they are not gathered.
         loss: The mean loss, where labels were used.
         loss_influence: How far each sample moves the loss, if that is known.
@@ -46,6 +48,8 @@ class SetSummary:
 
     name: str
     samples: int = 0
+    unusable: int = 0
+    whole: bool = False
     outputs: Outputs | None = None
     loss: float | None = None
     loss_influence: Influence | None = None

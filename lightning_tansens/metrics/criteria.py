@@ -56,8 +56,10 @@ class TorchLoss:
             return criterion
         if isinstance(criterion, nn.Module):
             kind: Any = next(kind for kind in type(criterion).__mro__ if "forward" in vars(kind))
+            if kind.__module__ != "torch.nn.modules.loss":  # a scripted module's class has no forward to look at
+                return None
             parameters = list(inspect.signature(kind.forward).parameters)
-            if kind.__module__ != "torch.nn.modules.loss" or len(parameters) != 3 or parameters[-1] != "target":
+            if len(parameters) != 3 or parameters[-1] != "target":
                 return None
             asked = copy.copy(criterion)
             asked.reduction = "none"  # type: ignore[assignment]

@@ -55,6 +55,7 @@ class LabelledLoss(StatefulMetric):
     correct: Tensor
     classified: Tensor
     dropped: Tensor
+    unusable: Tensor
     kept: list[Tensor]
 
     def __init__(
@@ -74,7 +75,7 @@ class LabelledLoss(StatefulMetric):
         self.class_scores = class_scores
         #: The form of outputs and targets, for a criterion that returns one number for all; None for any other.
         self._whole: WholeSet | None = None
-        for name in ("total", "count", "correct", "classified", "dropped"):
+        for name in ("total", "count", "correct", "classified", "dropped", "unusable"):
             self._sum_state(name)
         for name in ("samples", "sizes", "kept"):
             self._sample_state(name)
@@ -124,6 +125,25 @@ class LabelledLoss(StatefulMetric):
             self.classified += (labels >= 0).sum()
             if self.by_class:
                 self._append("labels", labels)
+
+    def update_finite(self, outputs: Any, targets: Any, positions: Sequence[int]) -> None:
+        """Adds a batch without the samples whose outputs are not a number or infinite; ``unusable`` counts these.
+
+        Raises:
+            TypeError: As :meth:`update` does.
+            ValueError: As :meth:`update` does.
+
+        """
+        if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and len(outputs) == len(positions) == len(targets):
+            rows = outputs.reshape(len(outputs), -1)
+            finite = ~(rows.isnan() | (rows == math.inf)).any(1)  # a class may be masked by a score of -inf
+            self.unusable += (~finite).sum()
+            places = finite.nonzero().flatten().tolist()
+            if not places:
+                return
+            if len(places) < len(positions):
+                outputs, targets, positions = outputs[finite], targets[finite], [positions[place] for place in places]
+        self.update(outputs, targets, positions)
 
     def _terms(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """Returns a and b of each sample, or those of the batch for a criterion that returns one number."""

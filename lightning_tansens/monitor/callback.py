@@ -251,12 +251,18 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         if not self._state.loaded:
             self._state = MonitorState()
-        self._notices, self._failures = Notices(), Failures(self.options.on_failure)
+        self._notices = Notices(self._state.records[-1] if self._state.records else None)
+        self._failures = Failures(self.options.on_failure)
         self._logged_step = None
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
         for note in self._measurement.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
+        if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
+            rank_zero_info(
+                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference, which is "
+                "still read from the validation data after each epoch"
+            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after a validation, where its values are in time for checkpoints chosen then."""

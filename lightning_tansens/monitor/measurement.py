@@ -17,6 +17,7 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.sets import MeasuredSet, floats
+from lightning_tansens.tangent.random_forward import is_random
 
 #: The name under which the weights alone are measured.
 WEIGHTS = "the weights"
@@ -85,6 +86,11 @@ class Measurement:
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
         for measured in self.sets:
             measured.forget_measures(list(misfits))
+        if is_random(network, self.sets[0].first_inputs()):
+            self._notes.append(
+                "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
+                "are of one draw each and do not repeat"
+            )
         self.measures = [measure for measure in self.measures if measure.key not in misfits]
 
     def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:

@@ -115,6 +115,8 @@ def _set_record(
     return SetRecord(
         name=summary.name,
         samples=summary.samples,
+        unusable=summary.unusable,
+        whole=summary.whole,
         loss=_finite_or_none(summary.loss),
         loss_stderr=_finite_or_none(summary.loss_stderr),
         accuracy=_finite_or_none(summary.accuracy),

@@ -89,9 +89,9 @@ class MeasuredSet:
         for metric in self._metrics():
             # sums are in double precision, which MPS does not have
             metric.to("cpu" if device.type == "mps" else device)
-        several = range(min(_TRIED, len(self.subset)))
-        check_samples(self._reading.split(self._transfer(self.subset.samples(several)))[0], len(several), self.name)
-        inputs, targets = self._read(self.subset.first(), [0])
+        loaded, positions = self._several()
+        check_samples(self._reading.split(self._transfer(loaded))[0], len(positions), self.name)
+        inputs, targets = self._read(loaded, positions)
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
             try:
@@ -110,7 +110,7 @@ class MeasuredSet:
             if self.loss is not None:
                 self.loss.prepare(outputs, self._labels(targets))
             if self.outputs is not None:
-                self.outputs.prepare(*self._gathered(outputs, targets, features, [0])[:3])
+                self.outputs.prepare(*self._gathered(outputs, targets, features, positions)[:3])
         return misfits
 
     def know(self, criterion: Criterion, class_scores: bool | None) -> None:
@@ -139,8 +139,13 @@ class MeasuredSet:
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
     def first_inputs(self) -> Any:
-        """Returns the inputs of the first batch, the same on every process."""
-        return self._read(self.subset.first(), [0])[0]
+        """Returns the inputs of a first batch, the same on every process."""
+        return self._read(*self._several())[0]
+
+    def _several(self) -> tuple[Any, list[int]]:
+        # networks that squeeze their outputs lose the first dimension with one sample
+        positions = list(range(min(_TRIED, len(self.subset))))
+        return self.subset.samples(positions), positions
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
@@ -219,7 +224,7 @@ class MeasuredSet:
     def _add_outputs(self, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]) -> None:
         outputs, features = self._forward(network, inputs)
         if self.loss is not None:
-            self.loss.update(outputs, self._labels(targets), positions)
+            self.loss.update_finite(outputs, self._labels(targets), positions)
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
@@ -243,8 +248,11 @@ class MeasuredSet:
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
         with evaluation(network), torch.no_grad():
             if self._reading.features:
-                return outputs_and_features(network, inputs, self._reading.output)
-            return pick_output(call_model(network, inputs), self._reading.output), None
+                found, features = outputs_and_features(network, inputs, self._reading.output)
+                return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
+            found = pick_output(call_model(network, inputs), self._reading.output)
+            # a network that squeezes its outputs, on a last batch of one sample
+            return (found[None] if isinstance(found, Tensor) and not found.dim() else found), None
 
     # ----------------------------------------------------------------------------------------------- results
 
@@ -260,7 +268,8 @@ class MeasuredSet:
 
     def summary(self) -> SetSummary:
         """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
-        summary = SetSummary(name=self.name, samples=self.subset.head, made_for=self.made_for)
+        head = self.subset.head
+        summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available, made_for=self.made_for)
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:
@@ -284,7 +293,8 @@ class MeasuredSet:
                 wrong=self.loss.wrong(),
                 class_losses=self.loss.class_losses(),
             )
-        return summary
+        counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
+        return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def shown(self, summary: SetSummary) -> Samples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""

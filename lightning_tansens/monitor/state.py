@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch import Tensor
+
+from lightning_tansens.estimators import Trajectory
 from lightning_tansens.record import Record
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -80,11 +83,24 @@ class MonitorState:
             records = [Record.from_state(record) for record in state["records"]]
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(_wrong("records", state["records"])) from error
-        for name in ("weights_before", "memories", "trajectories"):
-            if not all(isinstance(value, Mapping) for value in state[name].values()):
+        leaves: dict[str, Callable[[Any], bool]] = {
+            "weights_before": lambda found: _holds(found, float),
+            "memories": lambda found: isinstance(found, Mapping) and all(_holds(one, Tensor) for one in found.values()),
+            "trajectories": _is_trajectory,
+        }
+        for name, fits in leaves.items():
+            if not all(fits(value) for value in state[name].values()):
                 raise ValueError(_wrong(name, state[name]))
         kept = {name: state[name] for name in _FIELDS if name != "records"}
         return cls(records=records, loaded=True, **kept)
+
+
+def _holds(value: object, kind: type) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
+
+
+def _is_trajectory(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"samples", *(part.name for part in fields(Trajectory))}
 
 
 def _wrong(name: str, value: object) -> str:

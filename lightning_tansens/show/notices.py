@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_tansens.record import Record, SetRecord
+from lightning_tansens.record import EARLY, TRIVIAL, Record, SetRecord
 
 #: The measure whose precision is told.
 _MEASURE = "empirical"
 
+#: From which measurement on, counted from 0, earlier ones are missed.
+_EARLY = 3
+
 
 class Notices:
-    """Says each thing once, from rank 0."""
+    """Says each thing once, from rank 0.
 
-    def __init__(self) -> None:
+    Args:
+        before: The last measurement of the run that is resumed; None for a new run.
+
+    """
+
+    def __init__(self, before: Record | None = None) -> None:
+        self._before = before
         self._said: set[str] = set()
         self._measurements = 0
 
@@ -24,11 +35,23 @@ class Notices:
             record: The measurement.
 
         """
+        if self._before is not None:
+            for note in changes(self._before, record):
+                rank_zero_info(f"TangentSensitivityMonitor: {note}")
+            self._before = None
+        lost = [
+            f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
+        ]
+        if lost:
+            found = ", ".join(lost)
+            rank_zero_warn(
+                f"TangentSensitivityMonitor: samples whose numbers are not finite are left out: {found} (said once)"
+            )
         reasons: dict[str, list[str]] = {}
         for one in record.sets:
             for name, reason in one.missing.items():
-                if name not in self._said:
-                    self._said.add(name)
+                # what comes with the second measurement or the third needs no warning before
+                if not (reason.startswith(EARLY) and self._measurements < _EARLY) and self._is_new(name):
                     reasons.setdefault(reason, []).append(name)
         for reason, names in reasons.items():
             verb = "is" if len(names) == 1 else "are"
@@ -36,16 +59,61 @@ class Notices:
         self._measurements += 1
         if self._measurements == 2:  # the first one takes longer than those that follow
             for one in record.sets:
-                note = precision_note(one, record.seconds.get("total"))
-                if note is not None:
-                    rank_zero_info(f"TangentSensitivityMonitor: {note}")
+                precision = precision_note(one, record.seconds.get("total"))
+                if precision is not None:
+                    rank_zero_info(f"TangentSensitivityMonitor: {precision}")
+
+    def _is_new(self, name: str) -> bool:
+        new = name not in self._said
+        self._said.add(name)
+        return new
+
+
+def changes(before: Record, now: Record) -> list[str]:
+    """Returns what a resumed run measures otherwise than the run did before: what starts now, and what does not go on.
+
+    Args:
+        before: The last measurement before.
+        now: The first one after.
+
+    """
+    notes: list[str] = []
+    for kind, names in _NAMES.items():
+        old, new = names(before), names(now)
+        for found, what in ((new - old, "starts now, as the checkpoint does not know it"), (old - new, "does not go on")):
+            notes.extend(f"the {kind} '{name}' {what}" for name in sorted(found))
+    sizes = {one.name: one.samples for one in before.sets}
+    notes.extend(
+        f"{one.samples} samples of the {one.name} set are measured and no longer {sizes[one.name]}, so its values jump, and "
+        "what compares its samples with earlier ones starts anew"
+        for one in now.sets
+        if sizes.get(one.name, one.samples) != one.samples
+    )
+    return notes
+
+
+def _estimators(record: Record) -> set[str]:
+    found = {key for one in record.sets for estimates in one.estimates.values() for key in estimates}
+    return found - {TRIVIAL} - _measures(record)
+
+
+def _measures(record: Record) -> set[str]:
+    return {key for one in record.sets for key in one.measures} | set(record.weights)
+
+
+_NAMES: dict[str, Callable[[Record], set[str]]] = {
+    "reference": lambda record: {record.reference.name},
+    "set": lambda record: set(record.targets),
+    "measure": _measures,
+    "estimator": _estimators,
+}
 
 
 def precision_note(one: SetRecord, seconds: float | None) -> str | None:
     """Returns how well the empirical sensitivity of a set is known and what knowing it better costs, if that is known."""
     measure = one.measures.get(_MEASURE)
     value = None if measure is None else measure.values.get(_MEASURE)
-    if measure is None or measure.stderr is None or not value or seconds is None:
+    if measure is None or measure.stderr is None or not value or seconds is None or one.whole:
         return None
     return (
         f"{_MEASURE} of {one.name} is known to {measure.stderr / value:.1%} with {one.samples} samples; four times as many "

@@ -35,7 +35,7 @@ def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | N
     with tracer.running():
         outputs = pick_output(call_model(model, inputs), output)
     features = tracer.features
-    if features is None or not isinstance(outputs, Tensor) or features.dim() < 2 or len(features) != len(outputs):
+    if features is None or not isinstance(outputs, Tensor) or features.dim() < 2 or outputs.shape[:1] != features.shape[:1]:
         return outputs, None
     return outputs, features.detach().flatten(1)
 

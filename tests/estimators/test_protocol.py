@@ -99,7 +99,9 @@ def test_a_set_of_which_most_is_unusable_has_no_estimate(key):
 @pytest.mark.parametrize("key", [key for key in KEYS if Need.EARLIER in by_key(key).needs and key != "estimate"])
 def test_a_first_measurement_is_told(key):
     target = SetSummary("test", outputs=Outputs.of(TARGET))
-    with pytest.raises(UndefinedEstimateError, match="expected an earlier measurement of the same samples"):
+    with pytest.raises(
+        UndefinedEstimateError, match="expected earlier measurements of the same samples, but this is the first"
+    ):
         by_key(key).estimate(target, replace(summary(REFERENCE, LABELS), outputs=Outputs.of(REFERENCE, LABELS)))
 
 

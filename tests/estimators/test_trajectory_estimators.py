@@ -126,7 +126,10 @@ def test_agreement_on_the_line_together():
 def test_lines_need_two_earlier_networks():
     one = [trajectory(EARLIER[id(outputs)][:1]) for outputs in (TARGET, REFERENCE)]
     target, reference = Outputs.of(TARGET, earlier=one[0]), Outputs.of(REFERENCE, LABELS, earlier=one[1])
-    with pytest.raises(UndefinedEstimateError, match=r"expected two earlier measurements or more of both sets, but .* 1"):
+    with pytest.raises(
+        UndefinedEstimateError,
+        match=r"expected earlier measurements of the same samples, two or more of both sets, but .* 1",
+    ):
         by_key("agreement_line_d").estimate(SetSummary("test", outputs=target), SetSummary("val", outputs=reference))
     with pytest.raises(ValueError, match="form: expected one of"):
         type(by_key("agreement_line_d"))("T")

@@ -73,6 +73,7 @@ KINDS = {
     "augmentation in 2 workers": Run(data=in_workers(noisy_points, shuffle=True)),
     "persistent workers": Run(data=in_workers(noisy_points, shuffle=True, persistent_workers=True)),
     "stream with a state": Run(data=models.from_loader(models.Stateful)),
+    "a data set that keeps what it drew first": Run(data=models.from_loader(models.Remembering, shuffle=True)),
     "stream in 2 workers": Run(data=in_workers(Stream), options={"max_epochs": 1}),
     "accumulation on a schedule": Run(callbacks=lambda: [GradientAccumulationScheduler({0: 1, 1: 3})]),
     "gradients clipped by value": Run(options={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
@@ -181,23 +182,3 @@ def test_a_second_monitor_changes_nothing_either():
     monitors = [full_monitor(), full_monitor(prefix="tansens/second", every_n_epochs=2, seed=1)]
     assert_same(record(Run(data=validated)), record(Run(data=validated), *monitors))
     assert [len(monitor.history) for monitor in monitors] == [2, 1]
-
-
-KNOWN = {
-    "the data set keeps what it drew first": (
-        Run(data=models.from_loader(models.Remembering, shuffle=True)),
-        "a measurement fills the memory of a data set that caches random transforms",
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    "run",
-    [
-        pytest.param(run, id=name, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=why))
-        for name, (run, why) in KNOWN.items()
-    ],
-)
-def test_every_step_is_the_same_although(run):
-    plain, watched = record(run), record(run, full_monitor())
-    assert_same(plain, watched)
