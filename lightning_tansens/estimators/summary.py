@@ -24,8 +24,6 @@ class SetSummary:
     Attributes:
         name: The set's name.
         samples: The number of samples that the measures saw.
-        unusable: The number of samples that were left out because their numbers are not finite.
-        whole: Whether the measures saw the whole set.
         outputs: The network's outputs; None where they are not gathered.
         loss: The mean loss, where labels were used.
         loss_influence: How far each sample moves the loss, if that is known.
@@ -43,13 +41,13 @@ class SetSummary:
             the reference.
         copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
         made_for: The keys of the estimators that this copy was made for; empty for all.
+        unusable: The number of samples that were left out because their numbers are not finite.
+        whole: Whether the measures saw the whole set.
 
     """
 
     name: str
     samples: int = 0
-    unusable: int = 0
-    whole: bool = False
     outputs: Outputs | None = None
     loss: float | None = None
     loss_influence: Influence | None = None
@@ -66,6 +64,8 @@ class SetSummary:
     weights: Values = field(default_factory=dict)
     copies: tuple[SetSummary, ...] = ()
     made_for: tuple[str, ...] = ()
+    unusable: int = 0
+    whole: bool = False
 
     def copies_of(self, key: str) -> list[SetSummary]:
         """Returns the copies that were made for an estimator.

@@ -281,6 +281,8 @@ def test_rows_of_a_table_are_noisy_swapped_or_filled():
     changed = torch.stack([swapped(rows[0]) for _ in range(500)])
     assert all(torch.isin(changed[:, column], rows[:, column]).all() for column in range(8))
     assert 0.25 < float((changed != rows[0]).double().mean()) < 0.4
+    sources = [(rows == row).nonzero()[:, 0].unique() for row in changed]
+    assert sum(len(source) > 2 for source in sources) > 200  # each entry from a row of its own
     filled = torch.stack([missing(rows[0]) for _ in range(500)])
     assert ((filled == rows[0]) | (filled == rows.mean(0))).all()
     assert 0.3 < float((filled != rows[0]).double().mean()) < 0.4
