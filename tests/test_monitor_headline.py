@@ -47,8 +47,9 @@ def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):
     monitor = make_monitor(test_dataloaders=Points(70, seed=2), estimators=[Headline()], batch_size=60, **SIZES)
     fit(monitor, max_epochs=3, data=loader(Points(70)))
     assert len(monitor._measurement.copies) == 4
-    assert seen.count(1) == 4  # the first batch, on which everything is tried
-    assert sum(size for size in seen if size > 1) == 4 * 60
+    tried = sum(seen[:4])  # a first batch, on which everything is tried
+    assert tried <= 4 * 5
+    assert sum(seen) - tried == 4 * 60
 
 
 def test_kept_inputs_are_as_the_first_time_and_end_with_the_budget():
@@ -59,8 +60,9 @@ def test_kept_inputs_are_as_the_first_time_and_end_with_the_budget():
         return inputs + len(made)
 
     kept = KeptInputs(perturb, CacheBudget())
-    first = kept(torch.zeros(2), [0, 1])
-    first += 5  # in place, as a network may
+    for _ in range(2):
+        found = kept(torch.zeros(2), [0, 1])
+        found += 5  # in place, as a network may
     assert kept(torch.zeros(2), [0, 1]).tolist() == [1, 1]
     assert kept(torch.zeros(2).double(), [0, 1]).dtype == torch.float64
     assert kept(torch.zeros(1), [1]).tolist() == [2]

@@ -27,8 +27,6 @@ class SetSummary:
     Attributes:
         name: The set's name.
         samples: The number of samples that the measures saw.
-        unusable: The number of samples that were left out because their numbers are not finite.
-        whole: Whether the measures saw the whole set.
         outputs: The network's outputs; None where they are not gathered.
         loss: The mean loss, where labels were used.
         loss_influence: How far each sample moves the loss, if that is known.
@@ -46,6 +44,8 @@ class SetSummary:
             the reference.
         copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
         made_for: The keys of the estimators that this copy was made for; empty for all.
+        unusable: The number of samples that were left out because their numbers are not finite.
+        whole: Whether the measures saw the whole set.
         of_labels: The keys of the measures that saw labels.
 
     """

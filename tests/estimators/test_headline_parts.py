@@ -13,7 +13,7 @@ from lightning_tansens.estimators.headline import Blur, Fit, Shift, copies_for
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
-from lightning_tansens.estimators.headline.interval import Spread, nearby
+from lightning_tansens.estimators.headline.interval import Spread, nearby, variance_of_sampling
 from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import LOWEST, Samples
 from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
@@ -217,6 +217,18 @@ def test_the_calibration_of_the_reference():
     )
 
 
+def test_the_variance_of_sampling():
+    inputs, labels = drawn(300, 5)
+    samples = Samples.of(outputs(inputs, labels), 1.0)
+    calibration = Calibration(samples, labels, np.full((1, 300), 1 / 300))
+    error, loss = calibration.level
+    residual = calibration.regression.residual
+    twice, found = 2 * error, variance_of_sampling(np.array([2.0, 3.0]), calibration, 100)
+    spread = twice * (1 - twice) / (error * (1 - error))
+    assert found[0] == pytest.approx(residual[0] * spread * (1 / 300 + 1 / 100) / twice**2)
+    assert found[1] == pytest.approx(residual[1] * (1 / 300 + 1 / 100) / loss**2)
+
+
 def test_the_interval_adds_variances():
     assert Spread(0.04, 0.1, 0.05, 0.1).half == pytest.approx(1.96 * np.sqrt(0.04 + 0.07 + 0.15))
     seen, squares = RNG.normal(size=(9, 2)), RNG.random((9, 2))
@@ -269,6 +281,8 @@ def test_rows_of_a_table_are_noisy_swapped_or_filled():
     changed = torch.stack([swapped(rows[0]) for _ in range(500)])
     assert all(torch.isin(changed[:, column], rows[:, column]).all() for column in range(8))
     assert 0.25 < float((changed != rows[0]).double().mean()) < 0.4
+    sources = [(rows == row).nonzero()[:, 0].unique() for row in changed]
+    assert sum(len(source) > 2 for source in sources) > 200  # each entry from a row of its own
     filled = torch.stack([missing(rows[0]) for _ in range(500)])
     assert ((filled == rows[0]) | (filled == rows.mean(0))).all()
     assert 0.3 < float((filled != rows[0]).double().mean()) < 0.4

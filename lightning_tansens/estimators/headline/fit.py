@@ -101,7 +101,6 @@ class Fit:
         ratios, gate, spread = self._predict(self.model, points, class_shares)
         copies, distance = nearby(points.signatures[0], self._points.signatures, np.square(self._residuals))
         values = np.exp(ratios[0])
-        values[0] = min(values[0], 1 / self.calibration.level[0])
         sampling = variance_of_sampling(values, self.calibration, len(samples))
         error, loss = (
             Answer(float(values[j]), Spread(sampling[j], copies[j], *spread[0, j]).half, float(gate[0]), distance)
