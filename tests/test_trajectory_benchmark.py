@@ -243,3 +243,22 @@ def test_the_committed_tables_are_of_the_whole_matrix():
         rows = read(RESULTS / f"{quantity}_by_setting.csv")
         settings = {(row["setting"], row["part"]) for row in rows if "other families" not in row["setting"]}
         assert settings == {(run["name"].partition("@")[0], run["part"]) for run in runs}
+
+
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+def test_the_page_shows_the_committed_numbers(quantity):
+    text = (RESULTS.parents[1] / "trajectory_benchmark.md").read_text(encoding="utf-8")
+    chapter = text.split(f"\n## {quantity.capitalize()}\n")[1].split("\n## ")[0]
+    shown = {}
+    for line in chapter.splitlines():
+        cells = [cell.strip(" *`") for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[-1][:1] in "+−":
+            shown[cells[0]] = cells[3]
+    titles = {
+        "shifted": "all shifted", "real tables": "real shifts of tables", "real digits": "digits of another source",
+        "label shift": "other class shares", "subpopulation": "sub-populations",
+    }  # fmt: skip
+    rows = [row for row in read(RESULTS / f"{quantity}_compared.csv") if row["part"] == "seen and once"]
+    assert len(rows) == len(shown) == 7
+    for row in rows:
+        assert shown[titles.get(row["shift"], row["shift"])] == f"{float(row['estimate']):.2f}"
