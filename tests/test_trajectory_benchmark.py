@@ -134,6 +134,7 @@ def test_no_estimate_depends_on_the_targets_labels(outputs):
     before = list(score_network(outputs))
     outputs.labels["pool"] = (outputs.labels["pool"] + 1) % 3
     after = list(score_network(outputs))
+    assert {"estimate", "cot", "cbpe", "temporal_ensemble", "transport_loss"} <= {row[5] for row in before}
     place = 7  # of the truth
     assert all(one[place] != other[place] for one, other in zip(before, after, strict=True))
     for one, other in zip(before, after, strict=True):
