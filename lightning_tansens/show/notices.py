@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_tansens.record import EARLY, TRIVIAL, Record, SetRecord
+from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record, SetRecord
 
 #: The measure whose precision is told.
 _MEASURE = "empirical"
@@ -94,7 +94,7 @@ def changes(before: Record, now: Record) -> list[str]:
 
 def _estimators(record: Record) -> set[str]:
     found = {key for one in record.sets for estimates in one.estimates.values() for key in estimates}
-    return found - {TRIVIAL} - _measures(record)
+    return found - {TRIVIAL, HEADLINE} - _measures(record)
 
 
 def _measures(record: Record) -> set[str]:
