@@ -179,6 +179,32 @@ def test_snapshots_leave_the_network_as_it_is_and_come_more_often_at_first(tmp_p
         assert np.allclose(trained.eval()(data.inputs["pool"]), found.outputs["pool"][-1], rtol=1e-3, atol=1e-3)
 
 
+def test_augmentation_moves_and_mirrors_whole_images():
+    from fitting import moved
+
+    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(200, 1, 1, 1)
+    torch.manual_seed(0)
+    found = moved(images)
+    assert found.shape == images.shape
+    mirrored = found[..., 4, 5] < found[..., 4, 4]
+    assert 50 < mirrored.sum() < 150
+    assert len(torch.unique(found[~mirrored[:, 0]], dim=0)) == 1  # a batch moves as one
+
+
+def test_tables_and_augmented_images_are_trained_on(tables, tmp_path):
+    from fitting import Run, fit
+    from image_sets import image_data
+    from table_sets import table_data
+
+    images = image_data("digits", "", "", False, 200, [])
+    cosine = fit(Run("one", "digits", "once", "plain_cnn", [4], epochs=2, augmented=True), images, tmp_path)
+    assert cosine.outputs["reference"].shape == (2, 400, 10)
+    rows = table_data("income", *tables, split=3, train_samples=300, families=[])
+    found = fit(Run("two", "income", "once", widths=[8], epochs=1), rows, tmp_path)
+    assert found.outputs["real_north"].shape == (1, 800, 3)
+    assert np.isfinite(found.outputs["real_north"]).all()
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn", "plain_cnn", "residual", "mixer"])
 @pytest.mark.parametrize("side", [28, 32])
 def test_architectures(name, side):
