@@ -48,8 +48,6 @@ class SetSummary:
 
     name: str
     samples: int = 0
-    unusable: int = 0
-    whole: bool = False
     outputs: Outputs | None = None
     loss: float | None = None
     loss_influence: Influence | None = None
@@ -66,6 +64,8 @@ class SetSummary:
     weights: Values = field(default_factory=dict)
     copies: tuple[SetSummary, ...] = ()
     made_for: tuple[str, ...] = ()
+    unusable: int = 0
+    whole: bool = False
 
     def copies_of(self, key: str) -> list[SetSummary]:
         """Returns the copies that were made for an estimator.

@@ -289,7 +289,7 @@ def test_outputs_that_are_no_classes_have_the_pseudo_label_loss():
     absolute = Headline(criterion=lambda outputs, targets: (outputs - targets).abs())
     found = absolute.estimate(regression("test", values[1], values[1] + 0.5 * noise[1]), known)["loss"]
     assert found.value == pytest.approx(0.5 * 0.5 / 0.2, rel=0.1)
-    with pytest.raises(UndefinedEstimateError, match="expected an earlier measurement of the same samples"):
+    with pytest.raises(UndefinedEstimateError, match="expected earlier measurements of the same samples"):
         Headline().estimate(SetSummary("test", 300, Outputs.of(values[1])), known)
 
 
