@@ -134,6 +134,7 @@ def test_no_estimate_depends_on_the_targets_labels(outputs):
     before = list(score_network(outputs))
     outputs.labels["pool"] = (outputs.labels["pool"] + 1) % 3
     after = list(score_network(outputs))
+    assert {"estimate", "cot", "cbpe", "temporal_ensemble", "transport_loss"} <= {row[5] for row in before}
     place = 7  # of the truth
     assert all(one[place] != other[place] for one, other in zip(before, after, strict=True))
     for one, other in zip(before, after, strict=True):
@@ -176,6 +177,32 @@ def test_snapshots_leave_the_network_as_it_is_and_come_more_often_at_first(tmp_p
     trained.load_state_dict(torch.load(tmp_path / "a" / "one.ckpt", weights_only=False)["state_dict"])
     with torch.no_grad():  # as at a snapshot, which does without the batch's statistics and leaves the running ones
         assert np.allclose(trained.eval()(data.inputs["pool"]), found.outputs["pool"][-1], rtol=1e-3, atol=1e-3)
+
+
+def test_augmentation_moves_and_mirrors_whole_images():
+    from fitting import moved
+
+    images = torch.arange(64.0).view(1, 1, 8, 8).repeat(200, 1, 1, 1)
+    torch.manual_seed(0)
+    found = moved(images)
+    assert found.shape == images.shape
+    mirrored = found[..., 4, 5] < found[..., 4, 4]
+    assert 50 < mirrored.sum() < 150
+    assert len(torch.unique(found[~mirrored[:, 0]], dim=0)) == 1  # a batch moves as one
+
+
+def test_tables_and_augmented_images_are_trained_on(tables, tmp_path):
+    from fitting import Run, fit
+    from image_sets import image_data
+    from table_sets import table_data
+
+    images = image_data("digits", "", "", False, 200, [])
+    cosine = fit(Run("one", "digits", "once", "plain_cnn", [4], epochs=2, augmented=True), images, tmp_path)
+    assert cosine.outputs["reference"].shape == (2, 400, 10)
+    rows = table_data("income", *tables, split=3, train_samples=300, families=[])
+    found = fit(Run("two", "income", "once", widths=[8], epochs=1), rows, tmp_path)
+    assert found.outputs["real_north"].shape == (1, 800, 3)
+    assert np.isfinite(found.outputs["real_north"]).all()
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "plain_cnn", "residual", "mixer"])
@@ -243,3 +270,22 @@ def test_the_committed_tables_are_of_the_whole_matrix():
         rows = read(RESULTS / f"{quantity}_by_setting.csv")
         settings = {(row["setting"], row["part"]) for row in rows if "other families" not in row["setting"]}
         assert settings == {(run["name"].partition("@")[0], run["part"]) for run in runs}
+
+
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+def test_the_page_shows_the_committed_numbers(quantity):
+    text = (RESULTS.parents[1] / "trajectory_benchmark.md").read_text(encoding="utf-8")
+    chapter = text.split(f"\n## {quantity.capitalize()}\n")[1].split("\n## ")[0]
+    shown = {}
+    for line in chapter.splitlines():
+        cells = [cell.strip(" *`") for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[-1][:1] in "+−":
+            shown[cells[0]] = cells[3]
+    titles = {
+        "shifted": "all shifted", "real tables": "real shifts of tables", "real digits": "digits of another source",
+        "label shift": "other class shares", "subpopulation": "sub-populations",
+    }  # fmt: skip
+    rows = [row for row in read(RESULTS / f"{quantity}_compared.csv") if row["part"] == "seen and once"]
+    assert len(rows) == len(shown) == 7
+    for row in rows:
+        assert shown[titles.get(row["shift"], row["shift"])] == f"{float(row['estimate']):.2f}"

@@ -94,7 +94,7 @@ def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int]) -> dict[
 def summary(name: str, outputs: Outputs) -> SetSummary:
     loss, accuracy = float(outputs.losses.mean()), float(outputs.correct.mean())
     wrong = float(len(outputs) - outputs.correct.sum())
-    return SetSummary(name, len(outputs), outputs, loss=loss, accuracy=accuracy, wrong=wrong)
+    return SetSummary(name, len(outputs), outputs=outputs, loss=loss, accuracy=accuracy, wrong=wrong)
 
 
 def rows_of(estimators: list[Estimator], target: SetSummary, reference: SetSummary, suffix: str) -> Iterator[Row]:
