@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import gc
 import random
+import weakref
 from collections import deque
 
 import numpy as np
@@ -447,3 +449,16 @@ def test_what_is_no_network():
     for context in (undisturbed, evaluation):
         with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, but got int"), context(3):
             pass
+
+
+def test_nothing_keeps_a_measured_network_alive():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    alive = weakref.ref(model)
+    gc.disable()  # a cycle of references would keep it until the next collection
+    try:
+        with undisturbed(model):
+            model(torch.ones(3, 2))
+        del model
+        assert alive() is None
+    finally:
+        gc.enable()

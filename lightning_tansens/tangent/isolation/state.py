@@ -29,6 +29,7 @@ _SWITCHED = frozenset({"training", "log", *HOOKS})
 _ELSEWHERE = _SWITCHED | {"_parameters", "_buffers", "_modules"}
 _SIMPLE = frozenset({str, bytes, int, float, bool, type(None), type})
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, list, set, deque})
+_ABSENT = object()
 #: Longer containers are put back, but not searched for tensors.
 _LONGEST = 1000
 _DEPTH = 4
@@ -189,7 +190,7 @@ def _attributes_restored(owner: object) -> Callable[[], None]:
         for name in [name for name in now if name not in saved and name not in _SWITCHED]:
             del now[name]
         for name, value in saved.items():
-            if name not in _SWITCHED and now.get(name, restore) is not value:
+            if name not in _SWITCHED and now.get(name, _ABSENT) is not value:
                 now[name] = value
 
     return restore
