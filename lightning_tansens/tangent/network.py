@@ -49,6 +49,8 @@ class Network:
 
     def __init__(self, model: nn.Module, inputs: Any, wrt: Wrt = None, output: OutputPicker | None = None) -> None:
         check_callable("output", output)
+        if not isinstance(wrt, (str, int, type(None))):
+            raise ValueError(f"wrt: expected the name or the position of an input or a submodule, but got {wrt!r}")
         if wrt == "":
             raise ValueError("wrt: expected the name of an input or of a submodule, but got an empty one")
         self.model = model
