@@ -128,10 +128,14 @@ class ExampleCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--history_csv", type=str | None, default=None, help="Where to write what the monitor logged.")
 
+    def rows(self, monitor: TangentSensitivityMonitor) -> list[dict[str, float]]:
+        """Returns what goes into the CSV; an example may add columns of its own."""
+        return monitor.history
+
     def after_fit(self) -> None:
         for callback in self.trainer.callbacks:
             if isinstance(callback, TangentSensitivityMonitor) and callback.history and self.trainer.is_global_zero:
                 if not callback.verbose:  # which prints it already
                     print(summary_table(callback.records))
                 if self.config.fit.history_csv:
-                    write_csv(callback.history, Path(self.config.fit.history_csv))
+                    write_csv(self.rows(callback), Path(self.config.fit.history_csv))

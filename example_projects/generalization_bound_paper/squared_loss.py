@@ -18,8 +18,6 @@ from cifar10.main import Cifar10Data
 from common import TensorImages
 from mnist.main import MnistData
 
-from lightning_tansens import TangentSensitivityMonitor
-
 TO_UNIT_INTERVAL = v2.ToDtype(torch.float32, scale=True)
 
 
@@ -69,13 +67,27 @@ class SquaredLossClassifier(pl.LightningModule):
 
 
 class DropoutLoss(pl.Callback):
-    """Adds to the monitor's rows the loss of the training itself, with dropout on, which is what the paper plots."""
+    """Keeps each epoch's loss of the training itself, with dropout on, which is what the paper plots.
+
+    Attributes:
+        losses: The mean loss of each epoch; checkpoints hold it too.
+
+    """
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the epoch's mean; stands behind the monitor in the list of callbacks."""
-        for callback in trainer.callbacks:
-            if isinstance(callback, TangentSensitivityMonitor) and callback.history:
-                callback.history[-1]["train_loss_with_dropout"] = float(trainer.callback_metrics["train_loss"])
+        """Keeps the epoch's mean."""
+        self.losses[trainer.current_epoch] = float(trainer.callback_metrics["train_loss"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the losses so far, so that a run that goes on has them all."""
+        return {"losses": dict(self.losses)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the losses of the epochs before an interruption."""
+        self.losses = dict(state_dict["losses"])
 
 
 class Cifar10Pixels(Cifar10Data):

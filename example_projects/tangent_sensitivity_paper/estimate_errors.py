@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lightning_tansens.estimators.scaling import AccuracyForm, estimate_accuracy, estimate_loss
 from run_histories import PAPER_ESTIMATES, Row
 
+from lightning_tansens.estimators.ratio import AccuracyForm, scale_accuracy, scale_loss
 from lightning_tansens.functional import log_psi
-from lightning_tansens.monitor.correlations import correlations
+from lightning_tansens.show.correlations import correlations
 
 #: The authors' code adds up batch means and divides by the number of samples; the paper's losses are by so much too small.
 BATCH_SIZE = 64
@@ -73,14 +73,14 @@ ESTIMATES = {
 
 def loss_error(history: list[Row], estimate: Estimate) -> float:
     """Computes the mean over the epochs of |estimated − true test loss|, in nats, where the estimate is defined."""
-    return _mean_error(history, estimate, lambda ratio, row: estimate_loss(ratio, row["train_loss"]), "test_loss/actual")
+    return _mean_error(history, estimate, lambda ratio, row: scale_loss(ratio, row["train_loss"]), "test_loss/actual")
 
 
 def accuracy_error(history: list[Row], estimate: Estimate, form: AccuracyForm = "ratio") -> float:
     """Computes the mean over the epochs of |estimated − true test accuracy|; the paper's form is "ratio"."""
 
     def value(ratio: float, row: Row) -> float:
-        return estimate_accuracy(ratio, row["train_accuracy"], form)
+        return scale_accuracy(ratio, row["train_accuracy"], form)
 
     return _mean_error(history, estimate, value, "test_accuracy/actual")
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_tansens.metrics.mean import MeanSensitivity
 from torch import Tensor, nn
 
 from lightning_tansens.functional import preactivations
-from lightning_tansens.metrics import LayerwiseNormSensitivity
+from lightning_tansens.metrics import LayerwiseNormSensitivity, MeanSensitivity
 
 
 class LinearLayerNorm(LayerwiseNormSensitivity):
@@ -34,8 +33,8 @@ class NotebookRegion(MeanSensitivity):
 
     key = "region_notebook"
 
-    def of_samples(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Returns each sample's number, shape (N,); inf where a layer has no active unit."""
+    def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
+        """Returns each sample's number, shape (N,); inf, which the mean leaves out, where a layer has no active unit."""
         hidden = [h.flatten(1).double() for h in preactivations(model, inputs)]
         log_paths = torch.stack([(h > 0).sum(1).double().log() for h in hidden]).sum(0)
         return -log_paths - torch.stack([F.logsigmoid(h.relu()).sum(1) for h in hidden]).sum(0)
