@@ -187,7 +187,7 @@ class Record:
         yield from self.targets.values()
 
     def state(self) -> dict[str, Any]:
-        """Returns the record as builtins, for a checkpoint.
+        """Returns the record as dicts, lists, numbers and text, for a checkpoint.
 
         Example:
             >>> record = Record(0, 9, SetRecord("val", loss=1.5), {"test": SetRecord("test")})
@@ -195,7 +195,7 @@ class Record:
             True
 
         """
-        return asdict(self)
+        return asdict(self, dict_factory=_with_lists)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Record:
@@ -208,6 +208,10 @@ class Record:
             {key: MeasureRecord(**measure) for key, measure in state["weights"].items()},
             state["seconds"],
         )
+
+
+def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in items}
 
 
 def _set_record(state: Mapping[str, Any]) -> SetRecord:

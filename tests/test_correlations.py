@@ -107,7 +107,7 @@ def test_classes_add_up():
 
 
 def test_needs_the_labels_of_the_test_set():
-    with pytest.raises(ValueError, match="correlate_with_gap: expected compare_with_labels=True beside"):
+    with pytest.raises(ValueError, match="correlate_with_gap: expected compare_with_labels=True with"):
         make_monitor(correlate_with_gap=True)
 
 

@@ -352,15 +352,16 @@ class TangentSensitivityMonitor(pl.Callback):
         if found.note is not None and found is not self._criterion:
             rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
         self._criterion = found if trainer.state.fn == TrainerFn.FITTING else self._criterion
-        with together(trainer), undisturbed(pl_module):
-            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
-            misfits = measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
-        measurement.leave_out(any_process(trainer, misfits))
-        with together(trainer), undisturbed(pl_module):
-            measurement.load_trajectories(state.trajectories)
-            measurement.resume(state.memories, state.weights_before)
-            if not self._follows:
-                measurement.start(network)
+        with together(trainer), undisturbed(pl_module):  # one isolation, in which lazy modules are initialised once
+            with together(trainer):
+                measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
+                misfits = measurement.prepare(network, pl_module.device, keep_going=self._defaults[0])
+            measurement.leave_out(any_process(trainer, misfits))
+            with together(trainer):
+                measurement.load_trajectories(state.trajectories)
+                measurement.resume(state.memories, state.weights_before)
+                if not self._follows:
+                    measurement.start(network)
         if not self._follows:
             measurement.remember_first()
         return measurement

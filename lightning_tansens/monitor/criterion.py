@@ -8,6 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,9 @@ TOLERANCE = 1e-4
 
 #: The outputs of so many calls of the network within a training step are looked at.
 CALLS = 4
+
+#: Layers with more numbers than this keep their weights while losses are told apart.
+DISTURBED = 2**20
 
 #: The number of samples on which the criterion is compared.
 SAMPLES = 32
@@ -127,8 +131,8 @@ def find_criterion(
         return _certain(seen, name)
     matching = [pair for pair in _candidates(pl_module, seen) if _reproduces(pair[1], seen)]
     if len(matching) > 1:  # a layer of zeros, for example, makes many losses equal: other weights tell them apart
-        _disturb(pl_module)
-        again = look(batch)
+        with _other_weights(pl_module):
+            again = look(batch)
         matching = [pair for pair in matching if _reproduces(pair[1], again)] or matching
     if not matching and _is_random(seen, look(batch)):
         return _certain(replace(seen, loss=None, reason=f"{name}.training_step returns another loss each time"), name)
@@ -194,13 +198,21 @@ def _look(
     return _Seen(outputs, targets, loss, tuple(pick_output(value, output) for value in returned[-CALLS:]))
 
 
-def _disturb(pl_module: nn.Module) -> None:
-    """Gives the weights other values, which ``undisturbed`` puts back."""
+@contextmanager
+def _other_weights(pl_module: nn.Module) -> Iterator[None]:
+    """Gives small layers other values for a block, from copies of its own: ``undisturbed`` keeps none of a large network."""
     generator = torch.Generator().manual_seed(0)
+    parameters = [one for one in pl_module.parameters() if one.is_floating_point() and one.numel() <= DISTURBED]
     with torch.no_grad():
-        for parameter in pl_module.parameters():
-            if parameter.is_floating_point():
-                parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.1)
+        saved = [parameter.clone() for parameter in parameters]
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.1)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, own in zip(parameters, saved, strict=True):
+                parameter.copy_(own)
 
 
 # ------------------------------------------------------------------------------------------------- candidates

@@ -83,7 +83,7 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
     Args:
         record: The measurement.
         keys: How the values are named; None for ``tansens/…``.
-        brief: Whether to leave out standard errors, and the reliability of estimates without an interval.
+        brief: Whether to leave out standard errors, the reliability of estimates without an interval, and the times of parts.
 
     Example:
         >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)
@@ -156,7 +156,8 @@ def _values(record: Record, keys: Keys, brief: bool) -> Iterator[tuple[str, floa
             kind, value, *part = name.split("/", 2)
             yield keys.value(f"{kind}/{value}", target.name, *part), coefficient
     for name, seconds in record.seconds.items():
-        yield keys.value("seconds" if name == "total" else f"{name}_seconds"), seconds
+        if name == "total" or not brief:
+            yield keys.value("seconds" if name == "total" else f"{name}_seconds"), seconds
 
 
 def _measured(

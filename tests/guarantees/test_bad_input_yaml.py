@@ -19,7 +19,7 @@ FEW = settings(MORE, max_examples=6)  # a command line takes a while
 MEASURES = "lightning_tansens.metrics"
 COUNTS = ("num_samples", "num_loss_samples", "num_label_samples", "batch_size", "every_n_epochs")
 FLAGS = ("compare_with_labels", "by_class", "correlate_with_gap")
-CHOICES = ("reference", "accuracy_form", "measure_at", "on_failure")
+CHOICES = ("accuracy_form", "measure_at", "on_failure")
 LETTERS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=5, max_size=12)
 
 
@@ -107,6 +107,13 @@ def test_a_misspelt_argument_is_named(name, data, tmp_path, capsys):
 )
 def test_a_wrong_choice_is_named(name, value, tmp_path, capsys):
     assert name in refused(tmp_path, capsys, {name: value})
+
+
+def test_a_reference_that_names_no_set_is_named(tmp_path):
+    with pytest.raises(
+        ValueError, match="reference: expected one of .'train', 'val'. or a DataLoader or a Dataset, but got"
+    ):
+        run(tmp_path, {"reference": "validation"})
 
 
 @FEW
