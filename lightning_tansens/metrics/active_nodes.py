@@ -19,6 +19,7 @@ from lightning_tansens.functional.layer_norms import weight_layers
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.tracing import CallTracer
 
 
@@ -68,7 +69,8 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
 
         """
         tracer = CallTracer(model)
-        with tracer.running() if self.per_layer else nullcontext():
+        # evaluation silences hooks that were there before, such as the tracer's
+        with evaluation(model), tracer.running() if self.per_layer else nullcontext():
             calls = collect_from_activations(model, inputs, lambda hidden: (_active(hidden), tracer.module_name))
         counts = torch.stack([count for count, _ in calls], 1)
         self.depths = self.depths.clamp(min=self.depth or len(weight_layers(model)))

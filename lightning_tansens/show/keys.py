@@ -83,7 +83,8 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
     Args:
         record: The measurement.
         keys: How the values are named; None for ``tansens/…``.
-        brief: Whether to leave out standard errors, the reliability of estimates without an interval, and the times of parts.
+        brief: Whether to leave out standard errors, the reliability of estimates without an interval, and the times of
+            parts.
 
     Example:
         >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)

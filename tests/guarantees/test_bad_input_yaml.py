@@ -111,7 +111,7 @@ def test_a_wrong_choice_is_named(name, value, tmp_path, capsys):
 
 def test_a_reference_that_names_no_set_is_named(tmp_path):
     with pytest.raises(
-        ValueError, match="reference: expected one of .'train', 'val'. or a DataLoader or a Dataset, but got"
+        ValueError, match=r"reference: expected one of .'train', 'val'. or a DataLoader or a Dataset, but got"
     ):
         run(tmp_path, {"reference": "validation"})
 

@@ -333,7 +333,7 @@ def test_figures_can_be_left_out_or_take_a_share_of_the_time(tmp_path):
 
 
 def test_what_is_switched_off_is_not_sent(tmp_path):
-    display = Display(layout=False, texts=False, histograms=False, figure_time=0)
+    display = Display(log="all", layout=False, texts=False, histograms=False, figure_time=0)
     monitor = make_monitor(display=display)
     fit(monitor, logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
     tags = read(tmp_path).Tags()

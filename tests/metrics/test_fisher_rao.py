@@ -41,8 +41,10 @@ def test_output():
     model = Lambda(lambda m, x: {"logits": m.net(x)}, net=NET)
     measure = fed(FisherRaoSensitivity(output=lambda out: out["logits"]), model=model)
     assert_equal(measure.compute(), fed(FisherRaoSensitivity()).compute())
+    assert_equal(measure.compute(), fed(FisherRaoSensitivity(), model=model).compute())  # logits are found by their name
+    several = Lambda(lambda m, x: {"near": m.net(x), "far": m.net(x)}, net=NET)
     with pytest.raises(UnsupportedNetworkError, match="pass output=callable that picks it"):
-        fed(FisherRaoSensitivity(), model=model)
+        fed(FisherRaoSensitivity(), model=several)
 
 
 def test_standard_error_and_influence():
