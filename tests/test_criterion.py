@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import pytest
@@ -11,12 +12,12 @@ import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 from torchmetrics import Accuracy, MeanMetric, MetricCollection
 
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor import Options
-from tests.boring import BoringModule, fit, loader, make_monitor, make_trainer, mlp
+from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=GENERATOR)
@@ -434,3 +435,38 @@ def test_the_truth_is_that_of_the_whole_set(number):
         assert abs(truth.loss - whole) < 4 * truth.loss_stderr
     assert len(monitor._measurement.sets[1].outputs.arrays()["outputs"]) == 8
     assert Options().num_label_samples is None
+
+
+class Pair(NamedTuple):
+    image: torch.Tensor
+    label: torch.Tensor
+
+
+class Pairs(Dataset):
+    """Samples that collate into a named tuple of two."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return Pair(*Points()[index])
+
+
+class TakesThePair(BoringModule):
+    def forward(self, batch):
+        return self.network(batch.image)
+
+    def training_step(self, batch, _):
+        return F.cross_entropy(self(batch), batch.label)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_forward_that_takes_the_batch_is_told_of_unpack(whole):
+    unpack = (lambda batch: (batch, batch.label)) if whole else None
+    monitor = make_monitor(test_dataloaders=Pairs(), unpack=unpack)
+    if whole:
+        fit(monitor, module=TakesThePair, data=loader(Pairs()))
+        assert monitor.history[0]["tansens/train_loss"] > 0
+    else:
+        with pytest.raises(MisconfigurationException, match=r"unpack: expected inputs that TakesThePair\.forward takes"):
+            fit(monitor, module=TakesThePair, data=loader(Pairs()))

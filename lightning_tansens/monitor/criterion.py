@@ -189,8 +189,15 @@ def _look(
     batch: Any,
 ) -> _Seen:
     inputs, targets = split(unpack, copy.deepcopy(batch))
-    with torch.no_grad():
-        outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
+    try:
+        with torch.no_grad():
+            outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
+    except (AttributeError, KeyError, IndexError) as error:  # of a forward that looks for parts of the batch
+        raise MisconfigurationException(
+            f"unpack: expected inputs that {type(network).__name__}.forward takes, but with {type(inputs).__name__} it "
+            f"raised {type(error).__name__}: {error}; a forward that takes the whole batch needs "
+            "unpack=lambda batch: (batch, labels of the batch)"
+        ) from error
     try:
         loss, returned = own_loss(trainer, pl_module, network, batch)
     except NoLossError as error:
