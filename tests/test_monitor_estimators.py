@@ -133,3 +133,10 @@ def test_the_second_measurement_has_estimates_from_the_trajectory():
     first, second = monitor.history
     assert "tansens/test_loss/temporal_ensemble" not in first
     assert "tansens/test_loss/temporal_ensemble" in second
+
+
+def test_default_estimators_of_classes_are_silent_in_a_regression(recwarn):
+    monitor = make_monitor(test_dataloaders=Points(10), estimators=None, criterion=F.mse_loss)
+    fit(monitor, module=lambda: BoringModule(mlp(1), loss="mse_loss"), data=loader(Points(labels="value")))
+    assert [str(warning.message) for warning in recwarn if "class scores" in str(warning.message)] == []
+    assert "average_confidence" not in monitor.records[-1].targets["test"].missing

@@ -57,12 +57,12 @@ class PseudoLabelLoss(Estimator):
 
     key = "pseudo_label_loss"
     quantities = ("loss",)
-    needs = frozenset({Need.OUTPUTS, Need.EARLIER})
 
     def __init__(self, criterion: Callable[[Any, Any], Any] | None = None, pseudo_labels: PseudoLabels = "outputs") -> None:
         check_callable("criterion", criterion)
         check_choice("pseudo_labels", pseudo_labels, get_args(PseudoLabels))
         self.criterion, self.pseudo_labels = criterion, pseudo_labels
+        self.needs = frozenset({Need.CLASSES if criterion is None else Need.OUTPUTS, Need.EARLIER})
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         own = reference.usable

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.checks import check_counts, check_text
-from lightning_tansens.estimators import Estimator, default_estimators
+from lightning_tansens.estimators import Estimator, Need, SetSummary, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
@@ -394,7 +394,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 logging_step(trainer),
                 summaries,
                 measurement.measures,
-                self.estimators,
+                self._suitable(summaries[0]),
                 measurement.weights_now,
                 measurement.failed(),
                 self.options.accuracy_form,
@@ -439,6 +439,13 @@ class TangentSensitivityMonitor(pl.Callback):
         """The scalars for the loggers, by key."""
         row = flat_row(self.brief(record), self._keys, brief=self.display.log == "default")
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
+
+    def _suitable(self, reference: SetSummary) -> list[Estimator]:
+        """The estimators; of the default ones, those of classes only where the outputs are class scores."""
+        classes = reference.outputs is None or reference.outputs.is_classifier
+        if classes or not self._defaults[1]:
+            return self.estimators
+        return [estimator for estimator in self.estimators if Need.CLASSES not in estimator.needs]
 
     def _explained(self) -> list[Measure | Estimator]:
         return [*self.measures, *self.estimators]
