@@ -470,3 +470,10 @@ def test_a_forward_that_takes_the_batch_is_told_of_unpack(whole):
     else:
         with pytest.raises(MisconfigurationException, match=r"unpack: expected inputs that TakesThePair\.forward takes"):
             fit(monitor, module=TakesThePair, data=loader(Pairs()))
+
+
+def test_a_loss_that_grows_with_its_set_is_told(monkeypatch):
+    said = []
+    monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
+    fit(make_monitor(criterion=nn.CrossEntropyLoss(reduction="sum")), max_epochs=1)
+    assert any("sums over samples, so that losses grow with their sets" in note for note in said)

@@ -231,8 +231,10 @@ class Measurement:
 
     def notes(self) -> list[str]:
         """Returns what a user should know about how the network is measured."""
-        of_measures = [note for measure in self.sets[0].measures if (note := measure.note())]
-        return list(dict.fromkeys([*of_measures, *self._notes]))
+        reference = self.sets[0]
+        of_loss = None if reference.loss is None else reference.loss.note()
+        found = [*(measure.note() for measure in reference.measures), of_loss]
+        return list(dict.fromkeys([*(note for note in found if note), *self._notes]))
 
     def _every(self) -> list[MeasuredSet]:
         return [*self.sets, *self.copies]
