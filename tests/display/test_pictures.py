@@ -62,7 +62,10 @@ def test_the_extreme_images_are_those_of_the_test_set(drawn, tmp_path):
     squares = tangent_sensitivity(trainer.lightning_module.eval(), data.tensors[0])
     subset = trainer.callbacks[0]._measurement.sets[1].subset.indices
     order = sorted(subset, key=lambda n: squares[n])
-    assert numbers == [*order[:2], *order[::-1][:2]]
+    assert len(set(numbers)) == 4
+    # by value, because samples of one activation region have equal sensitivities, in any order
+    expected = [float(squares[n]) for n in [*order[:2], *order[::-1][:2]]]
+    assert [float(squares[n]) for n in numbers] == pytest.approx(expected, rel=1e-5)
     assert [float(ax.get_title()) for ax in axes] == pytest.approx([float(squares[n]) for n in numbers], rel=1e-3)
 
 
