@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
 from lightning_tansens.monitor.failures import OnFailure
-from lightning_tansens.monitor.trainer_data import check_choice_of_set
 from lightning_tansens.show.keys import check_set_names
 
 #: The hook in which the monitor measures; "auto" takes the validation's wherever there is one.
