@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
@@ -32,6 +32,9 @@ class Options:
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
             wherever there is a validation loop and "train_epoch_end" where not.
+        max_share: The largest share of a run's time that measurements may take, e.g. 0.03. A measurement is left out while
+            one as long as the last would take more of the time since; the first is always taken. None measures whenever
+            ``every_n_epochs`` says so.
         on_failure: What happens when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". A measure that fails loses only its own values,
             unless "raise" stops the training.
@@ -57,6 +60,7 @@ class Options:
     batch_size: int = 256
     seed: int = 0
     measure_at: MeasureAt = "auto"
+    max_share: float | None = None
     on_failure: OnFailure = "warn"
     accuracy_form: AccuracyForm = "error"
     by_class: bool = False
@@ -69,6 +73,8 @@ class Options:
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
+        if self.max_share is not None:
+            check_share("max_share", self.max_share)
         for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
             check_choice(name, getattr(self, name), get_args(choices))
         if not isinstance(self.limits, Limits):

@@ -195,7 +195,7 @@ class MeasuredSet:
 
     def _add_outputs(self, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]) -> None:
         outputs, features = self._forward(network, inputs)
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             self.loss.update_finite(outputs, self.batches.labels(targets), positions)
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
@@ -252,7 +252,7 @@ class MeasuredSet:
             outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
             summary = replace(summary, outputs=outputs)
             self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
@@ -282,7 +282,8 @@ class MeasuredSet:
         return [*self.measures, *self._metrics_of_outputs()]
 
     def _metrics_of_outputs(self) -> list[Metric]:
-        return [metric for metric in (self.loss, self.outputs) if metric is not None]
+        loss = self.loss if self._reading.with_loss else None
+        return [metric for metric in (loss, self.outputs) if metric is not None]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]

@@ -99,8 +99,7 @@ class Page:
         if not self._shown:
             self._shown = True
             self._begin(record)
-        if scalars:
-            self._send(lambda writer: writer.scalars(scalars, record.step))
+        self.scalars(record, scalars or {})
         for set_name, measures in (distributions or {}).items() if self._display.histograms else ():
             for measure, parts in measures.items():
                 for part, numbers in parts.items():
@@ -112,6 +111,11 @@ class Page:
         self._keep_nodes(record.epoch, distributions or {})
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
             self._draw(history, self._last)
+
+    def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
+        """Sends values by key to each logger in one call; last of all, where one of them is how long the rest has taken."""
+        if scalars:
+            self._send(lambda writer: writer.scalars(scalars, record.step))
 
     def finish(self, history: Sequence[Record]) -> None:
         """Sends what is known at the end: how good the estimates were, whether to rely on them, the last figures.
