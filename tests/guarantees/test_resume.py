@@ -38,7 +38,9 @@ def whole(tmp_path_factory):
     return json.loads((folder / "history.json").read_text())
 
 
-@pytest.mark.parametrize("when", ["epoch", "measurement", "checkpoint"])
+@pytest.mark.parametrize(
+    "when", ["measurement", *(pytest.param(when, marks=pytest.mark.thorough) for when in ("epoch", "checkpoint"))]
+)
 def test_killed_and_resumed(when, whole, tmp_path):
     killed = run(tmp_path, when)
     assert killed.returncode == -signal.SIGKILL
