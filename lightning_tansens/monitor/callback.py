@@ -25,7 +25,7 @@ from lightning_tansens.monitor.data.reading import Unpack, unpack_pair
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.measuring import measure, prepare
+from lightning_tansens.monitor.measuring import measure, prepare, snapshot_is_due, take_snapshot
 from lightning_tansens.monitor.options import (
     Options,
     check_callables,
@@ -150,6 +150,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._logged_step: int | None = None
+        self._snapshot_step: int | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
@@ -251,7 +252,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state = MonitorState()
         self._notices = Notices(self._state.records[-1] if self._state.records else None)
         self._failures = Failures(self.options.on_failure)
-        self._logged_step = None
+        self._logged_step, self._snapshot_step = None, trainer.global_step
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
         for note in self._measurement.notes():
@@ -260,6 +261,11 @@ class TangentSensitivityMonitor(pl.Callback):
             rank_zero_info(
                 "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference, which is "
                 "still read from the validation data after each epoch"
+            )
+        if self.options.snapshots_per_epoch > 1 and trainer.num_training_batches == float("inf"):
+            rank_zero_info(
+                "TangentSensitivityMonitor: snapshots_per_epoch needs an epoch of a known number of batches, which a stream "
+                "does not have; pass the Trainer limit_train_batches, or outputs are kept at the measurements alone"
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -270,6 +276,16 @@ class TangentSensitivityMonitor(pl.Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if fitting and self.options.measure_at != "train_epoch_end":
             self._measure_if_due(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Takes a snapshot within an epoch, with ``Options.snapshots_per_epoch``, unless these weights have had theirs."""
+        # not at the end of the batch before, after which a validation may measure the same weights
+        due = snapshot_is_due(batch_idx - 1, trainer.num_training_batches, self.options.snapshots_per_epoch)
+        if due and trainer.global_step not in (self._state.measured_step, self._snapshot_step):
+            self._snapshot_step = trainer.global_step
+            with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
+                assert self._measurement is not None
+                take_snapshot(trainer, pl_module, self, self._measurement)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
