@@ -21,6 +21,7 @@ from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.monitor.criterion import KnownCriterion
+from lightning_tansens.monitor.data.hold_out import HeldOut, hold_out
 from lightning_tansens.monitor.data.reading import Unpack, unpack_pair
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
@@ -80,7 +81,8 @@ class TangentSensitivityMonitor(pl.Callback):
             data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
         reference: The labelled set that is compared with: "val", "train", one of several loaders ("val:1", "train:name"), a
             DataLoader or a Dataset; "auto" takes the validation data if the Trainer has any, else the training data. The
-            Trainer's own data pass through their own transforms; pass a Dataset to measure without them.
+            Trainer's own data pass through their own transforms; pass a Dataset to measure without them. A number
+            between 0 and 1 takes that share of the training data away from the training.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
             those that do not suit the network.
         estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without
@@ -111,7 +113,7 @@ class TangentSensitivityMonitor(pl.Callback):
     def __init__(
         self,
         test_dataloaders: Data | dict[str, Data] | str | None = None,
-        reference: DataLoader | Dataset | str = "auto",
+        reference: DataLoader | Dataset | float | str = "auto",
         measures: list[Measure] | None = None,
         estimators: list[Estimator] | None = None,
         num_samples: int = 256,
@@ -154,6 +156,8 @@ class TangentSensitivityMonitor(pl.Callback):
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
+        #: The samples that the last fit held back, with a number as the reference.
+        self.held_out: HeldOut | None = None
         self._follows = False
 
     def _check(self) -> None:
@@ -231,6 +235,8 @@ class TangentSensitivityMonitor(pl.Callback):
                 f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
                 f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
             )
+        if isinstance(self.reference, float):
+            self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
         self._measurement, self._criterion, self._follows = None, None, False
         self._state.loaded = False
 

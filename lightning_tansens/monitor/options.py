@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
@@ -86,7 +86,9 @@ class Options:
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
     """Raises an error if an argument is no test set or no reference."""
-    if isinstance(reference, str) and reference != "auto":
+    if isinstance(reference, float):
+        check_share("reference", reference)
+    elif isinstance(reference, str) and reference != "auto":
         check_choice_of_set("reference", reference)
     elif not isinstance(reference, (DataLoader, Dataset)):
         check_choice("reference", reference, ("auto", "train", "val"), "or a DataLoader or a Dataset")
