@@ -1,11 +1,8 @@
 """A run that is killed and goes on from its last checkpoint logs what an uninterrupted one logs."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,34 +17,31 @@ from lightning_tansens.metrics import (
 )
 from tests.boring import BoringData, Points, fit, make_monitor
 from tests.interrupted import EPOCHS, KILLED_IN
+from tests.processes import ROOT, run
 
-ROOT = Path(__file__).parents[2]
 
-
-def run(folder, when):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "interrupted.py"), str(folder), when]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+def start(folder, when):
+    return run(sys.executable, "-W", "ignore", ROOT / "tests" / "interrupted.py", folder, when, limit=300)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    done = run(folder, "never")
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = start(folder, "never")
+    assert done.code == 0, done.complained[-2000:]
     return json.loads((folder / "history.json").read_text())
 
 
 @pytest.mark.parametrize("when", ["epoch", "measurement", "checkpoint"])
 def test_killed_and_resumed(when, whole, tmp_path):
-    killed = run(tmp_path, when)
-    assert killed.returncode == -signal.SIGKILL
+    killed = start(tmp_path, when)
+    assert killed.code == -signal.SIGKILL
     # nothing of the epoch in which it was killed is there, and what is there loads without unpickling code
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [f"epoch={epoch}.ckpt" for epoch in range(KILLED_IN)]
     for path in tmp_path.glob("*.ckpt"):
         torch.load(path, weights_only=True)
-    resumed = run(tmp_path, "never")
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    resumed = start(tmp_path, "never")
+    assert resumed.code == 0, resumed.complained[-2000:]
     assert json.loads((tmp_path / "history.json").read_text()) == whole
     assert len(whole) == EPOCHS
 
