@@ -107,7 +107,8 @@ def launch(function, folder, *arguments, way="torchrun", processes=2, logger="de
     strategy = "ddp" if way == "torchrun" else way
     script = [ROOT / "tests" / "processes.py", f"{function.__module__}:{function.__name__}"]
     ended = run(sys.executable, *torchrun, *script, strategy, processes, logger, folder, *arguments, limit=limit)
-    assert ended.code == 0, f"{ended.said[-1000:]}\n{ended.complained[-3000:]}"
+    first = ended.complained.find("Traceback")  # torchrun's own is the last one
+    assert ended.code == 0, f"{ended.said[-1000:]}\n{ended.complained[first:][:4000]}"
     saved = [torch.load(file, weights_only=False) for file in sorted(folder.glob("saved.*.pt"))]
     assert len(saved) in (0, processes)
     return saved
