@@ -41,6 +41,7 @@ from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
     hyperparameters,
     log_for_callbacks,
+    logging_step,
     run_folder,
     say,
     writers,
