@@ -77,6 +77,8 @@ KINDS = {
     "persistent workers": Run(data=in_workers(noisy_points, shuffle=True, persistent_workers=True)),
     "stream with a state": Run(data=models.from_loader(models.Stateful)),
     "a data set that keeps what it drew first": Run(data=models.from_loader(models.Remembering, shuffle=True)),
+    "a handle that is opened at the first access, in 2 workers": Run(data=in_workers(models.OpenedOnce, shuffle=True)),
+    "cached samples that are augmented in place": Run(data=models.from_loader(models.AugmentedInPlace, shuffle=True)),
     "stream in 2 workers": Run(data=in_workers(Stream), options={"max_epochs": 1}),
     "accumulation on a schedule": Run(callbacks=lambda: [GradientAccumulationScheduler({0: 1, 1: 3})]),
     "gradients clipped by value": Run(options={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
