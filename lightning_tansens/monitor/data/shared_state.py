@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -26,7 +26,7 @@ _GENERATORS: tuple[tuple[type, Callable[[Any], Any], Callable[[Any, Any], Any]],
     (np.random.RandomState, lambda one: one.get_state(legacy=False), lambda one, state: one.set_state(state)),
     (random.Random, lambda one: one.getstate(), lambda one, state: one.setstate(state)),
 )
-_CONTAINERS = (dict, list, set, bytearray, deque)
+_CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, bytearray, deque)
 #: Of longer containers, as many elements are compared.
 _COMPARED = 1000
 #: How far the attributes of a data set are followed: a set within a set, and its transforms.
@@ -71,6 +71,7 @@ class SharedState:
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self._owners: dict[int, type | ModuleType] = {}
+        self._seen: dict[int, Any] = {}
         for part in parts:
             self._visit(part, 0)
         self._at_first = [(owner, name, value, look, _state(value)) for owner, name, value, look in self._compared()]
@@ -105,6 +106,9 @@ class SharedState:
                     yield owner, name, value, look
 
     def _visit(self, value: Any, depth: int) -> None:
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
         if isinstance(value, MethodType):
             self._visit(value.__self__, depth)
         elif isinstance(value, FunctionType):
@@ -134,7 +138,7 @@ def _is_of_a_project(module: ModuleType) -> bool:
 
 def _look(value: Any) -> Any:
     """What is compared of a value; None for what is not."""
-    if isinstance(value, _CONTAINERS):
+    if type(value) in _CONTAINERS:
         items = islice(value.items() if isinstance(value, dict) else value, _COMPARED)
         return len(value), list(map(_item, items))
     if isinstance(value, (int, str, bytes)):
@@ -147,13 +151,13 @@ def _state(value: Any) -> Any:
     """What a value can be put back to; None for other kinds of values."""
     if isinstance(value, _NUMBERS):
         return value
-    if isinstance(value, _CONTAINERS):
+    if type(value) in _CONTAINERS:
         return copy.copy(value)
     return next((get(value) for kind, get, _ in _GENERATORS if isinstance(value, kind)), None)
 
 
 def _put(value: Any, state: Any) -> None:
-    if isinstance(value, _CONTAINERS):
+    if type(value) in _CONTAINERS:
         value.clear()
         getattr(value, "update" if isinstance(value, (dict, set)) else "extend")(state)
     else:
