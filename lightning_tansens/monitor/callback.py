@@ -41,6 +41,7 @@ from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
     hyperparameters,
     log_for_callbacks,
+    logging_step,
     run_folder,
     say,
     writers,
@@ -243,7 +244,7 @@ class TangentSensitivityMonitor(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
-        self._page = self._new_page(trainer, resumed=self._state.loaded)
+        self._page = self._new_page(trainer)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
             self._page.compare(targets, [one.key for one in self._explained()], hyperparameters(trainer))
 
@@ -259,6 +260,9 @@ class TangentSensitivityMonitor(pl.Callback):
         self._notices = Notices(self._state.records[-1] if self._state.records else None)
         self._failures = Failures(self.options.on_failure)
         self._logged_step, self._snapshot_step = None, trainer.global_step
+        if self._state.loaded and self._page is not None:  # before any monitor sends something
+            with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
+                self._page.resume(logging_step(trainer) + 1)
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
         for note in self._measurement.notes():
@@ -402,7 +406,7 @@ class TangentSensitivityMonitor(pl.Callback):
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
             page.show(record, self._state.records, distributions, samples, scalars)
 
-    def _new_page(self, trainer: pl.Trainer, resumed: bool = False) -> Page:
+    def _new_page(self, trainer: pl.Trainer) -> Page:
         return Page(
             self.display,
             self._keys,
@@ -410,7 +414,6 @@ class TangentSensitivityMonitor(pl.Callback):
             self._explained(),
             self.options.correlate_with_gap,
             run_folder(trainer),
-            resumed,
             strict=self.options.on_failure == "raise",
         )
 
