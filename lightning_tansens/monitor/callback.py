@@ -282,7 +282,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """Draws the last figures and prints how the estimates did."""
         records = self._state.records
         if self.verbose and records:
-            say(trainer, summary_table(records))
+            say(trainer, summary_table(records, None if self._page is None else self._page.scorecard_file))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(records)

@@ -49,9 +49,6 @@ class Writer:
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Sends a distribution: one number per sample, shape (N,)."""
 
-    def band(self, borders: Mapping[str, float], step: int) -> None:
-        """Sends the borders of a band around a scalar, by key, for charts that need them as values of their own."""
-
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         """Sends a figure of matplotlib."""
 
