@@ -83,7 +83,7 @@ def summary_table(history: Sequence[Record], scorecard: Path | None = None) -> s
         >>> print(summary_table([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})]))
         epoch 0  val: loss 1.00
           set                loss  vs val  verdict
-          test  1.25 [1.10, 1.40]  +0.250    worse
+          test  1.25 [1.10, 1.40]   +0.25    worse
         mean error: loss 0.250; with val's own values: 0.500
         the scores of all estimators: monitor.scorecard
 
@@ -152,7 +152,8 @@ def _change(record: Record, found: Answer, quantity: Quantity) -> str:
     own = record.reference.labelled(quantity)
     if own is None or quantity not in found.estimates:
         return ""
-    return said(quantity, found.estimates[quantity][1].value - own, signed=True)
+    decimals = len(said(quantity, own).partition(".")[2])
+    return f"{found.estimates[quantity][1].value - own:+.{decimals}f}"
 
 
 def _off(history: Sequence[Record], found: Mapping[str, Answer]) -> list[str]:

@@ -105,21 +105,19 @@ def quantities_of(history: Sequence[Record]) -> list[Quantity]:
     return [quantity for quantity in SHOWN if any(one.estimates.get(quantity) for one in sets)]
 
 
-def said(quantity: Quantity, value: float, signed: bool = False) -> str:
+def said(quantity: Quantity, value: float) -> str:
     """Returns a loss or an accuracy with the digits that matter.
 
     Args:
         quantity: "loss" or "accuracy".
-        value: The value, or a difference of two.
-        signed: Whether a plus is written.
+        value: The value.
 
     Example:
-        >>> said("accuracy", 0.3612), said("loss", 12.345), said("loss", 0.5, signed=True)
-        ('0.36', '12.3', '+0.500')
+        >>> said("accuracy", 0.3612), said("loss", 12.345)
+        ('0.36', '12.3')
 
     """
-    sign = "+" if signed else ""
-    return f"{value:{sign}.2f}" if quantity == "accuracy" else f"{value:{sign}#.3g}".rstrip(".")
+    return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
 
 
 def with_range(quantity: Quantity, estimate: Estimate) -> str:

@@ -49,13 +49,11 @@ def test_tensorboard_takes_everything(tensorboard):
     writer.text("t", "some **text**", 3)
     writer.table("r", ROWS, 3)
     writer.scalars({"s": 0.5, "s_too": 1.5}, 3)
-    writer.band({"k_low": 1.0, "k_high": 2.0}, 3)
     events = read(logger.log_dir)
     assert [(row.step, row.histogram_value.num) for row in events.Histograms("h")] == [(3, 10)]
     assert [row.step for row in events.Images("f")] == [3]
     assert events.Tensors("t/text_summary")[0].tensor_proto.string_val == [b"some **text**"]
     assert events.Tensors("r/text_summary")[0].tensor_proto.string_val == [TABLE.encode()]
-    assert [events.Scalars(f"k_{end}")[0].value for end in ("low", "high")] == [1.0, 2.0]
     assert [[(row.step, row.value) for row in events.Scalars(tag)] for tag in ("s", "s_too")] == [[(3, 0.5)], [(3, 1.5)]]
 
 
@@ -276,7 +274,6 @@ def test_an_unknown_logger_is_spared_everything():
     writer.figure("f", drawn(), 0)
     writer.text("t", "text", 0)
     writer.table("r", ROWS, 0)
-    writer.band({"k_low": 0.0}, 0)
     writer.begin(3)
     writer.layout({})
     writer.compare(["k"], None)
@@ -307,19 +304,20 @@ def test_a_fit_fills_the_page(tmp_path):
     events = read(tmp_path)
     tags = events.Tags()
     steps = [row["step"] for row in monitor.history]
-    assert set(tags["images"]) == {
-        f"tansens/figures/{name}" for name in ("test_loss", "test_accuracy", "test_gap", "active_nodes")
-    }
-    assert [image.step for image in events.Images("tansens/figures/test_loss")] == steps
+    figures = {f"tansens/figures/{name}" for name in ("test_loss", "test_accuracy", "active_nodes")}
+    assert set(tags["images"]) == {"0_tansens/unlabelled_sets", *figures}
+    for tag in ("0_tansens/unlabelled_sets", "tansens/figures/test_loss"):
+        assert [image.step for image in events.Images(tag)] == steps
+    answers = events.Tensors("0_tansens/unlabelled_sets/text_summary")
+    assert [text.step for text in answers] == steps
+    assert answers[0].tensor_proto.string_val[0].startswith(b"| set | accuracy | true accuracy | loss | true loss |")
     assert len(events.Tensors("custom_scalars__config__")) == 1
     text = events.Tensors("tansens/measures/text_summary")
     assert len(text) == 1
     for name in ("empirical", "layer_norm", "active_nodes"):
         assert f"**{name}**: The ".encode() in text[0].tensor_proto.string_val[0]
     assert set(tags["histograms"]) == {f"tansens/active_nodes_histogram/{name}" for name in ("train", "test")}
-    value, error = (monitor.history[-1][f"tansens/test_loss/empirical{end}"] for end in ("", "_stderr"))
-    borders = [events.Scalars(f"tansens/test_loss/empirical_{end}")[-1].value for end in ("low", "high")]
-    assert borders == pytest.approx([value - error, value + error])
+    assert not [tag for tag in tags["scalars"] if tag.endswith(("_low", "_high", "_reliable"))]
 
 
 def test_figures_can_be_left_out_or_take_a_share_of_the_time(tmp_path):
