@@ -117,9 +117,8 @@ def test_the_last_row_of_each_set_and_the_errors_against_numpy():
         ]
         means[quantity] = np.mean(pairs, 0)
     own, trivial = ([means[quantity][i] for quantity in ("accuracy", "loss")] for i in (0, 1))
-    assert errors == (
-        f"mean error: accuracy {own[0]:.2f}, loss {own[1]:#.3g}; with train's own values: {trivial[0]:.2f}, {trivial[1]:#.3g}"
-    )
+    with_train = f"with train's own values: {trivial[0]:.2f}, {trivial[1]:#.3g}"
+    assert errors == f"mean error: accuracy {own[0]:.2f}, loss {own[1]:#.3g}; {with_train}"
     assert where == "the scores of all estimators: monitor.scorecard"
 
 

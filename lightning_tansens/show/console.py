@@ -47,7 +47,8 @@ def measurement_line(record: Record) -> str:
     rows, verdicts = [], []
     for name, target in record.targets.items():
         found = answer(record, name)
-        rows.append([_cut(f"  {name}", _NAME), *(f"{of} {found.value(of)}" if of in found.estimates else "" for of in SHOWN)])
+        values = [f"{of} {found.value(of)}" if of in found.estimates else "" for of in SHOWN]
+        rows.append([_cut(f"  {name}", _NAME), *values])
         verdicts.append(": ".join(filter(None, [found.verdict, *found.doubts[:1]])))
         truth = {quantity: value for quantity in SHOWN if (value := target.labelled(quantity)) is not None}
         if truth:
@@ -94,7 +95,8 @@ def summary_table(history: Sequence[Record], scorecard: Path | None = None) -> s
     found = {name: answer(last, name) for name in last.targets}
     rows = [["  set", *(heading for of in SHOWN for heading in (of, f"vs {last.reference.name}")), "verdict"]]
     for name, one in found.items():
-        rows.append([_cut(f"  {name}", _NAME), *(cell for of in SHOWN for cell in (one.value(of), _change(last, one, of))), one.mark])
+        cells = [cell for of in SHOWN for cell in (one.value(of), _change(last, one, of))]
+        rows.append([_cut(f"  {name}", _NAME), *cells, one.mark])
     lines = [f"epoch {last.epoch}  {_own_values(last)}", *(aligned_table(rows).split("\n") if found else ())]
     lines = [*map(_cut, lines), *_off(history, found)]
     if len(lines) > 1 + len(rows):

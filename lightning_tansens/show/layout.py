@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_tansens.record import Record
-from lightning_tansens.show.keys import ACTUAL, QUANTITIES, TRIVIAL, Keys
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, TRIVIAL, Keys
 from lightning_tansens.show.words import SHOWN, headline
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys, as TensorBoard wants them: a line for
@@ -81,8 +81,8 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     return {f"{keys.prefix}: {category}": charts for category, charts in layout.items() if charts}
 
 
-def compared_keys(targets: Iterable[str], estimators: Iterable[str], keys: Keys) -> list[str]:
-    """Returns the keys by which runs are compared: of the estimates, and of the truth.
+def compared_keys(targets: Sequence[str], estimators: Sequence[str], keys: Keys) -> list[str]:
+    """Returns the keys by which runs are compared: the headline, the truth, the trivial estimate, then the other ones.
 
     Args:
         targets: The names of the targets.
@@ -90,8 +90,9 @@ def compared_keys(targets: Iterable[str], estimators: Iterable[str], keys: Keys)
         keys: How values are named.
 
     """
-    names = dict.fromkeys([ACTUAL, TRIVIAL, *estimators])
-    return [keys.estimate(target, quantity, name) for target in targets for quantity in QUANTITIES for name in names]
+    first = [HEADLINE] if HEADLINE in estimators else []
+    names = dict.fromkeys([*first, ACTUAL, TRIVIAL, *estimators])
+    return [keys.estimate(target, quantity, name) for name in names for quantity in SHOWN for target in targets]
 
 
 def _lines(names: Iterable[str]) -> list[object]:

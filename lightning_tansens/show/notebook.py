@@ -13,6 +13,8 @@ from lightning_tansens.show.words import answer, answer_rows, headline, quantiti
 #: The size of a course in pixels.
 WIDTH, HEIGHT = 140, 32
 
+_CELL = "style='text-align:left;white-space:nowrap'"
+
 
 def to_html(history: Sequence[Record]) -> str:
     """Returns a small table in HTML, from the records alone.
@@ -35,16 +37,16 @@ def to_html(history: Sequence[Record]) -> str:
     last, quantity = history[-1], next(iter(quantities_of(history)), "loss")
     rows = answer_rows(last)
     course = f"{quantity} over the epochs"
-    head = "".join(f"<th style='text-align:left'>{escape(heading)}</th>" for heading in (*rows[0], course))
+    head = "".join(f"<th {_CELL}>{escape(heading)}</th>" for heading in (*rows[0], course))
     body = ""
     for row, name in zip(rows, ("", *last.targets), strict=True):
         cells = {heading: escape(text) for heading, text in row.items()}
         if name and cells.get("verdict"):
             mark = VERDICTS[answer(last, name).kind]
-            look = f"background:{mark.colour};color:{mark.ink};padding:1px 6px;border-radius:3px;white-space:nowrap"
+            look = f"background:{mark.colour};color:{mark.ink};padding:1px 6px;border-radius:3px"
             cells["verdict"] = f"<span style='{look}'>{cells['verdict']}</span>"
         drawn = _course(history, name, quantity) if name else ""
-        body += "<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in (*cells.values(), drawn)) + "</tr>"
+        body += "<tr>" + "".join(f"<td {_CELL}>{cell}</td>" for cell in (*cells.values(), drawn)) + "</tr>"
     return f"<table><caption>after epoch {last.epoch}</caption><tr>{head}</tr>{body}</table>"
 
 

@@ -136,19 +136,19 @@ def answer_rows(record: Record) -> list[dict[str, str]]:
 
     Example:
         >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse", doubts=("too few samples",))}
-        >>> answer_rows(Record(9, 90, SetRecord("val", loss=2.9), {"test": SetRecord("test", estimates={"loss": loss})}))[1]
-        {'set': 'test', 'loss': '3.61 [2.98, 4.34]', 'verdict': 'worse?', 'why to doubt it': 'too few samples'}
+        >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
+        >>> answer_rows(Record(9, 90, SetRecord("val", loss=2.9), {"test": test}))[1]
+        {'set': 'test', 'loss': '3.61 [2.98, 4.34], true 3.70', 'verdict': 'worse?', 'remarks': 'too few samples'}
 
     """
-    own, known = record.reference, [record.reference.labelled(of) for of in SHOWN]
-    rows = [{"set": f"{own.name} (labelled)", **{of: said(of, v) for of, v in zip(SHOWN, known, strict=True) if v is not None}}]
+    own = {of: said(of, value) for of in SHOWN if (value := record.reference.labelled(of)) is not None}
+    rows = [{"set": f"{record.reference.name} (labelled)", **own}]
     for name, target in record.targets.items():
-        found = answer(record, name)
-        row = {"set": name}
+        found, row = answer(record, name), {"set": name}
         for of in SHOWN:
             truth = target.labelled(of)
-            row |= {of: found.value(of), f"true {of}": "" if truth is None else said(of, truth)}
-        basis = dict.fromkeys(one.basis for _, one in found.estimates.values() if one.basis)
-        rows.append(row | {"verdict": found.mark, "why to doubt it": "; ".join(found.doubts), "assuming that": "; ".join(basis)})
+            row[of] = ", ".join(filter(None, [found.value(of), "" if truth is None else f"true {said(of, truth)}"]))
+        basis = dict.fromkeys(f"assumes that {one.basis}" for _, one in found.estimates.values() if one.basis)
+        rows.append(row | {"verdict": found.mark, "remarks": "; ".join([*found.doubts, *basis])})
     headings = [heading for heading in rows[-1] if any(row.get(heading) for row in rows)]
     return [{heading: row.get(heading, "") for heading in headings} for row in rows]

@@ -118,6 +118,10 @@ def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_class
 
 
 def test_runs_are_compared_by_estimates_and_the_truth():
-    assert compared_keys(["a"], ["cot", "trivial"], Keys("t")) == [
-        f"t/a_{quantity}/{name}" for quantity in ("loss", "accuracy") for name in ("actual", "trivial", "cot")
+    assert compared_keys(["a", "b"], ["cot", "estimate", "trivial"], Keys("t")) == [
+        f"t/{target}_{quantity}/{name}"
+        for name in ("estimate", "actual", "trivial", "cot")
+        for quantity in ("accuracy", "loss")
+        for target in ("a", "b")
     ]
+    assert compared_keys(["a"], ["cot"], Keys("t"))[0] == "t/a_accuracy/actual"

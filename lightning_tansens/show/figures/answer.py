@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_tansens.checks import check_choice
 from lightning_tansens.record import Estimate, Quantity
-from lightning_tansens.show.figures.canvas import check_matplotlib, robust_limits
-from lightning_tansens.show.figures.series import History, Series, check_history, epochs, on_set, series, targets_of
+from lightning_tansens.show.figures.canvas import check_matplotlib
+from lightning_tansens.show.figures.series import History, check_history, epochs, on_set, series, targets_of
 from lightning_tansens.show.figures.style import ESTIMATES, VERDICTS
-from lightning_tansens.show.keys import ACTUAL, HEADLINE, TRIVIAL
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, QUANTITIES, TRIVIAL
 from lightning_tansens.show.words import SHOWN, Answer, answer, headline, quantities_of, said
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Fig
     targets = targets_of(history)
     if not targets:
         raise ValueError("history: expected a test set, but none was measured; pass test_dataloaders to the monitor")
-    chosen: Quantity = quantity or next(iter(quantities_of(history)), "loss")
+    of_classes: Quantity = "loss" if history[-1].reference.accuracy is None else "accuracy"
+    chosen = quantity or next(iter(quantities_of(history)), of_classes)
+    check_choice("quantity", chosen, QUANTITIES)
     check_matplotlib()
     from matplotlib.figure import Figure
 
@@ -132,9 +136,9 @@ class _Panel:
         free = self.width - 14 - self._text(found.mark, bar + 4, self.width - 6, right=True, **ink)
         self._text(found.name, bar + 4, free, weight="bold", **ink)
         first, *rest = [of for of in dict.fromkeys((quantity, *SHOWN)) if of in found.estimates] or [quantity]
-        wide = lines > 1 and self.width > 150  # elsewhere the axis alone says what the first value is
-        value = found.value(first) or "no estimate yet"
-        used = self._text(f"{first} {value}" if wide else value, bar - _LINE + 2, self.width - 6, weight="bold")
+        wide = lines > 1 and self.width > 150 and found.estimates  # elsewhere the axis alone says what the first value is
+        value = f"{first} {found.value(first)}" if wide else found.value(first) or "no estimate yet"
+        used = self._text(value, bar - _LINE + 2, self.width - 6, weight="bold")
         for of in rest:
             if lines > 1:
                 self._text(f"{of} {found.value(of)}", bar - 2 * _LINE + 2, self.width - 6)
@@ -160,8 +164,9 @@ class _Panel:
         look: dict[str, Any] = {"size": _SMALL, "color": "#404040"}
         right, top = self.left + self.width, self.bottom + self.height
         grid: list[tuple[float, float]] = []  # one line for all, interrupted by nan, is drawn faster
-        whole = [place for place in _inside(MaxNLocator(most_epochs, steps=[1, 2, 5, 10]), self.epochs) if place == round(place)]
-        for place in whole:
+        for place in _inside(MaxNLocator(most_epochs, steps=[1, 2, 5, 10]), self.epochs):
+            if place != round(place):
+                continue
             x = self.x(place)
             grid += [(x, self.bottom), (x, top), (np.nan, np.nan)]
             if below:
@@ -172,7 +177,8 @@ class _Panel:
             if beside:
                 self.ax.text(self.left - 4, y, f"{place:.6g}", ha="right", va="center", **look)
         self.ax.plot(*np.transpose(grid), color="#E4E4E4", linewidth=0.5, zorder=0)
-        self.ax.plot([self.left, self.left, right], [top, self.bottom, self.bottom], color="#404040", linewidth=0.5, zorder=1)
+        corner = [self.left, self.left, right], [top, self.bottom, self.bottom]
+        self.ax.plot(*corner, color="#404040", linewidth=0.5, zorder=1)
 
     def draw(self, history: History, target: str, quantity: Quantity) -> None:
         """The four elements."""
@@ -219,10 +225,18 @@ def _epochs_shown(history: History) -> tuple[float, float]:
 def _values_shown(history: History, targets: list[str], quantity: Quantity) -> tuple[float, float]:
     """Limits with all estimates, references and truths inside, and intervals as far as they do not flatten these."""
     found = [one for target in targets for one in _estimates(history, target, quantity) if one is not None]
-    labelled = series(one.labelled(quantity) for record in history for one in record.sets)
-    always = np.concatenate([labelled, series(one.value for one in found)])
-    ends: Series = series(end for one in found for end in (one.low, one.high))
-    return robust_limits(always, ends)[:2]
+    labelled = [one.labelled(quantity) for record in history for one in record.sets]
+    always = _known([*labelled, *(one.value for one in found)])
+    ends = _known(end for one in found for end in (one.low, one.high))
+    low, high = (min(always), max(always)) if always else (0.0, 1.0)
+    span = (high - low) or abs(high) or 1.0
+    low, high = max(low - span, min([low, *ends])), min(high + span, max([high, *ends]))
+    margin = 0.05 * ((high - low) or abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and np.isfinite(value)]
 
 
 def _estimates(history: History, target: str, quantity: Quantity) -> list[Estimate | None]:

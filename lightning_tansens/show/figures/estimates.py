@@ -102,7 +102,8 @@ def plot_scatter_estimates(
     Args:
         history: Records with true values, of one run or of several, in any order.
         target: The name of a target, or several; None for all whose truth is known.
-        quantity, ax: As in :func:`plot_estimates`, which returns and raises the same.
+        quantity: As in :func:`plot_estimates`, which returns and raises the same.
+        ax: As there.
 
     Example:
         >>> from lightning_tansens.record import Estimate, Record, SetRecord

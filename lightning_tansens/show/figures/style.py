@@ -75,7 +75,6 @@ ESTIMATES = {
 }
 
 
-
 @dataclass(frozen=True)
 class Mark:
     """The colour behind a word, and that of the word.

@@ -139,7 +139,10 @@ class TensorBoardWriter(Writer):
         self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
-        self._events.add_custom_scalars(layout)
+        # the tab shows charts with bands from the last one to the first
+        turned = {title: list(charts.items()) for title, charts in layout.items()}
+        turned = {title: charts[::-1] if charts[0][1][0] == "Margin" else charts for title, charts in turned.items()}
+        self._events.add_custom_scalars({title: dict(charts) for title, charts in turned.items()})
 
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
         """Names the scalars as metrics in the HPARAMS tab, whose rows are sorted by their last values.
@@ -186,7 +189,7 @@ class TensorBoardWriter(Writer):
 
 
 def _softened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mean of each pixel and its next ones, shape (H, W, 3): TensorBoard shrinks pictures by leaving out every second."""
+    """The mean of each pixel and its next ones, shape (H, W, 3): TensorBoard shrinks a picture by leaving out pixels."""
     next_too = np.pad(image.astype(np.uint16), ((0, 1), (0, 1), (0, 0)), mode="edge")
     mean = (next_too[:-1, :-1] + next_too[1:, :-1] + next_too[:-1, 1:] + next_too[1:, 1:] + 2) // 4
     return mean.astype(np.uint8)
