@@ -99,10 +99,10 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
     return None if name is None else (name, found[name])
 
 
-def quantities_of(history: Sequence[Record]) -> list[Quantity]:
-    """Returns which of accuracy and loss are estimated of some target."""
+def first_quantity(history: Sequence[Record]) -> Quantity:
+    """Returns what is shown of a run where there is room for one quantity: the accuracy if some target's is estimated."""
     sets = [target for record in history for target in record.targets.values()]
-    return [quantity for quantity in SHOWN if any(one.estimates.get(quantity) for one in sets)]
+    return "accuracy" if any(one.estimates.get("accuracy") for one in sets) else "loss"
 
 
 def said(quantity: Quantity, value: float) -> str:
@@ -141,10 +141,12 @@ def answer_rows(record: Record) -> list[dict[str, str]]:
         {'set': 'test', 'loss': '3.61 [2.98, 4.34], true 3.70', 'verdict': 'worse?', 'remarks': 'too few samples'}
 
     """
-    own = {of: said(of, value) for of in SHOWN if (value := record.reference.labelled(of)) is not None}
-    rows = [{"set": f"{record.reference.name} (labelled)", **own}]
+    known = [(of, value) for of in SHOWN if (value := record.reference.labelled(of)) is not None]
+    rows: list[dict[str, str]] = [{"set": f"{record.reference.name} (labelled)"}]
+    rows[0].update((of, said(of, value)) for of, value in known)
     for name, target in record.targets.items():
-        found, row = answer(record, name), {"set": name}
+        found = answer(record, name)
+        row: dict[str, str] = {"set": name}
         for of in SHOWN:
             truth = target.labelled(of)
             row[of] = ", ".join(filter(None, [found.value(of), "" if truth is None else f"true {said(of, truth)}"]))

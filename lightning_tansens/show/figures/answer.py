@@ -14,7 +14,7 @@ from lightning_tansens.show.figures.canvas import check_matplotlib
 from lightning_tansens.show.figures.series import History, check_history, epochs, on_set, series, targets_of
 from lightning_tansens.show.figures.style import ESTIMATES, VERDICTS
 from lightning_tansens.show.keys import ACTUAL, HEADLINE, QUANTITIES, TRIVIAL
-from lightning_tansens.show.words import SHOWN, Answer, answer, headline, quantities_of, said
+from lightning_tansens.show.words import SHOWN, Answer, answer, first_quantity, headline, said
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,8 +74,7 @@ def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Fig
     targets = targets_of(history)
     if not targets:
         raise ValueError("history: expected a test set, but none was measured; pass test_dataloaders to the monitor")
-    of_classes: Quantity = "loss" if history[-1].reference.accuracy is None else "accuracy"
-    chosen = quantity or next(iter(quantities_of(history)), of_classes)
+    chosen = first_quantity(history) if quantity is None else quantity
     check_choice("quantity", chosen, QUANTITIES)
     check_matplotlib()
     from matplotlib.figure import Figure
@@ -130,11 +129,12 @@ class _Panel:
 
         bar = self.bottom + self.height + _LINE * lines + 1
         style, doubtful = VERDICTS[found.kind], bool(found.doubts)
-        look = {"facecolor": "white" if doubtful else style.colour, "edgecolor": style.colour, "linewidth": 0.8}
-        self.ax.add_patch(Rectangle((self.left, bar), self.width, _BAR - 2, **look))
-        ink = {"color": "black" if doubtful else style.ink}
-        free = self.width - 14 - self._text(found.mark, bar + 4, self.width - 6, right=True, **ink)
-        self._text(found.name, bar + 4, free, weight="bold", **ink)
+        fill = "white" if doubtful else style.colour
+        size = self.width, _BAR - 2
+        self.ax.add_patch(Rectangle((self.left, bar), *size, facecolor=fill, edgecolor=style.colour, linewidth=0.8))
+        ink: Any = "black" if doubtful else style.ink
+        free = self.width - 14 - self._text(found.mark, bar + 4, self.width - 6, right=True, color=ink)
+        self._text(found.name, bar + 4, free, weight="bold", color=ink)
         first, *rest = [of for of in dict.fromkeys((quantity, *SHOWN)) if of in found.estimates] or [quantity]
         wide = lines > 1 and self.width > 150 and found.estimates  # elsewhere the axis alone says what the first value is
         value = f"{first} {found.value(first)}" if wide else found.value(first) or "no estimate yet"
@@ -183,24 +183,24 @@ class _Panel:
     def draw(self, history: History, target: str, quantity: Quantity) -> None:
         """The four elements."""
         at, found = self.x(epochs(history)), _estimates(history, target, quantity)
-        low, high = (self.y(series(one and getattr(one, end) for one in found)) for end in ("low", "high"))
+        values, low, high = (
+            series(None if one is None else getattr(one, name) for one in found) for name in ("value", "low", "high")
+        )
         if not np.isnan(low).all():
-            colour = ESTIMATES[HEADLINE].colour
-            band = {"color": colour, "alpha": 0.25, "linewidth": 0, "label": "95 % interval", "gid": target}
-            if len(at) == 1:  # an area of one point is nothing
-                self.ax.fill_between(at + np.array([-4, 4]), low.repeat(2), high.repeat(2), **band)
-            else:
-                self.ax.fill_between(at, low, high, **band)
-        for name, label, values in (
+            look: dict[str, Any] = {"color": ESTIMATES[HEADLINE].colour, "alpha": 0.25, "linewidth": 0, "gid": target}
+            around = [at] if len(at) > 1 else [at - 4, at + 4]  # an area of one point is nothing
+            bottom, top = (np.concatenate([self.y(end)] * len(around)) for end in (low, high))
+            self.ax.fill_between(np.concatenate(around), bottom, top, label="95 % interval", **look)
+        for name, label, line in (
             (TRIVIAL, "reference", series(record.reference.labelled(quantity) for record in history)),
-            (HEADLINE, "estimate", series(one and one.value for one in found)),
+            (HEADLINE, "estimate", values),
             (ACTUAL, "truth", series(one.labelled(quantity) for one in on_set(history, target))),
         ):
-            known, style = np.isfinite(values), ESTIMATES[name]
+            known, style = np.isfinite(line), ESTIMATES[name]
             if known.any():
-                dot = "o" if known.sum() == 1 else ""  # a line of one point is nothing
-                look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1, "marker": dot, "markersize": 3}
-                self.ax.plot(at[known], self.y(values[known]), label=label, gid=target, **look)
+                look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1, "gid": target, "markersize": 3}
+                look["marker"] = "o" if known.sum() == 1 else ""  # a line of one point is nothing
+                self.ax.plot(at[known], self.y(line[known]), label=label, **look)
 
 
 def _inside(locator: Any, limits: tuple[float, float]) -> list[float]:
@@ -211,8 +211,8 @@ def _explain(ax: Axes, reference: str) -> None:
     """The legend, in one line below the panels."""
     known = {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     shown = {reference if name == "reference" else name: known[name] for name in _ELEMENTS if name in known}
-    look = {"frameon": False, "borderaxespad": 0.0, "borderpad": 0.0, "handlelength": 1.8, "columnspacing": 1.4}
-    ax.legend(shown.values(), shown, fontsize=_SMALL, handletextpad=0.5, ncols=4, loc=(0.1, 2 / 215), **look)
+    look: dict[str, Any] = {"frameon": False, "borderaxespad": 0.0, "borderpad": 0.0, "handletextpad": 0.5, "ncols": 4}
+    ax.legend(shown.values(), shown, loc=(0.1, 0.01), fontsize=_SMALL, handlelength=1.8, columnspacing=1.4, **look)
 
 
 def _epochs_shown(history: History) -> tuple[float, float]:
