@@ -134,6 +134,14 @@ def test_each_set_has_its_range_its_change_and_its_verdict():
     ]
 
 
+def test_the_file_of_scores_is_named_from_here(tmp_path, monkeypatch):
+    records = [record(targets=[target(loss=1.5, losses={"trivial": 1.0})])]
+    file = tmp_path / "logs" / "scores.csv"
+    assert summary_table(records, file).endswith(f": {file}")
+    monkeypatch.chdir(tmp_path)
+    assert summary_table(records, file).endswith(": logs/scores.csv")
+
+
 def test_without_a_truth_there_are_no_errors():
     records = [with_target(one, "test", loss=None, accuracy=None) for one in random_history(np.random.default_rng(1))]
     assert [line.split()[0] for line in summary_table(records).split("\n")] == ["epoch", "set", "test"]

@@ -100,7 +100,9 @@ def summary_table(history: Sequence[Record], scorecard: Path | None = None) -> s
     lines = [f"epoch {last.epoch}  {_own_values(last)}", *(aligned_table(rows).split("\n") if found else ())]
     lines = [*map(_cut, lines), *_off(history, found)]
     if len(lines) > 1 + len(rows):
-        lines.append(f"the scores of all estimators: {scorecard or 'monitor.scorecard'}")
+        here = scorecard is not None and scorecard.is_relative_to(Path.cwd())
+        where = scorecard.relative_to(Path.cwd()) if scorecard is not None and here else scorecard
+        lines.append(f"the scores of all estimators: {where or 'monitor.scorecard'}")
     return "\n".join(lines)
 
 
@@ -155,7 +157,8 @@ def _change(record: Record, found: Answer, quantity: Quantity) -> str:
     if own is None or quantity not in found.estimates:
         return ""
     decimals = len(said(quantity, own).partition(".")[2])
-    return f"{found.estimates[quantity][1].value - own:+.{decimals}f}"
+    change = round(found.estimates[quantity][1].value - own, decimals) + 0.0  # no minus before a zero
+    return f"{change:+.{decimals}f}"
 
 
 def _off(history: Sequence[Record], found: Mapping[str, Answer]) -> list[str]:

@@ -177,10 +177,23 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
     one = record(measures=found, samples=100, targets=[target(measures=found, samples=50)], seconds={"total": 0.25})
     notices = Notices()
     with caplog.at_level("INFO"):
-        for said in (0, 2, 2):
+        for said in (0, 1, 1):
             notices.say(one)
             assert len(caplog.messages) == said
-    assert caplog.messages[1] == (
-        "TangentSensitivityMonitor: empirical of test is known to 25.0% with 50 samples; four times as many would halve "
-        "that, at about 1.0 s for a measurement instead of 0.2 s"
-    )
+    assert caplog.messages == [
+        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four times "
+        "as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (40.0, True)])
+def test_what_a_slow_measurement_costs_is_said_once_before_the_next(seconds, told, caplog):
+    one = record(samples=256, targets=[target(samples=100)], seconds={"total": seconds})
+    notices = Notices()
+    with caplog.at_level("INFO"):
+        notices.say(one)
+        notices.say(one)
+    assert caplog.messages == told * [
+        "TangentSensitivityMonitor: a measurement takes about 40 s with 256 samples of each set; num_samples=128 takes about "
+        "half, every_n_epochs=2 measures half as often"
+    ]
