@@ -50,6 +50,7 @@ from lightning_tansens.record import HEADLINE, Record, SetEstimates
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
+from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
@@ -197,15 +198,24 @@ class TangentSensitivityMonitor(pl.Callback):
         """How good the estimates were so far, where the truth is known."""
         return Scorecard.from_history(self.records)
 
+    def _repr_html_(self) -> str:
+        """Shows a table of the sets in a notebook."""
+        return to_html(self.records)
+
     def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
         """Says whether a key was logged with a value of the current weights."""
         return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
 
     def brief(self, record: Record) -> Record:
         """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
-        if self.default_estimators and self.display.log == "default":
+        if self._is_brief:
             return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
         return record
+
+    @property
+    def _is_brief(self) -> bool:
+        """Whether the loggers are sent the headline alone of the default estimators."""
+        return self.default_estimators and self.display.log == "default"
 
     def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
         """Lets the evaluations from now on continue one another, as the measurements of a fit do.
@@ -246,7 +256,8 @@ class TangentSensitivityMonitor(pl.Callback):
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
         self._page = self._new_page(trainer)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            self._page.compare(targets, [one.key for one in self._explained()], hyperparameters(trainer))
+            sent = [HEADLINE] if self._is_brief else [estimator.key for estimator in self.estimators]
+            self._page.compare(targets, [*(measure.key for measure in self.measures), *sent], hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on a first batch, before the first step."""
@@ -306,7 +317,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """Draws the last figures and prints how the estimates did."""
         records = self._state.records
         if self.verbose and records:
-            say(trainer, summary_table(records))
+            say(trainer, summary_table(records, None if self._page is None else self._page.scorecard_file))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(records)
