@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_tansens.tangent.tracing import tensors_in
 
-#: Picks the tensor of outputs, shape (N, ...), out of what the network returns.
-OutputPicker = Callable[[Any], Tensor]
+#: Picks the tensor of outputs, shape (N, ...), out of what the network returns. Open types take any function from YAML.
+OutputPicker = Callable[[Any], Any]
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
