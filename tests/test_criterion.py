@@ -490,6 +490,27 @@ def test_the_truth_is_that_of_the_whole_set(number):
     assert Options().num_label_samples is None
 
 
+IGNORED = torch.where(BIT > 0, CLASS, -100)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"), [(Weighted, CLASS), (Buffered, CLASS), (lambda: Module(F.cross_entropy), IGNORED)]
+)
+@pytest.mark.parametrize("size", [7, 60])
+def test_the_truth_of_weighted_and_masked_losses_is_that_of_the_whole_set(kind, targets, size):
+    module, data = kind(), TensorDataset(X, targets)
+    few = {"num_samples": 5, "num_loss_samples": 8, "batch_size": size, "measures": [EmpiricalSensitivity()]}
+    monitor = make_monitor(test_dataloaders=data, compare_with_labels=True, **few)
+    fit(monitor, module=module, data=loader(TensorDataset(X[:20], targets[:20])), max_epochs=1)
+    module.eval()
+    whole, truth = module.of_batch(module(X), targets), monitor.records[-1].targets["test"]
+    assert truth.loss == pytest.approx(float(whole["loss"] if isinstance(whole, dict) else whole), rel=1e-5)
+    counted = targets >= 0
+    right = (module(X).argmax(1) == targets)[counted].float().mean()
+    assert truth.accuracy == pytest.approx(float(right))
+    assert truth.loss_stderr is None
+
+
 class Pair(NamedTuple):
     image: torch.Tensor
     label: torch.Tensor

@@ -18,6 +18,7 @@ from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
 from lightning_tansens.monitor.data.drawn import draw_subset
+from lightning_tansens.monitor.data.hold_out import HeldOut
 from lightning_tansens.monitor.data.kept_inputs import KeptInputs
 from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
@@ -36,7 +37,8 @@ class Choices(Protocol):
     """The monitor's arguments that say what is measured on which samples."""
 
     test_dataloaders: Any
-    reference: str | Data
+    reference: str | float | Data
+    held_out: HeldOut | None
     measures: list[Measure]
     estimators: list[Estimator]
     num_samples: int
@@ -158,6 +160,13 @@ class Drawing:
     def _reference(self) -> str | Data:
         """What "auto" stands for: the validation data, if there are any that are not the target."""
         monitor = self._monitor
+        if isinstance(monitor.reference, float):
+            if monitor.held_out is None or monitor.held_out.data is None:
+                raise MisconfigurationException(
+                    f"reference={monitor.reference}: expected a fit, which holds these samples out of the training, before "
+                    "this evaluation; pass the labelled reference itself: TangentSensitivityMonitor(reference=...)"
+                )
+            return monitor.held_out.data
         if monitor.reference != "auto":
             return monitor.reference
         taken = isinstance(monitor.test_dataloaders, str) and monitor.test_dataloaders.startswith("val")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -73,6 +74,39 @@ def prepare(
     if not follows:
         measurement.remember_first()
     return measurement, found
+
+
+def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:
+    """Whether one of an epoch's snapshots, but for its last one, is taken after a batch.
+
+    Args:
+        batch_idx: The batch's number in its epoch.
+        batches: The number of batches of an epoch, which may be infinite.
+        per_epoch: The number of snapshots in an epoch.
+
+    Example:
+        >>> [batch_idx for batch_idx in range(10) if snapshot_is_due(batch_idx, 10, 4)]
+        [2, 4, 7]
+
+    """
+    done = batch_idx + 1
+    return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
+
+
+def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, monitor: Choices, measurement: Measurement) -> None:
+    """Keeps what the network says of the samples now, for the estimators that use the run so far.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        monitor: What is measured.
+        measurement: As :func:`prepare` returned it.
+
+    """
+    with together(trainer), undisturbed(pl_module):
+        measurement.accumulate_outputs(find_network(pl_module, monitor.network))
+    with measurement.synced(outputs_alone=True), together(trainer):
+        measurement.take_snapshot()
 
 
 def measure(

@@ -140,6 +140,14 @@ class MeasuredSet:
         self.failed = {}
         self._accumulate(self.measures, network, tick, outputs=True)
 
+    def update_outputs(self, network: nn.Module) -> None:
+        """Accumulates this process's share of the outputs alone."""
+        if self.outputs is not None:
+            self.outputs.reset()
+            for inputs, targets, positions in self.batches:
+                if positions[0] < self._reading.num_outputs:
+                    self._gather(*self._forward(network, inputs), targets, positions)
+
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
         fresh = self._without_memory()
@@ -197,6 +205,9 @@ class MeasuredSet:
         outputs, features = self._forward(network, inputs)
         if self.loss is not None:
             self.loss.update_finite(outputs, self.batches.labels(targets), positions)
+        self._gather(outputs, features, targets, positions)
+
+    def _gather(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
@@ -229,10 +240,10 @@ class MeasuredSet:
     # ----------------------------------------------------------------------------------------------- results
 
     @contextmanager
-    def synced(self) -> Iterator[None]:
+    def synced(self, outputs_alone: bool = False) -> Iterator[None]:
         """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
         with ExitStack() as stack:
-            for metric in self._metrics():
+            for metric in ([] if self.outputs is None else [self.outputs]) if outputs_alone else self._metrics():
                 if getattr(metric, "key", None) not in self.failed:
                     metric.sync()
                     stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced after an error
@@ -257,6 +268,11 @@ class MeasuredSet:
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
+
+    def take_snapshot(self) -> None:
+        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        if self.outputs is not None:
+            self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 
     def shown(self, summary: SetSummary) -> Samples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""

@@ -39,7 +39,6 @@ class Page:
         explained: The measures and estimators, which are described by their docstrings.
         correlated: Whether correlations with the gap are recorded.
         folder: Where the run keeps files; None for nowhere.
-        resumed: Whether the run goes on from a checkpoint, so that what an interrupted process had sent is void.
         strict: Whether a writer that fails raises instead.
 
     """
@@ -52,12 +51,11 @@ class Page:
         explained: Sequence[object] = (),
         correlated: bool = False,
         folder: Path | None = None,
-        resumed: bool = False,
         strict: bool = False,
     ) -> None:
         self._display, self._keys, self._writers = display, keys, list(writers)
         self._explained, self._correlated, self._folder = explained, correlated, folder
-        self._resumed, self._strict = resumed, strict
+        self._strict = strict
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
@@ -75,6 +73,15 @@ class Page:
         """
         if self._display.layout:
             self._send(lambda writer: writer.compare(compared_keys(targets, estimators, self._keys), hparams))
+
+    def resume(self, from_step: int) -> None:
+        """Takes out what an interrupted process had sent, before a run goes on from a checkpoint.
+
+        Args:
+            from_step: The run's next step; for this one and later ones, everything is sent again.
+
+        """
+        self._send(lambda writer: writer.void(from_step))
 
     def show(
         self,
@@ -159,7 +166,7 @@ class Page:
     def _begin(self, record: Record) -> None:
         layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
         described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
-        self._send(lambda writer: writer.begin(record.step if self._resumed else None))
+        self._send(lambda writer: writer.begin())
         if layout:
             self._send(lambda writer: writer.layout(layout))
         if described:
