@@ -136,7 +136,7 @@ def measure(
     with together(trainer), undisturbed(pl_module), progress:
         measurement.accumulate(find_network(pl_module, monitor.network), progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
-    with measurement.synced(), together(trainer):
+    with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
         summaries = measurement.summaries()
     with together(trainer):
         if options.on_failure == "raise":
