@@ -10,7 +10,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
@@ -222,16 +221,10 @@ class TangentSensitivityMonitor(pl.Callback):
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a strategy whose processes do not hold the whole network."""
-        if stage != TrainerFn.FITTING:
-            return
-        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
-            raise MisconfigurationException(
-                f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
-                f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
-            )
-        self._measurement, self._criterion, self._follows = None, None, False
-        self._state.loaded = False
+        """Forgets an earlier fit."""
+        if stage == TrainerFn.FITTING:
+            self._measurement, self._criterion, self._follows = None, None, False
+            self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
