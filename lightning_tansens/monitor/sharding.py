@@ -115,7 +115,7 @@ class Sharded(Unsharded):
     def _call_together(self, reason: str) -> None:
         self.lockstep = _lockstep(self._trainer)
         self.note = (
-            f"the network is sharded and its sensitivities are left out; outputs are estimated from as usual: {reason}"
+            f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
         )
 
     @contextmanager
