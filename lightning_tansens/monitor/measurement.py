@@ -18,7 +18,7 @@ from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.processes import agreed
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.monitor.sharding import UNSHARDED, Unsharded
+from lightning_tansens.monitor.sharding import Unsharded
 from lightning_tansens.monitor.summaries import floats
 from lightning_tansens.tangent.random_forward import is_random
 
@@ -38,7 +38,8 @@ class Measurement:
         measures: The measures, in the order in which they are logged.
         sets: The reference, and the test sets.
         copies: Perturbed copies of the reference, for the estimators that are fitted on them.
-        sharding: How the network is reached; where processes call it together there are no measures.
+        sharding: How the network is reached; where processes call it together there are no measures. None for
+            a network that each process holds.
 
     """
 
@@ -47,7 +48,7 @@ class Measurement:
         measures: Sequence[Measure],
         sets: Sequence[MeasuredSet],
         copies: Sequence[MeasuredSet] = (),
-        sharding: Unsharded = UNSHARDED,
+        sharding: Unsharded | None = None,
     ) -> None:
         self.measures = list(measures)
         self.sets = sets
@@ -58,9 +59,9 @@ class Measurement:
         #: The values of the measures that need no data at the previous measurement, or before the first step.
         self.weights_before: dict[str, dict[str, float]] = {}
         self._failed_weights: dict[str, Exception] = {}
-        self._notes: list[str] = [] if sharding.note is None else [sharding.note]
-        self.sharding = sharding
-        self._lockstep = sharding.lockstep
+        self.sharding = Unsharded() if sharding is None else sharding
+        self._notes = [note for note in [self.sharding.note] if note is not None]
+        self._lockstep = self.sharding.lockstep
         if self._lockstep is not None:
             self.leave_out([True for _ in self.measures])
 

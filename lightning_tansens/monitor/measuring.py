@@ -15,7 +15,6 @@ from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.drawn import agree
 from lightning_tansens.monitor.drawing import Choices, Drawing
 from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.processes import any_process, slowest, together
 from lightning_tansens.monitor.recording import make_record, with_correlations
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -56,21 +55,16 @@ def prepare(
         drawing = Drawing(trainer, monitor, stages)
         sets = drawing.sets(reference)
     agree(trainer, [measured.subset for measured in sets])
-    sharding = sharding_of(trainer, monitor.options.gathered_bytes)
+    sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:
         subsets = [measured.subset for measured in sets]
-        module = sharding.settle(
-            pl_module, reached, monitor.network, lambda: sets[0].batches.first()[0], monitor.output, subsets
-        )
-        with together(trainer):
-            network = find_network(module, monitor.network)
-        found = drawing.find_criterion(module, network, sets, criterion, sharding.lockstep)
+        reached = sharding.settle(pl_module, reached, lambda: sets[0].batches.first()[0], monitor.output, subsets)
+        found = drawing.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
         rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
     # one isolation, in which lazy modules are initialised once
-    with together(trainer), sharding.reached(pl_module) as reached:
+    with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
-            network = find_network(reached, monitor.network)
             measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
         with together(trainer):
             misfits = measurement.prepare(network, pl_module.device, keep_going=monitor.default_measures)
@@ -109,8 +103,8 @@ def measure(
     options = monitor.options
     shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
     progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
-    with together(trainer), measurement.sharding.reached(pl_module) as reached, progress:
-        measurement.accumulate(find_network(reached, monitor.network), progress.update)
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
+        measurement.accumulate(network, progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
     with measurement.synced(), together(trainer):
         summaries = measurement.summaries()

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -25,7 +26,7 @@ from lightning_tansens.monitor.gathering import gathered, gathered_size, is_shar
 from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.processes import Lockstep, any_process, together
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, undisturbed
+from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
 from lightning_tansens.tangent.tracing import tensors_in
 
 #: A gathered copy whose outputs differ by a larger share from those of the sharded network computes something else.
@@ -34,61 +35,71 @@ TOLERANCE = 0.05
 TOLD = 1e-3
 
 
-def sharding_of(trainer: pl.Trainer, budget: int) -> Unsharded:
+class Reached(NamedTuple):
+    """What is measured: a module, whose training step tells the loss, and the network in it."""
+
+    module: pl.LightningModule
+    network: nn.Module
+
+
+def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded:
     """Returns how the Trainer's network is reached; the same kind on every process.
 
     Args:
         trainer: The Trainer.
+        name: The name of the submodule that is measured; None for the LightningModule.
         budget: The bytes that a gathered copy of the network may take on each process.
 
     """
-    strategy = trainer.strategy
-    if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
-        return Sharded(
-            trainer,
-            f"{type(strategy).__name__} has not been tried with derivatives; train with ModelParallelStrategy for them",
-        )
+    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        return Wrapped(trainer, name)
     if not is_sharded(trainer.lightning_module):
-        return UNSHARDED
+        return Unsharded(name)
+    sharded = Sharded(trainer, name)
     size = gathered_size(trainer.lightning_module)
     if size > budget:
-        return Sharded(
-            trainer,
-            f"the whole network takes {size:,} bytes, more than gathered_bytes={budget:,}; "
-            "allow more where a copy of that size fits on each process: Options(gathered_bytes=...)",
+        sharded.call_together(
+            f"the whole network takes {size:,} bytes, more than gathered_bytes={budget:,}; allow more where a copy of that "
+            "size fits on each process: Options(gathered_bytes=...)"
         )
-    return Sharded(trainer)
+    return sharded
 
 
 class Unsharded:
-    """Each process holds the whole network, and measures it without the others."""
+    """Each process holds the whole network, and measures it without the others.
+
+    Args:
+        name: The name of the submodule that is measured; None for the LightningModule.
+
+    """
 
     #: How processes call the network together; None where each calls it by itself.
     lockstep: Lockstep | None = None
     #: What a user should know; None for nothing.
     note: str | None = None
 
+    def __init__(self, name: str | None = None) -> None:
+        self._name = name
+
     @contextmanager
-    def reached(self, pl_module: pl.LightningModule) -> Iterator[pl.LightningModule]:
-        """Yields the module to measure, undisturbed; all processes must enter it."""
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields what is measured, undisturbed; all processes must enter it."""
         with undisturbed(pl_module):
-            yield pl_module
+            yield Reached(pl_module, find_network(pl_module, self._name))
 
     def settle(
         self,
         pl_module: pl.LightningModule,
-        reached: pl.LightningModule,
-        name: str | None,
+        reached: Reached,
         read: Callable[[], Any],
         output: OutputPicker | None,
         subsets: Sequence[Subset],
-    ) -> pl.LightningModule:
-        """Decides for all processes alike which module is measured, inside of :meth:`reached`, and returns it.
+    ) -> Reached:
+        """Decides for all processes alike what is measured, inside of :meth:`reached`.
 
         Args:
             pl_module: The module as it is trained.
             reached: What :meth:`reached` yielded.
-            name: The name of the submodule that is measured; None for all of it.
             read: Reads a batch of inputs, the same on every process.
             output: Picks the tensor of outputs.
             subsets: The subsets, which are shared differently where processes call the network together.
@@ -97,60 +108,69 @@ class Unsharded:
         return reached
 
 
-class Sharded(Unsharded):
-    """The processes hold parts of the network.
+class _InStep(Unsharded):
+    """The processes hold parts of the network, and call it together once :meth:`call_together` says so."""
 
-    Args:
-        trainer: The Trainer.
-        reason: Why it cannot be gathered; None to gather it.
-
-    """
-
-    def __init__(self, trainer: pl.Trainer, reason: str | None = None) -> None:
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(name)
         self._trainer = trainer
-        self.note = "the network is sharded; a plain copy of it is gathered for each measurement"
-        if reason is not None:
-            self._call_together(reason)
 
-    def _call_together(self, reason: str) -> None:
+    def call_together(self, reason: str) -> None:
+        """Leaves the sensitivities out.
+
+        Args:
+            reason: Why, for :attr:`note`.
+
+        """
         self.lockstep = _lockstep(self._trainer)
         self.note = (
             f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
         )
 
+    def _shared(self, subsets: Sequence[Subset]) -> None:
+        for subset in subsets if self.lockstep is not None else ():
+            subset.share(*self.lockstep.share)
+
+
+class Sharded(_InStep):
+    """The parameters are distributed tensors, as with ``fully_shard`` and ``parallelize_module``.
+
+    Args:
+        trainer: The Trainer.
+        name: The name of the submodule that is measured; None for the LightningModule.
+
+    """
+
+    note = "the network is sharded; a plain copy of it is gathered for each measurement"
+
     @contextmanager
-    def reached(self, pl_module: pl.LightningModule) -> Iterator[pl.LightningModule]:
-        """Yields a plain copy, or the module itself."""
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields a plain copy, or the module itself where processes call it together."""
         with ExitStack() as stack:
-            stack.enter_context(_through(self._trainer.strategy, pl_module))
             stack.enter_context(_resharded(pl_module))
             stack.enter_context(undisturbed(pl_module))
-            if self.lockstep is not None:
-                yield pl_module
-                return
-            copied = gathered(pl_module, partial(together, self._trainer))
-            stack.enter_context(undisturbed(copied))
-            yield copied
+            module = pl_module
+            if self.lockstep is None:
+                module = gathered(pl_module, partial(together, self._trainer))
+                stack.enter_context(undisturbed(module))
+            yield Reached(module, find_network(module, self._name))
 
     def settle(
         self,
         pl_module: pl.LightningModule,
-        reached: pl.LightningModule,
-        name: str | None,
+        reached: Reached,
         read: Callable[[], Any],
         output: OutputPicker | None,
         subsets: Sequence[Subset],
-    ) -> pl.LightningModule:
+    ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
+        sharded = Reached(pl_module, find_network(pl_module, self._name))
         if self.lockstep is None:
             with together(self._trainer):
-                own, network, inputs = find_network(reached, name), find_network(pl_module, name), read()
-            self._compare(own, network, inputs, output)
-        if self.lockstep is None:
-            return reached
-        for subset in subsets:
-            subset.share(*self.lockstep.share)
-        return pl_module
+                inputs = read()
+            self._compare(reached.network, sharded.network, inputs, output)
+        self._shared(subsets)
+        return reached if self.lockstep is None else sharded
 
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
         expected = _outputs(network, inputs, output)
@@ -160,7 +180,7 @@ class Sharded(Unsharded):
         except Exception as error:  # of a forward pass that counts on its shards
             difference, said = math.inf, f"{type(error).__name__}: {error}"
         if any_process(self._trainer, [not difference <= TOLERANCE])[0]:
-            self._call_together(
+            self.call_together(
                 f"a gathered copy of it does not compute the same ({said}); write a forward pass that does not "
                 "depend on the number of shards"
             )
@@ -168,8 +188,67 @@ class Sharded(Unsharded):
             self.note = f"{self.note}; its outputs differ by {difference:.2%}, as in lower precision"
 
 
-#: The network of most runs.
-UNSHARDED = Unsharded()
+class Wrapped(_InStep):
+    """The strategy wraps the module and calls it itself (FSDP1, DeepSpeed); it is called as in a validation.
+
+    Args:
+        trainer: The Trainer.
+        name: The name of the submodule that is measured, which has to be None.
+
+    Raises:
+        MisconfigurationException: If it is not.
+
+    """
+
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(trainer, name)
+        strategy = type(trainer.strategy).__name__
+        if name is not None:
+            raise MisconfigurationException(
+                f"network={name!r}: expected None with {strategy}, which only calls the whole LightningModule; leave it "
+                "out, or train with ModelParallelStrategy"
+            )
+        self.call_together(f"derivatives have not been tried with {strategy}; train with ModelParallelStrategy for them")
+
+    @contextmanager
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields the module, and what calls it through the strategy; the strategy's own memory is left alone."""
+        find_network(pl_module, None)
+        with isolated_rng():
+            yield Reached(pl_module, ThroughStrategy(self._trainer.strategy, pl_module))
+
+    def settle(
+        self,
+        pl_module: pl.LightningModule,
+        reached: Reached,
+        read: Callable[[], Any],
+        output: OutputPicker | None,
+        subsets: Sequence[Subset],
+    ) -> Reached:
+        """Shares the subsets anew."""
+        self._shared(subsets)
+        return reached
+
+
+class ThroughStrategy(nn.Module):
+    """Calls a module as a validation step does: through the strategy's wrapper, in eval mode and without gradients.
+
+    Args:
+        strategy: The strategy.
+        pl_module: The module, whose ``forward`` is called.
+
+    """
+
+    def __init__(self, strategy: Strategy, pl_module: pl.LightningModule) -> None:
+        super().__init__()
+        wrapper = pl_module if strategy.model is None else strategy.model
+
+        @wraps(pl_module.forward)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with modes(wrapper, dict.fromkeys(wrapper.modules(), False)), torch.no_grad():
+                return wrapper(*args, **kwargs)
+
+        self.forward = forward
 
 
 def _lockstep(trainer: pl.Trainer) -> Lockstep:
@@ -204,29 +283,6 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _through(strategy: Strategy, pl_module: pl.LightningModule) -> Iterator[None]:
-    """Lets a call of the module pass through the strategy's wrapper, where it has one, as a training step does."""
-    wrapper, own = strategy.model, vars(pl_module)
-    if wrapper is None or wrapper is pl_module or "forward" in own:
-        yield
-        return
-
-    @wraps(pl_module.forward)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        del own["forward"]  # the wrapper calls the module once more
-        try:
-            return wrapper(*args, **kwargs)
-        finally:
-            own["forward"] = forward
-
-    own["forward"] = forward
-    try:
-        yield
-    finally:
-        del own["forward"]
 
 
 def _outputs(network: nn.Module, inputs: Any, output: OutputPicker | None) -> list[Tensor]:
