@@ -10,7 +10,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
@@ -238,14 +237,9 @@ class TangentSensitivityMonitor(pl.Callback):
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a strategy whose processes do not hold the whole network."""
+        """Forgets an earlier fit, and holds back what is to be the reference."""
         if stage != TrainerFn.FITTING:
             return
-        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
-            raise MisconfigurationException(
-                f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
-                f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
-            )
         if isinstance(self.reference, float):
             self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
         self._measurement, self._criterion, self._follows = None, None, False
@@ -306,7 +300,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._snapshot_step = trainer.global_step
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
                 assert self._measurement is not None
-                take_snapshot(trainer, pl_module, self, self._measurement)
+                take_snapshot(trainer, pl_module, self._measurement)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""

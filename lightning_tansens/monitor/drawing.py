@@ -25,6 +25,7 @@ from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, has_validation, reference_data, test_data
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
+from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
@@ -89,19 +90,28 @@ class Drawing:
         return [*sets, *(self._set(name, data) for name, data in targets.items())]
 
     def find_criterion(
-        self, network: nn.Module, sets: Sequence[MeasuredSet], known: KnownCriterion | None
+        self,
+        module: pl.LightningModule,
+        network: nn.Module,
+        sets: Sequence[MeasuredSet],
+        known: KnownCriterion | None,
+        lockstep: Lockstep | None = None,
     ) -> KnownCriterion:
         """Returns the criterion, after the sets are told of it.
 
         Args:
-            network: The network.
+            module: The module whose training step returns the loss.
+            network: The part of it that is measured.
             sets: The reference, and the test sets.
             known: The criterion of the fit, for a measurement after it; None to find it.
+            lockstep: How the processes call the network together; None where each calls it by itself.
 
         """
         trainer, monitor = self._trainer, self._monitor
-        module = trainer.lightning_module
         given, batches = monitor.criterion, self._batches(sets[0])
+        if lockstep is not None:  # one batch that all have: what one process cannot read would part them
+            with lockstep.together():
+                batches = iter([sets[0].batches.unsplit(SAMPLES)])
         found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
         for measured in sets:
             measured.know(found.criterion, found.class_scores)

@@ -43,6 +43,8 @@ class Options:
         correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between
             a test set's true loss and the reference's; needs ``compare_with_labels``.
         limits: What a reliable estimate must fulfil.
+        gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
+            into a copy on each process and measured there; of a larger one the sensitivities are left out.
         prefix: What the logged keys begin with.
 
     Raises:
@@ -66,6 +68,7 @@ class Options:
     by_class: bool = False
     correlate_with_gap: bool = False
     limits: Limits = field(default_factory=Limits)
+    gathered_bytes: int = 4 * 2**30
     prefix: str = "tansens"
 
     def __post_init__(self) -> None:
@@ -77,6 +80,7 @@ class Options:
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
+        check_counts(at_least=0, gathered_bytes=self.gathered_bytes)
         for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
             check_choice(name, getattr(self, name), get_args(choices))
         if not isinstance(self.limits, Limits):
