@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,7 +34,7 @@ from lightning_tansens.monitor.options import (
     check_measures_and_estimators,
     check_sets,
 )
-from lightning_tansens.monitor.processes import together
+from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.recording import without_estimators
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
@@ -43,6 +44,7 @@ from lightning_tansens.monitor.trainer_loggers import (
     logging_step,
     run_folder,
     say,
+    wanted,
     writers,
 )
 from lightning_tansens.record import HEADLINE, Record, SetEstimates
@@ -117,7 +119,7 @@ class TangentSensitivityMonitor(pl.Callback):
         reference: DataLoader | Dataset | float | str = "auto",
         measures: list[Measure] | None = None,
         estimators: list[Estimator] | None = None,
-        num_samples: int = 256,
+        num_samples: int = 128,
         every_n_epochs: int = 1,
         unpack: Unpack | None = None,
         output: OutputPicker | None = None,
@@ -154,6 +156,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._page: Page | None = None
         self._logged_step: int | None = None
         self._snapshot_step: int | None = None
+        self._measured_at: float | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
@@ -264,7 +267,8 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state = MonitorState()
         self._notices = Notices(self._state.records[-1] if self._state.records else None)
         self._failures = Failures(self.options.on_failure)
-        self._logged_step, self._snapshot_step = None, trainer.global_step
+        self._logged_step = self._measured_at = None
+        self._snapshot_step = trainer.global_step
         if self._state.loaded and self._page is not None:  # before any monitor sends something
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
                 self._page.resume(logging_step(trainer) + 1)
@@ -353,11 +357,20 @@ class TangentSensitivityMonitor(pl.Callback):
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._state.measured_step:
             return
+        if self.options.max_share is not None and trainer.strategy.broadcast(self._too_soon(self.options.max_share)):
+            return
         self._state.measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
             assert self._measurement is not None
             assert self._page is not None
             self._measure(trainer, pl_module, self._measurement, self._page)
+
+    def _too_soon(self, share: float) -> bool:
+        """Whether a measurement as long as the last one would take more than its share of the time since."""
+        if self._measured_at is None or not self._state.records:
+            return False
+        since = time.perf_counter() - self._measured_at
+        return self._state.records[-1].seconds["total"] > share * since
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
@@ -396,12 +409,10 @@ class TangentSensitivityMonitor(pl.Callback):
         )
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
+        start = time.perf_counter()
         record, summaries = measure(trainer, pl_module, self, measurement, self._state.records)
         with together(trainer):
             self._state.records.append(record)
-            scalars = self._logged(record)
-            log_for_callbacks(trainer, scalars)
-            self._logged_step = trainer.global_step
             if not self._follows:
                 if self.verbose:
                     say(trainer, measurement_line(record))
@@ -409,7 +420,16 @@ class TangentSensitivityMonitor(pl.Callback):
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples, scalars)
+            page.show(record, self._state.records, distributions, samples)
+        total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
+        with together(trainer):
+            record = replace(record, seconds={**record.seconds, "total": total})
+            self._state.records[-1] = record
+            self._measured_at = time.perf_counter()
+            scalars = self._logged(record)
+            log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, scalars))
+            self._logged_step = trainer.global_step
+            page.scalars(record, scalars)
 
     def _new_page(self, trainer: pl.Trainer) -> Page:
         return Page(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -32,6 +33,9 @@ from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
 _SEEN = 64
+
+#: How many samples of the reference the headline's copies have.
+COPIED = 128
 
 
 class Choices(Protocol):
@@ -156,13 +160,17 @@ class Drawing:
     ) -> MeasuredSet:
         assert self._known is not None
         keys = {key for estimator in estimators for key in estimator.measure_keys}
+        perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
+        reading = self._reading(labelled=True, perturb=perturb)
+        if all(estimator.key == HEADLINE for estimator in estimators):  # which needs the outputs of some samples alone
+            reading = replace(reading, features=False, with_loss=False, num_outputs=COPIED, num_read=COPIED)
         copy = MeasuredSet(
             name,
             reference.subset,
             batch_transfer(self._trainer).of(reference.subset),
             [measure for measure in self.measures if measure.key in keys],
             LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
-            self._reading(labelled=True, perturb=KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)),
+            reading,
         )
         copy.made_for = tuple(estimator.key for estimator in estimators)
         return copy

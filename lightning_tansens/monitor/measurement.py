@@ -150,7 +150,7 @@ class Measurement:
     @property
     def num_batches(self) -> int:
         """The number of batches that this process measures."""
-        return sum(len(measured.subset.positions()) for measured in self._every())
+        return sum(len(measured.batches.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
         """Takes every measure on this process's share of the sets; one that fails loses its own values alone.

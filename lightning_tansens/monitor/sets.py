@@ -239,7 +239,7 @@ class MeasuredSet:
             measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
 
     def _add_outputs(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             self.loss.update_finite(outputs, self.batches.labels(targets), positions)
         self._gather(outputs, features, targets, positions)
 
@@ -302,7 +302,7 @@ class MeasuredSet:
             outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
             summary = replace(summary, outputs=outputs)
             self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
@@ -337,7 +337,8 @@ class MeasuredSet:
         return [*self.measures, *self._metrics_of_outputs()]
 
     def _metrics_of_outputs(self) -> list[Metric]:
-        return [metric for metric in (self.loss, self.outputs) if metric is not None]
+        loss = self.loss if self._reading.with_loss else None
+        return [metric for metric in (loss, self.outputs) if metric is not None]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]

@@ -108,10 +108,7 @@ class Page:
         if not self._shown:
             self._shown = True
             self._begin(record)
-        if self._display.log == "default":  # a chart of zeros and ones says nothing that the table does not
-            scalars = {key: value for key, value in (scalars or {}).items() if not self._keys.is_reliable(key)}
-        if scalars:
-            self._send(lambda writer: writer.scalars(scalars, record.step))
+        self.scalars(record, scalars or {})
         if self._display.texts and record.targets:
             self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
         if self._draws and record.targets:
@@ -126,6 +123,13 @@ class Page:
         self._keep_nodes(record.epoch, distributions or {})
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
             self._draw(history, self._last)
+
+    def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
+        """Sends values by key to each logger in one call; last of all, where one of them is how long the rest has taken."""
+        if self._display.log == "default":  # a chart of zeros and ones says nothing that the table does not
+            scalars = {key: value for key, value in scalars.items() if not self._keys.is_reliable(key)}
+        if scalars:
+            self._send(lambda writer: writer.scalars(scalars, record.step))
 
     def finish(self, history: Sequence[Record]) -> None:
         """Sends what is known at the end: how good the estimates were, and the last figures.
