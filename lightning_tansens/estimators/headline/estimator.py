@@ -21,7 +21,7 @@ from lightning_tansens.estimators.pseudo_label_loss import PseudoLabels
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
 
-#: The half width of a reliable interval of the logarithm, at most; one of the error rate may be as wide as the other, too.
+#: A reliable interval ends within this of the logarithm; one of the error rate may be as wide as the other, too.
 WIDEST, NARROW = 0.5, 0.02
 
 #: With fewer earlier measurements than this the trajectory says little.
@@ -137,10 +137,11 @@ class Headline(Estimator):
 
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
         """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
-        value = own * answer.ratio
-        found = Estimate(value, low=value * math.exp(-answer.half), high=value * math.exp(answer.half))
-        narrow = name == "error rate" and 2 * value * math.sinh(answer.half) <= NARROW
-        if answer.half > WIDEST and not narrow:
+        value, low, high = own * answer.ratio, own * answer.low, own * answer.high
+        # rounding must not put an estimate of next to nothing out of its own interval
+        found = Estimate(value, low=min(low, value), high=max(high, value))
+        narrow = name == "error rate" and high - low <= NARROW
+        if max(high / value, value / low) > math.exp(WIDEST) and not narrow:
             doubts += (f"the {name} may be off by more than a factor of {math.exp(WIDEST):.2g}",)
         if answer.distance > FARTHEST:
             doubts += ("unlike any copy of the reference",)
