@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from lightning_tansens.monitor.batches import check_samples, unpack_batch
+from lightning_tansens.monitor.data.batches import check_samples, unpack_batch
 from tests.boring import Points, fit, loader, make_monitor, split_dict
 
 X, Y = torch.zeros(3, 4), torch.arange(3)

@@ -20,7 +20,7 @@ from lightning_tansens.estimators import (
 )
 from lightning_tansens.estimators.calibrated import Perturbed
 from lightning_tansens.metrics import EmpiricalSensitivity
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.show import Display
 from lightning_tansens.show.keys import Keys
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured, mlp

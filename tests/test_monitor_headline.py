@@ -7,8 +7,8 @@ from torch.utils.data import TensorDataset
 
 from lightning_tansens.estimators import Calibrated, EntropyRatio, Headline
 from lightning_tansens.estimators.calibrated import Masked, Noise, Perturbed
-from lightning_tansens.monitor.kept_inputs import KeptInputs
-from lightning_tansens.monitor.subsets import CACHE_BYTES, CacheBudget
+from lightning_tansens.monitor.data.kept_inputs import KeptInputs
+from lightning_tansens.monitor.data.subsets import CACHE_BYTES, CacheBudget
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, state_of

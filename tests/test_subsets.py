@@ -19,8 +19,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_tansens.monitor import subsets
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data import subsets
+from lightning_tansens.monitor.data.subsets import Subset
 
 NUMBERS = TensorDataset(torch.arange(100.0))
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_tansens import TangentSensitivityMonitor
-from lightning_tansens.monitor.transfer import batch_transfer, in_stage
+from lightning_tansens.monitor.data.transfer import batch_transfer, in_stage
 from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp, untimed
 
 QUIET = {

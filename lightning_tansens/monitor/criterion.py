@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from lightning_tansens.metrics.criteria import Criterion, TorchLoss, are_class_scores
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.standard_losses import STANDARD, aligned
+from lightning_tansens.monitor.data.reading import Unpack, split
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
-from lightning_tansens.monitor.reading import Unpack, split
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.

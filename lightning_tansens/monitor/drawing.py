@@ -17,13 +17,15 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
-from lightning_tansens.monitor.kept_inputs import KeptInputs
+from lightning_tansens.monitor.data.drawn import draw_subset
+from lightning_tansens.monitor.data.hold_out import HeldOut
+from lightning_tansens.monitor.data.kept_inputs import KeptInputs
+from lightning_tansens.monitor.data.reading import Reading, Unpack
+from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
+from lightning_tansens.monitor.data.trainer_data import Data, Found, has_validation, reference_data, test_data
+from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
-from lightning_tansens.monitor.reading import Reading, Unpack
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.monitor.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.trainer_data import Data, Found, draw_subset, has_validation, reference_data, test_data
-from lightning_tansens.monitor.transfer import batch_transfer
 from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
@@ -35,15 +37,20 @@ class Choices(Protocol):
     """The monitor's arguments that say what is measured on which samples."""
 
     test_dataloaders: Any
-    reference: str | Data
+    reference: str | float | Data
+    held_out: HeldOut | None
     measures: list[Measure]
     estimators: list[Estimator]
     num_samples: int
     unpack: Unpack
     output: OutputPicker | None
     criterion: Criterion | None
+    network: str | None
     compare_with_labels: bool
     options: Options
+    #: Whether the measures, and the estimators, are those that nobody chose.
+    default_measures: bool
+    default_estimators: bool
 
 
 class Drawing:
@@ -112,7 +119,7 @@ class Drawing:
                 pass
             else:
                 yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
-        yield reference.batch(SAMPLES)
+        yield reference.batches.unsplit(SAMPLES)
 
     def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
         """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
@@ -124,7 +131,7 @@ class Drawing:
         assert self._known is not None
         classes = self._known.class_scores is not False
         fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
-        inputs = self._reading(labelled=True).split(reference.batch(_SEEN))[0] if fitted else None
+        inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
             for transform in estimator.copies_for(inputs):
@@ -153,6 +160,13 @@ class Drawing:
     def _reference(self) -> str | Data:
         """What "auto" stands for: the validation data, if there are any that are not the target."""
         monitor = self._monitor
+        if isinstance(monitor.reference, float):
+            if monitor.held_out is None or monitor.held_out.data is None:
+                raise MisconfigurationException(
+                    f"reference={monitor.reference}: expected a fit, which holds these samples out of the training, before "
+                    "this evaluation; pass the labelled reference itself: TangentSensitivityMonitor(reference=...)"
+                )
+            return monitor.held_out.data
         if monitor.reference != "auto":
             return monitor.reference
         taken = isinstance(monitor.test_dataloaders, str) and monitor.test_dataloaders.startswith("val")

@@ -16,7 +16,8 @@ from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
-from lightning_tansens.monitor.sets import MeasuredSet, floats
+from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.summaries import floats
 from lightning_tansens.tangent.random_forward import is_random
 
 #: The name under which the weights alone are measured.
@@ -67,7 +68,7 @@ class Measurement:
 
         """
         labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
-        blind = [measured for measured in labelled if not measured.has_labels()]
+        blind = [measured for measured in labelled if not measured.batches.has_labels()]
         for measured in blind if len(blind) < len(labelled) else ():
             measured.forget_labels()
             self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
@@ -79,7 +80,7 @@ class Measurement:
         for measure in self.measures:
             if not measure.needs_data:
                 try:
-                    measure.prepare(network, self.sets[0].first_inputs())
+                    measure.prepare(network, self.sets[0].batches.first()[0])
                     copied(measure).update(network)
                 except Exception as error:
                     misfits[measure.key] = error
@@ -87,7 +88,7 @@ class Measurement:
             if not keep_going:
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
-        if is_random(network, self.sets[0].first_inputs()):
+        if is_random(network, self.sets[0].batches.first()[0]):
             self._notes.append(
                 "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
                 "are of one draw each and do not repeat"
@@ -156,6 +157,11 @@ class Measurement:
             self.seconds_of_copies = time.perf_counter() - start
         self.weights_now = self._measure_weights(network)
 
+    def accumulate_outputs(self, network: nn.Module) -> None:
+        """Takes the outputs alone on this process's share of the sets."""
+        for measured in self._every():
+            measured.update_outputs(network)
+
     def failures(self) -> list[bool]:
         """Says for each set and measure whether it failed in this process, in the same order in all of them."""
         return [measure.key in measured.failed for measured in self._every() for measure in measured.measures]
@@ -184,12 +190,17 @@ class Measurement:
         return of_sets | of_weights
 
     @contextmanager
-    def synced(self) -> Iterator[None]:
+    def synced(self, outputs_alone: bool = False) -> Iterator[None]:
         """Gathers what the processes have accumulated; their own shares are back afterwards."""
         with ExitStack() as stack:
             for measured in self._every():
-                stack.enter_context(measured.synced())
+                stack.enter_context(measured.synced(outputs_alone))
             yield
+
+    def take_snapshot(self) -> None:
+        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        for measured in self._every():
+            measured.take_snapshot()
 
     def summaries(self) -> list[SetSummary]:
         """Returns what was found on the reference and on each target, inside of :meth:`synced`."""

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
 from lightning_tansens.metrics.base import Measure
+from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
 from lightning_tansens.monitor.failures import OnFailure
-from lightning_tansens.monitor.trainer_data import check_choice_of_set
 from lightning_tansens.show.keys import check_set_names
 
 #: The hook in which the monitor measures; "auto" takes the validation's wherever there is one.
@@ -28,6 +28,9 @@ class Options:
             estimators are computed, which are noisier and cost less.
         num_label_samples: The number of samples on which the true loss of a test set is computed, with
             ``compare_with_labels``; None for all. With a number, the truth has a standard error.
+        snapshots_per_epoch: How often an epoch, at even distances, the network's outputs are kept for the estimators that
+            use the run so far. The last time is the measurement at the epoch's end; each time before costs a forward pass
+            on the samples of ``num_loss_samples``. Four make a dozen snapshots of a fine-tuning of three epochs.
         batch_size: The number of samples measured at once; results do not depend on it.
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
@@ -54,6 +57,7 @@ class Options:
 
     num_loss_samples: int = 1024
     num_label_samples: int | None = None
+    snapshots_per_epoch: int = 1
     batch_size: int = 256
     seed: int = 0
     measure_at: MeasureAt = "auto"
@@ -65,7 +69,11 @@ class Options:
     prefix: str = "tansens"
 
     def __post_init__(self) -> None:
-        check_counts(num_loss_samples=self.num_loss_samples, batch_size=self.batch_size)
+        check_counts(
+            num_loss_samples=self.num_loss_samples,
+            snapshots_per_epoch=self.snapshots_per_epoch,
+            batch_size=self.batch_size,
+        )
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
@@ -78,7 +86,9 @@ class Options:
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
     """Raises an error if an argument is no test set or no reference."""
-    if isinstance(reference, str) and reference != "auto":
+    if isinstance(reference, float):
+        check_share("reference", reference)
+    elif isinstance(reference, str) and reference != "auto":
         check_choice_of_set("reference", reference)
     elif not isinstance(reference, (DataLoader, Dataset)):
         check_choice("reference", reference, ("auto", "train", "val"), "or a DataLoader or a Dataset")

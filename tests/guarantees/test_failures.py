@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from lightning_tansens.errors import FailedElsewhereError, NonFiniteWeightsError
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
-from lightning_tansens.monitor import subsets
+from lightning_tansens.monitor.data import subsets
 from lightning_tansens.show.loggers.tensorboard import TensorBoardWriter
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor
 from tests.test_monitor_training import assert_same

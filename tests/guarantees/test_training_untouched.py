@@ -14,6 +14,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging
 
 from lightning_tansens import metrics
+from lightning_tansens.estimators import TemporalEnsemble
 from tests.boring import BoringData, Points
 from tests.guarantees import models
 from tests.guarantees.recording import Run, full_monitor, record
@@ -123,7 +124,8 @@ if hasattr(callbacks, "EMAWeightAveraging"):  # newer than the oldest Lightning 
 
 @pytest.mark.parametrize("run", KINDS.values(), ids=KINDS)
 def test_every_step_is_the_same_with_all_measures_on(run):
-    monitor = full_monitor(network=run.network, measures=run.measures())
+    snapshots = {"estimators": [TemporalEnsemble()], "snapshots_per_epoch": 3}
+    monitor = full_monitor(network=run.network, measures=run.measures(), **snapshots)
     plain, watched = record(run), record(run, monitor)
     assert_same(plain, watched)
     assert plain["logged"]

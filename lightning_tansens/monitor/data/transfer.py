@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.tangent.isolation import Randomness, isolated_rng
 
 Stage = Literal["validate", "test"]

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_tansens.monitor.copying import SharedWriteError
-from lightning_tansens.monitor.open_files import no_file_left_open
-from lightning_tansens.monitor.sources import Opened, Source
+from lightning_tansens.monitor.data.open_files import no_file_left_open
+from lightning_tansens.monitor.data.shared_memory import SharedWriteError
+from lightning_tansens.monitor.data.sources import Opened, Source
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
 
 #: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
@@ -43,10 +43,10 @@ class CacheBudget:
 class Subset:
     """Samples drawn once from a data set, and this process's share of them.
 
-    Samples are read from copies of the data set (see :class:`~lightning_tansens.monitor.sources.Source`), which is itself
-    left alone. The drawing has a generator of its own, and each sample's random transforms are seeded by its index, so that
-    a measurement repeats. All samples that a loader's sampler may visit are equally likely, whatever their weights; of a
-    stream, the samples are drawn from the first ``10 * num_samples``. A stream of batches is split into samples.
+    Samples are read from copies of the data set (see :class:`~lightning_tansens.monitor.data.sources.Source`), which is
+    itself left alone. The drawing has a generator of its own, and each sample's random transforms are seeded by its index,
+    so that a measurement repeats. All samples that a loader's sampler may visit are equally likely, whatever their weights;
+    of a stream, the samples are drawn from the first ``10 * num_samples``. A stream of batches is split into samples.
 
     Args:
         data: A DataLoader, whose data set, sampler's range and collate function are used, a Dataset, or an iterable of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_tansens.monitor.batches import unpack_batch
+from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.tangent.network import OutputPicker
 
 #: Splits a batch into inputs and targets (None where there are none).
