@@ -1,4 +1,4 @@
-"""The cost of moving a target's probabilities to the reference's labels."""
+"""The cost of moving a target's probabilities to the reference's labels, and the accuracy that it says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lightning_tansens.checks import check_choice, check_numbers
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.outputs import Outputs
-from lightning_tansens.estimators.spread import error_of_mean, root_of_squares, scaled
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
 
@@ -23,9 +22,6 @@ Probabilities = Literal["now", "ensemble"]
 
 #: The most samples of one transport, whose time grows with their cube; a larger set is cut into parts.
 BLOCK = 512
-
-#: Both sets are cut into so many to see how the cost spreads, where the plan's own cost is another one.
-CUTS = 4
 
 #: The number of resamples of a bootstrap, and the seed that draws them.
 RESAMPLES, SEED = 200, 0
@@ -89,11 +85,11 @@ class ConfidenceOptimalTransport(Estimator):
         self.probabilities: Probabilities = probabilities
         self.temperature = temperature
         self.key = "cot" if probabilities == "now" else "cot_ensemble"
-        self.needs = _needs(probabilities)
+        self.needs = needs_of(probabilities)
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, outputs = _pair(target, reference)
-        own, other = _probabilities(labelled, outputs, self.probabilities, self.temperature)
+        labelled, outputs = labelled_pair(target, reference)
+        own, other = calibrated(labelled, outputs, self.probabilities, self.temperature)
         labels = labelled.labels
         assert labels is not None
         parts = _assignments(other, labels, -(-len(other) // BLOCK))
@@ -118,57 +114,6 @@ class ConfidenceOptimalTransport(Estimator):
             free[here].mean(1), np.maximum(cost - free.mean() + moved, 0), np.sqrt(2) * by_chance, gaps[there].mean(1)
         )
         return {"accuracy": Estimate(float(value), float(drawn.std()))}
-
-
-class TransportLoss(Estimator):
-    r"""Scales the reference's loss by the ratio of the losses on the labels that an optimal transport assigns.
-
-    .. math:: \hat l(X_{te}) = l_{ref} \, \frac{\ell(X_{te})}{\ell(X_{ref})}, \qquad
-              \ell(X) = -\sum_{n,c} T_{nc} \log p_c(x_n)
-
-    with the plan T of :class:`ConfidenceOptimalTransport`, from the temporal ensemble or from today's probabilities, and
-    today's p. The reference is moved to its own labels, and each half of it to those of the other: the difference, scaled
-    to the size of both sets by 1/√n, is what chance adds to the target's loss, and is added to the reference's too. Parts
-    and limits are as there; the standard error has the target's part from quarters.
-
-    Args:
-        probabilities: "ensemble" (key ``transport_loss``) or "now" (key ``transport_loss_now``): whose give the plan.
-
-    Raises:
-        ValueError: If the probabilities are neither.
-
-    Example:
-        >>> TransportLoss().key
-        'transport_loss'
-
-    """
-
-    quantities = ("loss",)
-
-    def __init__(self, probabilities: Probabilities = "ensemble") -> None:
-        check_choice("probabilities", probabilities, get_args(Probabilities))
-        self.probabilities: Probabilities = probabilities
-        self.key = "transport_loss" if probabilities == "ensemble" else "transport_loss_now"
-        self.needs = _needs(probabilities)
-
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, outputs = _pair(target, reference)
-        own, other = _probabilities(labelled, outputs, self.probabilities)
-        assert labelled.labels is not None
-        on_target, error = transport_mean(other, -outputs.log_probabilities, labelled.labels)
-        costs, parts = -labelled.log_probabilities, -(-len(own) // BLOCK)
-        on_reference = np.empty(len(own))
-        for k in range(parts):
-            (on_reference[k::parts],) = _parts(own[k::parts], costs[k::parts], labelled.labels[k::parts], 1)
-        noise = np.sqrt((len(own) / min(len(other), BLOCK) + 1) / 4)  # of shares, over that of halves of the reference
-        on_reference += noise * (crossed(own, costs, labelled.labels, len(other)) - on_reference)
-        loss = float(labelled.losses.mean()) if reference.loss is None else reference.loss
-        ratio = scaled(loss, np.full(2, max(on_target, 0.0)), on_reference, labelled.losses)
-        relative = None if ratio.stderr is None or not ratio.value else ratio.stderr / ratio.value
-        if relative is None or not on_target > 0:
-            return {"loss": Estimate(ratio.value)}
-        total = root_of_squares(relative, error / on_target)
-        return {"loss": Estimate(ratio.value, None if total is None else total * ratio.value)}
 
 
 def transport_cost(probabilities: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
@@ -223,30 +168,6 @@ def dual_costs(costs: NDArray[np.float64], classes: NDArray[np.int64]) -> tuple[
     return own - columns[classes], columns
 
 
-def transport_mean(
-    probabilities: NDArray[np.float64], costs: NDArray[np.float64], labels: NDArray[np.int64]
-) -> tuple[float, float]:
-    """Returns the mean cost of a transport to the labels of another set, and its standard error.
-
-    Args:
-        probabilities: Those that are moved, shape (N, C).
-        costs: What a sample costs at each class, shape (N, C).
-        labels: The labels whose shares are the classes', shape (M,).
-
-    Returns:
-        The mean, and its error; nan where there are too few samples.
-
-    """
-    parts, samples = -(-len(probabilities) // BLOCK), min(len(probabilities), len(labels))
-    whole = float(np.mean(np.concatenate(_parts(probabilities, costs, labels, parts))))
-    if samples < max(FEWEST, ENOUGH * probabilities.shape[1]):
-        return whole, np.nan
-    quarters = np.array(
-        [[part.mean() for part in _parts(probabilities, costs, labels[k::CUTS], CUTS * parts)] for k in range(CUTS)]
-    )
-    return whole, float(np.hypot(error_of_mean(quarters.mean(0)), error_of_mean(quarters.mean(1))))
-
-
 def crossed(
     probabilities: NDArray[np.float64], costs: NDArray[np.float64], labels: NDArray[np.int64], size: int
 ) -> NDArray[np.float64]:
@@ -263,7 +184,7 @@ def crossed(
     for half, other in ((0, 1), (1, 0)):
         own = probabilities[half::2]
         parts = -(-len(own) // min(size, BLOCK))
-        for k, part in enumerate(_parts(own, costs[half::2], labels[other::2], parts)):
+        for k, part in enumerate(parts_of(own, costs[half::2], labels[other::2], parts)):
             found[half::2][k::parts] = part
     return found
 
@@ -273,10 +194,10 @@ def _accuracy(free: Any, excess: Any, by_chance: float, gap: Any) -> Any:
     return 1 - free - np.sqrt(np.maximum(np.square(excess) - by_chance**2, 0)) - gap
 
 
-def _parts(
+def parts_of(
     probabilities: NDArray[np.float64], costs: NDArray[np.float64], labels: NDArray[np.int64], parts: int
 ) -> list[NDArray[np.float64]]:
-    """The assigned costs in disjoint parts of the samples, with the same labels for each."""
+    """Returns the assigned costs in disjoint parts of the samples, with the same labels for each."""
     return [_at(costs[chosen], classes) for chosen, classes in _assignments(probabilities, labels, parts)]
 
 
@@ -303,7 +224,13 @@ def _at(values: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.f
     return np.asarray(values[np.arange(len(classes)), classes])
 
 
-def _pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, Outputs]:
+def labelled_pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, Outputs]:
+    """Returns the class scores of the labelled reference and of the target.
+
+    Raises:
+        UndefinedEstimateError: If there are too few samples for a transport between them.
+
+    """
     labelled, outputs = reference.labelled, target.classes
     if (samples := min(len(labelled), len(outputs))) < LEAST * labelled.classes:
         raise UndefinedEstimateError(
@@ -313,10 +240,10 @@ def _pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, Outputs]:
     return labelled, outputs
 
 
-def _probabilities(
+def calibrated(
     labelled: Outputs, outputs: Outputs, which: Probabilities, temperature: float | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The reference's and the target's, at a temperature; None for the one that fits the labels."""
+    """Returns the reference's and the target's probabilities at a temperature; None for the one that fits the labels."""
     if which == "ensemble":
         value = labelled.temperature.value if temperature is None else temperature
         return labelled.tempered(value), outputs.tempered(value)
@@ -325,5 +252,6 @@ def _probabilities(
     return own, other
 
 
-def _needs(which: Probabilities) -> frozenset[Need]:
+def needs_of(which: Probabilities) -> frozenset[Need]:
+    """Returns what must be gathered for these probabilities."""
     return frozenset({Need.CLASSES} if which == "now" else {Need.CLASSES, Need.EARLIER})
