@@ -26,7 +26,6 @@ from lightning_tansens.monitor.data.trainer_data import Data, Found, has_validat
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
@@ -130,11 +129,11 @@ class Drawing:
         """
         assert self._known is not None
         classes = self._known.class_scores is not False
-        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs):
+            for transform in estimator.copies_for(inputs, classes):
                 wanted.setdefault(transform, []).append(estimator)
         return [
             self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)

@@ -86,9 +86,8 @@ class Fit:
         labels = reference.labels
         self.temperature = fit_temperature(np.log(ensemble(reference) + TINY), labels).value
         samples = Samples.of(reference, self.temperature)
-        moved = reweightings(samples, labels, seed)
-        boots = moved.weights[moved.kinds == "bootstrap"]
-        self.calibration = calibration = Calibration(samples, labels, boots)
+        moved = reweightings(labels, samples.posterior.shape[1], samples.places, seed)
+        self.calibration = calibration = Calibration(samples, labels, moved.of("bootstrap"))
         parts = [calibration.points(samples, moved.weights)]
         truths, kinds, bases = [moved.weights @ calibration.truth(samples)], [moved.kinds], [np.full(len(moved.kinds), -1)]
         for number, outputs in enumerate(copies):
