@@ -34,8 +34,8 @@ class DenseFit:
     .. math:: \log \hat r = a + \frac{g^2}{g^2 + (1 - g)^2} \, (b - a), \qquad g = \sigma(\theta^T s)
 
     with b of :class:`RegressionEstimator` and the log ratio a, a weighted mean of three: of the pseudo-losses, of the
-    squared distances from the mean of earlier outputs, and 0. Weights and gate are fitted to perturbed copies and re-weightings of
-    the reference, as for :class:`~lightning_tansens.estimators.headline.fit.Fit`.
+    squared distances from the mean of earlier outputs, and 0. Weights and gate are fitted to perturbed copies and
+    re-weightings of the reference, as for :class:`~lightning_tansens.estimators.headline.fit.Fit`.
 
     Args:
         reference: Its samples.
