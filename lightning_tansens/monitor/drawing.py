@@ -28,7 +28,6 @@ from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
@@ -144,11 +143,11 @@ class Drawing:
         """
         assert self._known is not None
         classes = self._known.class_scores is not False
-        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs):
+            for transform in estimator.copies_for(inputs, classes):
                 wanted.setdefault(transform, []).append(estimator)
         return [
             self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
@@ -163,7 +162,8 @@ class Drawing:
         perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
         reading = self._reading(labelled=True, perturb=perturb)
         if all(estimator.key == HEADLINE for estimator in estimators):  # which needs the outputs of some samples alone
-            reading = replace(reading, features=False, with_loss=False, num_outputs=COPIED, num_read=COPIED)
+            losses = self._known.class_scores is False  # those of classes follow from the outputs
+            reading = replace(reading, features=False, with_loss=losses, num_outputs=COPIED, num_read=COPIED)
         copy = MeasuredSet(
             name,
             reference.subset,
