@@ -25,7 +25,7 @@ from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
 
 #: A reliable interval ends within this of the logarithm; one of the error rate may be as wide as the other, too.
-WIDEST, NARROW = 0.5, 0.02
+WIDEST, NARROW = 0.5, 0.1
 
 #: With fewer earlier measurements than this the trajectory says little.
 FEWEST_SNAPSHOTS = 3
