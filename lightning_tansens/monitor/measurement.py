@@ -16,7 +16,9 @@ from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
+from lightning_tansens.monitor.processes import agreed
 from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.sharding import Unsharded
 from lightning_tansens.monitor.summaries import floats
 from lightning_tansens.tangent.random_forward import is_random
 
@@ -36,10 +38,18 @@ class Measurement:
         measures: The measures, in the order in which they are logged.
         sets: The reference, and the test sets.
         copies: Perturbed copies of the reference, for the estimators that are fitted on them.
+        sharding: How the network is reached; where processes call it together there are no measures. None for
+            a network that each process holds.
 
     """
 
-    def __init__(self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()) -> None:
+    def __init__(
+        self,
+        measures: Sequence[Measure],
+        sets: Sequence[MeasuredSet],
+        copies: Sequence[MeasuredSet] = (),
+        sharding: Unsharded | None = None,
+    ) -> None:
         self.measures = list(measures)
         self.sets = sets
         self.copies = copies
@@ -49,7 +59,11 @@ class Measurement:
         #: The values of the measures that need no data at the previous measurement, or before the first step.
         self.weights_before: dict[str, dict[str, float]] = {}
         self._failed_weights: dict[str, Exception] = {}
-        self._notes: list[str] = []
+        self.sharding = Unsharded() if sharding is None else sharding
+        self._notes = [note for note in [self.sharding.note] if note is not None]
+        self._lockstep = self.sharding.lockstep
+        if self._lockstep is not None:
+            self.leave_out([True for _ in self.measures])
 
     def prepare(
         self, network: nn.Module, device: torch.device, keep_going: bool, tick: Callable[[], object] = lambda: None
@@ -70,15 +84,17 @@ class Measurement:
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
-        labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
-        blind = [measured for measured in labelled if not measured.batches.has_labels()]
-        for measured in blind if len(blind) < len(labelled) else ():
-            measured.forget_labels()
-            self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
+        with agreed(self._lockstep):
+            labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
+            blind = [measured for measured in labelled if not measured.batches.has_labels()]
+            for measured in blind if len(blind) < len(labelled) else ():
+                measured.forget_labels()
+                self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
+            first, *_ = self.sets[0].batches.first()
         tried: set[Hashable] = set()
         misfits: dict[str, Exception] = {}
         for measured in self._every():
-            found = measured.prepare(network, device, tried)
+            found = measured.prepare(network, device, self._lockstep, tried)
             misfits |= {} if measured in self.copies else {**found, **misfits}
             tick()
         for measure in self.measures:
@@ -92,7 +108,7 @@ class Measurement:
             if not keep_going:
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
-        if is_random(network, self.sets[0].batches.first()[0]):
+        if is_random(network, first):
             self._notes.append(
                 "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
                 "are of one draw each and do not repeat"
@@ -107,7 +123,7 @@ class Measurement:
 
         """
         keys = [measure.key for measure, misfit in zip(self.measures, flags, strict=True) if misfit]
-        for measured in self.sets:
+        for measured in self._every():
             measured.forget_measures(keys)
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
@@ -151,7 +167,8 @@ class Measurement:
             NonFiniteWeightsError: If the network has diverged.
 
         """
-        check_finite(network)
+        with agreed(self._lockstep):
+            check_finite(network)
         for measured in self.sets:
             measured.update(network, tick)
         if self.copies:
@@ -160,6 +177,11 @@ class Measurement:
                 copy.update(network, tick)
             self.seconds_of_copies = time.perf_counter() - start
         self.weights_now = self._measure_weights(network)
+
+    def accumulate_outputs(self, network: nn.Module) -> None:
+        """Takes the outputs alone on this process's share of the sets."""
+        for measured in self._every():
+            measured.update_outputs(network)
 
     def failures(self) -> list[bool]:
         """Says for each set and measure whether it failed in this process, in the same order in all of them."""
@@ -189,12 +211,17 @@ class Measurement:
         return of_sets | of_weights
 
     @contextmanager
-    def synced(self) -> Iterator[None]:
+    def synced(self, outputs_alone: bool = False) -> Iterator[None]:
         """Gathers what the processes have accumulated; their own shares are back afterwards."""
         with ExitStack() as stack:
             for measured in self._every():
-                stack.enter_context(measured.synced())
+                stack.enter_context(measured.synced(outputs_alone))
             yield
+
+    def take_snapshot(self) -> None:
+        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        for measured in self._every():
+            measured.take_snapshot()
 
     def summaries(self) -> list[SetSummary]:
         """Returns what was found on the reference and on each target, inside of :meth:`synced`."""

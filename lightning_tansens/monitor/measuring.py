@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,10 +16,10 @@ from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.drawn import agree
 from lightning_tansens.monitor.drawing import Choices, Drawing
 from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.processes import any_process, slowest, together
 from lightning_tansens.monitor.recording import make_record, with_correlations
 from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.sharding import sharding_of
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import logging_step
 from lightning_tansens.record import Record
@@ -55,14 +56,18 @@ def prepare(
         drawing = Drawing(trainer, monitor, stages)
         sets = drawing.sets(reference)
     agree(trainer, [measured.subset for measured in sets])
-    with together(trainer), undisturbed(pl_module):
-        network = find_network(pl_module, monitor.network)
-        found = drawing.find_criterion(network, sets, criterion)
+    sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
+    with together(trainer), sharding.reached(pl_module) as reached:
+        subsets = [measured.subset for measured in sets]
+        reached = sharding.settle(pl_module, reached, lambda: sets[0].batches.first()[0], monitor.output, subsets)
+        found = drawing.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
         rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
-    with together(trainer), undisturbed(pl_module):  # one isolation, in which lazy modules are initialised once
+    # one isolation, in which lazy modules are initialised once
+    with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
-            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
+            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
+        with together(trainer):
             every = len(sets) + len(measurement.copies)
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
                 misfits = measurement.prepare(network, pl_module.device, monitor.default_measures, bar.update)
@@ -75,6 +80,38 @@ def prepare(
     if not follows:
         measurement.remember_first()
     return measurement, found
+
+
+def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:
+    """Whether one of an epoch's snapshots, but for its last one, is taken after a batch.
+
+    Args:
+        batch_idx: The batch's number in its epoch.
+        batches: The number of batches of an epoch, which may be infinite.
+        per_epoch: The number of snapshots in an epoch.
+
+    Example:
+        >>> [batch_idx for batch_idx in range(10) if snapshot_is_due(batch_idx, 10, 4)]
+        [2, 4, 7]
+
+    """
+    done = batch_idx + 1
+    return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
+
+
+def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
+    """Keeps what the network says of the samples now, for the estimators that use the run so far.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        measurement: As :func:`prepare` returned it.
+
+    """
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network):
+        measurement.accumulate_outputs(network)
+    with measurement.synced(outputs_alone=True), together(trainer):
+        measurement.take_snapshot()
 
 
 def measure(
@@ -100,10 +137,10 @@ def measure(
     start = time.perf_counter()
     options = monitor.options
     progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=_shows_progress(trainer))
-    with together(trainer), undisturbed(pl_module), progress:
-        measurement.accumulate(find_network(pl_module, monitor.network), progress.update)
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
+        measurement.accumulate(network, progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
-    with measurement.synced(), together(trainer):
+    with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
         summaries = measurement.summaries()
     with together(trainer):
         if options.on_failure == "raise":

@@ -28,6 +28,9 @@ class Options:
             estimators are computed, which are noisier and cost less.
         num_label_samples: The number of samples on which the true loss of a test set is computed, with
             ``compare_with_labels``; None for all. With a number, the truth has a standard error.
+        snapshots_per_epoch: How often an epoch, at even distances, the network's outputs are kept for the estimators that
+            use the run so far. The last time is the measurement at the epoch's end; each time before costs a forward pass
+            on the samples of ``num_loss_samples``. Four make a dozen snapshots of a fine-tuning of three epochs.
         batch_size: The number of samples measured at once; results do not depend on it.
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
@@ -43,6 +46,8 @@ class Options:
         correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between
             a test set's true loss and the reference's; needs ``compare_with_labels``.
         limits: What a reliable estimate must fulfil.
+        gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
+            into a copy on each process and measured there; of a larger one the sensitivities are left out.
         prefix: What the logged keys begin with.
 
     Raises:
@@ -57,6 +62,7 @@ class Options:
 
     num_loss_samples: int = 1024
     num_label_samples: int | None = None
+    snapshots_per_epoch: int = 1
     batch_size: int = 256
     seed: int = 0
     measure_at: MeasureAt = "auto"
@@ -66,13 +72,19 @@ class Options:
     by_class: bool = False
     correlate_with_gap: bool = False
     limits: Limits = field(default_factory=Limits)
+    gathered_bytes: int = 4 * 2**30
     prefix: str = "tansens"
 
     def __post_init__(self) -> None:
-        check_counts(num_loss_samples=self.num_loss_samples, batch_size=self.batch_size)
+        check_counts(
+            num_loss_samples=self.num_loss_samples,
+            snapshots_per_epoch=self.snapshots_per_epoch,
+            batch_size=self.batch_size,
+        )
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
+        check_counts(at_least=0, gathered_bytes=self.gathered_bytes)
         if self.max_share is not None:
             check_share("max_share", self.max_share)
         for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
@@ -84,7 +96,9 @@ class Options:
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
     """Raises an error if an argument is no test set or no reference."""
-    if isinstance(reference, str) and reference != "auto":
+    if isinstance(reference, float):
+        check_share("reference", reference)
+    elif isinstance(reference, str) and reference != "auto":
         check_choice_of_set("reference", reference)
     elif not isinstance(reference, (DataLoader, Dataset)):
         check_choice("reference", reference, ("auto", "train", "val"), "or a DataLoader or a Dataset")
