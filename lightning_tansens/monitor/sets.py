@@ -200,7 +200,7 @@ class MeasuredSet:
             for metric in self._metrics_of_outputs():
                 metric.reset()
             spare, *_ = self.batches.first()
-            count = len(self.subset.positions())
+            count = len(self.batches.positions())
         for number in range(lockstep.most(count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
