@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lightning_tansens.monitor import copying
-from lightning_tansens.monitor.copying import Copier, CopyError, SharedWriteError, unwritten
-from lightning_tansens.monitor.open_files import no_file_left_open
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data import copying
+from lightning_tansens.monitor.data.copying import Copier, CopyError
+from lightning_tansens.monitor.data.open_files import no_file_left_open
+from lightning_tansens.monitor.data.shared_memory import SharedWriteError, unwritten
+from lightning_tansens.monitor.data.subsets import Subset
 
 OPENED = {}
 

@@ -12,7 +12,7 @@ from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise, Per
 from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data.subsets import Subset
 from tests.boring import BoringData, Points, Recorder, fit, loader, make_monitor, mlp, state_of, untimed
 
 SCALES = (0.2, 0.5, 1.0, 2.0)

@@ -13,7 +13,7 @@ from lightning_tansens.bounds.moments import log_psi
 from lightning_tansens.estimators import default_estimators
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import ClassSensitivity, default_measures
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data.subsets import Subset
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, untimed
 
 

@@ -10,9 +10,9 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied
-from lightning_tansens.monitor.reading import Reading, unpack_pair
+from lightning_tansens.monitor.data.reading import Reading, unpack_pair
+from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.monitor.subsets import Subset
 from tests.cases import mlp
 
 INPUTS = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))

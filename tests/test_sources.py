@@ -19,10 +19,11 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_tansens.monitor import subsets
-from lightning_tansens.monitor.sources import STREAMED, is_batch, rows
-from lightning_tansens.monitor.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.trainer_data import agree
+from lightning_tansens.monitor.data import subsets
+from lightning_tansens.monitor.data.drawn import agree
+from lightning_tansens.monitor.data.rows import is_batch, rows
+from lightning_tansens.monitor.data.sources import STREAMED
+from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 
 NUMBERS = TensorDataset(torch.arange(100.0))
 ASKED = []  # of a module: a copy of a stream would keep what it remembers itself

@@ -19,13 +19,20 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_tansens.monitor import subsets
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data import subsets
+from lightning_tansens.monitor.data.subsets import Subset
 
 NUMBERS = TensorDataset(torch.arange(100.0))
 
 
-READS = collections.Counter()  # of a module: a copy of a data set would keep what it counts itself
+class Reads(collections.UserDict):
+    """Counts where nobody looks: a copy of a data set would keep what it counts itself."""
+
+    def __missing__(self, index):
+        return 0
+
+
+READS = Reads()
 
 
 class Augmented(Dataset):

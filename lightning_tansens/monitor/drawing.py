@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -17,33 +18,43 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
-from lightning_tansens.monitor.kept_inputs import KeptInputs
+from lightning_tansens.monitor.data.drawn import draw_subset
+from lightning_tansens.monitor.data.hold_out import HeldOut
+from lightning_tansens.monitor.data.kept_inputs import KeptInputs
+from lightning_tansens.monitor.data.reading import Reading, Unpack
+from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
+from lightning_tansens.monitor.data.trainer_data import Data, Found, has_validation, reference_data, test_data
+from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
-from lightning_tansens.monitor.reading import Reading, Unpack
+from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.monitor.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.trainer_data import Data, Found, draw_subset, has_validation, reference_data, test_data
-from lightning_tansens.monitor.transfer import batch_transfer
-from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
 _SEEN = 64
+
+#: How many samples of the reference the headline's copies have.
+COPIED = 128
 
 
 class Choices(Protocol):
     """The monitor's arguments that say what is measured on which samples."""
 
     test_dataloaders: Any
-    reference: str | Data
+    reference: str | float | Data
+    held_out: HeldOut | None
     measures: list[Measure]
     estimators: list[Estimator]
     num_samples: int
     unpack: Unpack
     output: OutputPicker | None
     criterion: Criterion | None
+    network: str | None
     compare_with_labels: bool
     options: Options
+    #: Whether the measures, and the estimators, are those that nobody chose.
+    default_measures: bool
+    default_estimators: bool
 
 
 class Drawing:
@@ -82,19 +93,28 @@ class Drawing:
         return [*sets, *(self._set(name, data) for name, data in targets.items())]
 
     def find_criterion(
-        self, network: nn.Module, sets: Sequence[MeasuredSet], known: KnownCriterion | None
+        self,
+        module: pl.LightningModule,
+        network: nn.Module,
+        sets: Sequence[MeasuredSet],
+        known: KnownCriterion | None,
+        lockstep: Lockstep | None = None,
     ) -> KnownCriterion:
         """Returns the criterion, after the sets are told of it.
 
         Args:
-            network: The network.
+            module: The module whose training step returns the loss.
+            network: The part of it that is measured.
             sets: The reference, and the test sets.
             known: The criterion of the fit, for a measurement after it; None to find it.
+            lockstep: How the processes call the network together; None where each calls it by itself.
 
         """
         trainer, monitor = self._trainer, self._monitor
-        module = trainer.lightning_module
         given, batches = monitor.criterion, self._batches(sets[0])
+        if lockstep is not None:  # one batch that all have: what one process cannot read would part them
+            with lockstep.together():
+                batches = iter([sets[0].batches.unsplit(SAMPLES)])
         found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
         for measured in sets:
             measured.know(found.criterion, found.class_scores)
@@ -112,7 +132,7 @@ class Drawing:
                 pass
             else:
                 yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
-        yield reference.batch(SAMPLES)
+        yield reference.batches.unsplit(SAMPLES)
 
     def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
         """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
@@ -123,11 +143,11 @@ class Drawing:
         """
         assert self._known is not None
         classes = self._known.class_scores is not False
-        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
-        inputs = self._reading(labelled=True).split(reference.batch(_SEEN))[0] if fitted else None
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
+        inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs):
+            for transform in estimator.copies_for(inputs, classes):
                 wanted.setdefault(transform, []).append(estimator)
         return [
             self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
@@ -139,13 +159,18 @@ class Drawing:
     ) -> MeasuredSet:
         assert self._known is not None
         keys = {key for estimator in estimators for key in estimator.measure_keys}
+        perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
+        reading = self._reading(labelled=True, perturb=perturb)
+        if all(estimator.key == HEADLINE for estimator in estimators):  # which needs the outputs of some samples alone
+            losses = self._known.class_scores is False  # those of classes follow from the outputs
+            reading = replace(reading, features=False, with_loss=losses, num_outputs=COPIED, num_read=COPIED)
         copy = MeasuredSet(
             name,
             reference.subset,
             batch_transfer(self._trainer).of(reference.subset),
             [measure for measure in self.measures if measure.key in keys],
             LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
-            self._reading(labelled=True, perturb=KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)),
+            reading,
         )
         copy.made_for = tuple(estimator.key for estimator in estimators)
         return copy
@@ -153,6 +178,13 @@ class Drawing:
     def _reference(self) -> str | Data:
         """What "auto" stands for: the validation data, if there are any that are not the target."""
         monitor = self._monitor
+        if isinstance(monitor.reference, float):
+            if monitor.held_out is None or monitor.held_out.data is None:
+                raise MisconfigurationException(
+                    f"reference={monitor.reference}: expected a fit, which holds these samples out of the training, before "
+                    "this evaluation; pass the labelled reference itself: TangentSensitivityMonitor(reference=...)"
+                )
+            return monitor.held_out.data
         if monitor.reference != "auto":
             return monitor.reference
         taken = isinstance(monitor.test_dataloaders, str) and monitor.test_dataloaders.startswith("val")

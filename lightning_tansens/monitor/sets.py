@@ -13,21 +13,21 @@ from torchmetrics import Metric
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
-from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
+from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
-from lightning_tansens.monitor.batches import check_samples
-from lightning_tansens.monitor.reading import Reading, Transfer
-from lightning_tansens.monitor.subsets import Subset
+from lightning_tansens.monitor.data.reading import Reading, Transfer
+from lightning_tansens.monitor.data.set_batches import SetBatches
+from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.gathering import whole
+from lightning_tansens.monitor.processes import Lockstep, agreed
+from lightning_tansens.monitor.summaries import with_loss, with_measure
 from lightning_tansens.show.pictures import SHOWN, Samples
-from lightning_tansens.tangent.batches import call_model, pick_output
+from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
-
-#: The size of the batch whose shapes are checked.
-_TRIED = 5
 
 
 class MeasuredSet:
@@ -52,8 +52,8 @@ class MeasuredSet:
         loss: LabelledLoss | None,
         reading: Reading,
     ) -> None:
-        self.name = name
-        self.subset = subset
+        self.name, self.subset = name, subset
+        self.batches = SetBatches(name, subset, transfer, reading)
         self.loss = loss
         self.measures = [
             copied(measure)
@@ -69,13 +69,18 @@ class MeasuredSet:
         self.failed: dict[str, Exception] = {}
         #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
         self.made_for: tuple[str, ...] = ()
-        self._transfer = transfer
         self._reading = reading
+        self._lockstep: Lockstep | None = None
 
     # ------------------------------------------------------------------------------------------- preparation
 
-    def prepare(self, network: nn.Module, device: torch.device) -> dict[str, Exception]:
+    def prepare(self, network: nn.Module, device: torch.device, lockstep: Lockstep | None = None) -> dict[str, Exception]:
         """Tries everything on a first batch, so that a misfit shows before the training does.
+
+        Args:
+            network: The network.
+            device: The device.
+            lockstep: How the processes call the network together; None where each calls it by itself.
 
         Returns:
             For each measure that cannot be taken, by its key, the error.
@@ -86,12 +91,12 @@ class MeasuredSet:
             UnsupportedNetworkError: If the network runs on no single sample, and a measure knows why.
 
         """
-        for metric in self._metrics():
-            # sums are in double precision, which MPS does not have
-            metric.to("cpu" if device.type == "mps" else device)
-        loaded, positions = self._several()
-        check_samples(self._reading.split(self._transfer(loaded))[0], len(positions), self.name)
-        inputs, targets = self._read(loaded, positions)
+        self._lockstep = lockstep
+        with agreed(lockstep):
+            for metric in self._metrics():
+                # sums are in double precision, which MPS does not have
+                metric.to("cpu" if device.type == "mps" else device)
+            inputs, targets, positions = self.batches.first()
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
             try:
@@ -107,10 +112,11 @@ class MeasuredSet:
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
                         raise misfit from error
                 raise
-            if self.loss is not None:
-                self.loss.prepare(outputs, self._labels(targets))
-            if self.outputs is not None:
-                self.outputs.prepare(*self._gathered(outputs, targets, features, positions)[:3])
+            with agreed(lockstep):
+                if self.loss is not None:
+                    self.loss.prepare(outputs, self.batches.labels(targets))
+                if self.outputs is not None:
+                    self.outputs.prepare(*self._gathered(outputs, targets, features, positions)[:3])
         return misfits
 
     def know(self, criterion: Criterion, class_scores: bool | None) -> None:
@@ -121,14 +127,6 @@ class MeasuredSet:
         if self.outputs is not None:
             self.outputs = SetOutputs(class_scores, self._reading.labelled, self._reading.features)
 
-    def batch(self, samples: int) -> Any:
-        """Returns a batch of the first samples, on the device, the same on every process."""
-        return self._transfer(self.subset.samples(range(min(samples, len(self.subset)))))
-
-    def has_labels(self) -> bool:
-        """Whether the set's samples come with labels."""
-        return self._reading.split(self._transfer(self.subset.first()))[1] is not None
-
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
         self.measures = [measure for measure in self.measures if not isinstance(measure, LabelledMeasure)]
@@ -137,19 +135,6 @@ class MeasuredSet:
     def forget_measures(self, keys: Sequence[str]) -> None:
         """Leaves out measures that cannot be taken."""
         self.measures = [measure for measure in self.measures if measure.key not in keys]
-
-    def first_inputs(self) -> Any:
-        """Returns the inputs of a first batch, the same on every process."""
-        return self._read(*self._several())[0]
-
-    def _several(self) -> tuple[Any, list[int]]:
-        # networks that squeeze their outputs lose the first dimension with one sample
-        positions = list(range(min(_TRIED, len(self.subset))))
-        return self.subset.samples(positions), positions
-
-    def samples(self, positions: Sequence[int]) -> Any:
-        """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
-        return self._reading.split(self.subset.samples(positions))[0]
 
     # ------------------------------------------------------------------------------------------ accumulation
 
@@ -164,7 +149,20 @@ class MeasuredSet:
 
         """
         self.failed = {}
-        self._accumulate(self.measures, network, tick, outputs=True)
+        if self._lockstep is None:
+            self._accumulate(self.measures, network, tick, outputs=True)
+        else:
+            self._accumulate_in_step(self._lockstep, network, tick, self._add_outputs)
+
+    def update_outputs(self, network: nn.Module) -> None:
+        """Accumulates this process's share of the outputs alone."""
+        if self.outputs is not None and self._lockstep is not None:
+            self._accumulate_in_step(self._lockstep, network, lambda: None, self._gather)
+        elif self.outputs is not None:
+            self.outputs.reset()
+            for inputs, targets, positions in self.batches:
+                if positions[0] < self._reading.num_outputs:
+                    self._gather(*self._forward(network, inputs), targets, positions)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
@@ -184,20 +182,39 @@ class MeasuredSet:
             metric.reset()
         if not any(part[0] < self.subset.head for part in self.subset.positions()):
             self._learn_shapes(measures, network, outputs)
-        # the subset comes first and is exhausted: it keeps its samples for the next time only then
-        for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
-            inputs, targets = self._read(loaded, positions)
+        for inputs, targets, positions in self.batches:
             if positions[0] < self.subset.head:
                 for measure in measures:
                     if measure.key not in self.failed:
                         self._add_or_fail(measure, network, inputs, targets, positions)
             if of_outputs:
-                self._add_outputs(network, inputs, targets, positions)
+                self._add_outputs(*self._forward(network, inputs), targets, positions)
             tick()
+
+    def _accumulate_in_step(
+        self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object], add: Callable[..., None]
+    ) -> None:
+        """Calls the network as often as the process with most batches does; there are no measures."""
+        batches = iter(self.batches)
+        with lockstep.together():
+            for metric in self._metrics_of_outputs():
+                metric.reset()
+            spare, *_ = self.batches.first()
+            count = len(self.subset.positions())
+        for number in range(lockstep.most(count)):
+            with lockstep.together():
+                inputs, targets, positions = next(batches) if number < count else (spare, None, [])
+            outputs, features = self._forward(network, inputs)
+            with lockstep.together():
+                if positions and lockstep.speaks:
+                    add(outputs, features, targets, positions)
+                tick()
+        with lockstep.together():
+            next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def _learn_shapes(self, measures: list[Measure], network: nn.Module, outputs: bool) -> None:
         """Lets a process without a sample know the shapes that it syncs."""
-        inputs = self.first_inputs()
+        inputs, _, _ = self.batches.first()
         for measure in measures:
             try:
                 measure.prepare(network, inputs)
@@ -217,14 +234,16 @@ class MeasuredSet:
     ) -> None:
         """Adds a batch to a measure; labels go to none but a labelled one."""
         if isinstance(measure, LabelledMeasure):
-            measure.update(network, inputs, self._labels(targets), positions)
+            measure.update(network, inputs, self.batches.labels(targets), positions)
         else:
             measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
 
-    def _add_outputs(self, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]) -> None:
-        outputs, features = self._forward(network, inputs)
-        if self.loss is not None:
-            self.loss.update_finite(outputs, self._labels(targets), positions)
+    def _add_outputs(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
+        if self.loss is not None and self._reading.with_loss:
+            self.loss.update_finite(outputs, self.batches.labels(targets), positions)
+        self._gather(outputs, features, targets, positions)
+
+    def _gather(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
@@ -246,21 +265,24 @@ class MeasuredSet:
         return outputs[kept], labels, None if features is None else features[kept], own
 
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
+        features = None
         with evaluation(network), torch.no_grad():
             if self._reading.features:
                 found, features = outputs_and_features(network, inputs, self._reading.output)
-                return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
-            found = pick_output(call_model(network, inputs), self._reading.output)
-            # a network that squeezes its outputs, on a last batch of one sample
-            return (found[None] if isinstance(found, Tensor) and not found.dim() else found), None
+            else:
+                found = pick_output(call_model(network, inputs), self._reading.output)
+            if self._lockstep is not None:
+                found, features = map_tensors(whole, found), None if features is None else whole(features)
+        # a network that squeezes its outputs, on a last batch of one sample
+        return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
 
     # ----------------------------------------------------------------------------------------------- results
 
     @contextmanager
-    def synced(self) -> Iterator[None]:
+    def synced(self, outputs_alone: bool = False) -> Iterator[None]:
         """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
         with ExitStack() as stack:
-            for metric in self._metrics():
+            for metric in ([] if self.outputs is None else [self.outputs]) if outputs_alone else self._metrics():
                 if getattr(metric, "key", None) not in self.failed:
                     metric.sync()
                     stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced after an error
@@ -273,28 +295,23 @@ class MeasuredSet:
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:
-                    summary = _with_measure(summary, measure)
+                    summary = with_measure(summary, measure)
                 except Exception as error:  # states are synced: it fails on every process alike
                     self.failed[measure.key] = error
         if self.outputs is not None:
             outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
             summary = replace(summary, outputs=outputs)
             self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
-        if self.loss is not None:
-            # the loss of a whole test set is the truth; the reference's stands for what it was drawn from
-            known = not self._reading.labelled and len(self.subset) == self.subset.available
-            summary = replace(
-                summary,
-                loss=self.loss.value(),
-                loss_influence=self.loss.influence(),
-                loss_stderr=None if known else self.loss.standard_error(),
-                accuracy=_float(self.loss.accuracy()),
-                accuracy_stderr=None if known else self.loss.accuracy_standard_error(),
-                wrong=self.loss.wrong(),
-                class_losses=self.loss.class_losses(),
-            )
+        if self.loss is not None and self._reading.with_loss:
+            is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
+            summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
+
+    def take_snapshot(self) -> None:
+        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        if self.outputs is not None:
+            self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 
     def shown(self, summary: SetSummary) -> Samples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""
@@ -304,7 +321,7 @@ class MeasuredSet:
         squares = (influence.values.double().cpu() + 1) * summary.values[SHOWN][SHOWN]
         positions = influence.positions.cpu().long().tolist()
         numbers = [self.subset.indices[position] for position in positions]
-        return Samples(squares, numbers, lambda places: self.samples([positions[place] for place in places]))
+        return Samples(squares, numbers, lambda places: self.batches.inputs([positions[place] for place in places]))
 
     def memories(self) -> dict[str, dict[str, Tensor]]:
         """Returns what the measures remember, by key."""
@@ -320,52 +337,12 @@ class MeasuredSet:
         return [*self.measures, *self._metrics_of_outputs()]
 
     def _metrics_of_outputs(self) -> list[Metric]:
-        return [metric for metric in (self.loss, self.outputs) if metric is not None]
+        loss = self.loss if self._reading.with_loss else None
+        return [metric for metric in (loss, self.outputs) if metric is not None]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]
 
-    def _read(self, loaded: Any, positions: Sequence[int]) -> tuple[Any, Any]:
-        inputs, targets = self._reading.split(self._transfer(loaded))
-        return (inputs if self._reading.perturb is None else self._reading.perturb(inputs, positions)), targets
-
-    def _labels(self, targets: Any) -> Any:
-        if targets is None:
-            raise ValueError(
-                f"expected the {self.name} set to have labels, because its loss is measured, but its batches hold inputs "
-                "alone; pass a labelled set as the reference (for a test set, leave compare_with_labels out), or an unpack "
-                "callable that returns (inputs, targets)"
-            )
-        return targets
-
-
-def _with_measure(summary: SetSummary, measure: Measure) -> SetSummary:
-    """Adds the values of a measure to a summary, and lets the measure remember them."""
-    key = measure.key
-    influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
-    error = measure.standard_error()
-    distributions = {part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()}
-    summary = replace(
-        summary,
-        values={**summary.values, key: floats(measure.values())},
-        parts={**summary.parts, key: floats(measure.part_values())},
-        distributions={**summary.distributions, key: distributions},
-        influences=summary.influences if influence is None else {**summary.influences, key: influence},
-        errors=summary.errors if error is None else {**summary.errors, key: error},
-        of_labels=(*summary.of_labels, key) if isinstance(measure, LabelledMeasure) else summary.of_labels,
-    )
-    measure.remember()
-    return summary
-
 
 def _unsync(metric: Metric) -> None:
     metric.unsync(should_unsync=metric._is_synced)
-
-
-def floats(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Returns scalars as floats."""
-    return {name: float(value) for name, value in values.items()}
-
-
-def _float(value: Tensor | float | None) -> float | None:
-    return None if value is None else float(value)

@@ -171,22 +171,22 @@ def test_many_classes_are_no_features():
 def test_reweightings():
     inputs, labels = drawn(200, 4)
     samples = Samples.of(outputs(inputs), 1.0)
-    found = reweightings(samples, labels, 7)
+    found = reweightings(labels, CLASSES, samples.places, 7)
     assert found.weights.shape == (26, 200)
     assert found.weights.sum(1) == pytest.approx(1)
     assert found.weights * 200 == pytest.approx(np.rint(found.weights * 200))
     assert (found.weights >= 0).all()
     assert dict(zip(*np.unique(found.kinds, return_counts=True), strict=True)) == {
         "bootstrap": 6,
-        "class shares": 10,
+        "shares": 10,
         "subpopulation": 10,
     }
     own = np.bincount(labels, minlength=CLASSES) / 200
     moved = np.stack([np.bincount(labels, row, CLASSES) for row in found.weights])
     distances = {kind: np.abs(moved[found.kinds == kind] - own).sum(1).mean() for kind in np.unique(found.kinds)}
-    assert distances["bootstrap"] < 0.15 < 0.4 < distances["class shares"]
+    assert distances["bootstrap"] < 0.15 < 0.4 < distances["shares"]
     assert found.some(11) == pytest.approx(found.weights[[5, 7, 17]])
-    again, other = reweightings(samples, labels, 7), reweightings(samples, labels, 8)
+    again, other = reweightings(labels, CLASSES, samples.places, 7), reweightings(labels, CLASSES, samples.places, 8)
     assert (again.weights == found.weights).all()
     assert (other.weights != found.weights).any()
 

@@ -76,7 +76,7 @@ class Fit:
 
     Args:
         reference: Its class scores, with labels.
-        copies: The same samples, perturbed; each one is a kind of its own.
+        copies: The same samples or the first of them, perturbed; each one is a kind of its own.
         seed: Of the re-weightings.
 
     """
@@ -86,14 +86,14 @@ class Fit:
         labels = reference.labels
         self.temperature = fit_temperature(np.log(ensemble(reference) + TINY), labels).value
         samples = Samples.of(reference, self.temperature)
-        moved = reweightings(samples, labels, seed)
-        boots = moved.weights[moved.kinds == "bootstrap"]
-        self.calibration = calibration = Calibration(samples, labels, boots)
+        moved = reweightings(labels, samples.posterior.shape[1], samples.places, seed)
+        self.calibration = calibration = Calibration(samples, labels, moved.of("bootstrap"))
         parts = [calibration.points(samples, moved.weights)]
         truths, kinds, bases = [moved.weights @ calibration.truth(samples)], [moved.kinds], [np.full(len(moved.kinds), -1)]
         for number, outputs in enumerate(copies):
             copy = Samples.of(outputs, self.temperature)
-            weights = np.concatenate([np.full((1, len(copy)), 1 / len(copy)), moved.some(number)])
+            some = moved.some(number)[:, : len(copy)]
+            weights = np.concatenate([np.full((1, len(copy)), 1 / len(copy)), some / some.sum(1, keepdims=True)])
             parts.append(calibration.points(copy, weights))
             truths.append(weights @ calibration.truth(copy))
             kinds.append(np.array(["plain", *dict.fromkeys(moved.kinds)]))

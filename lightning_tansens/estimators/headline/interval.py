@@ -39,6 +39,7 @@ class Spread:
         copies: On nearby copies that were estimated too high, and too low; each moves one end of the interval.
         within: Of the first head's candidates.
         between: Of the two heads.
+        shares: How much of each counts.
 
     """
 
@@ -46,12 +47,13 @@ class Spread:
     copies: tuple[float, float]
     within: float
     between: float
+    shares: tuple[float, float, float, float] = SHARES
 
     @property
     def reach(self) -> tuple[float, float]:
         """How far the 95 % interval reaches down and up."""
         down, up = (
-            QUANTILE * math.sqrt(sum(map(operator.mul, SHARES, (self.sampling, copies, self.within, self.between))))
+            QUANTILE * math.sqrt(sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
             for copies in self.copies
         )
         return down, up

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning_utilities.core.overrides import is_overridden
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.monitor.copying import Copier, SharedWriteError, unwritten
-from lightning_tansens.monitor.processes import together
-from lightning_tansens.monitor.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.transfer import Stage, batch_transfer
+from lightning_tansens.monitor.data.copying import Copier
+from lightning_tansens.monitor.data.shared_memory import SharedWriteError, unwritten
+from lightning_tansens.monitor.data.transfer import Stage
+from lightning_tansens.monitor.module import overrides
 from lightning_tansens.tangent.isolation import isolated_rng
-
-__all__ = [
-    "Data",
-    "Found",
-    "agree",
-    "batch_transfer",
-    "check_choice_of_set",
-    "draw_subset",
-    "find_network",
-    "has_validation",
-    "reference_data",
-    "test_data",
-]
 
 # without parameters, which jsonargparse does not resolve from YAML
 Data = DataLoader | Dataset
@@ -88,7 +71,7 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
         return "reference", Found(reference)
     stage, _, which = reference.partition(":")
     held = _loaders(trainer, stage, stages)
-    loaders = _flat(held)
+    loaders = by_name(held)
     name = which or next(iter(loaders), "")
     if name not in loaders or (not which and len(loaders) > 1):
         came = f"{type(held).__name__} of {len(loaders)}" if loaders else "none"
@@ -127,8 +110,8 @@ def test_data(
     if isinstance(found, Mapping) and test_dataloaders is not None:
         named = dict(found)
     else:
-        flat = _flat(found)
-        named = {f"test_{name}" if name.isdigit() else name: data for name, data in flat.items()}
+        loaders = by_name(found)
+        named = {f"test_{name}" if name.isdigit() else name: data for name, data in loaders.items()}
         if len(named) == 1 and not isinstance(found, Mapping):
             named = {"test": next(iter(named.values()))}
     if not named or not all(isinstance(data, (DataLoader, Dataset)) for data in named.values()):
@@ -140,120 +123,12 @@ def test_data(
     return {name: Found(data, "test", place if own else 0) for place, (name, data) in enumerate(named.items())}
 
 
-def draw_subset(
-    trainer: pl.Trainer,
-    name: str,
-    data: Found | Data,
-    num_samples: int,
-    batch_size: int,
-    seed: int,
-    head: int | None = None,
-    budget: CacheBudget | None = None,
-) -> Subset:
-    """Draws this process's share of a fixed subset, and warns where the set is smaller than asked for.
-
-    Args:
-        trainer: The Trainer.
-        name: The set's name, for messages.
-        data: Where the samples come from.
-        num_samples: The number of samples of all processes.
-        batch_size: The number of samples in a batch.
-        seed: Names the subset.
-        head: The number of samples on which the measures are taken; None for all.
-        budget: The memory in which the samples are kept; None for a budget of its own.
-
-    Raises:
-        MisconfigurationException: If no subset can be drawn.
-
-    """
-    found = data if isinstance(data, Found) else Found(data)
-    try:
-        subset = Subset(
-            found.data,
-            num_samples,
-            batch_size,
-            seed,
-            trainer.global_rank,
-            trainer.world_size,
-            head,
-            budget,
-            original=not _is_trained_on(trainer, found.data),
-            stage=found.stage,
-            dataloader_idx=found.dataloader_idx,
-        )
-    except ValueError as error:
-        raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
-    measured = head or num_samples
-    if len(subset) < measured:
-        rank_zero_warn(
-            f"lightning-tansens: the {name} set has {len(subset)} samples, fewer than num_samples={measured}; all of "
-            "them are used"
-        )
-    return subset
-
-
-def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
-    """Lets the processes draw the same subsets where each has followed a sampler, which may show each other samples.
-
-    All processes must call it, with subsets of the same sets.
-
-    Args:
-        trainer: The Trainer.
-        subsets: The subsets, as :func:`draw_subset` has drawn them.
-
-    """
-    agreed: list[tuple[Subset, list[int]]] = []
-    for subset in subsets if trainer.world_size > 1 else ():
-        numbers = subset.followed and all(isinstance(key, int) for key in subset.keys)
-        # all processes take part, also those that have nothing to say, so that none waits for another
-        longest, shortest = _largest(trainer, [subset.length, -subset.length])
-        seen = torch.zeros(longest, dtype=torch.int32)
-        seen[list(subset.keys) if numbers else []] = 1
-        keys = [key for key, visited in enumerate(_largest(trainer, seen)) if visited]
-        if numbers and longest == -shortest and keys != list(subset.keys):  # else each process has data of its own
-            agreed.append((subset, keys))
-    with together(trainer):
-        for subset, keys in agreed:
-            subset.draw_from(keys)
-
-
-def _largest(trainer: pl.Trainer, values: Any) -> list[int]:
-    """The largest of the processes' numbers, place by place."""
-    own = torch.as_tensor(values, dtype=torch.int32, device=trainer.strategy.root_device)
-    largest: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
-    return largest
-
-
 def has_validation(trainer: pl.Trainer) -> bool:
     """Whether a fit validates: its data may turn out to be an empty list."""
     if not trainer.enable_validation:
         return False
     data = _loaders(trainer, "val")
     return not (isinstance(data, (list, tuple)) and not data)
-
-
-def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
-    """Returns the submodule of that name, or the LightningModule itself for None.
-
-    Raises:
-        MisconfigurationException: If there is no such submodule, or the LightningModule has no ``forward``.
-
-    """
-    if name is None:
-        if not _overrides(pl_module, "forward"):
-            names = [child for child, _ in pl_module.named_children()]
-            raise MisconfigurationException(
-                f"network: expected {type(pl_module).__name__} to define forward, but it does not; name the submodule to "
-                f"measure, TangentSensitivityMonitor(network=...), for example one of {names}"
-            )
-        return pl_module
-    try:
-        return pl_module.get_submodule(name)
-    except AttributeError:
-        names = [child for child, _ in pl_module.named_children()]
-        raise MisconfigurationException(
-            f"network={name!r}: expected the name of a submodule of {type(pl_module).__name__}, whose children are {names}"
-        ) from None
 
 
 def _loaders(trainer: pl.Trainer, stage: str, stages: ExitStack | None = None) -> Any:
@@ -279,8 +154,8 @@ def _own_test_data(trainer: pl.Trainer, stages: ExitStack | None) -> Any:
 def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str, stages: ExitStack | None) -> Any:
     """What the datamodule (a copy of it, after its own ``setup``), or else the LightningModule, has for another stage."""
     datamodule: Any = getattr(trainer, "datamodule", None)
-    owner = datamodule if _overrides(datamodule, hook) else trainer.lightning_module
-    if not _overrides(owner, hook):
+    owner = datamodule if overrides(datamodule, hook) else trainer.lightning_module
+    if not overrides(owner, hook):
         return None
     with isolated_rng():
         try:
@@ -310,14 +185,7 @@ def _set_up(datamodule: Any, stage: str) -> Any:
     return own
 
 
-def _overrides(owner: Any, hook: str) -> bool:
-    """Whether a module or datamodule of either namespace defines a hook."""
-    names = ("LightningModule", "LightningDataModule")
-    parent = next((cls for cls in reversed(type(owner).__mro__) if cls.__name__ in names and hasattr(cls, hook)), None)
-    return parent is not None and is_overridden(hook, owner, parent)
-
-
-def _flat(loaders: Any, name: str = "") -> dict[str, Any]:
+def by_name(loaders: Any, name: str = "") -> dict[str, Any]:
     """Loaders by their position or name, of what a Trainer takes: one, a list, a dict or a CombinedLoader of them."""
     loaders = getattr(loaders, "iterables", loaders)
     if isinstance(loaders, Mapping):
@@ -328,26 +196,5 @@ def _flat(loaders: Any, name: str = "") -> dict[str, Any]:
         return {} if loaders is None else {name or "0": loaders}
     flat: dict[str, Any] = {}
     for key, held in items:
-        flat |= _flat(held, f"{name}.{key}" if name else str(key))
+        flat |= by_name(held, f"{name}.{key}" if name else str(key))
     return flat
-
-
-def _is_trained_on(trainer: pl.Trainer, data: Any) -> bool:
-    """Whether the Trainer or its datamodule reads these data, or what they are a part of."""
-    loaded = [trainer.train_dataloader, trainer.val_dataloaders, trainer.test_dataloaders]
-    held = list(vars(getattr(trainer, "datamodule", None) or nn.Module()).values())
-    read = {
-        id(part)
-        for loader in [*(loader for own in loaded for loader in _flat(own).values()), *held]
-        for part in _parts(loader)
-    }
-    return any(id(part) in read for part in _parts(data))
-
-
-def _parts(data: Any) -> Iterator[Any]:
-    """A loader, its data set, and the data sets that this one wraps."""
-    yield data
-    wrapped = [getattr(data, "dataset", None), *(getattr(data, "datasets", None) or ())]
-    for part in wrapped:
-        if part is not None:
-            yield from _parts(part)

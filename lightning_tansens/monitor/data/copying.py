@@ -7,9 +7,8 @@ import io
 import os
 import random
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing.managers import BaseProxy
 from multiprocessing.shared_memory import SharedMemory
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -19,7 +18,6 @@ from weakref import ref
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 #: Up to this size in total, the arrays that a data set holds are copied; beyond it they are shared, and writing is refused.
 COPIED_BYTES = 64 * 2**20
@@ -41,10 +39,6 @@ _SHARED_CLASSES = frozenset(["Trainer", "LightningModule", "Logger"])
 
 class CopyError(ValueError):
     """A data set holds something of which there cannot be two."""
-
-
-class SharedWriteError(RuntimeError):
-    """A data set writes into an array that its copy shares with it."""
 
 
 class Copier:
@@ -165,7 +159,7 @@ class Copier:
         return view
 
     def _function(self, value: FunctionType) -> FunctionType:
-        if _is_of_library(value) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
+        if is_of_library(value) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
             return value
         closure = value.__closure__ or ()
         new = [cell for cell in closure if id(cell) not in self._memo]
@@ -224,7 +218,7 @@ class Copier:
         raise self._refusal(value, "processes share it")
 
     def _rebuild(self, value: Any) -> Any:
-        if any(cls.__name__ in _SHARED_CLASSES and _is_of_library(cls) for cls in type(value).__mro__):
+        if any(cls.__name__ in _SHARED_CLASSES and is_of_library(cls) for cls in type(value).__mro__):
             return value
         try:
             reduced = value.__reduce_ex__(4)
@@ -267,7 +261,7 @@ class Copier:
         """Gives a copy containers and caches of its own in place of those that its class holds for all instances."""
         own = vars(made)
         for cls in type(made).__mro__:
-            if _is_of_library(cls):
+            if is_of_library(cls):
                 continue
             for name, held in vars(cls).items():
                 function = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
@@ -301,45 +295,6 @@ class Copier:
     )
 
 
-def _is_of_library(owner: Any) -> bool:
+def is_of_library(owner: Any) -> bool:
+    """Whether a class or a function comes from a library whose classes keep no state that belongs to a data set."""
     return (getattr(owner, "__module__", None) or "").split(".")[0] in _LIBRARIES
-
-
-class _NoWriting(TorchDispatchMode):
-    def __init__(self, shared: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self._shared = shared
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        for place, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                written = args[place] if place < len(args) else kwargs.get(argument.name)
-                for tensor in written if isinstance(written, (list, tuple)) else [written]:
-                    if isinstance(tensor, Tensor) and self._is_shared(tensor.data_ptr()):
-                        raise SharedWriteError(f"{func} writes into a tensor that a data set and its copy share")
-        return func(*args, **kwargs)
-
-    def _is_shared(self, address: int) -> bool:
-        return any(first <= address < last for first, last in self._shared)
-
-
-@contextmanager
-def unwritten(shared: list[tuple[int, int]]) -> Iterator[None]:
-    """Lets a block read shared memory, but not write to it.
-
-    Raises:
-        SharedWriteError: Before the block writes.
-
-    """
-    if not shared:
-        yield
-        return
-    try:
-        with _NoWriting(shared), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            yield
-    except ValueError as error:
-        if "read-only" not in str(error):  # NumPy's words for an array that is not writable
-            raise
-        raise SharedWriteError(f"{error}: a data set and its copy share that array") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_tansens.monitor.subsets import CacheBudget
+from lightning_tansens.monitor.data.subsets import CacheBudget
 
 Perturb = Callable[[Any, Sequence[int]], Tensor]
 

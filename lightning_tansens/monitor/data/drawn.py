@@ -1,0 +1,121 @@
+"""Draws the subsets of a Trainer's sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
+from lightning_tansens.monitor.data.trainer_data import Data, Found, by_name
+from lightning_tansens.monitor.processes import together
+
+
+def draw_subset(
+    trainer: pl.Trainer,
+    name: str,
+    data: Found | Data,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    head: int | None = None,
+    budget: CacheBudget | None = None,
+) -> Subset:
+    """Draws this process's share of a fixed subset, and warns where the set is smaller than asked for.
+
+    Args:
+        trainer: The Trainer.
+        name: The set's name, for messages.
+        data: Where the samples come from.
+        num_samples: The number of samples of all processes.
+        batch_size: The number of samples in a batch.
+        seed: Names the subset.
+        head: The number of samples on which the measures are taken; None for all.
+        budget: The memory in which the samples are kept; None for a budget of its own.
+
+    Raises:
+        MisconfigurationException: If no subset can be drawn.
+
+    """
+    found = data if isinstance(data, Found) else Found(data)
+    try:
+        subset = Subset(
+            found.data,
+            num_samples,
+            batch_size,
+            seed,
+            trainer.global_rank,
+            trainer.world_size,
+            head,
+            budget,
+            original=not _is_trained_on(trainer, found.data),
+            stage=found.stage,
+            dataloader_idx=found.dataloader_idx,
+        )
+    except ValueError as error:
+        raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
+    measured = head or num_samples
+    if len(subset) < measured:
+        rank_zero_warn(
+            f"lightning-tansens: the {name} set has {len(subset)} samples, fewer than num_samples={measured}; all of "
+            "them are used"
+        )
+    return subset
+
+
+def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
+    """Lets the processes draw the same subsets where each has followed a sampler, which may show each other samples.
+
+    All processes must call it, with subsets of the same sets.
+
+    Args:
+        trainer: The Trainer.
+        subsets: The subsets, as :func:`draw_subset` has drawn them.
+
+    """
+    agreed: list[tuple[Subset, list[int]]] = []
+    for subset in subsets if trainer.world_size > 1 else ():
+        numbers = subset.followed and all(isinstance(key, int) for key in subset.keys)
+        # all processes take part, also those that have nothing to say, so that none waits for another
+        longest, shortest = _largest(trainer, [subset.length, -subset.length])
+        seen = torch.zeros(longest, dtype=torch.int32)
+        seen[list(subset.keys) if numbers else []] = 1
+        keys = [key for key, visited in enumerate(_largest(trainer, seen)) if visited]
+        if numbers and longest == -shortest and keys != list(subset.keys):  # else each process has data of its own
+            agreed.append((subset, keys))
+    with together(trainer):
+        for subset, keys in agreed:
+            subset.draw_from(keys)
+
+
+def _largest(trainer: pl.Trainer, values: Any) -> list[int]:
+    """The largest of the processes' numbers, place by place."""
+    own = torch.as_tensor(values, dtype=torch.int32, device=trainer.strategy.root_device)
+    largest: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
+    return largest
+
+
+def _is_trained_on(trainer: pl.Trainer, data: Any) -> bool:
+    """Whether the Trainer or its datamodule reads these data, or what they are a part of."""
+    loaded = [trainer.train_dataloader, trainer.val_dataloaders, trainer.test_dataloaders]
+    held = list(vars(getattr(trainer, "datamodule", None) or nn.Module()).values())
+    read = {
+        id(part)
+        for loader in [*(loader for own in loaded for loader in by_name(own).values()), *held]
+        for part in _parts(loader)
+    }
+    return any(id(part) in read for part in _parts(data))
+
+
+def _parts(data: Any) -> Iterator[Any]:
+    """A loader, its data set, and the data sets that this one wraps."""
+    yield data
+    wrapped = [getattr(data, "dataset", None), *(getattr(data, "datasets", None) or ())]
+    for part in wrapped:
+        if part is not None:
+            yield from _parts(part)

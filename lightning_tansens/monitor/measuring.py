@@ -1,0 +1,174 @@
+"""Prepares and takes a measurement, together with the other processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_tansens.estimators import Estimator, Need, SetSummary
+from lightning_tansens.monitor.criterion import KnownCriterion
+from lightning_tansens.monitor.data.drawn import agree
+from lightning_tansens.monitor.drawing import Choices, Drawing
+from lightning_tansens.monitor.measurement import Measurement
+from lightning_tansens.monitor.processes import any_process, slowest, together
+from lightning_tansens.monitor.recording import make_record, with_correlations
+from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.sharding import sharding_of
+from lightning_tansens.monitor.state import MonitorState
+from lightning_tansens.monitor.trainer_loggers import logging_step
+from lightning_tansens.record import Record
+from lightning_tansens.show.console import slow_progress
+from lightning_tansens.tangent.isolation import undisturbed
+
+# What may fail on one process stands under `together`; what talks to the others stands outside of it.
+
+
+def prepare(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    monitor: Choices,
+    stages: ExitStack,
+    state: MonitorState,
+    reference: MeasuredSet | None = None,
+    criterion: KnownCriterion | None = None,
+    follows: bool = False,
+) -> tuple[Measurement, KnownCriterion]:
+    """Draws the sets, finds the criterion and tries each measure on a first batch.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        monitor: What is measured on which samples.
+        stages: Where to leave the callables that tear the datamodule's other stages down.
+        state: What the measurement is compared with.
+        reference: The reference of an earlier fit, for a Trainer that got another loop's data since.
+        criterion: The criterion of that fit.
+        follows: Whether the weights before are those of ``state``, not the present ones.
+
+    """
+    with together(trainer), undisturbed(pl_module):
+        drawing = Drawing(trainer, monitor, stages)
+        sets = drawing.sets(reference)
+    agree(trainer, [measured.subset for measured in sets])
+    sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
+    with together(trainer), sharding.reached(pl_module) as reached:
+        subsets = [measured.subset for measured in sets]
+        reached = sharding.settle(pl_module, reached, lambda: sets[0].batches.first()[0], monitor.output, subsets)
+        found = drawing.find_criterion(*reached, sets, criterion, sharding.lockstep)
+    if found.note is not None and found is not criterion:
+        rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
+    # one isolation, in which lazy modules are initialised once
+    with together(trainer), sharding.reached(pl_module) as (_, network):
+        with together(trainer):
+            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
+        with together(trainer):
+            misfits = measurement.prepare(network, pl_module.device, keep_going=monitor.default_measures)
+        measurement.leave_out(any_process(trainer, misfits))
+        with together(trainer):
+            measurement.load_trajectories(state.trajectories)
+            measurement.resume(state.memories, state.weights_before)
+            if not follows:
+                measurement.start(network)
+    if not follows:
+        measurement.remember_first()
+    return measurement, found
+
+
+def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:
+    """Whether one of an epoch's snapshots, but for its last one, is taken after a batch.
+
+    Args:
+        batch_idx: The batch's number in its epoch.
+        batches: The number of batches of an epoch, which may be infinite.
+        per_epoch: The number of snapshots in an epoch.
+
+    Example:
+        >>> [batch_idx for batch_idx in range(10) if snapshot_is_due(batch_idx, 10, 4)]
+        [2, 4, 7]
+
+    """
+    done = batch_idx + 1
+    return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
+
+
+def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
+    """Keeps what the network says of the samples now, for the estimators that use the run so far.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        measurement: As :func:`prepare` returned it.
+
+    """
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network):
+        measurement.accumulate_outputs(network)
+    with measurement.synced(outputs_alone=True), together(trainer):
+        measurement.take_snapshot()
+
+
+def measure(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    monitor: Choices,
+    measurement: Measurement,
+    records: Sequence[Record],
+) -> tuple[Record, list[SetSummary]]:
+    """Takes a measurement, the same record on every process.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        monitor: What is measured, and what happens to failures.
+        measurement: As :func:`prepare` returned it.
+        records: The measurements before.
+
+    Returns:
+        The record, and what was found on each set.
+
+    """
+    start = time.perf_counter()
+    options = monitor.options
+    shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
+        measurement.accumulate(network, progress.update)
+    measurement.fail(any_process(trainer, measurement.failures()))
+    with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
+        summaries = measurement.summaries()
+    with together(trainer):
+        if options.on_failure == "raise":
+            measurement.raise_failure()
+        record = make_record(
+            trainer.current_epoch,
+            logging_step(trainer),
+            summaries,
+            measurement.measures,
+            _suitable(monitor, summaries[0]),
+            measurement.weights_now,
+            measurement.failed(),
+            options.accuracy_form,
+            options.limits,
+        )
+        if options.correlate_with_gap:
+            record = with_correlations(record, records)
+    seconds = {"total": time.perf_counter() - start}
+    if measurement.seconds_of_copies is not None:
+        seconds["copies"] = measurement.seconds_of_copies
+    record = replace(record, seconds={name: slowest(trainer, taken) for name, taken in seconds.items()})
+    measurement.remember_weights()
+    # what failed on one process alone must not part the keys, which are logged on all of them
+    return trainer.strategy.broadcast(record), summaries
+
+
+def _suitable(monitor: Choices, reference: SetSummary) -> list[Estimator]:
+    """The estimators; of the default ones, those of classes only where the outputs are class scores."""
+    classes = reference.outputs is None or reference.outputs.is_classifier
+    if classes or not monitor.default_estimators:
+        return monitor.estimators
+    return [estimator for estimator in monitor.estimators if Need.CLASSES not in estimator.needs]

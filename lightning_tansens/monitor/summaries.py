@@ -1,0 +1,59 @@
+"""What the metrics of one set have found, as the summary that the estimators read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from lightning_tansens.estimators import SetSummary
+from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
+from lightning_tansens.metrics.labelled_loss import LabelledLoss
+
+
+def with_measure(summary: SetSummary, measure: Measure) -> SetSummary:
+    """Adds the values of a measure to a summary, and lets the measure remember them."""
+    key = measure.key
+    influence = measure.influence() if isinstance(measure, SensitivityMeasure) else None
+    error = measure.standard_error()
+    distributions = {part: numbers.detach().cpu().clone() for part, numbers in measure.distributions().items()}
+    summary = replace(
+        summary,
+        values={**summary.values, key: floats(measure.values())},
+        parts={**summary.parts, key: floats(measure.part_values())},
+        distributions={**summary.distributions, key: distributions},
+        influences=summary.influences if influence is None else {**summary.influences, key: influence},
+        errors=summary.errors if error is None else {**summary.errors, key: error},
+        of_labels=(*summary.of_labels, key) if isinstance(measure, LabelledMeasure) else summary.of_labels,
+    )
+    measure.remember()
+    return summary
+
+
+def with_loss(summary: SetSummary, loss: LabelledLoss, is_truth: bool) -> SetSummary:
+    """Adds the loss and the accuracy to a summary.
+
+    Args:
+        summary: The summary.
+        loss: What was accumulated on the labels.
+        is_truth: Whether it is the value itself that is asked for, that of a whole test set, which has no standard error;
+            the reference's stands for what it was drawn from.
+
+    """
+    accuracy = loss.accuracy()
+    return replace(
+        summary,
+        loss=loss.value(),
+        loss_influence=loss.influence(),
+        loss_stderr=None if is_truth else loss.standard_error(),
+        accuracy=None if accuracy is None else float(accuracy),
+        accuracy_stderr=None if is_truth else loss.accuracy_standard_error(),
+        wrong=loss.wrong(),
+        class_losses=loss.class_losses(),
+    )
+
+
+def floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns scalars as floats."""
+    return {name: float(value) for name, value in values.items()}
