@@ -28,6 +28,7 @@ from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
