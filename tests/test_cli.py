@@ -164,6 +164,17 @@ def test_a_module_as_criterion_and_the_validation_set_as_reference_from_yaml(cri
     assert "tansens/val_loss" in monitor.history[0]
 
 
+def test_a_share_of_the_training_data_as_reference_from_yaml():
+    config = {"class_path": MONITOR, "init_args": {"num_samples": 3, "reference": 0.25, "verbose": False}}
+    options = ["--trainer.callbacks", yaml.safe_dump([config], default_flow_style=True, width=10_000)]
+    quiet = ["--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false"]
+    fixed = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
+    cli = LightningCLI(BoringModule, BoringData, args=["fit", *options, *quiet, *fixed], save_config_callback=None)
+    (monitor,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, TangentSensitivityMonitor))
+    assert len(monitor.held_out.data) == 3
+    assert "tansens/reference_loss" in monitor.history[0]
+
+
 def test_the_criterion_is_used(tmp_path):
     losses = [
         run(tmp_path, {"num_samples": 5, "criterion": {"class_path": "torch.nn.CrossEntropyLoss", "init_args": init}})

@@ -2,17 +2,21 @@
 
 import csv
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
-from tests.boring import BoringData, BoringModule, Recorder, fit, make_monitor, measured
+from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, measured
 from tests.test_monitor_training import TwoOptimizers
 
 KEY = "tansens/test_loss/empirical"
@@ -187,3 +191,62 @@ def test_barebones_measures_without_logging():
 def test_other_callbacks_are_not_disturbed(tmp_path):
     fit(make_monitor(), LearningRateMonitor("epoch"), logger=TensorBoardLogger(tmp_path, "", ""))
     assert any(tag.startswith("lr-") for tag in events_of(tmp_path)[0])
+
+
+class TwelvePredictions(pl.Callback):
+    """The predictions on the test set after the first, second and third batch of each epoch, as a user would keep them."""
+
+    def __init__(self):
+        self.predictions = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        with torch.no_grad():
+            self.predictions.append(pl_module.eval()(Points(10, seed=2).inputs).argmax(1).tolist())
+        pl_module.train()
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 1}], ids=["at the end", "validation after each batch"])
+def test_a_fit_of_few_epochs_has_several_snapshots_in_each(options):
+    monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
+    kept = TwelvePredictions()
+    fit(monitor, kept, data=BoringData(validation=bool(options)), max_epochs=4, **options)
+    target = monitor._measurement.sets[1]
+    assert target.trajectory.count == len(kept.predictions) == 12
+    assert target.trajectory.predictions.tolist() == np.array(kept.predictions)[:, target.subset.indices].tolist()
+
+
+def test_weights_that_have_not_changed_give_no_second_snapshot():
+    monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
+    fit(monitor, data=BoringData(), max_epochs=2, accumulate_grad_batches=3)
+    assert monitor._measurement.sets[1].trajectory.count == 2
+
+
+class Endless(IterableDataset):
+    """Points without an end."""
+
+    def __iter__(self):
+        return cycle(list(Points()))
+
+
+@pytest.mark.parametrize(("options", "snapshots"), [({"limit_train_batches": 4}, 4), ({"max_steps": 8}, 1)])
+def test_a_stream_has_snapshots_within_an_epoch_where_its_length_is_known(options, snapshots, monkeypatch):
+    said = []
+    monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
+    monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=2, test_dataloaders=Points(10, seed=2))
+    fit(monitor, data=DataLoader(Endless(), batch_size=4), **options)
+    target = monitor._measurement.sets[1]
+    assert target.trajectory.count == snapshots
+    assert [note for note in said if "limit_train_batches" in note] == said[-1:] * (snapshots == 1)
+
+
+def test_a_failed_snapshot_is_said_once_and_the_training_goes_on():
+    class FailsOnce(BoringModule):
+        def forward(self, inputs):
+            if not self.training and self.trainer.global_step == 1:
+                raise RuntimeError("not now")
+            return super().forward(inputs)
+
+    monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
+    with pytest.warns(UserWarning, match="not now"):
+        fit(monitor, module=FailsOnce, data=BoringData())
+    assert monitor._measurement.sets[1].trajectory.count == 5

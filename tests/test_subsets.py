@@ -25,7 +25,14 @@ from lightning_tansens.monitor.data.subsets import Subset
 NUMBERS = TensorDataset(torch.arange(100.0))
 
 
-READS = collections.Counter()  # of a module: a copy of a data set would keep what it counts itself
+class Reads(collections.UserDict):
+    """Counts where nobody looks: a copy of a data set would keep what it counts itself."""
+
+    def __missing__(self, index):
+        return 0
+
+
+READS = Reads()
 
 
 class Augmented(Dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 import re
 import warnings
@@ -246,9 +247,22 @@ def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[st
                 ignoring = functools.partial(F.cross_entropy, ignore_index=label)
                 yield f"cross-entropy with ignore_index={label}", ignoring
     others = {**modules, **{f"self.{name}": value for name, value in vars(pl_module).items() if callable(value)}}
-    for name, value in others.items():
+    for name, value in {**others, **_methods(pl_module)}.items():
         if re.search("loss|criterion|objective", f"{name} {type(value).__name__}", re.IGNORECASE):
             yield name, value
+
+
+def _methods(pl_module: pl.LightningModule) -> dict[str, Criterion]:
+    """The methods of the user's class on two arguments; what they log or count is undone like the rest of a measurement."""
+    found = {}
+    for name in dir(type(pl_module)):
+        if hasattr(pl.LightningModule, name) or not inspect.isfunction(inspect.getattr_static(type(pl_module), name)):
+            continue
+        method = getattr(pl_module, name)
+        parameters = inspect.signature(method).parameters.values()
+        if len([one for one in parameters if one.default is one.empty and one.kind < one.VAR_POSITIONAL]) == 2:
+            found[f"self.{name}"] = method
+    return found
 
 
 def _reproduces(criterion: Criterion, seen: _Seen) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
 from lightning_tansens.monitor.data.drawn import draw_subset
+from lightning_tansens.monitor.data.hold_out import HeldOut
 from lightning_tansens.monitor.data.kept_inputs import KeptInputs
 from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
@@ -32,12 +34,16 @@ from lightning_tansens.tangent.network import OutputPicker
 #: How many samples an estimator sees that chooses its copies by the inputs.
 _SEEN = 64
 
+#: How many samples of the reference the headline's copies have.
+COPIED = 128
+
 
 class Choices(Protocol):
     """The monitor's arguments that say what is measured on which samples."""
 
     test_dataloaders: Any
-    reference: str | Data
+    reference: str | float | Data
+    held_out: HeldOut | None
     measures: list[Measure]
     estimators: list[Estimator]
     num_samples: int
@@ -138,11 +144,11 @@ class Drawing:
         """
         assert self._known is not None
         classes = self._known.class_scores is not False
-        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs):
+            for transform in estimator.copies_for(inputs, classes):
                 wanted.setdefault(transform, []).append(estimator)
         return [
             self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
@@ -154,13 +160,18 @@ class Drawing:
     ) -> MeasuredSet:
         assert self._known is not None
         keys = {key for estimator in estimators for key in estimator.measure_keys}
+        perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
+        reading = self._reading(labelled=True, perturb=perturb)
+        if all(estimator.key == HEADLINE for estimator in estimators):  # which needs the outputs of some samples alone
+            losses = self._known.class_scores is False  # those of classes follow from the outputs
+            reading = replace(reading, features=False, with_loss=losses, num_outputs=COPIED, num_read=COPIED)
         copy = MeasuredSet(
             name,
             reference.subset,
             batch_transfer(self._trainer).of(reference.subset),
             [measure for measure in self.measures if measure.key in keys],
             LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
-            self._reading(labelled=True, perturb=KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)),
+            reading,
         )
         copy.made_for = tuple(estimator.key for estimator in estimators)
         return copy
@@ -168,6 +179,13 @@ class Drawing:
     def _reference(self) -> str | Data:
         """What "auto" stands for: the validation data, if there are any that are not the target."""
         monitor = self._monitor
+        if isinstance(monitor.reference, float):
+            if monitor.held_out is None or monitor.held_out.data is None:
+                raise MisconfigurationException(
+                    f"reference={monitor.reference}: expected a fit, which holds these samples out of the training, before "
+                    "this evaluation; pass the labelled reference itself: TangentSensitivityMonitor(reference=...)"
+                )
+            return monitor.held_out.data
         if monitor.reference != "auto":
             return monitor.reference
         taken = isinstance(monitor.test_dataloaders, str) and monitor.test_dataloaders.startswith("val")

@@ -150,7 +150,7 @@ class Measurement:
     @property
     def num_batches(self) -> int:
         """The number of batches that this process measures."""
-        return sum(len(measured.subset.positions()) for measured in self._every())
+        return sum(len(measured.batches.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
         """Takes every measure on this process's share of the sets; one that fails loses its own values alone.
@@ -173,6 +173,11 @@ class Measurement:
                 copy.update(network, tick)
             self.seconds_of_copies = time.perf_counter() - start
         self.weights_now = self._measure_weights(network)
+
+    def accumulate_outputs(self, network: nn.Module) -> None:
+        """Takes the outputs alone on this process's share of the sets."""
+        for measured in self._every():
+            measured.update_outputs(network)
 
     def failures(self) -> list[bool]:
         """Says for each set and measure whether it failed in this process, in the same order in all of them."""
@@ -202,12 +207,17 @@ class Measurement:
         return of_sets | of_weights
 
     @contextmanager
-    def synced(self) -> Iterator[None]:
+    def synced(self, outputs_alone: bool = False) -> Iterator[None]:
         """Gathers what the processes have accumulated; their own shares are back afterwards."""
         with ExitStack() as stack:
             for measured in self._every():
-                stack.enter_context(measured.synced())
+                stack.enter_context(measured.synced(outputs_alone))
             yield
+
+    def take_snapshot(self) -> None:
+        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        for measured in self._every():
+            measured.take_snapshot()
 
     def summaries(self) -> list[SetSummary]:
         """Returns what was found on the reference and on each target, inside of :meth:`synced`."""

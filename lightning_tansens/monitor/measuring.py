@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -79,6 +80,38 @@ def prepare(
     return measurement, found
 
 
+def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:
+    """Whether one of an epoch's snapshots, but for its last one, is taken after a batch.
+
+    Args:
+        batch_idx: The batch's number in its epoch.
+        batches: The number of batches of an epoch, which may be infinite.
+        per_epoch: The number of snapshots in an epoch.
+
+    Example:
+        >>> [batch_idx for batch_idx in range(10) if snapshot_is_due(batch_idx, 10, 4)]
+        [2, 4, 7]
+
+    """
+    done = batch_idx + 1
+    return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
+
+
+def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
+    """Keeps what the network says of the samples now, for the estimators that use the run so far.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        measurement: As :func:`prepare` returned it.
+
+    """
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network):
+        measurement.accumulate_outputs(network)
+    with measurement.synced(outputs_alone=True), together(trainer):
+        measurement.take_snapshot()
+
+
 def measure(
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
@@ -106,7 +139,7 @@ def measure(
     with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
         measurement.accumulate(network, progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
-    with measurement.synced(), together(trainer):
+    with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
         summaries = measurement.summaries()
     with together(trainer):
         if options.on_failure == "raise":

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_text
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
@@ -28,10 +28,16 @@ class Options:
             estimators are computed, which are noisier and cost less.
         num_label_samples: The number of samples on which the true loss of a test set is computed, with
             ``compare_with_labels``; None for all. With a number, the truth has a standard error.
+        snapshots_per_epoch: How often an epoch, at even distances, the network's outputs are kept for the estimators that
+            use the run so far. The last time is the measurement at the epoch's end; each time before costs a forward pass
+            on the samples of ``num_loss_samples``. Four make a dozen snapshots of a fine-tuning of three epochs.
         batch_size: The number of samples measured at once; results do not depend on it.
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
             wherever there is a validation loop and "train_epoch_end" where not.
+        max_share: The largest share of a run's time that measurements may take, e.g. 0.03. A measurement is left out while
+            one as long as the last would take more of the time since; the first is always taken. None measures whenever
+            ``every_n_epochs`` says so.
         on_failure: What happens when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". A measure that fails loses only its own values,
             unless "raise" stops the training.
@@ -56,9 +62,11 @@ class Options:
 
     num_loss_samples: int = 1024
     num_label_samples: int | None = None
+    snapshots_per_epoch: int = 1
     batch_size: int = 256
     seed: int = 0
     measure_at: MeasureAt = "auto"
+    max_share: float | None = None
     on_failure: OnFailure = "warn"
     accuracy_form: AccuracyForm = "error"
     by_class: bool = False
@@ -68,11 +76,17 @@ class Options:
     prefix: str = "tansens"
 
     def __post_init__(self) -> None:
-        check_counts(num_loss_samples=self.num_loss_samples, batch_size=self.batch_size)
+        check_counts(
+            num_loss_samples=self.num_loss_samples,
+            snapshots_per_epoch=self.snapshots_per_epoch,
+            batch_size=self.batch_size,
+        )
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
         check_counts(at_least=0, gathered_bytes=self.gathered_bytes)
+        if self.max_share is not None:
+            check_share("max_share", self.max_share)
         for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
             check_choice(name, getattr(self, name), get_args(choices))
         if not isinstance(self.limits, Limits):
@@ -82,7 +96,9 @@ class Options:
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
     """Raises an error if an argument is no test set or no reference."""
-    if isinstance(reference, str) and reference != "auto":
+    if isinstance(reference, float):
+        check_share("reference", reference)
+    elif isinstance(reference, str) and reference != "auto":
         check_choice_of_set("reference", reference)
     elif not isinstance(reference, (DataLoader, Dataset)):
         check_choice("reference", reference, ("auto", "train", "val"), "or a DataLoader or a Dataset")

@@ -152,7 +152,17 @@ class MeasuredSet:
         if self._lockstep is None:
             self._accumulate(self.measures, network, tick, outputs=True)
         else:
-            self._accumulate_in_step(self._lockstep, network, tick)
+            self._accumulate_in_step(self._lockstep, network, tick, self._add_outputs)
+
+    def update_outputs(self, network: nn.Module) -> None:
+        """Accumulates this process's share of the outputs alone."""
+        if self.outputs is not None and self._lockstep is not None:
+            self._accumulate_in_step(self._lockstep, network, lambda: None, self._gather)
+        elif self.outputs is not None:
+            self.outputs.reset()
+            for inputs, targets, positions in self.batches:
+                if positions[0] < self._reading.num_outputs:
+                    self._gather(*self._forward(network, inputs), targets, positions)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
@@ -181,7 +191,9 @@ class MeasuredSet:
                 self._add_outputs(*self._forward(network, inputs), targets, positions)
             tick()
 
-    def _accumulate_in_step(self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object]) -> None:
+    def _accumulate_in_step(
+        self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object], add: Callable[..., None]
+    ) -> None:
         """Calls the network as often as the process with most batches does; there are no measures."""
         batches = iter(self.batches)
         with lockstep.together():
@@ -195,7 +207,7 @@ class MeasuredSet:
             outputs, features = self._forward(network, inputs)
             with lockstep.together():
                 if positions and lockstep.speaks:
-                    self._add_outputs(outputs, features, targets, positions)
+                    add(outputs, features, targets, positions)
                 tick()
         with lockstep.together():
             next(batches, None)  # a subset keeps its samples once it is exhausted
@@ -227,8 +239,11 @@ class MeasuredSet:
             measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
 
     def _add_outputs(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             self.loss.update_finite(outputs, self.batches.labels(targets), positions)
+        self._gather(outputs, features, targets, positions)
+
+    def _gather(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
@@ -264,10 +279,10 @@ class MeasuredSet:
     # ----------------------------------------------------------------------------------------------- results
 
     @contextmanager
-    def synced(self) -> Iterator[None]:
+    def synced(self, outputs_alone: bool = False) -> Iterator[None]:
         """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
         with ExitStack() as stack:
-            for metric in self._metrics():
+            for metric in ([] if self.outputs is None else [self.outputs]) if outputs_alone else self._metrics():
                 if getattr(metric, "key", None) not in self.failed:
                     metric.sync()
                     stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced after an error
@@ -287,11 +302,16 @@ class MeasuredSet:
             outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
             summary = replace(summary, outputs=outputs)
             self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
+
+    def take_snapshot(self) -> None:
+        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        if self.outputs is not None:
+            self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 
     def shown(self, summary: SetSummary) -> Samples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""
@@ -317,7 +337,8 @@ class MeasuredSet:
         return [*self.measures, *self._metrics_of_outputs()]
 
     def _metrics_of_outputs(self) -> list[Metric]:
-        return [metric for metric in (self.loss, self.outputs) if metric is not None]
+        loss = self.loss if self._reading.with_loss else None
+        return [metric for metric in (loss, self.outputs) if metric is not None]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]

@@ -13,6 +13,7 @@ import torch
 
 from lightning_tansens.monitor.data.open_files import no_file_left_open
 from lightning_tansens.monitor.data.shared_memory import SharedWriteError
+from lightning_tansens.monitor.data.shared_state import nothing_shared_changes
 from lightning_tansens.monitor.data.sources import Opened, Source
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
 
@@ -97,13 +98,17 @@ class Subset:
         self._budget = CacheBudget() if budget is None else budget
         workers = getattr(data, "num_workers", 0) > 0
         try:
-            self._read(Source(data, seed, original), workers)
+            self._read(Source(data, seed, original), workers, original)
         except SharedWriteError:
-            self._read(Source(data, seed, original, share=False), workers)
+            self._read(Source(data, seed, original, share=False), workers, original)
 
-    def _read(self, source: Source, workers: bool) -> None:
-        with no_file_left_open(workers):
+    def _read(self, source: Source, workers: bool, original: bool) -> None:
+        with no_file_left_open(workers), nothing_shared_changes([] if original else source.parts) as first_read:
             self._find(source)
+            if self._drawn is None:
+                first_read()
+                for position in range(min(len(self), 3))[::-1]:
+                    self.samples([position])
 
     def _find(self, source: Source) -> None:
         self._source = source

@@ -1,0 +1,106 @@
+"""Takes a share of the training data away from the training, as a labelled reference."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
+
+#: What a loader of fewer samples takes over.
+_KEPT = (
+    "batch_size",
+    "drop_last",
+    "num_workers",
+    "collate_fn",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "generator",
+    "prefetch_factor",
+    "persistent_workers",
+)
+
+
+class HeldOut:
+    """Stands between a Trainer and its training data, of which it holds samples back.
+
+    The Trainer may ask for the loader whenever it likes, and again in later epochs; the same samples are held back.
+
+    Args:
+        source: What the Trainer gets its training data from.
+        share: The share of the samples that is held back.
+        seed: Names the samples.
+
+    """
+
+    def __init__(self, source: Any, share: float, seed: int) -> None:
+        self._source, self._share, self._seed = source, share, seed
+        #: The samples that are held back; None before the Trainer has asked for its loader.
+        self.data: Dataset[Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def dataloader(self) -> DataLoader[Any]:
+        """Returns the Trainer's loader without the samples that are held back.
+
+        Raises:
+            MisconfigurationException: If it is no plain DataLoader over all samples of a data set.
+
+        """
+        loader: Any = self._source.dataloader()
+        dataset: Any = getattr(loader, "dataset", None)
+        sampler = getattr(loader, "sampler", None)
+        plain = type(loader) is DataLoader and loader.batch_size is not None
+        shuffled = type(sampler) is RandomSampler and not sampler.replacement
+        if not plain or not (shuffled or type(sampler) is SequentialSampler):
+            raise self._refusal(f"a {type(loader).__name__}" + (f" with a {type(sampler).__name__}" if sampler else ""))
+        samples = len(dataset)
+        count = round(self._share * samples)
+        if not 0 < count < samples:
+            raise self._refusal(f"{count} of {samples} samples")
+        order = torch.randperm(samples, generator=torch.Generator().manual_seed(self._seed)).tolist()
+        kept, held = sorted(order[count:]), sorted(order[:count])
+        if self.data is None:
+            rank_zero_info(
+                f"TangentSensitivityMonitor: reference={self._share} holds {count:,} of the {samples:,} training samples "
+                "out of the training, as the labelled reference"
+            )
+        self.data = Subset(dataset, held)
+        arguments: dict[str, Any] = {name: getattr(loader, name) for name in _KEPT}
+        return DataLoader(Subset(dataset, kept), shuffle=shuffled, **arguments)
+
+    def _refusal(self, came: str) -> MisconfigurationException:
+        return MisconfigurationException(
+            f"reference={self._share}: expected one training DataLoader that visits each sample of its data set, of which "
+            f"some are left on either side, but got {came}; split the data yourself and pass the held-out part: "
+            "TangentSensitivityMonitor(reference=...)"
+        )
+
+
+def hold_out(trainer: pl.Trainer, share: float, seed: int, stages: ExitStack) -> HeldOut:
+    """Holds a share of the training data back from the fit that begins.
+
+    Args:
+        trainer: The Trainer, before it has loaded its data.
+        share: The share.
+        seed: Names the samples.
+        stages: Where to leave what gives the Trainer its data back.
+
+    """
+    loop = trainer.fit_loop
+    source: Any = loop._data_source
+    held = HeldOut(source, share, seed)
+
+    def give_back() -> None:
+        loop._data_source = source
+
+    loop._data_source = held  # type: ignore[assignment]
+    stages.callback(give_back)
+    return held
