@@ -1,7 +1,8 @@
 """What is said on the console: lines, tables, and where they go beside a progress bar."""
 
-import re
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
@@ -99,63 +100,74 @@ def random_history(rng, names=("trivial", "empirical", "active_nodes"), epochs=6
     return history
 
 
-def parsed(text):
-    """The cells of a table by row and heading; the headings are apart by two blanks."""
-    lines = text.split("\n")
-    starts = [(match.group(), match.end()) for match in re.finditer(r"\S+(?: \S+)*", lines[0])]
-    table = {}
-    for line in lines[1:]:
-        cells = {match.end(): match.group() for match in re.finditer(r"\S+", line)}
-        table[line.split()[0]] = [cells.get(end) for _, end in starts[1:]]
-    return [heading for heading, _ in starts], table
-
-
-def test_the_table_against_numpy():
-    history = random_history(np.random.default_rng(0))
-    headings, table = parsed(summary_table(history))
-    assert headings == ["test, epoch 5", "loss", "error", "ratio", "accuracy", "error", "ratio"]
-    assert list(table) == ["trivial", "empirical", "active_nodes", "true"]
+def test_the_last_row_of_each_set_and_the_errors_against_numpy():
+    history = random_history(np.random.default_rng(0), names=("trivial", "estimate", "active_nodes"))
+    head, headings, row, errors, where = summary_table(history).split("\n")
     last = history[-1].targets["test"]
-    for name in ("trivial", "empirical", "active_nodes"):
-        cells = []
-        for quantity in ("loss", "accuracy"):
-            rows = []
-            for one in history:
-                found, truth = one.targets["test"].estimates[quantity], one.targets["test"].labelled(quantity)
-                if name in found and truth is not None:
-                    rows.append([abs(found[each].value - truth) for each in (name, "trivial")])
-            mae, trivial = np.mean(rows, 0)
-            cells += [f"{last.estimates[quantity][name].value:.4f}", f"{mae:.4f}", f"{mae / trivial:.2f}"]
-        assert table[name] == cells
-    assert table["true"] == [f"{last.loss:.4f}", None, None, f"{last.accuracy:.4f}", None, None]
+    assert head == "epoch 5  train: loss 1.00"
+    assert headings.split() == ["set", "accuracy", "loss", "vs", "train"]  # without an own accuracy nothing is compared
+    loss, accuracy = (last.estimates[of]["estimate"].value for of in ("loss", "accuracy"))
+    assert row.split() == ["test", f"{accuracy:.2f}", f"{loss:#.3g}", f"{loss - 1:+.2f}"]
+    means = {}
+    for quantity in ("loss", "accuracy"):
+        pairs = [
+            [abs(one.targets["test"].estimates[quantity][name].value - truth) for name in ("estimate", "trivial")]
+            for one in history
+            if (truth := one.targets["test"].labelled(quantity)) is not None
+        ]
+        means[quantity] = np.mean(pairs, 0)
+    own, trivial = ([means[quantity][i] for quantity in ("accuracy", "loss")] for i in (0, 1))
+    with_train = f"with train's own values: {trivial[0]:.2f}, {trivial[1]:#.3g}"
+    assert errors == f"mean error: accuracy {own[0]:.2f}, loss {own[1]:#.3g}; {with_train}"
+    assert where == "the scores of all estimators: monitor.scorecard"
 
 
-def test_the_table_without_a_truth_has_no_errors():
+def test_each_set_has_its_range_its_change_and_its_verdict():
+    said = summary_table([record(9, 2.92, accuracy=0.48, name="val", targets=[CLEAN, BLURRED])], Path("logs/scores.csv"))
+    assert said.split("\n") == [
+        "epoch 9  val: accuracy 0.48, loss 2.92",
+        "  set               accuracy  vs val               loss  vs val   verdict",
+        "  clean    0.49 [0.43, 0.50]   +0.01  2.86 [2.63, 3.03]   -0.06  like val",
+        "  blurred  0.36 [0.27, 0.43]   -0.12  3.61 [2.98, 4.34]   +0.69    unsure",
+        "mean error: accuracy 0.01, loss 0.0600; with val's own values: 0.02, 0.120",
+        "the scores of all estimators: logs/scores.csv",
+    ]
+
+
+def test_the_file_of_scores_is_named_from_here(tmp_path, monkeypatch):
+    records = [record(targets=[target(loss=1.5, losses={"trivial": 1.0})])]
+    file = tmp_path / "logs" / "scores.csv"
+    assert summary_table(records, file).endswith(f": {file}")
+    monkeypatch.chdir(tmp_path)
+    assert summary_table(records, file).endswith(": logs/scores.csv")
+
+
+def test_without_a_truth_there_are_no_errors():
     records = [with_target(one, "test", loss=None, accuracy=None) for one in random_history(np.random.default_rng(1))]
-    headings, table = parsed(summary_table(records))
-    assert headings == ["test, epoch 5", "loss", "accuracy"]
-    assert list(table) == ["trivial", "empirical", "active_nodes"]
+    assert [line.split()[0] for line in summary_table(records).split("\n")] == ["epoch", "set", "test"]
 
 
-def test_the_table_where_the_trivial_estimate_is_right():
-    headings, table = parsed(summary_table([record(targets=[target(loss=1.0, losses={"trivial": 1.0, "empirical": 1.5})])]))
-    assert headings == ["test, epoch 0", "loss", "error"]  # nothing can be compared with an error of zero
-    assert table["empirical"] == ["1.5000", "0.5000"]
+def test_where_only_the_reference_stands_for_a_set():
+    said = summary_table([record(targets=[target(loss=1.5, losses={"trivial": 1.0})])])
+    assert "test  1.00 (trivial)" in said
+    assert "mean error: loss 0.500\n" in said
 
 
-def test_estimators_of_the_accuracy_alone_are_in_the_table():
+def test_an_estimator_of_the_accuracy_alone_stands_for_its_set():
     name = "difference_of_confidences"
     one = record(targets=[target(loss=1.5, accuracy=0.5, losses={"trivial": 1.0}, accuracies={"trivial": 0.75, name: 0.5})])
-    _, table = parsed(summary_table([one]))
-    assert table[name] == [None, None, None, "0.5000", "0.0000", "0.00"]
-    assert all(len(line) <= WIDTH for line in summary_table([one]).split("\n"))
+    said = summary_table([one])
+    assert f"0.50 ({name})" in said
+    assert "mean error: accuracy 0.00, loss 0.500" in said
+    assert all(len(line) <= WIDTH for line in said.split("\n"))
 
 
-def test_a_table_for_each_target():
-    one = record(3, targets=[target(name, loss=1.5, losses={"trivial": 1.0}) for name in ("near", "far")])
-    near, far = summary_table([one]).split("\n\n")
-    assert near.startswith("near, epoch 3")
-    assert far.startswith("far, epoch 3")
+def test_long_names_leave_room_for_the_verdict():
+    found = replace(CLEAN, name="a hospital in another country")
+    said = summary_table([record(9, 2.92, accuracy=0.48, name="val", targets=[found])])
+    assert all(len(line) <= WIDTH for line in said.split("\n"))
+    assert said.split("\n")[2].startswith("  a hospital …  0.49")
+    assert said.split("\n")[2].endswith("like val")
 
 
 def test_no_table_without_measurements():

@@ -52,11 +52,12 @@ class Estimator(ABC):
         """The keys of the measures that must be taken on the copies; none by default."""
         return frozenset()
 
-    def copies_for(self, inputs: Any) -> Sequence[Callable[[Any], Any]]:
+    def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Callable[[Any], Any]]:
         """Returns what makes the copies of the reference out of its samples, for ``Need.COPIES``; none by default.
 
         Args:
             inputs: The first inputs of the reference, as the network gets them.
+            class_scores: Whether the network's outputs are class scores.
 
         """
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +11,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
@@ -34,7 +34,7 @@ from lightning_tansens.monitor.options import (
     check_measures_and_estimators,
     check_sets,
 )
-from lightning_tansens.monitor.processes import together
+from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.recording import without_estimators
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
@@ -44,12 +44,14 @@ from lightning_tansens.monitor.trainer_loggers import (
     logging_step,
     run_folder,
     say,
+    wanted,
     writers,
 )
 from lightning_tansens.record import HEADLINE, Record, SetEstimates
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_line, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
+from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
@@ -118,7 +120,7 @@ class TangentSensitivityMonitor(pl.Callback):
         reference: DataLoader | Dataset | float | str = "auto",
         measures: list[Measure] | None = None,
         estimators: list[Estimator] | None = None,
-        num_samples: int = 256,
+        num_samples: int = 128,
         every_n_epochs: int = 1,
         unpack: Unpack | None = None,
         output: OutputPicker | None = None,
@@ -155,6 +157,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._page: Page | None = None
         self._logged_step: int | None = None
         self._snapshot_step: int | None = None
+        self._measured_at: float | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
@@ -198,15 +201,24 @@ class TangentSensitivityMonitor(pl.Callback):
         """How good the estimates were so far, where the truth is known."""
         return Scorecard.from_history(self.records)
 
+    def _repr_html_(self) -> str:
+        """Shows a table of the sets in a notebook."""
+        return to_html(self.records)
+
     def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
         """Says whether a key was logged with a value of the current weights."""
         return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
 
     def brief(self, record: Record) -> Record:
         """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
-        if self.default_estimators and self.display.log == "default":
+        if self._is_brief:
             return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
         return record
+
+    @property
+    def _is_brief(self) -> bool:
+        """Whether the loggers are sent the headline alone of the default estimators."""
+        return self.default_estimators and self.display.log == "default"
 
     def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
         """Lets the evaluations from now on continue one another, as the measurements of a fit do.
@@ -229,14 +241,9 @@ class TangentSensitivityMonitor(pl.Callback):
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a strategy whose processes do not hold the whole network."""
+        """Forgets an earlier fit, and holds back what is to be the reference."""
         if stage != TrainerFn.FITTING:
             return
-        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
-            raise MisconfigurationException(
-                f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
-                f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
-            )
         if isinstance(self.reference, float):
             self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
         self._measurement, self._criterion, self._follows = None, None, False
@@ -247,7 +254,8 @@ class TangentSensitivityMonitor(pl.Callback):
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
         self._page = self._new_page(trainer)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            self._page.compare(targets, [one.key for one in self._explained()], hyperparameters(trainer))
+            sent = [HEADLINE] if self._is_brief else [estimator.key for estimator in self.estimators]
+            self._page.compare(targets, [*(measure.key for measure in self.measures), *sent], hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on a first batch, before the first step."""
@@ -260,7 +268,8 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state = MonitorState()
         self._notices = Notices(self._state.records[-1] if self._state.records else None)
         self._failures = Failures(self.options.on_failure)
-        self._logged_step, self._snapshot_step = None, trainer.global_step
+        self._logged_step = self._measured_at = None
+        self._snapshot_step = trainer.global_step
         if self._state.loaded and self._page is not None:  # before any monitor sends something
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
                 self._page.resume(logging_step(trainer) + 1)
@@ -296,7 +305,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._snapshot_step = trainer.global_step
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
                 assert self._measurement is not None
-                take_snapshot(trainer, pl_module, self, self._measurement)
+                take_snapshot(trainer, pl_module, self._measurement)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
@@ -307,7 +316,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """Draws the last figures and prints how the estimates did."""
         records = self._state.records
         if self.verbose and records:
-            say(trainer, summary_table(records))
+            say(trainer, summary_table(records, None if self._page is None else self._page.scorecard_file))
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(records)
@@ -349,11 +358,20 @@ class TangentSensitivityMonitor(pl.Callback):
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._state.measured_step:
             return
+        if self.options.max_share is not None and trainer.strategy.broadcast(self._too_soon(self.options.max_share)):
+            return
         self._state.measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
             assert self._measurement is not None
             assert self._page is not None
             self._measure(trainer, pl_module, self._measurement, self._page)
+
+    def _too_soon(self, share: float) -> bool:
+        """Whether a measurement as long as the last one would take more than its share of the time since."""
+        if self._measured_at is None or not self._state.records:
+            return False
+        since = time.perf_counter() - self._measured_at
+        return self._state.records[-1].seconds["total"] > share * since
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
@@ -392,12 +410,10 @@ class TangentSensitivityMonitor(pl.Callback):
         )
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
+        start = time.perf_counter()
         record, summaries = measure(trainer, pl_module, self, measurement, self._state.records)
         with together(trainer):
             self._state.records.append(record)
-            scalars = self._logged(record)
-            log_for_callbacks(trainer, scalars)
-            self._logged_step = trainer.global_step
             if not self._follows:
                 if self.verbose:
                     say(trainer, measurement_line(record))
@@ -405,7 +421,16 @@ class TangentSensitivityMonitor(pl.Callback):
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples, scalars)
+            page.show(record, self._state.records, distributions, samples)
+        total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
+        with together(trainer):
+            record = replace(record, seconds={**record.seconds, "total": total})
+            self._state.records[-1] = record
+            self._measured_at = time.perf_counter()
+            scalars = self._logged(record)
+            log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, scalars))
+            self._logged_step = trainer.global_step
+            page.scalars(record, scalars)
 
     def _new_page(self, trainer: pl.Trainer) -> Page:
         return Page(

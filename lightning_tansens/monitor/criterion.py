@@ -25,6 +25,7 @@ from lightning_tansens.metrics.standard_losses import STANDARD, aligned
 from lightning_tansens.monitor.data.reading import Unpack, split
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
+from lightning_tansens.tangent.isolation.memory import plain_parts
 
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
 TOLERANCE = 1e-4
@@ -209,11 +210,13 @@ def _look(
 @contextmanager
 def _other_weights(pl_module: nn.Module) -> Iterator[None]:
     """Gives small layers other values for a block, from copies of its own: ``undisturbed`` keeps none of a large network."""
-    generator = torch.Generator().manual_seed(0)
-    parameters = [one for one in pl_module.parameters() if one.is_floating_point() and one.numel() <= DISTURBED]
+    generator = torch.Generator()
+    small = [one for one in pl_module.parameters() if one.is_floating_point() and one.numel() <= DISTURBED]
+    parameters = [part for parameter in small for part in plain_parts(parameter)]  # of a sharded one, this process's
     with torch.no_grad():
         saved = [parameter.clone() for parameter in parameters]
-        for parameter in parameters:
+        for number, parameter in enumerate(parameters):
+            generator.manual_seed(number)  # replicas agree, however their neighbours are sharded
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.1)
     try:
         yield

@@ -35,6 +35,9 @@ class Options:
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
             wherever there is a validation loop and "train_epoch_end" where not.
+        max_share: The largest share of a run's time that measurements may take, e.g. 0.03. A measurement is left out while
+            one as long as the last would take more of the time since; the first is always taken. None measures whenever
+            ``every_n_epochs`` says so.
         on_failure: What happens, on all processes, when a measurement fails: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". A measure that fails loses only its own values,
             unless "raise" stops the training.
@@ -43,6 +46,8 @@ class Options:
         correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between
             a test set's true loss and the reference's; needs ``compare_with_labels``.
         limits: What a reliable estimate must fulfil.
+        gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
+            into a copy on each process and measured there; of a larger one the sensitivities are left out.
         prefix: What the logged keys begin with.
 
     Raises:
@@ -61,11 +66,13 @@ class Options:
     batch_size: int = 256
     seed: int = 0
     measure_at: MeasureAt = "auto"
+    max_share: float | None = None
     on_failure: OnFailure = "warn"
     accuracy_form: AccuracyForm = "error"
     by_class: bool = False
     correlate_with_gap: bool = False
     limits: Limits = field(default_factory=Limits)
+    gathered_bytes: int = 4 * 2**30
     prefix: str = "tansens"
 
     def __post_init__(self) -> None:
@@ -77,6 +84,9 @@ class Options:
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
+        check_counts(at_least=0, gathered_bytes=self.gathered_bytes)
+        if self.max_share is not None:
+            check_share("max_share", self.max_share)
         for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
             check_choice(name, getattr(self, name), get_args(choices))
         if not isinstance(self.limits, Limits):

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lightning_tansens.record import Estimate, Record, SetRecord
-from lightning_tansens.show.keys import HEADLINE, QUANTITIES, TRIVIAL, Quantity
+from lightning_tansens.record import TRIVIAL, Quantity, Record
+from lightning_tansens.show.keys import ALL_SETS
 from lightning_tansens.show.scorecard import Scorecard
+from lightning_tansens.show.words import SHOWN, Answer, answer, said
 
 #: Columns of a terminal.
 WIDTH = 80
 
-#: Which single estimator is shown without it, the best of the benchmark first.
-_BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
-    "loss": ("entropy_ratio", "entropy_difference", "calibrated"),
-    "accuracy": ("atc_confidence", "cot", "atc_entropy", "cbpe", "calibrated"),
-}
+#: Columns for the name of a set, so that values and verdict have room.
+_NAME = 14
 
 _TRUTH = "true"
-
-
-def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
-    """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing is estimated.
-
-    Args:
-        one: What was found on the set.
-        quantity: "loss" or "accuracy".
-
-    """
-    found = one.estimates.get(quantity, {})
-    names = [name for name in (HEADLINE, *_BEST_KNOWN[quantity], *found) if name in found and name != TRIVIAL]
-    name = next(iter([*names, *found]), None)
-    return None if name is None else (name, found[name])
 
 
 def measurement_line(record: Record) -> str:
@@ -47,6 +32,7 @@ def measurement_line(record: Record) -> str:
         the best single estimator's, with its name. Where labels are compared, the truth stands below.
 
     Example:
+        >>> from lightning_tansens.record import Estimate, SetRecord
         >>> loss = {"trivial": Estimate(2.92), "estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse")}
         >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
         >>> print(measurement_line(Record(9, 90, SetRecord("val", loss=2.92), {"test": test}, seconds={"total": 0.61})))
@@ -55,56 +41,69 @@ def measurement_line(record: Record) -> str:
             true  loss 3.70
 
     """
-    own = [
-        f"{quantity} {_said(quantity, value)}"
-        for quantity in _SHOWN
-        if (value := record.reference.labelled(quantity)) is not None
-    ]
-    head = f"epoch {record.epoch}  {record.reference.name}: {', '.join(own) or 'no loss'}"
+    head = f"epoch {record.epoch}  {_own_values(record)}"
     if "total" in record.seconds:
         head = f"{head:<{WIDTH - 8}}{record.seconds['total']:6.1f} s"
     rows, verdicts = [], []
-    for target in record.targets.values():
-        shown = {quantity: headline(target, quantity) for quantity in _SHOWN}
-        rows.append([f"  {target.name}", *(_estimated(quantity, found) for quantity, found in shown.items())])
-        verdicts.append(_judged(record, [found[1] for found in shown.values() if found]))
-        truth = {quantity: value for quantity in _SHOWN if (value := target.labelled(quantity)) is not None}
+    for name, target in record.targets.items():
+        found = answer(record, name)
+        values = [f"{of} {found.value(of)}" if of in found.estimates else "" for of in SHOWN]
+        rows.append([_cut(f"  {name}", _NAME), *values])
+        verdicts.append(": ".join(filter(None, [found.verdict, *found.doubts[:1]])))
+        truth = {quantity: value for quantity in SHOWN if (value := target.labelled(quantity)) is not None}
         if truth:
-            rows.append([f"    {_TRUTH}", *(f"{of} {_said(of, truth[of])}" if of in truth else "" for of in _SHOWN)])
+            rows.append([f"    {_TRUTH}", *(f"{of} {said(of, truth[of])}" if of in truth else "" for of in SHOWN)])
             verdicts.append("")
     lines = [head]
     for line, verdict in zip(_aligned(rows, str.ljust), verdicts, strict=True):
         beside = f"{line}  {verdict}".rstrip()
-        lines += [beside] if len(beside) <= WIDTH else [line.rstrip(), f"    {verdict}"]
-    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
+        lines += [beside] if len(beside) <= WIDTH or not verdict else [line.rstrip(), f"    {verdict}"]
+    return "\n".join(map(_cut, lines))
 
 
-def summary_table(history: Sequence[Record]) -> str:
-    r"""Says how the estimates did over a run: the last of each, and its mean absolute error over the measurements.
+def summary_table(history: Sequence[Record], scorecard: Path | None = None) -> str:
+    r"""Says what was found at the end of a run: what stands for each set, and how far it was off where the truth is known.
 
-    .. math:: MAE(m) = \frac{1}{|E_m|} \sum_{e \in E_m} |\hat l_m(e) - l(e)|
+    .. math:: \mathrm{off} = \frac{1}{|E|} \sum_{e \in E} |\hat l(e) - l(e)|
 
-    over the measurements :math:`E_m` that have both the estimate and the truth.
+    over all sets and all measurements :math:`E` that have both the estimate and the truth.
 
     Args:
         history: The records of a run.
+        scorecard: The file that scores all estimators; None where there is none.
 
     Returns:
-        A table of 80 columns for each target, with a row for each estimator; the columns of errors are there where labels
-        were compared. "ratio" is the error over the trivial estimate's: below one, the estimator helped.
+        A table of 80 columns with a row for each set: its last estimates with their intervals, how much they differ from the
+        reference's own values, and the verdict. Where labels were compared, a line says how far the estimates were off, and
+        one where the scores of all estimators are.
 
     Example:
-        >>> loss = {"trivial": Estimate(1.0), "empirical": Estimate(1.25)}
+        >>> from lightning_tansens.record import Estimate, SetRecord
+        >>> loss = {"trivial": Estimate(1.0), "estimate": Estimate(1.25, low=1.1, high=1.4, verdict="worse")}
         >>> test = SetRecord("test", loss=1.5, estimates={"loss": loss})
         >>> print(summary_table([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})]))
-        test, epoch 0    loss   error  ratio
-        trivial        1.0000  0.5000   1.00
-        empirical      1.2500  0.2500   0.50
-        true           1.5000
+        epoch 0  val: loss 1.00
+          set                loss  vs val  verdict
+          test  1.25 [1.10, 1.40]   +0.25    worse
+        mean error: loss 0.250; with val's own values: 0.500
+        the scores of all estimators: monitor.scorecard
 
     """
-    targets = dict.fromkeys(target for record in history for target in record.targets)
-    return "\n\n".join(_table_of(history, target) for target in targets)
+    if not history:
+        return ""
+    last = history[-1]
+    found = {name: answer(last, name) for name in last.targets}
+    rows = [["  set", *(heading for of in SHOWN for heading in (of, f"vs {last.reference.name}")), "verdict"]]
+    for name, one in found.items():
+        cells = [cell for of in SHOWN for cell in (one.value(of), _change(last, one, of))]
+        rows.append([_cut(f"  {name}", _NAME), *cells, one.mark])
+    lines = [f"epoch {last.epoch}  {_own_values(last)}", *(aligned_table(rows).split("\n") if found else ())]
+    lines = [*map(_cut, lines), *_off(history, found)]
+    if len(lines) > 1 + len(rows):
+        here = scorecard is not None and scorecard.is_relative_to(Path.cwd())
+        where = scorecard.relative_to(Path.cwd()) if scorecard is not None and here else scorecard
+        lines.append(f"the scores of all estimators: {where or 'monitor.scorecard'}")
+    return "\n".join(lines)
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
@@ -148,43 +147,39 @@ def slow_progress(total_batches: int, description: str, after_seconds: float = 3
     )
 
 
-#: The order on the console: the accuracy is what most people look for.
-_SHOWN: tuple[Quantity, ...] = ("accuracy", "loss")
+def _own_values(record: Record) -> str:
+    own = [f"{of} {said(of, value)}" for of in SHOWN if (value := record.reference.labelled(of)) is not None]
+    return f"{record.reference.name}: {', '.join(own) or 'no loss'}"
 
 
-def _estimated(quantity: Quantity, found: tuple[str, Estimate] | None) -> str:
-    if found is None:
+def _change(record: Record, found: Answer, quantity: Quantity) -> str:
+    own = record.reference.labelled(quantity)
+    if own is None or quantity not in found.estimates:
         return ""
-    name, estimate = found
-    said = f"{quantity} {_said(quantity, estimate.value)}"
-    if estimate.low is not None and estimate.high is not None:
-        said += f" [{_said(quantity, estimate.low)}, {_said(quantity, estimate.high)}]"
-    return said if name == HEADLINE else f"{said} ({name})"
+    decimals = len(said(quantity, own).partition(".")[2])
+    change = round(found.estimates[quantity][1].value - own, decimals) + 0.0  # no minus before a zero
+    return f"{change:+.{decimals}f}"
 
 
-def _judged(record: Record, estimates: Sequence[Estimate]) -> str:
-    """The first verdict, and the first doubt about any of the estimates."""
-    verdict = next((estimate.verdict for estimate in estimates if estimate.verdict is not None), None)
-    said = f"like {record.reference.name}" if verdict == "like the reference" else verdict
-    doubt = next((doubt for estimate in estimates for doubt in estimate.doubts), None)
-    return ": ".join(filter(None, [said, doubt]))
+def _off(history: Sequence[Record], found: Mapping[str, Answer]) -> list[str]:
+    """How far what stands for the sets was off the truth, and the reference's own value, in one line."""
+    scores = {(one.quantity, one.set_name, one.estimator): one for one in Scorecard.from_history(history).compute()}
+    own, reference = [], []
+    for quantity in SHOWN:
+        stands = next((one.estimates[quantity][0] for one in found.values() if quantity in one.estimates), "")
+        sets = dict.fromkeys(on for of, on, name in scores if (of, name) == (quantity, stands))
+        every = ALL_SETS if ALL_SETS in sets else next(iter(sets), "")
+        score, trivial = (scores.get((quantity, every, name)) for name in (stands, TRIVIAL))
+        if score is not None and score.mae is not None:
+            own.append(f"{quantity} {said(quantity, score.mae)}")
+            if trivial is not None and trivial.mae is not None and stands != TRIVIAL:
+                reference.append(said(quantity, trivial.mae))
+    than = f"; with {history[-1].reference.name}'s own values: {', '.join(reference)}" if reference else ""
+    return [f"mean error: {', '.join(own)}{than}"] if own else []
 
 
-def _table_of(history: Sequence[Record], target: str) -> str:
-    last = next(record for record in reversed(history) if target in record.targets)
-    found = last.targets[target]
-    scores = {(s.quantity, s.estimator): s for s in Scorecard.from_history(history).compute() if s.set_name == target}
-    estimates = [one.estimates for record in history if (one := record.targets.get(target)) is not None]
-    names = dict.fromkeys(name for each in estimates for of in each.values() for name in of)
-    rows = [[f"{target}, epoch {last.epoch}"], *([name] for name in names), [_TRUTH]]
-    for quantity in QUANTITIES:
-        rows[0] += [quantity, "error", "ratio"]
-        for cells, name in zip(rows[1:-1], names, strict=True):
-            estimate, score = found.estimates.get(quantity, {}).get(name), scores.get((quantity, name))
-            cells.append(_fixed(None if estimate is None else estimate.value))
-            cells += [_fixed(None if score is None else score.mae), _fixed(None if score is None else score.mae_ratio, 2)]
-        rows[-1] += [_fixed(found.labelled(quantity)), "", ""]
-    return aligned_table(rows if any(rows[-1][1:]) else rows[:-1])
+def _cut(line: str, width: int = WIDTH) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _aligned(rows: Sequence[Sequence[str]], align: Callable[[str, int], str]) -> list[str]:
@@ -192,11 +187,3 @@ def _aligned(rows: Sequence[Sequence[str]], align: Callable[[str, int], str]) ->
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     columns = list(zip((str.ljust, *[align] * (len(widths) - 1)), widths, strict=False))
     return ["  ".join(by(cell, width) for cell, (by, width) in zip(row, columns, strict=True) if width) for row in rows]
-
-
-def _said(quantity: Quantity, value: float) -> str:
-    return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
-
-
-def _fixed(value: float | None, digits: int = 4) -> str:
-    return "" if value is None else f"{value:.{digits}f}"

@@ -64,6 +64,11 @@ class Keys:
         """Returns the key of an estimate, of the trivial one, or of the truth."""
         return f"{self.labelled(target, quantity)}/{name}"
 
+    @property
+    def answer(self) -> str:
+        """The key of the picture and of the table that come first: loggers sort by name, and digits before letters."""
+        return f"0_{self.prefix}/unlabelled_sets"
+
     def stderr(self, key: str) -> str:
         """Returns the key of a value's standard error."""
         return key + _STDERR
@@ -75,6 +80,10 @@ class Keys:
     def reliable(self, key: str) -> str:
         """Returns the key that says whether an estimate is reliable: 1 or 0."""
         return key + _RELIABLE
+
+    def is_reliable(self, key: str) -> bool:
+        """Says whether a key is one of :meth:`reliable`."""
+        return key.endswith(_RELIABLE)
 
 
 def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> dict[str, float]:

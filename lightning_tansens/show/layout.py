@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_tansens.record import Record
-from lightning_tansens.show.keys import ACTUAL, QUANTITIES, TRIVIAL, Keys
+from lightning_tansens.show.keys import ACTUAL, HEADLINE, TRIVIAL, Keys
+from lightning_tansens.show.words import SHOWN, headline
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys, as TensorBoard wants them: a line for
 #: each regular expression, or the three keys of a value with a band.
@@ -22,33 +23,32 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
         correlated: Whether correlations with the gap will follow, which take three measurements.
 
     Returns:
-        The charts: for each target the estimates of loss and accuracy against the truth, each estimate with its interval or
-        standard error, each measure on all sets, the parts of each measure, correlations, and what a measurement costs.
+        The charts: for each target what stands for its accuracy and its loss, with the interval; all estimates against the
+        truth; each measure on all sets, the parts of each measure, correlations, and what a measurement costs.
 
     Example:
         >>> from lightning_tansens.record import Estimate, SetRecord
         >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.0)}})
         >>> record = Record(0, 9, SetRecord("train", loss=1.0), {"test": test}, seconds={"total": 0.1})
         >>> [chart for charts in make_layout(record).values() for chart in charts]
-        ['test loss', 'seconds a measurement takes']
+        ['loss of test', 'seconds a measurement takes']
 
     """
     keys = keys or Keys()
+    answers: dict[str, list[object]] = {}
     estimates: dict[str, list[object]] = {}
-    bands: dict[str, list[object]] = {}
     for target in record.targets.values():
-        for quantity in QUANTITIES:
-            found = {keys.estimate(target.name, quantity, name): e for name, e in target.estimates.get(quantity, {}).items()}
-            if not found:
+        for quantity in SHOWN:
+            title = f"{quantity} of {target.name}"
+            stands = headline(target, quantity)
+            if stands is None:
                 continue
-            title = f"{target.name} {quantity}"
+            key = keys.estimate(target.name, quantity, stands[0])
+            if stands[1].low is not None:
+                answers[f"{title}, with 95 % interval"] = ["Margin", [key, *keys.interval(key)]]
             # the truth has its line also without labels: TensorBoard shows a chart twice if runs differ in its lines
-            estimates[title] = _lines([keys.estimate(target.name, quantity, ACTUAL), *found])
-            for key, estimate in found.items():
-                if estimate.low is not None or estimate.stderr is not None:
-                    name = key.rpartition("/")[2]
-                    of = "its interval" if estimate.low is not None else "± its standard error"
-                    bands[f"{title}: {name} {of}"] = ["Margin", [key, *keys.interval(key)]]
+            names = [ACTUAL, *target.estimates[quantity]]
+            estimates[title] = _lines(keys.estimate(target.name, quantity, name) for name in names)
     measures: dict[str, list[object]] = {}
     nodes: dict[str, list[object]] = {}
     parts: dict[str, list[object]] = {}
@@ -70,8 +70,8 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
         (nodes if name.startswith("active_nodes") else measures)[name] = _lines(lines)
     coefficients: list[object] = [rf"^{re.escape(keys.value(kind))}/" for kind in ("pearson", "spearman")]
     layout: dict[str, dict[str, list[object]]] = {
+        "the unlabelled sets": answers,
         "estimated against actual": estimates,
-        "intervals": bands,
         "sensitivities": measures,
         "active nodes": nodes,
         "layers, outputs, classes": parts,
@@ -81,8 +81,8 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     return {f"{keys.prefix}: {category}": charts for category, charts in layout.items() if charts}
 
 
-def compared_keys(targets: Iterable[str], estimators: Iterable[str], keys: Keys) -> list[str]:
-    """Returns the keys by which runs are compared: of the estimates, and of the truth.
+def compared_keys(targets: Sequence[str], estimators: Sequence[str], keys: Keys) -> list[str]:
+    """Returns the keys by which runs are compared: the headline, the truth, the trivial estimate, then the other ones.
 
     Args:
         targets: The names of the targets.
@@ -90,8 +90,9 @@ def compared_keys(targets: Iterable[str], estimators: Iterable[str], keys: Keys)
         keys: How values are named.
 
     """
-    names = dict.fromkeys([ACTUAL, TRIVIAL, *estimators])
-    return [keys.estimate(target, quantity, name) for target in targets for quantity in QUANTITIES for name in names]
+    first = [HEADLINE] if HEADLINE in estimators else []
+    names = dict.fromkeys([*first, ACTUAL, TRIVIAL, *estimators])
+    return [keys.estimate(target, quantity, name) for name in names for quantity in SHOWN for target in targets]
 
 
 def _lines(names: Iterable[str]) -> list[object]:

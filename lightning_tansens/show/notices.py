@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record, SetRecord
+from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record
 
 #: The measure whose precision is told.
 _MEASURE = "empirical"
+
+#: From how many seconds on a measurement's cost is told.
+_SLOW = 10.0
 
 #: From which measurement on, counted from 0, earlier ones are missed.
 _EARLY = 3
@@ -57,11 +60,10 @@ class Notices:
             verb = "is" if len(names) == 1 else "are"
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
-        if self._measurements == 2:  # the first one takes longer than those that follow
-            for one in record.sets:
-                precision = precision_note(one, record.seconds.get("total"))
-                if precision is not None:
-                    rank_zero_info(f"TangentSensitivityMonitor: {precision}")
+        if self._measurements == 1 and (cost := cost_note(record)) is not None:
+            rank_zero_info(f"TangentSensitivityMonitor: {cost}")
+        if self._measurements == 2 and (precision := precision_note(record)) is not None:
+            rank_zero_info(f"TangentSensitivityMonitor: {precision}")  # the first one takes longer than those that follow
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
@@ -109,13 +111,40 @@ _NAMES: dict[str, Callable[[Record], set[str]]] = {
 }
 
 
-def precision_note(one: SetRecord, seconds: float | None) -> str | None:
-    """Returns how well the empirical sensitivity of a set is known and what knowing it better costs, if that is known."""
-    measure = one.measures.get(_MEASURE)
-    value = None if measure is None else measure.values.get(_MEASURE)
-    if measure is None or measure.stderr is None or not value or seconds is None or one.whole:
+def cost_note(record: Record) -> str | None:
+    """Returns what the next measurements will take, where that is long, and what makes it less.
+
+    Args:
+        record: The first measurement.
+
+    """
+    seconds = record.seconds.get("total", 0.0)
+    if seconds < _SLOW:
+        return None
+    samples = max(one.samples for one in record.sets)
+    return (
+        f"a measurement takes about {seconds:.0f} s with {samples} samples of each set; num_samples={max(samples // 2, 1)} "
+        "takes about half, every_n_epochs=2 measures half as often"
+    )
+
+
+def precision_note(record: Record) -> str | None:
+    """Returns how well the empirical sensitivities are known and what knowing them better costs, if that is known.
+
+    Args:
+        record: The measurement.
+
+    """
+    found = []
+    for one in record.sets:
+        measure = one.measures.get(_MEASURE)
+        value = None if measure is None else measure.values.get(_MEASURE)
+        if measure is not None and measure.stderr is not None and value and not one.whole:
+            found.append(f"{measure.stderr / value:.1%} on {one.name}, {one.samples} samples")
+    seconds = record.seconds.get("total")
+    if not found or seconds is None:
         return None
     return (
-        f"{_MEASURE} of {one.name} is known to {measure.stderr / value:.1%} with {one.samples} samples; four times as many "
-        f"would halve that, at about {4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
+        f"{_MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for "
+        f"a measurement instead of {seconds:.1f} s"
     )

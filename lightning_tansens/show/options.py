@@ -18,13 +18,14 @@ class Display:
     Args:
         log: Which scalars: "default" for the measures, their estimates, the trivial one and the truth, together with the
             estimators that were passed by name; "all" for everything in the history, standard errors among it.
-        layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars), with the borders of each
-            estimate's standard error as values of their own.
-        texts: Whether the measures are described, once a run.
+        layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars).
+        texts: Whether a table says what is known of the unlabelled sets, at each measurement, and the measures are
+            described, once a run.
         histograms: Whether the distributions over the samples are sent at each measurement.
         figure_time: The share of the run's time that drawing figures may take: 0 for none, 1 for figures at every
             measurement. Figures are drawn after the first measurement, after the last, and between them as often as the
-            share allows. They need matplotlib; without it none are drawn.
+            share allows; the picture of the unlabelled sets, which comes first, is drawn at every measurement unless this is
+            0. They need matplotlib; without it none are drawn.
         num_images: How many of the least and of the most sensitive samples of each test set are drawn, where they are
             images; 0 for none.
 

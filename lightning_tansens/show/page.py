@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_tansens.record import Record
+from lightning_tansens.show.figures.answer import plot_answer
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.layout import compared_keys, make_layout
 from lightning_tansens.show.loggers import Writer
@@ -19,6 +20,7 @@ from lightning_tansens.show.options import Display
 from lightning_tansens.show.pictures import Samples, draw_figures
 from lightning_tansens.show.scorecard import Scorecard
 from lightning_tansens.show.texts import describe
+from lightning_tansens.show.words import answer_rows
 
 #: So many epochs are overlaid in a figure of distributions; more than that are thinned out.
 EPOCHS_SHOWN = 8
@@ -106,22 +108,31 @@ class Page:
         if not self._shown:
             self._shown = True
             self._begin(record)
-        if scalars:
-            self._send(lambda writer: writer.scalars(scalars, record.step))
+        self.scalars(record, scalars or {})
+        if self._display.texts and record.targets:
+            self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
+        if self._draws and record.targets:
+            figure = plot_answer(history)[0]
+            self._send(lambda writer: writer.figure(self._keys.answer, figure, record.step))
         for set_name, measures in (distributions or {}).items() if self._display.histograms else ():
             for measure, parts in measures.items():
                 for part, numbers in parts.items():
                     tag = self._keys.value(f"{measure}_histogram", set_name, part)
                     self._send(lambda writer: writer.histogram(tag, numbers, record.step))  # noqa: B023  (called at once)
-        if self._display.layout:
-            self._send_bands(record)
         self._last = samples or {}
         self._keep_nodes(record.epoch, distributions or {})
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
             self._draw(history, self._last)
 
+    def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
+        """Sends values by key to each logger in one call; last of all, where one of them is how long the rest has taken."""
+        if self._display.log == "default":  # a chart of zeros and ones says nothing that the table does not
+            scalars = {key: value for key, value in scalars.items() if not self._keys.is_reliable(key)}
+        if scalars:
+            self._send(lambda writer: writer.scalars(scalars, record.step))
+
     def finish(self, history: Sequence[Record]) -> None:
-        """Sends what is known at the end: how good the estimates were, whether to rely on them, the last figures.
+        """Sends what is known at the end: how good the estimates were, and the last figures.
 
         Args:
             history: The records of all measurements.
@@ -132,16 +143,10 @@ class Page:
         if not history:
             return
         scorecard = Scorecard.from_history(history)
-        reliable = [
-            {"estimate": f"{target.name} {quantity}: {name}", "reliable": e.reliable, "doubts": "; ".join(e.doubts)}
-            for target in history[-1].targets.values()
-            for quantity, found in target.estimates.items()
-            for name, e in found.items()
-        ]
-        for name, rows in (("scorecard", scorecard.to_rows()), ("reliable", reliable)) if self._display.texts else ():
-            if rows:
-                self._send(lambda writer: writer.table(self._keys.value(name), rows, history[-1].step))  # noqa: B023
-        if self.scorecard_file is not None and scorecard.compute():
+        rows = scorecard.to_rows()
+        if rows and self._display.texts:
+            self._send(lambda writer: writer.table(self._keys.value("scorecard"), rows, history[-1].step))
+        if rows and self.scorecard_file is not None:
             self.scorecard_file.parent.mkdir(parents=True, exist_ok=True)
             scorecard.to_csv(self.scorecard_file)
 
@@ -149,6 +154,10 @@ class Page:
     def scorecard_file(self) -> Path | None:
         """Where :meth:`finish` writes the scorecard as CSV, if the truth is known; None for nowhere."""
         return None if self._folder is None else self._folder / f"{self._keys.prefix.replace('/', '_')}_scorecard.csv"
+
+    @property
+    def _draws(self) -> bool:
+        return bool(self._display.figure_time) and find_spec("matplotlib") is not None
 
     def _send(self, call: Callable[[Writer], None]) -> None:
         for writer in list(self._writers):
@@ -172,16 +181,6 @@ class Page:
         if described:
             self._send(lambda writer: writer.text(self._keys.value("measures"), described, record.step))
 
-    def _send_bands(self, record: Record) -> None:
-        """The borders of standard errors; the ends of intervals are values of the record already."""
-        for target in record.targets.values():
-            for quantity, found in target.estimates.items():
-                for name, one in found.items():
-                    if one.low is None and one.stderr is not None:
-                        low, high = self._keys.interval(self._keys.estimate(target.name, quantity, name))
-                        band = {low: one.value - one.stderr, high: one.value + one.stderr}
-                        self._send(lambda writer: writer.band(band, record.step))  # noqa: B023
-
     def _keep_nodes(self, epoch: int, distributions: Distributions) -> None:
         found = {name: of["active_nodes"].get("") for name, of in distributions.items() if "active_nodes" in of}
         whole = {name: numbers for name, numbers in found.items() if numbers is not None}
@@ -191,7 +190,7 @@ class Page:
             self._nodes = {epoch: self._nodes[epoch] for epoch in list(self._nodes)[::2]}
 
     def _draw(self, history: Sequence[Record], samples: Mapping[str, Samples]) -> None:
-        if not self._display.figure_time or find_spec("matplotlib") is None or not self._writers:
+        if not self._draws or not self._writers:
             return
         start = time.perf_counter()
         for tag, figure in draw_figures(history, self._nodes_shown(), samples, self._display.num_images, self._keys):

@@ -15,14 +15,13 @@ from lightning_tansens.show.figures import (
     plot_extreme_samples,
     plot_histograms_over_epochs,
     plot_layer_shares,
-    plot_sensitivity_gap,
 )
 from lightning_tansens.show.keys import Keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The measure whose samples, layers and course are drawn.
+#: The measure whose samples and layers are drawn.
 SHOWN = "empirical"
 
 
@@ -77,8 +76,6 @@ def draw_figures(
             if found:
                 yield keys.value("figures", f"{target.name}_{quantity}"), plot_estimates(history, target.name, quantity)[0]
         measure = target.measures.get(SHOWN)
-        if measure is not None and measure.values and target.loss is not None:
-            yield keys.value("figures", f"{target.name}_gap"), plot_sensitivity_gap(history, SHOWN, target.name)[0]
         if measure is not None and measure.parts:
             yield keys.value("figures", f"{target.name}_layers"), plot_layer_shares(history, target.name, SHOWN)[0]
     if active_nodes:

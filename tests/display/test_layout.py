@@ -2,6 +2,7 @@
 
 import re
 
+from lightning_tansens.record import Estimate
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.layout import compared_keys, make_layout
 from tests.records import measure, record, target
@@ -41,9 +42,9 @@ def tags(chart):
 
 def test_estimates_stand_beside_the_truth_and_the_trivial_one():
     charts = make_layout(RECORD)["tansens: estimated against actual"]
-    assert list(charts) == ["near loss", "near accuracy", "far loss", "far accuracy"]
+    assert list(charts) == [f"{quantity} of {name}" for name in ("near", "far") for quantity in ("accuracy", "loss")]
     names = ["actual", "trivial", "empirical", "layer_norm", "active_nodes"]
-    assert sorted(tags(charts["far loss"])) == sorted(f"tansens/far_loss/{name}" for name in names)
+    assert sorted(tags(charts["loss of far"])) == sorted(f"tansens/far_loss/{name}" for name in names)
 
 
 def test_a_measure_is_compared_on_all_sets():
@@ -61,12 +62,24 @@ def test_layers_have_a_chart_for_each_set():
     assert tags(charts["empirical of near, by part"]) == expected
 
 
-def test_a_band_has_a_value_and_its_two_borders():
-    charts = make_layout(RECORD)["tansens: intervals"]
-    assert charts["near loss: empirical ± its standard error"] == [
-        "Margin",
-        [f"tansens/near_loss/empirical{end}" for end in ("", "_low", "_high")],
-    ]
+def test_first_comes_what_stands_for_each_set_with_its_interval():
+    headline = {"trivial": 1.0, "other": (1.0, 0.1), "estimate": Estimate(1.0, low=0.5, high=2.0)}
+    layout = make_layout(record(targets=[target(name, losses=headline, accuracies=headline) for name in ("a", "b")]))
+    assert next(iter(layout.items())) == (
+        "tansens: the unlabelled sets",
+        {
+            f"{quantity} of {name}, with 95 % interval": [
+                "Margin",
+                [f"tansens/{name}_{quantity}/estimate{end}" for end in ("", "_low", "_high")],
+            ]
+            for name in ("a", "b")
+            for quantity in ("accuracy", "loss")
+        },
+    )
+
+
+def test_without_an_interval_there_is_no_band():
+    assert "tansens: the unlabelled sets" not in make_layout(RECORD)
 
 
 def test_correlations_and_the_cost_have_charts():
@@ -80,7 +93,7 @@ def test_correlations_and_the_cost_have_charts():
 def test_every_value_is_in_a_chart():
     layout = make_layout(RECORD, correlated=True)
     placed = {tag for charts in layout.values() for chart in charts.values() for tag in tags(chart)}
-    endings = ("_stderr", "_reliable")  # bands show the first, tables the second
+    endings = ("_stderr", "_reliable")  # figures show the first, tables the second
     left = [key for key in ROW if key not in placed and "/" in key and not key.endswith(endings)]
     # the reference's own values are the trivial estimates
     assert left == ["tansens/layer_norm", "tansens/train_loss", "tansens/train_accuracy"]
@@ -89,7 +102,7 @@ def test_every_value_is_in_a_chart():
 def test_the_prefix_is_the_users():
     assert make_layout(record(targets=[target(losses={"trivial": 1.0})]), Keys("mine")) == {
         "mine: estimated against actual": {
-            "test loss": ["Multiline", ["^mine/test_loss/actual$", "^mine/test_loss/trivial$"]]
+            "loss of test": ["Multiline", ["^mine/test_loss/actual$", "^mine/test_loss/trivial$"]]
         }
     }
 
@@ -97,7 +110,7 @@ def test_the_prefix_is_the_users():
 def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_classes():
     one = record(targets=[target("class", losses={"trivial": 1.0}, class_losses={0: 1.0})])
     layout = make_layout(one)
-    assert layout["tansens: estimated against actual"]["class loss"][1] == [
+    assert layout["tansens: estimated against actual"]["loss of class"][1] == [
         "^tansens/class_loss/actual$",
         "^tansens/class_loss/trivial$",
     ]
@@ -105,6 +118,10 @@ def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_class
 
 
 def test_runs_are_compared_by_estimates_and_the_truth():
-    assert compared_keys(["a"], ["cot", "trivial"], Keys("t")) == [
-        f"t/a_{quantity}/{name}" for quantity in ("loss", "accuracy") for name in ("actual", "trivial", "cot")
+    assert compared_keys(["a", "b"], ["cot", "estimate", "trivial"], Keys("t")) == [
+        f"t/{target}_{quantity}/{name}"
+        for name in ("estimate", "actual", "trivial", "cot")
+        for quantity in ("accuracy", "loss")
+        for target in ("a", "b")
     ]
+    assert compared_keys(["a"], ["cot"], Keys("t"))[0] == "t/a_accuracy/actual"

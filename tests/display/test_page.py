@@ -19,7 +19,7 @@ from tests.records import measure, record, target
 NODES = {name: {"active_nodes": {"": torch.tensor([1, 2]), "layer": torch.tensor([1])}} for name in ("train", "test")}
 
 
-KINDS = ("compare", "void", "begin", "layout", "text", "scalars", "histogram", "band", "figure", "table")
+KINDS = ("compare", "void", "begin", "layout", "text", "scalars", "histogram", "figure", "table")
 
 
 class Recording(Writer):
@@ -64,33 +64,48 @@ def test_a_run_from_start_to_end(tmp_path):
     steps = [one.step for one in records]
     assert [arguments[1] for arguments in writer.of("scalars")] == steps
     assert writer.of("scalars")[2][0] == {"t/test_loss/empirical": 1.0, "t/seconds": 2.0}
-    assert [name for name, _ in writer.sent][:4] == ["compare", "begin", "layout", "text"]
+    assert [name for name, _ in writer.sent][:7] == ["compare", "begin", "layout", "text", "scalars", "table", "figure"]
     assert writer.of("begin") == [()]
     ((tag, text, step),) = writer.of("text")
     assert (tag, step) == ("t/measures", 0)
     assert text.startswith("**empirical**: The empirical tangent sensitivity of a set")
     tags = {arguments[0] for arguments in writer.of("histogram")}
     assert tags == {f"t/active_nodes_histogram/{name}" for name in ("train", "test", "train/layer", "test/layer")}
-    found = records[1].targets["test"].estimates["loss"]["empirical"]
-    borders = {
-        "t/test_loss/empirical_low": found.value - found.stderr,
-        "t/test_loss/empirical_high": found.value + found.stderr,
-    }
-    assert (borders, records[1].step) in writer.of("band")
-    drawn = [arguments for arguments in writer.of("figure") if arguments[0] == "t/figures/test_loss"]
-    assert [arguments[2] for arguments in drawn] == steps
-    (scorecard, reliable) = writer.of("table")
+    for tag in ("t/figures/test_loss", "0_t/unlabelled_sets"):
+        assert [arguments[2] for arguments in writer.of("figure") if arguments[0] == tag] == steps
+    *answers, scorecard = writer.of("table")
+    assert [(tag, step) for tag, _, step in answers] == [("0_t/unlabelled_sets", step) for step in steps]
+    assert [row["set"] for row in answers[-1][1]] == ["train (labelled)", "test", "other"]
     assert scorecard[0] == "t/scorecard"
-    assert {row["estimate"] for row in reliable[1]} >= {"test loss: empirical", "test accuracy: layer_norm"}
     with (tmp_path / "run" / "t_scorecard.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(scorecard[1])
 
 
-def test_the_ends_of_an_interval_are_values_of_the_record_and_no_band_besides():
+def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
     writer = Recording()
-    one = record(targets=[target(losses={"estimate": Estimate(1.0, 0.1, 0.8, 1.2)})])
+    found = Estimate(1.0, 0.1, 0.8, 1.2, ("too few samples",), "worse", "it is another population")
+    one = record(accuracy=0.5, targets=[target(loss=1.1, losses={"estimate": found})])
     Page(Display(figure_time=0), Keys(), [writer]).show(one, [one])
-    assert not writer.of("band")
+    ((tag, rows, step),) = writer.of("table")
+    assert (tag, step) == ("0_tansens/unlabelled_sets", one.step)
+    assert rows == [
+        {"set": "train (labelled)", "accuracy": "0.50", "loss": "1.00", "verdict": "", "remarks": ""},
+        {
+            "set": "test",
+            "accuracy": "",
+            "loss": "1.00 [0.800, 1.20], true 1.10",
+            "verdict": "worse?",
+            "remarks": "too few samples; assumes that it is another population",
+        },
+    ]
+
+
+@pytest.mark.parametrize(("log", "sent"), [("default", {"t/x"}), ("all", {"t/x", "t/x_reliable"})])
+def test_there_are_no_charts_of_zeros_and_ones(log, sent):
+    writer, one = Recording(), record()
+    page = Page(Display(log=log), Keys("t"), [writer])
+    page.show(one, [one], scalars={"t/x": 1.0, "t/x_reliable": 0.0})
+    assert {key for values, _ in writer.of("scalars") for key in values} == sent
 
 
 def test_what_is_switched_off_is_not_sent():
@@ -103,7 +118,9 @@ def test_what_is_switched_off_is_not_sent():
 def test_figures_take_a_share_of_the_time(share, figures):
     writer = Recording()
     run([writer], Display(figure_time=share))
-    assert len([tag for tag, *_ in writer.of("figure") if tag == "t/figures/test_loss"]) == figures
+    drawn = [tag for tag, *_ in writer.of("figure")]
+    assert drawn.count("t/figures/test_loss") == figures
+    assert drawn.count("0_t/unlabelled_sets") == (4 if share else 0)  # it answers at every measurement
 
 
 def test_a_resumed_run_says_where_it_goes_on():
@@ -112,9 +129,7 @@ def test_a_resumed_run_says_where_it_goes_on():
     assert writer.sent[:3] == [writer.sent[0], ("void", (7,)), ("begin", ())]
 
 
-@pytest.mark.parametrize(
-    "what", ["compare", "void", "begin", "layout", "text", "scalars", "histogram", "band", "figure", "table"]
-)
+@pytest.mark.parametrize("what", KINDS)
 def test_a_full_disk_switches_a_writer_off_with_one_warning(what):
     broken, other = Recording(what), Recording()
     with warnings.catch_warnings(record=True) as caught:
@@ -167,10 +182,23 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
     one = record(measures=found, samples=100, targets=[target(measures=found, samples=50)], seconds={"total": 0.25})
     notices = Notices()
     with caplog.at_level("INFO"):
-        for said in (0, 2, 2):
+        for said in (0, 1, 1):
             notices.say(one)
             assert len(caplog.messages) == said
-    assert caplog.messages[1] == (
-        "TangentSensitivityMonitor: empirical of test is known to 25.0% with 50 samples; four times as many would halve "
-        "that, at about 1.0 s for a measurement instead of 0.2 s"
-    )
+    assert caplog.messages == [
+        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four "
+        "times as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (40.0, True)])
+def test_what_a_slow_measurement_costs_is_said_once_before_the_next(seconds, told, caplog):
+    one = record(samples=256, targets=[target(samples=100)], seconds={"total": seconds})
+    notices = Notices()
+    with caplog.at_level("INFO"):
+        notices.say(one)
+        notices.say(one)
+    assert caplog.messages == told * [
+        "TangentSensitivityMonitor: a measurement takes about 40 s with 256 samples of each set; num_samples=128 takes "
+        "about half, every_n_epochs=2 measures half as often"
+    ]

@@ -94,8 +94,8 @@ def test_which_figures_there_are():
     of_test = {"test": samples(torch.rand(5, 1, 2, 2))}
     made = dict(draw_figures(history(), nodes, of_test, 2, Keys("t")))
     assert list(made) == [
-        *(f"t/figures/test_{name}" for name in ("loss", "accuracy", "gap", "layers")),
-        *(f"t/figures/other_{name}" for name in ("loss", "gap")),
+        *(f"t/figures/test_{name}" for name in ("loss", "accuracy", "layers")),
+        "t/figures/other_loss",
         "t/figures/active_nodes",
         "t/figures/test_samples",
     ]

@@ -1,14 +1,20 @@
 """Estimates against the truth: what is drawn is what was recorded."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
-from matplotlib.colors import same_color, to_rgb
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
+from lightning_tansens import estimators
+from lightning_tansens.estimators import MeasureRatio, default_estimators
+from lightning_tansens.metrics import default_measures
 from lightning_tansens.record import Estimate
 from lightning_tansens.show.figures import plot_estimates, plot_scatter_estimates
 from lightning_tansens.show.figures.canvas import robust_limits
 from lightning_tansens.show.figures.style import ESTIMATES
+from tests.figures.colours import difference
 from tests.figures.histories import EPOCHS, ERRORS, LOSSES, band, drawn, history
 from tests.records import estimates, record, target, with_target
 
@@ -155,27 +161,31 @@ def test_an_estimator_looks_the_same_everywhere():
         assert len(looks) == 1
 
 
-def seen_by_deuteranopes(colour):
-    """A colour in CIELAB as readers without green cones see it (Machado et al. 2009)."""
-    simulated = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
-    encoded = np.array(to_rgb(colour))
-    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    linear = (simulated @ linear).clip(0, 1)
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
-    x, y, z = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 1e-9))
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
 def test_estimators_can_be_told_apart_without_red_and_green():
     """Of those in the same colour, or in two that look alike, the marker and the line differ as well."""
     styles = list(ESTIMATES.values())
     for i, one in enumerate(styles):
         for other in styles[:i]:
-            difference = np.linalg.norm(seen_by_deuteranopes(one.colour) - seen_by_deuteranopes(other.colour))
-            if difference < 20:
-                assert one.line != other.line, (one, other, difference)
-                assert one.marker != other.marker, (one, other, difference)
+            if difference(one.colour, other.colour) < 20:
+                assert one.line != other.line, (one, other)
+                assert one.marker != other.marker, (one, other)
     assert len({(style.colour, style.line) for style in styles}) == len(styles)
+
+
+def test_every_estimator_of_the_package_has_a_style_of_its_own():
+    keys = {estimator.key for estimator in [*default_estimators(), *every_estimator()] if estimator.quantities}
+    assert len(keys) > 15
+    assert keys | {measure.key for measure in default_measures()} <= set(ESTIMATES)
+
+
+def every_estimator():
+    """One of each class that can be made without arguments."""
+    for name in estimators.__all__:
+        kind = getattr(estimators, name)
+        abstract = (estimators.Estimator, MeasureRatio)
+        if isinstance(kind, type) and issubclass(kind, estimators.Estimator) and kind not in abstract:
+            with suppress(TypeError):  # those of which there are several, in the default ones
+                yield kind()
 
 
 @pytest.mark.parametrize("plot", [plot_estimates, plot_scatter_estimates])

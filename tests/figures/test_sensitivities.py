@@ -1,21 +1,12 @@
-"""Sensitivities of the sets, against the gap, and of the layers."""
+"""Sensitivities of the sets and of the layers."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
-from scipy import stats
 
-from lightning_tansens.show.figures import plot_layer_shares, plot_sensitivities, plot_sensitivity_gap
-from tests.figures.histories import EPOCHS, LOSSES, band, drawn, history
+from lightning_tansens.show.figures import plot_layer_shares, plot_sensitivities
+from tests.figures.histories import band, drawn, history
 from tests.records import measure, record, target, with_target
 
-GAPS = [actual - reference for actual, reference in zip(LOSSES["actual"], LOSSES["trivial"])]
 ON_TEST = [3.0 * 5**i for i in range(4)]
-
-
-def unlabelled():
-    return [with_target(one, "test", loss=None, accuracy=None) for one in history()]
 
 
 def test_sets():
@@ -49,34 +40,6 @@ def test_a_logarithmic_axis_has_numbers(factor):
     low, high = ax.get_ylim()
     ticks = [*zip(ax.get_yticks(), ax.get_yticklabels()), *zip(ax.get_yticks(minor=True), ax.get_yticklabels(minor=True))]
     assert sum(low <= place <= high and bool(label.get_text()) for place, label in ticks) >= 2
-
-
-def test_against_the_gap():
-    figure, ax = plot_sensitivity_gap(history())
-    (points,) = ax.collections
-    np.testing.assert_allclose(points.get_offsets(), list(zip(ON_TEST, GAPS)), rtol=1e-12)
-    assert points.get_array().tolist() == EPOCHS
-    pearson, spearman = stats.pearsonr(ON_TEST, GAPS).statistic, stats.spearmanr(ON_TEST, GAPS).statistic
-    assert ax.get_title() == f"Pearson {pearson:.2f}, Spearman {spearman:.2f}"
-    assert [axis.get_ylabel() for axis in figure.axes] == ["gap |true − reference loss| on test", "epoch"]
-
-
-def test_a_gap_has_no_sign():
-    """Also where the test loss is the smaller one."""
-    _, ax = plot_sensitivity_gap([replace(one, reference=replace(one.reference, loss=2.0)) for one in history()])
-    assert ax.collections[0].get_offsets()[:, 1].tolist() == [2 - actual for actual in LOSSES["actual"]]
-
-
-def test_records_without_one_of_both_do_not_count():
-    records = history()
-    records[1] = with_target(records[1], "test", loss=None)
-    records[2] = with_target(records[2], "test", measures={})
-    assert plot_sensitivity_gap(records)[1].get_title() == "correlations undefined"  # of two that are left
-
-
-def test_weights_against_the_gap():
-    _, ax = plot_sensitivity_gap(history(), "layer_norm")
-    assert ax.collections[0].get_offsets()[:, 0].tolist() == [-3.0, -2.0, -1.0, 0.0]
 
 
 def test_layer_shares():
@@ -120,19 +83,11 @@ def test_layers_of_active_nodes_are_numbers_of_units():
     assert ax.get_ylabel() == "share of each layer"
 
 
-@pytest.mark.parametrize("plot", [plot_sensitivities, plot_sensitivity_gap])
-def test_a_measure_that_was_not_taken(plot):
+def test_a_measure_that_was_not_taken():
     with pytest.raises(
         ValueError, match=r"measure: expected what was measured on '\w+', but got 'empirica'; the nearest are \['empirical'"
     ):
-        plot(history(), "empirica")
-
-
-def test_the_truth_is_needed():
-    with pytest.raises(ValueError, match="expected the true loss of 'test'"):
-        plot_sensitivity_gap(unlabelled())
-    with pytest.raises(ValueError, match="target: expected one of the test sets"):
-        plot_sensitivity_gap(history(), target="tset")
+        plot_sensitivities(history(), "empirica")
 
 
 def test_layers_are_needed():

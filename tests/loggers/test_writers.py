@@ -50,13 +50,11 @@ def test_tensorboard_takes_everything(tensorboard):
     writer.text("t", "some **text**", 3)
     writer.table("r", ROWS, 3)
     writer.scalars({"s": 0.5, "s_too": 1.5}, 3)
-    writer.band({"k_low": 1.0, "k_high": 2.0}, 3)
     events = read(logger.log_dir)
     assert [(row.step, row.histogram_value.num) for row in events.Histograms("h")] == [(3, 10)]
     assert [row.step for row in events.Images("f")] == [3]
     assert events.Tensors("t/text_summary")[0].tensor_proto.string_val == [b"some **text**"]
     assert events.Tensors("r/text_summary")[0].tensor_proto.string_val == [TABLE.encode()]
-    assert [events.Scalars(f"k_{end}")[0].value for end in ("low", "high")] == [1.0, 2.0]
     assert [[(row.step, row.value) for row in events.Scalars(tag)] for tag in ("s", "s_too")] == [[(3, 0.5)], [(3, 1.5)]]
 
 
@@ -69,6 +67,18 @@ def test_tensorboards_layout_is_read_back(tensorboard):
     assert (category.title, lines.title, list(lines.multiline.tag)) == ("group", "chart", ["^a$", "^b$"])
     (series,) = band.margin.series
     assert (series.value, series.lower, series.upper) == ("k", "k_low", "k_high")
+
+
+def test_tensorboard_shows_bands_in_their_order(tensorboard):
+    """Its tab turns the charts of a category of bands around."""
+    logger, writer = tensorboard
+    writer.layout({"bands": {name: ["Margin", [name, "low", "high"]] for name in "ab"}, "lines": dict.fromkeys("cd", LINE)})
+    (event,) = read(logger.log_dir).Tensors("custom_scalars__config__")
+    categories = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]).category
+    assert [[chart.title for chart in category.chart] for category in categories] == [["b", "a"], ["c", "d"]]
+
+
+LINE = ["Multiline", ["^a$"]]
 
 
 class WithHyperparameters(BoringModule):
@@ -291,7 +301,6 @@ def test_an_unknown_logger_is_spared_everything():
     writer.figure("f", drawn(), 0)
     writer.text("t", "text", 0)
     writer.table("r", ROWS, 0)
-    writer.band({"k_low": 0.0}, 0)
     writer.void(3)
     writer.begin()
     writer.layout({})
@@ -311,6 +320,8 @@ def test_a_users_logger_can_be_registered():
 
 def test_a_table_in_markdown():
     assert markdown_table(ROWS) == TABLE
+    long = markdown_table([{"why": "the loss may be off by more than a factor of 1.6 | too few samples"}])
+    assert long.split("\n")[2] == r"| the loss may be off by more than a<br>factor of 1.6 \| too few samples |"
     assert markdown_table([]) == ""
 
 
@@ -323,19 +334,20 @@ def test_a_fit_fills_the_page(tmp_path):
     events = read(tmp_path)
     tags = events.Tags()
     steps = [row["step"] for row in monitor.history]
-    assert set(tags["images"]) == {
-        f"tansens/figures/{name}" for name in ("test_loss", "test_accuracy", "test_gap", "active_nodes")
-    }
-    assert [image.step for image in events.Images("tansens/figures/test_loss")] == steps
+    figures = {f"tansens/figures/{name}" for name in ("test_loss", "test_accuracy", "active_nodes")}
+    assert set(tags["images"]) == {"0_tansens/unlabelled_sets", *figures}
+    for tag in ("0_tansens/unlabelled_sets", "tansens/figures/test_loss"):
+        assert [image.step for image in events.Images(tag)] == steps
+    answers = events.Tensors("0_tansens/unlabelled_sets/text_summary")
+    assert [text.step for text in answers] == steps
+    assert answers[0].tensor_proto.string_val[0].startswith(b"| set | accuracy | loss | ")
     assert len(events.Tensors("custom_scalars__config__")) == 1
     text = events.Tensors("tansens/measures/text_summary")
     assert len(text) == 1
     for name in ("empirical", "layer_norm", "active_nodes"):
         assert f"**{name}**: The ".encode() in text[0].tensor_proto.string_val[0]
     assert set(tags["histograms"]) == {f"tansens/active_nodes_histogram/{name}" for name in ("train", "test")}
-    value, error = (monitor.history[-1][f"tansens/test_loss/empirical{end}"] for end in ("", "_stderr"))
-    borders = [events.Scalars(f"tansens/test_loss/empirical_{end}")[-1].value for end in ("low", "high")]
-    assert borders == pytest.approx([value - error, value + error])
+    assert not [tag for tag in tags["scalars"] if tag.endswith(("_low", "_high", "_reliable"))]
 
 
 def test_figures_can_be_left_out_or_take_a_share_of_the_time(tmp_path):

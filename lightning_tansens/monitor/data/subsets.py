@@ -140,10 +140,21 @@ class Subset:
         generator = torch.Generator().manual_seed(self._seed)
         drawn = torch.randperm(len(keys), generator=generator)[: self._count].tolist()
         self.indices = [keys[place] for place in drawn]
-        self._positions = _share(len(self.indices), self._rank, self._world_size)
         self.head = min(self._head or len(self), len(self))
-        self._cache: list[Any] | None = None
+        self.share(self._rank, self._world_size)
         self._first = self.samples([0])
+
+    def share(self, rank: int, world_size: int) -> None:
+        """Gives this process another share of the samples.
+
+        Args:
+            rank: The number of the share.
+            world_size: The number of shares.
+
+        """
+        self._rank, self._world_size = rank, world_size
+        self._positions = _share(len(self.indices), rank, world_size)
+        self._cache: list[Any] | None = None
 
     def extend(self, num_samples: int | None = None) -> None:
         """Draws more samples behind those that are drawn; of a stream there are no more.

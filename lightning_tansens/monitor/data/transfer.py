@@ -42,8 +42,9 @@ class Transfer:
         """Returns the batch on the device."""
         trainer, place = self._trainer, self._dataloader_idx
         with isolated_rng(), torch.no_grad(), in_stage(trainer, self._stage), _eval_mode(trainer.lightning_module):
-            Randomness(()).seed(0)
-            torch.manual_seed(0)  # the devices, too
+            Randomness().seed(0)
+            if torch.accelerator.is_available():
+                torch.manual_seed(0)  # the devices, too; slow where there is none
             batch = trainer.precision_plugin.convert_input(batch)
             batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=place)
             return trainer.strategy.batch_to_device(batch, dataloader_idx=place)

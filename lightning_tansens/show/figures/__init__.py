@@ -5,17 +5,18 @@ panels returns the figure and its axes. Figures are not registered with pyplot: 
 and its memory.
 """
 
+from lightning_tansens.show.figures.answer import plot_answer
 from lightning_tansens.show.figures.distributions import plot_histograms_over_epochs
 from lightning_tansens.show.figures.estimates import plot_estimates, plot_scatter_estimates
 from lightning_tansens.show.figures.images import plot_extreme_samples
-from lightning_tansens.show.figures.sensitivities import plot_layer_shares, plot_sensitivities, plot_sensitivity_gap
+from lightning_tansens.show.figures.sensitivities import plot_layer_shares, plot_sensitivities
 
 __all__ = [
+    "plot_answer",
     "plot_estimates",
     "plot_extreme_samples",
     "plot_histograms_over_epochs",
     "plot_layer_shares",
     "plot_scatter_estimates",
     "plot_sensitivities",
-    "plot_sensitivity_gap",
 ]

@@ -102,20 +102,12 @@ def plot_scatter_estimates(
     Args:
         history: Records with true values, of one run or of several, in any order.
         target: The name of a target, or several; None for all whose truth is known.
-        quantity: "loss", in units of the criterion, or "accuracy".
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis.
-
-    Raises:
-        TypeError: If the history is no list of records.
-        ValueError: If nothing of the kind was estimated.
+        quantity: As in :func:`plot_estimates`, which returns and raises the same.
+        ax: As there.
 
     Example:
         >>> from lightning_tansens.record import Estimate, Record, SetRecord
-        >>> loss = {"trivial": Estimate(1.0), "empirical": Estimate(1.25)}
-        >>> test = SetRecord("test", loss=1.5, estimates={"loss": loss})
+        >>> test = SetRecord("test", loss=1.5, estimates={"loss": {"trivial": Estimate(1.0), "empirical": Estimate(1.25)}})
         >>> figure, ax = plot_scatter_estimates([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})])
         >>> ax.lines[1].get_label(), ax.lines[1].get_xydata().tolist()
         ('empirical', [[1.5, 1.25]])

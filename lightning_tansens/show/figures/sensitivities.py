@@ -1,4 +1,4 @@
-"""What a measure says of the sets over a training: beside one another, against the gap, and by layer."""
+"""What a measure says of the sets over a training, and of the layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_tansens.show.correlations import correlations
 from lightning_tansens.show.figures.canvas import legend_beside, one_axis, ordered_colours, set_epochs, some_points
 from lightning_tansens.show.figures.labels import part_label, value_label
 from lightning_tansens.show.figures.series import (
@@ -14,13 +13,12 @@ from lightning_tansens.show.figures.series import (
     Series,
     check_history,
     epochs,
-    gap_of,
     measured,
     measured_on,
     on_set,
     series,
 )
-from lightning_tansens.show.figures.style import ORDERED, estimate_style, set_style
+from lightning_tansens.show.figures.style import estimate_style, set_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,52 +77,6 @@ def plot_sensitivities(history: History, measure: str = "empirical", ax: Axes | 
     ax.set_ylabel(str(label))
     if not of_weights:
         ax.legend(fontsize="small")
-    return figure, ax
-
-
-def plot_sensitivity_gap(
-    history: History, measure: str = "empirical", target: str = "test", ax: Axes | None = None
-) -> tuple[Figure, Axes]:
-    r"""Draws a measure on a target against the generalisation gap, one point a measurement, coloured by its epoch.
-
-    .. math:: \mathrm{gap}_t = |l(X_{te}; \theta_t) - l(X_{ref}; \theta_t)|
-
-    (Section 5 of Rácz et al. 2023). The title has Pearson's and Spearman's coefficients.
-
-    Args:
-        history: The records of a monitor, with true losses.
-        measure: The name of a measure or of another value, on the set or of the weights alone.
-        target: The name of the target.
-        ax: A matplotlib axis to draw on; None for one of a new figure.
-
-    Returns:
-        The figure and the axis; the colour bar is an axis of its own in the figure.
-
-    Raises:
-        TypeError: If the history is no list of records.
-        ValueError: If the measure was not taken or the true loss is not known.
-
-    Example:
-        >>> from lightning_tansens.record import MeasureRecord, Record, SetRecord
-        >>> def record(t):
-        ...     test = SetRecord("test", loss=1.0 + t, measures={"empirical": MeasureRecord({"empirical": 3.0 * t})})
-        ...     return Record(t, t, SetRecord("train", loss=1.0), {"test": test})
-        >>> figure, ax = plot_sensitivity_gap([record(t) for t in range(4)])
-        >>> ax.get_title()
-        'Pearson 1.00, Spearman 1.00'
-
-    """
-    check_history(history)
-    gaps = gap_of(history, target)
-    values = measured_on(history, measure, target)
-    figure, ax = one_axis(ax)
-    points = ax.scatter(values, gaps, c=epochs(history), cmap=ORDERED, s=30, edgecolors="black", linewidths=0.4)
-    figure.colorbar(points, ax=ax, label="epoch")
-    found = correlations(values.tolist(), gaps.tolist())
-    ax.set_title(", ".join(f"{name.title()} {value:.2f}" for name, value in found.items()) or "correlations undefined")
-    ax.set_xlabel(f"{value_label(measure)}")
-    ax.set_ylabel(f"gap |true − reference loss| on {target}")
-    ax.grid(alpha=0.3)
     return figure, ax
 
 

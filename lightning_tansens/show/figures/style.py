@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_tansens.record import Verdict
 from lightning_tansens.show.keys import ACTUAL, HEADLINE, REFERENCE_NAMES, TRIVIAL
 
 
@@ -71,6 +72,30 @@ ESTIMATES = {
     "cot_ensemble": Style(_SAND, "8", ":"),
     "transport_loss": Style(_BLUE, "P", "-."),
     "calibrated": Style(_BROWN, "H", ":"),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The colour behind a word, and that of the word.
+
+    Attributes:
+        colour: What is behind.
+        ink: What is written on it.
+
+    """
+
+    colour: str
+    ink: str = "white"
+
+
+#: Verdicts. Each stands on its colour as a word, and the colours differ for colour-blind readers as well.
+VERDICTS: dict[Verdict | None, Mark] = {
+    "like the reference": Mark("#00806B"),
+    "better": Mark(_BLUE),
+    "worse": Mark("#C43E00"),
+    "unsure": Mark(_ORANGE, "black"),
+    None: Mark("#E0E0E0", "black"),
 }
 
 #: Sets: references are dashed, targets solid.

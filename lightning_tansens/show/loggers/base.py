@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys.
 Layout = Mapping[str, Mapping[str, list[Any]]]
+
+
+#: Letters in a line of a table's cell.
+LONGEST_LINE = 34
 
 
 class Writer:
@@ -45,9 +50,6 @@ class Writer:
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Sends a distribution: one number per sample, shape (N,)."""
-
-    def band(self, borders: Mapping[str, float], step: int) -> None:
-        """Sends the borders of a band around a scalar, by key, for charts that need them as values of their own."""
 
     def figure(self, tag: str, figure: Figure, step: int) -> None:
         """Sends a figure of matplotlib."""
@@ -97,4 +99,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    # a long cell would leave the others no room
+    return "<br>".join(wrap(text, LONGEST_LINE, break_long_words=False)).replace("|", "\\|")

@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict, _sanitize_params
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -133,13 +135,12 @@ class TensorBoardWriter(Writer):
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         self._events.add_histogram(tag, values, step)
 
-    def band(self, borders: Mapping[str, float], step: int) -> None:
-        """Writes the two scalars that a chart of the kind "Margin" needs beside its value."""
-        self.scalars(borders, step)
-
     def figure(self, tag: str, figure: Figure, step: int) -> None:
-        # `close` is for figures that pyplot knows
-        self._events.add_figure(tag, figure, step, close=False)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        self._events.add_image(tag, _softened(np.asarray(canvas.buffer_rgba())[..., :3]), step, dataformats="HWC")
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         self._events.add_text(tag, markdown, step)
@@ -150,7 +151,10 @@ class TensorBoardWriter(Writer):
     def layout(self, layout: Layout) -> None:
         """Adds charts to those that the user or another monitor has laid out: TensorBoard shows the last layout alone."""
         self.logger.experiment.flush()
-        summary = custom_scalars(layout)
+        # the tab shows charts with bands from the last one to the first
+        turned = {title: list(charts.items()) for title, charts in layout.items()}
+        turned = {title: charts[::-1] if charts[0][1][0] == "Margin" else charts for title, charts in turned.items()}
+        summary = custom_scalars({title: dict(charts) for title, charts in turned.items()})
         (sent,) = summary.value
         charts = LayoutOfCharts.FromString(sent.tensor.string_val[0])
         known = list(self._written(CONFIG_SUMMARY_TAG))
@@ -205,6 +209,13 @@ class TensorBoardWriter(Writer):
         for path in sorted(self._folder.glob("events.out.tfevents.*")) if self._folder is not None else ():
             for event in EventFile(path).events():
                 yield from (value for value in event.summary.value if value.tag == tag)
+
+
+def _softened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean of each pixel and its next ones, shape (H, W, 3): TensorBoard shrinks a picture by leaving out pixels."""
+    next_too = np.pad(image.astype(np.uint16), ((0, 1), (0, 1), (0, 0)), mode="edge")
+    mean = (next_too[:-1, :-1] + next_too[1:, :-1] + next_too[:-1, 1:] + next_too[1:, 1:] + 2) // 4
+    return mean.astype(np.uint8)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,55 @@
+"""What a notebook shows of a monitor: a table of the sets, and the picture of their course."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from importlib.util import find_spec
+from io import BytesIO
+
+from lightning_tansens.record import Record
+from lightning_tansens.show.figures.answer import WIDTH, plot_answer
+from lightning_tansens.show.figures.style import VERDICTS
+from lightning_tansens.show.words import answer, answer_rows
+
+_CELL = "style='text-align:left;white-space:nowrap'"
+
+
+def to_html(history: Sequence[Record]) -> str:
+    """Returns HTML, from the records alone.
+
+    Args:
+        history: The records of a monitor.
+
+    Returns:
+        A table with a row for each set: its accuracy and loss with their intervals, the verdict, and what speaks against
+        them; with matplotlib, also the picture of :func:`~lightning_tansens.show.figures.plot_answer`. Before the first
+        measurement, a sentence.
+
+    Example:
+        >>> to_html([])
+        '<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>'
+
+    """
+    if not history:
+        return "<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>"
+    last = history[-1]
+    rows = answer_rows(last)
+    lines = ["".join(f"<th {_CELL}>{escape(heading)}</th>" for heading in rows[0])]
+    for row, name in zip(rows, ("", *last.targets), strict=True):
+        cells = {heading: escape(text) for heading, text in row.items()}
+        if cells.get("verdict"):
+            mark = VERDICTS[answer(last, name).kind]
+            look = f"background:{mark.colour};color:{mark.ink};padding:1px 6px;border-radius:3px"
+            cells["verdict"] = f"<span style='{look}'>{cells['verdict']}</span>"
+        lines.append("".join(f"<td {_CELL}>{cell}</td>" for cell in cells.values()))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    picture = _picture(history) if last.targets and find_spec("matplotlib") is not None else ""
+    return f"<div><table><caption>after epoch {last.epoch}</caption>{body}</table>{picture}</div>"
+
+
+def _picture(history: Sequence[Record]) -> str:
+    file = BytesIO()
+    plot_answer(history)[0].savefig(file, format="png")
+    return f"<img width='{WIDTH}' src='data:image/png;base64,{b64encode(file.getvalue()).decode()}'/>"

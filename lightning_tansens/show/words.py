@@ -1,0 +1,156 @@
+"""How a set's estimates are put into words, the same on the console, in figures, tables and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity, Record, SetRecord, Verdict
+
+#: The order for a reader: the accuracy is what most people look for.
+SHOWN: tuple[Quantity, ...] = ("accuracy", "loss")
+
+#: Which single estimator is shown without the headline, the best of the benchmark first.
+_BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
+    "loss": ("entropy_ratio", "entropy_difference", "calibrated"),
+    "accuracy": ("atc_confidence", "cot", "atc_entropy", "cbpe", "calibrated"),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What stands for a set, in words.
+
+    Attributes:
+        name: The set's name.
+        estimates: For each quantity that is estimated, the estimator's name and the estimate.
+        reference: The reference's name.
+
+    """
+
+    name: str
+    estimates: Mapping[Quantity, tuple[str, Estimate]]
+    reference: str
+
+    @property
+    def kind(self) -> Verdict | None:
+        """The verdict: that of the accuracy where there is one."""
+        return next((one.verdict for _, one in self.estimates.values() if one.verdict is not None), None)
+
+    @property
+    def verdict(self) -> str:
+        """How the set compares with the reference, in a word or two; empty where no estimate says."""
+        return f"like {self.reference}" if self.kind == "like the reference" else self.kind or ""
+
+    @property
+    def mark(self) -> str:
+        """The verdict, with a question mark where something speaks against the estimates."""
+        return self.verdict + "?" * (bool(self.doubts) and self.kind not in ("unsure", None))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the estimates may not be relied on, each reason once."""
+        return tuple(dict.fromkeys(doubt for _, one in self.estimates.values() for doubt in one.doubts))
+
+    def value(self, quantity: Quantity) -> str:
+        """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one.
+
+        Args:
+            quantity: "loss" or "accuracy".
+
+        """
+        if quantity not in self.estimates:
+            return ""
+        name, estimate = self.estimates[quantity]
+        return with_range(quantity, estimate) + ("" if name == HEADLINE else f" ({name})")
+
+
+def answer(record: Record, name: str) -> Answer:
+    """Returns what a measurement says of a target.
+
+    Args:
+        record: The measurement.
+        name: The target's name.
+
+    Example:
+        >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="like the reference")}
+        >>> test = SetRecord("test", estimates={"loss": loss})
+        >>> found = answer(Record(9, 90, SetRecord("val"), {"test": test}), "test")
+        >>> found.value("loss"), found.verdict
+        ('3.61 [2.98, 4.34]', 'like val')
+
+    """
+    one = record.targets[name]
+    found = {quantity: estimate for quantity in SHOWN if (estimate := headline(one, quantity)) is not None}
+    return Answer(name, found, record.reference.name)
+
+
+def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
+    """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing is estimated.
+
+    Args:
+        one: What was found on the set.
+        quantity: "loss" or "accuracy".
+
+    """
+    found = one.estimates.get(quantity, {})
+    names = [name for name in (HEADLINE, *_BEST_KNOWN[quantity], *found) if name in found and name != TRIVIAL]
+    name = next(iter([*names, *found]), None)
+    return None if name is None else (name, found[name])
+
+
+def first_quantity(history: Sequence[Record]) -> Quantity:
+    """Returns what is shown of a run where there is room for one quantity: the accuracy if some target's is estimated."""
+    sets = [target for record in history for target in record.targets.values()]
+    return "accuracy" if any(one.estimates.get("accuracy") for one in sets) else "loss"
+
+
+def said(quantity: Quantity, value: float) -> str:
+    """Returns a loss or an accuracy with the digits that matter.
+
+    Args:
+        quantity: "loss" or "accuracy".
+        value: The value.
+
+    Example:
+        >>> said("accuracy", 0.3612), said("loss", 12.345)
+        ('0.36', '12.3')
+
+    """
+    return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
+
+
+def with_range(quantity: Quantity, estimate: Estimate) -> str:
+    """Returns an estimate with its interval, if it has one."""
+    value = said(quantity, estimate.value)
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{said(quantity, estimate.low)}, {said(quantity, estimate.high)}]"
+
+
+def answer_rows(record: Record) -> list[dict[str, str]]:
+    """Returns what a measurement says of all sets, a row each with the same headings; the reference is the first.
+
+    Args:
+        record: The measurement.
+
+    Example:
+        >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse", doubts=("too few samples",))}
+        >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
+        >>> answer_rows(Record(9, 90, SetRecord("val", loss=2.9), {"test": test}))[1]
+        {'set': 'test', 'loss': '3.61 [2.98, 4.34], true 3.70', 'verdict': 'worse?', 'remarks': 'too few samples'}
+
+    """
+    known = [(of, value) for of in SHOWN if (value := record.reference.labelled(of)) is not None]
+    rows: list[dict[str, str]] = [{"set": f"{record.reference.name} (labelled)"}]
+    rows[0].update((of, said(of, value)) for of, value in known)
+    for name, target in record.targets.items():
+        found = answer(record, name)
+        row: dict[str, str] = {"set": name}
+        for of in SHOWN:
+            truth = target.labelled(of)
+            row[of] = ", ".join(filter(None, [found.value(of), "" if truth is None else f"true {said(of, truth)}"]))
+        basis = dict.fromkeys(f"assumes that {one.basis}" for _, one in found.estimates.values() if one.basis)
+        rows.append(row | {"verdict": found.mark, "remarks": "; ".join([*found.doubts, *basis])})
+    headings = [heading for heading in rows[-1] if any(row.get(heading) for row in rows)]
+    return [{heading: row.get(heading, "") for heading in headings} for row in rows]
