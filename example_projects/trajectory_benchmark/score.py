@@ -32,8 +32,6 @@ COLUMNS = (
 #: When a network is scored, as a share of its snapshots.
 MOMENTS = (0.35, 0.7, 1.0)
 
-#: A copy of the reference has so many samples, as in a monitor.
-COPIED = 128
 
 #: The headline with what a user may state of the class shares; "auto" is among the default estimators.
 STATED = ("same", "free")
@@ -81,7 +79,7 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Ite
     chosen = [one for one in default_estimators() if one.key == HEADLINE or keys is None or one.key in keys]
     variants: dict[str, list[Estimator]] = {"": chosen, **{f": {stated}": [Headline(stated)] for stated in STATED}}
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
-    copies = [labelled(network, one, moments, COPIED) for one in network.of_role("copy")]
+    copies = [labelled(network, one, moments, Headline.copied_samples) for one in network.of_role("copy")]
     references = {
         moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
         for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()
