@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record, SetRecord
+from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record
 
 #: The measure whose precision is told.
 _MEASURE = "empirical"
@@ -145,6 +145,6 @@ def precision_note(record: Record) -> str | None:
     if not found or seconds is None:
         return None
     return (
-        f"{_MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for a "
-        f"measurement instead of {seconds:.1f} s"
+        f"{_MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s "
+        f"for a measurement instead of {seconds:.1f} s"
     )

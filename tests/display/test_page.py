@@ -181,8 +181,8 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
             notices.say(one)
             assert len(caplog.messages) == said
     assert caplog.messages == [
-        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four times "
-        "as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
+        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four "
+        "times as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
     ]
 
 
@@ -194,6 +194,6 @@ def test_what_a_slow_measurement_costs_is_said_once_before_the_next(seconds, tol
         notices.say(one)
         notices.say(one)
     assert caplog.messages == told * [
-        "TangentSensitivityMonitor: a measurement takes about 40 s with 256 samples of each set; num_samples=128 takes about "
-        "half, every_n_epochs=2 measures half as often"
+        "TangentSensitivityMonitor: a measurement takes about 40 s with 256 samples of each set; num_samples=128 takes "
+        "about half, every_n_epochs=2 measures half as often"
     ]
