@@ -1,6 +1,11 @@
 """How Sphinx builds this documentation: ``sphinx-build -W --keep-going docs docs/_build``."""
 
+import sys
+from pathlib import Path
+
 from lightning_tansens import __version__
+
+sys.path.append(str(Path(__file__).parent))
 
 project = "lightning-tansens"
 author = "the lightning-tansens contributors"
@@ -10,10 +15,13 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "mathml",
 ]
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"lightning-tansens {release}"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 exclude_patterns = ["_build", "results/**"]
 
 myst_enable_extensions = ["dollarmath", "fieldlist"]

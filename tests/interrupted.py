@@ -1,17 +1,24 @@
-"""A training that kills itself: python tests/interrupted.py FOLDER WHEN; WHEN is never, epoch, measurement or checkpoint.
+"""A training that kills itself: python tests/interrupted.py FOLDER WHEN [PURGE_STEP].
 
-It goes on from the last checkpoint in the folder, if there is one.
+WHEN is never, epoch, measurement, or a way in which the checkpoint is half written: Lightning's or straight into the file.
+The training goes on from the last whole checkpoint in the folder, if there is one, and the loggers where they were.
 """
 
+import io
 import json
 import os
+import pickle
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from fsspec.implementations.local import LocalFileOpener
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
@@ -23,6 +30,8 @@ from lightning_tansens.metrics import (
 from tests.boring import BoringData, Points, fit, make_monitor, untimed
 
 EPOCHS, KILLED_IN = 6, 3
+#: The ways in which a checkpoint is half written.
+WHOLE_OR_NOTHING, STRAIGHT = "checkpoint", "checkpoint straight into the file"
 
 
 def kill():
@@ -46,25 +55,48 @@ class Killer(pl.Callback):
             kill()
         return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
 
-    def save(self, torch_save):
-        """A torch.save that is killed after half of the bytes."""
-
-        def half(obj, file, *args, **kwargs):
-            if self.when != "checkpoint" or self.epoch != KILLED_IN:
-                return torch_save(obj, file, *args, **kwargs)
-            torch_save(obj, file, *args, **kwargs)
-            file.seek(file.tell() // 2)
-            file.truncate()
+    def half(self, when, file, contents):
+        """Writes the contents into a file; is killed in the midst of it, where it is to be."""
+        if self.when == when and self.epoch == KILLED_IN:
+            file.write(contents[: len(contents) // 2])
+            file.flush()
+            os.fsync(file.fileno())
             kill()
-            return None
-
-        return half
+        return file.write(contents)
 
 
-def main(folder, when):
+class Straight(TorchCheckpointIO):
+    """Writes straight into the file, as plugins of users do; Lightning writes another one and renames it."""
+
+    def __init__(self, killer):
+        self.killer = killer
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        contents = io.BytesIO()
+        torch.save(checkpoint, contents)
+        with open(path, "wb") as file:
+            self.killer.half(STRAIGHT, file, contents.getvalue())
+
+
+def last_whole(folder):
+    """The last checkpoint that can be read."""
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: -path.stat().st_mtime_ns):
+        try:
+            torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            continue
+        return path
+    return None
+
+
+def main(folder, when, purge_step=None):
     torch.set_num_threads(1)
     killer = Killer(when)
-    torch.save = killer.save(torch.save)
+    tempfile.tempdir = str(folder)
+    write = LocalFileOpener.write
+    LocalFileOpener.write = lambda opener, contents: (
+        killer.half(WHOLE_OR_NOTHING, opener.f, contents) if ".ckpt" in opener.path else write(opener, contents)
+    )
     measures = [
         EmpiricalSensitivity(method="input_space"),
         LayerwiseNormSensitivity(),
@@ -76,12 +108,24 @@ def main(folder, when):
     noisy = Points(10, seed=2, noise=True)
     options = {"criterion": killer.criterion, "test_dataloaders": noisy, "compare_with_labels": True}
     monitor = make_monitor(measures=measures, **options)
+    second = make_monitor(prefix="second", measures=[LayerwiseNormSensitivity()])
     save = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
-    latest = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
-    data = BoringData(shuffle=False)
-    fit(killer, monitor, save, data=data, ckpt_path=latest, max_epochs=EPOCHS, enable_checkpointing=True)
+    events = TensorBoardLogger(folder, "", "events", max_queue=1, flush_secs=1, purge_step=purge_step)
+    fit(
+        killer,
+        monitor,
+        second,
+        save,
+        data=BoringData(shuffle=False),
+        ckpt_path=last_whole(folder),
+        max_epochs=EPOCHS,
+        enable_checkpointing=True,
+        logger=[events, CSVLogger(folder, "", "rows")],
+        log_every_n_steps=1,
+        plugins=[Straight(killer)] if when == STRAIGHT else None,
+    )
     (folder / "history.json").write_text(json.dumps(untimed(monitor.history)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -1,19 +1,9 @@
-"""Trainings as users start them: python tests/launched.py STRATEGY PROCESSES LOGGER FOLDER CASE..., also under torchrun.
-
-Each process writes what it has found into a file of the folder.
-"""
+"""Trainings of one or several processes, each of which writes what it has found into a file of the folder."""
 
 import json
-import os
-import sys
-from datetime import timedelta
-from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
@@ -93,52 +83,41 @@ def monitor_of(name):
     return make_monitor(measures=measures, estimators=estimators, **{"reference": "train", "verbose": True, **arguments})
 
 
-def train(name, folder, strategy="auto", **trainer):
-    """Trains with weights that stay the same, and writes what each process has found."""
+def folder_of(name, folder):
+    """Where the files of a case are."""
+    return folder / name.replace(" ", "_")
+
+
+def train_all(launched):
+    """Trains the cases that are named, or all."""
+    for name in launched.arguments or CASES:
+        train(name, folder_of(name, launched.folder), launched.trainer)
+
+
+def train(name, folder, way):
+    """Trains with weights that stay the same, and writes what each process has found.
+
+    Args:
+        name: The case.
+        folder: Where to.
+        way: Returns arguments of the Trainer, for a folder.
+
+    """
     folder.mkdir(parents=True, exist_ok=True)
     data = BoringData(noise=True, validation=name == "validation")
-    options = {"module": lambda: BoringModule(lr=0.0), "data": data, "default_root_dir": folder, **CASES[name][1], **trainer}
+    options = {"module": lambda: BoringModule(lr=0.0), "data": data, **CASES[name][1], **way(folder)}
     callbacks = []
     if name in (STOPS, USED):
         callbacks.append(EarlyStopping("tansens/test_loss/empirical", patience=1 if name == STOPS else 9))
     if name == USED:
         callbacks.append(ModelCheckpoint(folder, "{epoch}", monitor="tansens/test_loss/empirical", save_top_k=-1))
     monitor = monitor_of(name)
-    run = fit(monitor, *callbacks, Write(folder, "fit"), strategy=strategy_of(strategy), **options)
+    run = fit(monitor, *callbacks, Write(folder, "fit"), **options)
     assert len(monitor.history) == 2  # also where the processes of the fit have ended
     if name in (TESTED, USED):
         run.callbacks[:] = [Write(folder, "test") if isinstance(callback, Write) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
     if name == USED:
-        options |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
+        options |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3, **way(folder)}
         callbacks = [EarlyStopping("tansens/test_loss/empirical", patience=9), Write(folder, "resumed")]
-        fit(monitor_of(name), *callbacks, strategy=strategy_of(strategy), **options)
-
-
-def logger_of(name, folder):
-    """A logger as users make it; the default one for "default"."""
-    if name == "csv":
-        return loggers.CSVLogger(folder)
-    if name == "wandb":
-        os.environ.setdefault("WANDB_SILENT", "true")
-        return loggers.WandbLogger(save_dir=folder, offline=True)
-    if name == "mlflow":
-        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # which it would rather have replaced
-        return loggers.MLFlowLogger(tracking_uri=f"file:{folder}/mlruns")
-    return True
-
-
-def strategy_of(name):
-    """A strategy on CPUs in which a process that waits for another one gives up after a minute."""
-    if name == "auto":
-        return name
-    start = "spawn" if name == "ddp_spawn" else "popen"
-    return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60), start_method=start)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    strategy, processes, logger, root, *names = sys.argv[1:]
-    for case in names or CASES:
-        where = Path(root) / case.replace(" ", "_")
-        train(case, where, devices=int(processes), strategy=strategy, logger=logger_of(logger, where))
+        fit(monitor_of(name), *callbacks, **options)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "lightning_tansens"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "lightning_tansens"
 
 #: What every room may import.
 GROUND = {"checks", "errors", "record", "version"}
@@ -89,3 +90,55 @@ def test_only_the_callbacks_know_the_trainer(room):
         names = [name for name in imports_of(path) if name.startswith("lightning.pytorch")]
         allowed = ("lightning.pytorch.loggers", "lightning.pytorch.utilities", "lightning.pytorch.callbacks")
         assert [name for name in names if not name.startswith(allowed)] == [], path.relative_to(PACKAGE)
+
+
+#: What starts processes, or joins them; only ``tests/processes.py``, which gives them a time limit, may use it.
+STARTS = (
+    "subprocess",
+    "multiprocessing",
+    "torch.multiprocessing",
+    "torch.distributed.run",
+    "torch.distributed.elastic",
+    "pty",
+)
+OF_THE_SYSTEM = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
+BY_NAME = ("ProcessPoolExecutor", "DDPStrategy", "dist.init_process_group", *(f"os.{name}" for name in OF_THE_SYSTEM))
+
+
+def ways_to_start(path):
+    """How a file of tests starts processes, or lets a Trainer do it."""
+    for name in imports_of(path):
+        if name.startswith(STARTS) and name != "multiprocessing.shared_memory":
+            yield name
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Attribute, ast.Name)) and ast.unparse(node) in BY_NAME:
+            yield ast.unparse(node)
+        pairs = [(node.arg, node.value)] if isinstance(node, ast.keyword) else []
+        if isinstance(node, ast.Dict):
+            pairs += [(getattr(key, "value", None), value) for key, value in zip(node.keys, node.values)]
+        for key, value in pairs:
+            if isinstance(value, ast.Constant) and key in ("devices", "strategy") and value.value != 1:
+                yield f"{key}={value.value!r}"
+
+
+def test_tests_start_processes_in_one_way():
+    files = [path for path in TESTS.rglob("*.py") if "benchmarks" not in path.parts]
+    found = {path.name for path in files if list(ways_to_start(path))}
+    assert found == {"processes.py"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import subprocess",
+        "from multiprocessing import Process",
+        "def f():\n    import torch.multiprocessing as mp",
+        "import torch.distributed as dist\ndist.init_process_group('gloo')",
+        "import os\nos.fork()",
+        "fit(strategy='ddp', devices=2)",
+        "from lightning.pytorch.strategies import DDPStrategy\nDDPStrategy()",
+    ],
+)
+def test_the_search_for_processes_finds(text, tmp_path):
+    (tmp_path / "test_it.py").write_text(text)
+    assert list(ways_to_start(tmp_path / "test_it.py"))

@@ -5,10 +5,14 @@ from collections import UserDict, namedtuple
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import Dataset
 
+from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor.data.batches import check_samples, unpack_batch
-from tests.boring import Points, fit, loader, make_monitor, split_dict
+from lightning_tansens.tangent.batches import call_model
+from tests.boring import BoringModule, Points, fit, loader, make_monitor, split_dict
 
 X, Y = torch.zeros(3, 4), torch.arange(3)
 
@@ -117,3 +121,51 @@ def test_a_dict_needs_no_unpack():
         fit(monitor, data=loader(Points(as_dict=True)))
     assert plain.history[0]["tansens/empirical/test"] == named.history[0]["tansens/empirical/test"]
     assert plain.history[0]["tansens/train_loss"] == named.history[0]["tansens/train_loss"]
+
+
+class Tiles(Dataset):
+    """Images with numbers that forward does not take, and masks."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        image = torch.full((1, 4, 4), index / 12)
+        return {"image": image, "number": index, "mask": (image[0] > 0.5).long()}
+
+
+class Segmentation(BoringModule):
+    def __init__(self, **kwargs):
+        super().__init__(nn.Conv2d(1, 2, 3, padding=1), **kwargs)
+
+    def training_step(self, batch, _):
+        return F.cross_entropy(self(batch["image"]), batch["mask"])
+
+
+class ByName(Segmentation):
+    def forward(self, image):
+        return self.network(image)
+
+
+@pytest.mark.parametrize("kind", [Segmentation, ByName])
+def test_a_mask_next_to_an_image_is_the_target_and_forward_gets_what_it_takes(kind):
+    data = Tiles()
+    monitor = make_monitor(
+        reference=data, test_dataloaders=data, measures=[EmpiricalSensitivity()], compare_with_labels=True
+    )
+    module = kind()
+    fit(monitor, module=module, data=loader(data, batch_size=4))
+    batch = next(iter(loader(data, batch_size=12)))
+    with torch.no_grad():
+        expected = F.cross_entropy(module(batch["image"]), batch["mask"])
+    assert monitor.records[-1].targets["test"].loss == pytest.approx(float(expected), rel=1e-5)
+    assert monitor.records[-1].reference.measures["empirical"].values["empirical"] > 0
+
+
+def test_what_a_forward_raises_on_a_whole_batch_stays_the_error():
+    class Reads(nn.Module):
+        def forward(self, batch):
+            return batch.image
+
+    with pytest.raises(AttributeError, match="'dict' object has no attribute 'image'"):
+        call_model(Reads(), {"first": torch.zeros(2, 3), "second": torch.zeros(2, 3)})

@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import subprocess
 import sys
 from collections import defaultdict
 from typing import ClassVar
@@ -26,6 +25,7 @@ from lightning_tansens.command_line.measuring import measure_checkpoints
 from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, make_trainer
+from tests.processes import run as run_command
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
 
@@ -222,11 +222,11 @@ def test_it_runs_as_a_process_with_the_configuration_that_the_run_saved(run, tmp
     folder, history = run
     saved, out = folder / "logs" / "config.yaml", tmp_path / "out.csv"
     command = [sys.executable, "-m", "lightning_tansens", "evaluate", "--config", saved, "--ckpt", folder / "checkpoints"]
-    done = subprocess.run([*map(str, command), "--csv", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_command(*command, "--csv", out, limit=300)
+    assert done.code == 0, done.complained
     assert_same_values(rows_of(out), history)
-    assert done.stdout.startswith("test loss\n")
-    assert "Traceback" not in done.stderr
+    assert done.said.startswith("test loss\n")
+    assert "Traceback" not in done.complained
 
 
 def test_nothing_is_trained_or_written_beside(run, tmp_path, monkeypatch):

@@ -391,18 +391,71 @@ def test_one_output_for_all(kind, key, output):
     assert "average_confidence" in record.targets["test"].estimates["accuracy"]
 
 
-def test_a_module_without_forward_is_told_of_network():
-    class Headless(BoringModule):
-        forward = pl.LightningModule.forward
+class Headless(BoringModule):
+    """Without ``forward``, and with a metric, which has no weights."""
 
-        def training_step(self, batch, _):
-            return F.cross_entropy(self.network(batch[0]), batch[1])
+    forward = pl.LightningModule.forward
 
-    with pytest.raises(MisconfigurationException, match=r"expected Headless to define forward.*one of \['network'\]"):
-        fit(make_monitor(), module=Headless)
-    monitor = make_monitor(network="network")
-    fit(monitor, module=Headless)
-    assert monitor.records[-1].reference.accuracy is not None
+    def __init__(self):
+        super().__init__()
+        self.accuracy = Accuracy(task="multiclass", num_classes=3)
+
+    def training_step(self, batch, _):
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+
+def test_of_a_module_without_forward_the_one_part_with_weights_is_measured():
+    monitors = [make_monitor(), make_monitor(network="network")]
+    for monitor in monitors:
+        fit(monitor, module=Headless)
+    assert monitors[0].records[-1].reference.accuracy is not None
+    assert monitors[0].records[-1].reference == monitors[1].records[-1].reference
+
+
+def test_a_module_without_forward_and_of_several_parts_is_told_of_network():
+    class Parts(Headless):
+        def __init__(self):
+            super().__init__()
+            self.network, self.head = self.network[:-1], self.network[-1]
+
+    expected = r"expected Parts to define forward.*one of \['network', 'accuracy', 'head'\]"
+    with pytest.raises(MisconfigurationException, match=expected):
+        fit(make_monitor(), module=Parts)
+
+
+class TwoAnnotators(Module):
+    """Whose loss is a method, on a list of two labels for each sample; it logs, and it counts its calls."""
+
+    def __init__(self):
+        super().__init__(self.get_loss)
+        self.seen = MeanMetric()
+
+    def get_loss(self, outputs, targets):
+        self.log("loss", outputs.mean())
+        self.seen.update(1.0)
+        return (F.cross_entropy(outputs, targets[0]) + F.cross_entropy(outputs, targets[1])) / 2
+
+
+class TwiceLabelled(Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, index):
+        return X[index], [CLASS[index], 2 - CLASS[index]]
+
+
+def test_a_loss_may_be_a_method_on_a_list_of_labels():
+    module, data = TwoAnnotators(), TwiceLabelled()
+    options = {"measures": [EmpiricalSensitivity()], "num_samples": 60, "num_loss_samples": 60, "reference": data}
+    monitor = make_monitor(test_dataloaders=data, compare_with_labels=True, **options)
+    trainer = make_trainer(monitor, max_epochs=1)
+    trainer.fit(module, loader(data, batch_size=10))
+    module.eval()
+    with torch.no_grad():
+        expected = sum(F.cross_entropy(module(X), labels) for labels in (CLASS, 2 - CLASS)) / 2
+    assert monitor.records[-1].reference.loss == pytest.approx(float(expected), rel=1e-5)
+    assert monitor.records[-1].targets["test"].loss == pytest.approx(float(expected), rel=1e-5)
+    assert module.seen.weight == 6  # the steps of the training alone
 
 
 @pytest.mark.parametrize("number", [None, 25])
@@ -435,6 +488,27 @@ def test_the_truth_is_that_of_the_whole_set(number):
         assert abs(truth.loss - whole) < 4 * truth.loss_stderr
     assert len(monitor._measurement.sets[1].outputs.arrays()["outputs"]) == 8
     assert Options().num_label_samples is None
+
+
+IGNORED = torch.where(BIT > 0, CLASS, -100)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"), [(Weighted, CLASS), (Buffered, CLASS), (lambda: Module(F.cross_entropy), IGNORED)]
+)
+@pytest.mark.parametrize("size", [7, 60])
+def test_the_truth_of_weighted_and_masked_losses_is_that_of_the_whole_set(kind, targets, size):
+    module, data = kind(), TensorDataset(X, targets)
+    few = {"num_samples": 5, "num_loss_samples": 8, "batch_size": size, "measures": [EmpiricalSensitivity()]}
+    monitor = make_monitor(test_dataloaders=data, compare_with_labels=True, **few)
+    fit(monitor, module=module, data=loader(TensorDataset(X[:20], targets[:20])), max_epochs=1)
+    module.eval()
+    whole, truth = module.of_batch(module(X), targets), monitor.records[-1].targets["test"]
+    assert truth.loss == pytest.approx(float(whole["loss"] if isinstance(whole, dict) else whole), rel=1e-5)
+    counted = targets >= 0
+    right = (module(X).argmax(1) == targets)[counted].float().mean()
+    assert truth.accuracy == pytest.approx(float(right))
+    assert truth.loss_stderr is None
 
 
 class Pair(NamedTuple):

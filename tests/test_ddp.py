@@ -7,70 +7,33 @@ import functools
 import importlib.util
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
-from tests.launched import CASES, DOUBLE, STOPS, TESTED, USED, train
+from tests.launched import CASES, DOUBLE, STOPS, TESTED, USED, folder_of, train, train_all
+from tests.processes import LIMIT, launch, limited, run, several_processes
 
-ROOT = Path(__file__).parents[1]
-#: Seconds; about ten times what a run of all cases, and one of a single case, take on two idle cores.
-LIMIT_OF_ALL, LIMIT_OF_ONE = 1200, 480
-
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo"),
-]
+#: Seconds, for a run of all cases.
+LIMIT_OF_ALL = 1200
 
 
-def launch(way, processes, logger, folder, *cases, limit=LIMIT_OF_ONE):
-    """Runs the script on its own processes and returns what each of them has found, by case and stage."""
-    arguments = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if way == "torchrun" else []
-    strategy = "ddp" if way == "torchrun" else way
-    script = [str(ROOT / "tests" / "launched.py"), strategy, str(processes), logger, str(folder), *cases]
-    launched_by = ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "RANK", "MASTER_ADDR", "MASTER_PORT")
-    environment = {name: value for name, value in os.environ.items() if name not in launched_by}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with open(folder / "output.txt", "w+") as output:
-        code = limited([sys.executable, *arguments, *script], limit, env=environment, stdout=output, stderr=output)
-        output.seek(0)
-        said = output.read()[-3000:]
-    assert code is not None, f"{way} on {processes} processes with {logger} hangs: killed after {limit} s\n{said}"
-    assert code == 0, said
+def found_by(way, processes, logger, folder, *cases, limit=LIMIT):
+    """What the processes have found, by case and stage."""
+    launch(train_all, folder, *cases, way=way, processes=processes, logger=logger, limit=limit)
     found = {}
     for case in cases or CASES:
-        files = sorted((folder / case.replace(" ", "_")).glob("*.json"))
-        for file in files:
+        for file in sorted(folder_of(case, folder).glob("*.json")):
             stage, _, _ = file.name.split(".")
             found.setdefault((case, stage), []).append(json.loads(file.read_text()))
     assert all(len(ranks) == processes for ranks in found.values())
     return found
 
 
-def limited(command, seconds, **options):
-    """Runs a command in a process group of its own; returns its code, or None if it had to be killed."""
-    process = subprocess.Popen(command, start_new_session=True, **options)
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        # torchrun's workers are in groups of their own and end with it; whatever is left of the others is killed
-        for sent in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, sent)
-            except ProcessLookupError:
-                break
-            time.sleep(0.5 if process.poll() is not None else 10)
-        process.wait()
-
-
+@pytest.mark.processes
 def test_what_hangs_is_killed_with_its_children(tmp_path):
     child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
@@ -83,11 +46,24 @@ def test_what_hangs_is_killed_with_its_children(tmp_path):
     assert limited([sys.executable, "-c", "raise SystemExit(3)"], 30) == 3
 
 
+def waits_for_ever(launched):
+    with launched.group() as rank:
+        print("rank", rank, flush=True)
+        time.sleep(600)
+
+
+@several_processes
+def test_a_hang_is_a_failure_that_says_what_was_printed(tmp_path):
+    with pytest.raises(AssertionError, match=r"hangs: killed after 25 s\n(.|\n)*rank 1"):
+        launch(waits_for_ever, tmp_path, limit=25)
+    assert run(sys.executable, "-c", "print(1); raise SystemExit(2)", limit=30) == (2, "1\n", "")
+
+
 @functools.cache
 def alone(name):
     """One process, in this one."""
     with tempfile.TemporaryDirectory() as folder:
-        train(name, Path(folder), logger=True)
+        train(name, Path(folder), lambda root: {"logger": True, "default_root_dir": root})
         return {file.name.split(".")[0]: json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
 
 
@@ -113,9 +89,10 @@ def assert_same_on_all(ranks, expected):
 
 @pytest.fixture(scope="module", params=[2, 3])
 def processes(request, tmp_path_factory):
-    return launch("torchrun", request.param, "default", tmp_path_factory.mktemp("ddp"), limit=LIMIT_OF_ALL)
+    return found_by("torchrun", request.param, "default", tmp_path_factory.mktemp("ddp"), limit=LIMIT_OF_ALL)
 
 
+@several_processes
 @pytest.mark.parametrize("name", CASES)
 def test_several_processes_give_the_values_of_one(name, processes):
     expected = alone(name)
@@ -127,6 +104,7 @@ def test_several_processes_give_the_values_of_one(name, processes):
         assert expected["fit"]["epoch"] == 2
 
 
+@several_processes
 def test_sums_agree_to_double_precision(processes):
     for row, other in zip(processes[DOUBLE, "fit"][0]["history"], alone(DOUBLE)["fit"]["history"]):
         # what is kept for each sample, for quantiles and errors, is in single precision
@@ -135,6 +113,7 @@ def test_sums_agree_to_double_precision(processes):
         assert_values({key: row[key] for key in sums}, {key: other[key] for key in sums}, rel=1e-12)
 
 
+@several_processes
 @pytest.mark.parametrize(
     ("way", "count", "logger"),
     [
@@ -149,7 +128,7 @@ def test_sums_agree_to_double_precision(processes):
 def test_launchers_and_loggers(way, count, logger, tmp_path):
     if logger in ("wandb", "mlflow") and importlib.util.find_spec(logger) is None:
         pytest.skip(f"{logger} is not installed")
-    found, expected = launch(way, count, logger, tmp_path, USED), alone(USED)
+    found, expected = found_by(way, count, logger, tmp_path, USED), alone(USED)
     assert expected.keys() == {"fit", "test", "resumed"} == {stage for _, stage in found}
     for stage, one in expected.items():
         ranks = found[USED, stage]

@@ -42,7 +42,11 @@ def test_python_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", pages_with("yaml"))
-def test_yaml_is_understood(page, tmp_path):
+def test_yaml_is_understood(page, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for _, block in blocks(page, "python"):
+        if named := re.match(r"# (\w+\.py)\n", block):  # a file that the YAML imports from
+            (tmp_path / named[1]).write_text(block, encoding="utf-8")
     for number, (_, block) in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(block, encoding="utf-8")
@@ -75,10 +79,32 @@ def test_links_lead_somewhere(page):
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 
 
-def test_every_page_is_in_the_table_of_contents():
+@pytest.mark.parametrize("page", PAGES)
+def test_code_is_not_cut(page):
+    """A box of the built pages holds 110 characters; a longer line would go on below."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        long = [line for line in block.splitlines() if len(line) > 110]
+        assert not long, f"{page}, {language}: {long}"
+
+
+def test_the_index_lists_each_page_once():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^([\w/]+)$", index, re.MULTILINE)
-    assert {Path(page).stem for page in PAGES if page.startswith("docs/")} - {"index"} <= set(listed)
+    pages = sorted({Path(page).stem for page in PAGES if page.startswith("docs/")} - {"index"})
+    linked = re.findall(r"^- \[[^]]*\]\(([\w/]+)\.md\)", index, re.MULTILINE)
+    in_sidebar = re.findall(r"^([\w/]+)$", index, re.MULTILINE)
+    assert sorted(linked) == sorted(in_sidebar) == sorted([*pages, "api/index"])
+    assert re.search(r"!\[[^]]+\]\(images/\w+\.png\)", index)
+
+
+def test_formulas_need_no_network():
+    pytest.importorskip("sphinx")
+    convert = pytest.importorskip("latex2mathml.converter").convert
+    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "lightning_tansens").rglob("*.py"))]
+    formulas = [formula for source in sources for formula in re.findall(r"\.\. math:: (.*?)\n\n", source, re.DOTALL)]
+    assert len(formulas) > 5
+    assert all(convert(formula).startswith("<math") for formula in formulas)
+    assert "mathjax" not in (ROOT / "docs/conf.py").read_text(encoding="utf-8")
 
 
 def test_every_public_name_is_in_the_reference():

@@ -110,8 +110,11 @@ def test_named_arguments_stay_arguments():
 
     assert torch.equal(call_model(Named(), {"image": X}), X)
     assert torch.equal(call_model(Named(), [X, 2]), 2 * X)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'label'"):
-        call_model(Named(), {"image": X, "label": Y})
+    assert torch.equal(call_model(Named(), {"image": X, "number": Y}), X)  # a batch may hold more than forward takes
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'image'"):
+        call_model(Named(), {"scale": 2})
+    with pytest.raises(TypeError, match="unsupported operand"):
+        call_model(Named(), {"picture": Y, "mask": Y})
 
 
 class Tokens(nn.Module):

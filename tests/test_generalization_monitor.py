@@ -1,24 +1,18 @@
 """The terms of the generalisation bound along real runs."""
 
 import math
-import os
-import socket
-import sys
-from datetime import timedelta
 
 import lightning.pytorch as pl
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_tansens import GeneralizationBoundMonitor
 from lightning_tansens.functional import tangent_sensitivity
 from tests.boring import BoringData, BoringModule, Recorder, fit, loader
+from tests.processes import launch, several_processes
 from tests.test_monitor_training import assert_same
 
 KEYS = {
@@ -185,28 +179,18 @@ def test_bad_arguments(arguments, message):
         make(**arguments)
 
 
-def work(rank, port, folder):
-    torch.set_num_threads(1)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    os.environ.update(address, LOCAL_RANK=str(rank))
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))
+def work(launched):
     monitor = make()
     data = DataLoader(points(), batch_size=6)
-    fit(monitor, module=Descent, data=data, devices=2, strategy=strategy, max_epochs=3, precision="64-true")
-    torch.save(monitor.history, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    fit(monitor, module=Descent, data=data, max_epochs=3, precision="64-true", **launched.trainer())
+    launched.save(monitor.history)
 
 
+@several_processes
 def test_two_processes_give_the_values_of_one(tmp_path):
-    if not dist.is_gloo_available():
-        pytest.skip("two processes on a CPU need gloo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(port, tmp_path), nprocs=2)
+    found = launch(work, tmp_path)
     monitor = make()
     fit(monitor, module=Descent, data=DataLoader(points(), batch_size=12), max_epochs=3, precision="64-true")
-    for rank in range(2):
-        for row, expected in zip(torch.load(tmp_path / f"{rank}.pt"), monitor.history, strict=True):
+    for history in found:
+        for row, expected in zip(history, monitor.history, strict=True):
             assert row == pytest.approx(expected, rel=1e-9)

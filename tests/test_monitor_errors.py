@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,6 +17,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.monitor import Options
 from lightning_tansens.monitor.processes import together
+from lightning_tansens.monitor.sharding import sharding_of
 from tests.boring import (
     BoringData,
     BoringModule,
@@ -253,15 +254,13 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step(arguments, opt
     assert_same(*states)
 
 
-@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy])
-def test_sharded_networks_are_refused(strategy, monkeypatch):
-    monitor = make_monitor()
-    trainer = make_trainer(monitor)
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+def test_a_part_of_a_wrapped_network_is_refused(strategy, monkeypatch):
+    trainer = make_trainer()
     monkeypatch.setattr(type(trainer), "strategy", strategy.__new__(strategy))
-    message = f"expected every process to hold the whole network, but {strategy.__name__} shards it; train with DDP"
+    message = f"network='network': expected None with {strategy.__name__}, which only calls the whole LightningModule"
     with pytest.raises(MisconfigurationException, match=message):
-        monitor.setup(trainer, BoringModule(), "fit")
-    monitor.setup(trainer, BoringModule(), "test")
+        sharding_of(trainer, "network", budget=0)
 
 
 def said(monitor, *callbacks, **options):

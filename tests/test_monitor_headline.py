@@ -113,21 +113,58 @@ def test_tokens_have_no_copies_and_an_estimate_in_doubt():
     assert found.low <= found.value <= found.high
 
 
-def test_a_regression_has_a_loss_and_no_copies():
-    options = {"criterion": F.mse_loss, "estimators": [Headline(), EntropyRatio()], **SIZES}
+def test_a_regression_has_a_loss_that_is_fitted_on_copies():
+    options = {"criterion": F.l1_loss, "estimators": [Headline(), EntropyRatio()], **SIZES}
     monitor = make_monitor(test_dataloaders=Points(60, seed=3, labels="value"), **options)
     fit(
         monitor,
-        module=lambda: BoringModule(mlp(1), lr=0.01, loss="mse_loss"),
+        module=lambda: BoringModule(mlp(1), lr=0.01, loss="l1_loss"),
         data=loader(Points(60, labels="value")),
-        max_epochs=3,
+        max_epochs=5,
     )
-    assert monitor._measurement.copies == []
+    assert len(monitor._measurement.copies) == 4
     found = monitor.estimates["test"]
     assert found.accuracy is None
     assert found.loss.low < found.loss.value < found.loss.high
-    assert "outputs that are no classes" in str(found)
+    assert "outputs that are no classes" not in str(found)
     assert "estimate" not in monitor.records[0].targets["test"].estimates.get("loss", {})
+
+
+class Segmenter(torch.nn.Module):
+    """Scores of two classes for each pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1))
+
+    def forward(self, images):
+        return self.network(images)
+
+
+def test_a_segmentation_has_a_loss_that_is_fitted_on_copies():
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = (images[:, 0] > 0.5).long()
+    masks[:, 0] = 255  # void
+    data = TensorDataset(images, masks)
+    criterion = torch.nn.CrossEntropyLoss(ignore_index=255)
+    monitor = make_monitor(
+        test_dataloaders=TensorDataset(images * 0.6), criterion=criterion, measures=[], estimators=[Headline()], **SIZES
+    )
+    fit(monitor, module=lambda: SegmentationModule(Segmenter(), criterion), data=loader(data), max_epochs=5)
+    assert len(monitor._measurement.copies) == 4  # not the translation, which would part the masks from their pixels
+    found = monitor.estimates["test"]
+    assert found.accuracy is None
+    assert found.loss.low < found.loss.value < found.loss.high
+    assert "outputs that are no classes" not in str(found)
+
+
+class SegmentationModule(BoringModule):
+    def __init__(self, network, criterion):
+        super().__init__(network)
+        self.criterion = criterion
+
+    def training_step(self, batch, _):
+        return self.criterion(self(batch[0]), batch[1])
 
 
 def test_training_is_bitwise_the_same():

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import AverageConfidence, TemporalEnsemble
+from lightning_tansens.functional import active_nodes
+from lightning_tansens.metrics import ActiveNodeSensitivity
 from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, mlp, points
 from tests.cases import Lambda
 
@@ -252,3 +255,70 @@ class Breaks(pl.Callback):
     def on_train_epoch_end(self, trainer, pl_module):
         with torch.no_grad():
             next(pl_module.parameters()).fill_(float("nan"))
+
+
+class TimeFirst(nn.Module):
+    """Activations of shape (T, N, D), as recurrent networks and old transformers have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(1, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        return self.outer(torch.relu(self.inner(inputs.T[..., None]))[-1])
+
+
+class NoActivation(nn.Module):
+    """Low rank, without anything that could be active."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3))
+
+    def forward(self, inputs):
+        return self.net(inputs)
+
+
+class Sines(NoActivation):
+    """An activation that nobody knows as one."""
+
+    def forward(self, inputs):
+        return self.net[1](torch.sin(self.net[0](inputs)))
+
+
+def test_activations_with_the_time_first_are_measured():
+    monitor = make_monitor(measures=None, on_failure="raise", num_samples=10)
+    trainer = fit(monitor, module=lambda: BoringModule(TimeFirst()), max_epochs=3)
+    assert all("tansens/active_nodes/test" in row for row in monitor.history)
+    network, inputs = trainer.lightning_module.network, Points(10, seed=2).inputs
+    counts = torch.cat([active_nodes(network, inputs[[n]]) for n in range(10)]).double()
+    assert torch.equal(active_nodes(network, inputs).double(), counts)
+
+
+@pytest.mark.parametrize("network", [NoActivation, Sines])
+def test_a_default_measure_that_does_not_suit_is_left_out_before_the_first_step(network, caplog):
+    monitor = make_monitor(measures=None, on_failure="raise")
+    with caplog.at_level("INFO"):
+        fit(monitor, module=lambda: BoringModule(network()), max_epochs=3)
+    notes = [message for message in caplog.messages if "is left out, because it does not suit this network" in message]
+    assert len(notes) == 1
+    assert "the measure 'active_nodes'" in notes[0]
+    for row in monitor.history:
+        assert {"tansens/empirical/test", "tansens/layer_norm", "tansens/test_loss/empirical"} <= row.keys()
+        assert not any("active_nodes" in key for key in row)
+    assert len(monitor.history) == 3
+    with pytest.raises(UnsupportedNetworkError, match="active"):  # one that was asked for
+        fit(make_monitor(measures=[ActiveNodeSensitivity()]), module=lambda: BoringModule(network()))
+
+
+def test_what_lightning_prints_and_returns_of_a_test_is_the_user_s(capsys):
+    monitor = make_monitor(measures=None, estimators=None, compare_with_labels=True, verbose=True)
+    trainer = fit(monitor)
+    capsys.readouterr()
+    (results,) = trainer.test(trainer.lightning_module, datamodule=BoringData())
+    assert results.keys() == {"test_loss"}
+    printed = capsys.readouterr().out
+    table = printed[printed.index("Test metric") :].partition("TangentSensitivityMonitor")[0]
+    assert "test_loss" in table
+    assert "tansens" not in table
+    assert len(monitor.history) == 3

@@ -205,6 +205,33 @@ def test_tables_and_augmented_images_are_trained_on(tables, tmp_path):
     assert np.isfinite(found.outputs["real_north"]).all()
 
 
+@pytest.mark.parametrize("task", ["age", "income_in_numbers"])
+def test_a_regression_is_trained_and_scored_by_its_loss_alone(task, tables, call, tmp_path):
+    from fitting import Run, fit
+    from table_sets import table_data
+
+    data = table_data(task, *tables, split=0, train_samples=300, families=["rounded"])
+    assert data.classes == 1
+    assert data.labels["reference"].is_floating_point()
+    found = fit(Run("numbers", task, "once", widths=[8], epochs=5), data, tmp_path)
+    found.save(tmp_path / "trajectory_outputs" / "numbers@1.npz")
+    call("score.py")
+    rows = read(tmp_path / "trajectory_scores" / "numbers@1.csv")
+    assert {row["quantity"] for row in rows} == {"loss"}
+    last = next(row for row in rows if (row["set"], row["moment"], row["estimator"]) == ("rounded_2", "4", "estimate"))
+    squares = np.square(found.outputs["rounded_2"][-1, :, 0].astype(float) - found.labels["rounded_2"])
+    assert float(last["actual"]) == pytest.approx(squares.mean(), rel=1e-4)
+    call("by_family.py")
+    (one,) = [row for row in read(tmp_path / "by_family.csv") if row["family"] == "rounded"]
+    mine = [row for row in rows if row["family"] == "rounded"]
+    errors = {
+        key: np.mean([abs(float(row["estimate"]) - float(row["actual"])) for row in mine if row["estimator"] == key])
+        for key in ("estimate", "trivial")
+    }
+    assert one["network"] == "numbers"
+    assert float(one["estimate"]) == pytest.approx(errors["estimate"] / errors["trivial"], abs=1e-3)
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn", "plain_cnn", "residual", "mixer"])
 @pytest.mark.parametrize("side", [28, 32])
 def test_architectures(name, side):
@@ -221,7 +248,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"network: expected one of .*'mixer'.*, but got 'lstm'"):
         make_network("lstm", (3, 8, 8), 2, [4])
     load = runpy.run_path(str(EXAMPLE / "main.py"))["load"]
-    with pytest.raises(ValueError, match=r"data: expected one of cifar10, .*income, but got 'imagenet'"):
+    with pytest.raises(ValueError, match=r"data: expected one of cifar10, .*income.*, but got 'imagenet'"):
         load(Run("one", "imagenet", "once"), "", "", False, None, None)
     with pytest.raises(ValueError, match="marital: expected the file of its table, but got none; name it with --employment"):
         load(Run("one", "marital", "once"), "", "", False, None, None)

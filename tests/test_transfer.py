@@ -11,7 +11,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens import (
+    FreshEarlyStopping,
+    FreshModelCheckpoint,
+    GeneralizationBoundMonitor,
+    TangentSensitivityMonitor,
+)
 from lightning_tansens.monitor.data.transfer import batch_transfer, in_stage
 from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp, untimed
 
@@ -412,3 +417,27 @@ def test_sets_of_the_other_namespace_s_module():
     monitor = make_monitor()
     pytorch_lightning.Trainer(callbacks=[monitor], **QUIET).fit(module, loader())
     assert "tansens/empirical/test" in monitor.history[0]
+
+
+OTHERS = {
+    "bound": (GeneralizationBoundMonitor(num_samples=7), 2),
+    "early stopping": (FreshEarlyStopping("tansens/test_loss/empirical", patience=1, mode="max", min_delta=1e9), 2),
+    "checkpoints": (FreshModelCheckpoint(monitor="tansens/test_loss/empirical"), 3),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_callbacks_in_the_other_namespace(name, tmp_path):
+    callback, epochs = OTHERS[name]
+    module, data = project(pytorch_lightning)
+    options = {**QUIET, "default_root_dir": tmp_path, "enable_checkpointing": True, "max_epochs": 3}
+    trainer = pytorch_lightning.Trainer(callbacks=[make_monitor(), callback], **options)
+    trainer.fit(module, datamodule=data)
+    if name == "bound":
+        assert [row["epoch"] for row in callback.history] == [0, 1, 2]
+        return
+    assert trainer.current_epoch == epochs
+    if name == "checkpoints":
+        best = torch.load(callback.best_model_path, weights_only=True)
+        assert "pytorch-lightning_version" in best
+        assert callback.best_model_score == min(callback.best_k_models.values())

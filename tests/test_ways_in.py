@@ -1,12 +1,12 @@
 """The four ways into the code: each diff of the contributors' page adds one file, and what it adds works."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 ROOT = Path(__file__).parents[1]
 DIFFS = ROOT / "docs" / "contributing"
@@ -65,11 +65,9 @@ def test_a_diff_of_one_file_is_enough(way, tmp_path):
     assert lines[0] == "--- /dev/null"
     for folder in ("lightning_tansens", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["git", "apply", str(diff)], cwd=tmp_path, check=True)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WAYS[way]]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
+    for command in (["git", "apply", diff], [sys.executable, "-c", WAYS[way]]):
+        ended = run(*command, limit=300, folder=tmp_path)
+        assert ended.code == 0, ended.complained[-2000:]
 
 
 def test_every_diff_is_tested():

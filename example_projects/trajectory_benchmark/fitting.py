@@ -83,7 +83,8 @@ class BenchmarkNetwork(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         inputs, labels = batch
-        return F.cross_entropy(self(moved(inputs) if self.run_of.augmented else inputs), labels)
+        outputs = self(moved(inputs) if self.run_of.augmented else inputs)
+        return F.mse_loss(outputs[:, 0], labels) if labels.is_floating_point() else F.cross_entropy(outputs, labels)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), self.run_of.learning_rate)

@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from jsonargparse import CLI
+from numpy.typing import NDArray
 from snapshots import NetworkOutputs, SetInfo
 
 from lightning_tansens.estimators import Estimator, Headline, Outputs, SetSummary, default_estimators, estimate_set
+from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.record import HEADLINE
 
 COLUMNS = (
@@ -88,7 +92,18 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Ite
 
 def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int]) -> dict[int, SetSummary]:
     """Returns what the monitor would have found on a labelled set, by snapshot."""
-    return {moment: summary(one.name, outputs) for moment, outputs in network.measured(one, moments).items()}
+    numbers = network.numbers(one)
+    return {
+        moment: summary(one.name, outputs) if numbers is None else summary_of_numbers(one.name, outputs, numbers)
+        for moment, outputs in network.measured(one, moments).items()
+    }
+
+
+def summary_of_numbers(name: str, outputs: Outputs, targets: NDArray[np.floating]) -> SetSummary:
+    """The same of a regression, with squared errors."""
+    losses = np.square(outputs.outputs[:, 0] - targets.astype(np.float64))
+    influence = Influence(torch.from_numpy(losses / losses.mean() - 1), torch.arange(len(losses)))
+    return SetSummary(name, len(outputs), outputs=outputs, loss=float(losses.mean()), loss_influence=influence)
 
 
 def summary(name: str, outputs: Outputs) -> SetSummary:

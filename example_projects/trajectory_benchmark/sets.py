@@ -30,8 +30,8 @@ class Data:
     """One data set with all that a network is measured on.
 
     Args:
-        train: Inputs (N, ...) and class indices (N,) to train on.
-        classes: The number of classes.
+        train: Inputs (N, ...) and class indices (N,) to train on, or the numbers of a regression.
+        classes: The number of classes; 1 for a regression.
         sets: The sets, in the order in which they are scored.
         inputs: By set.
         labels: By set.
@@ -84,10 +84,12 @@ class Data:
 
         """
         generator = np.random.default_rng(seed)
-        labels = self.labels[pool].numpy()
+        labels, classes = self.labels[pool].numpy(), self.classes
+        if classes == 1:  # the fifths of the numbers
+            labels, classes = np.searchsorted(np.quantile(labels, np.linspace(0, 1, 6)[1:-1]), labels), 5
         groups = _clusters(self.inputs[pool].flatten(1).numpy(), seed)
         kinds = (
-            ("label_shift", labels, self.classes, SHARES[: len(SHARES) - fewer]),
+            ("label_shift", labels, classes, SHARES[: len(SHARES) - fewer]),
             ("subpopulation", groups, CLUSTERS, (CLUSTER_SHARES,) * (SUBPOPULATIONS - fewer)),
         )
         for family, of, count, concentrations in kinds:

@@ -78,6 +78,11 @@ class NetworkOutputs:
     def of_role(self, role: Role) -> Iterator[SetInfo]:
         return (one for one in self.sets if one.role == role)
 
+    def numbers(self, one: SetInfo) -> NDArray[Any] | None:
+        """Returns the targets of a regression, shape (N,); None where labels are classes."""
+        found = self.labels[one.pool or one.name]
+        return None if found.dtype.kind in "iu" else found[self.rows[one.name] if one.pool else slice(None)]
+
     def measured(self, one: SetInfo, moments: Collection[int]) -> Mapping[int, Outputs]:
         """Returns a set's labelled outputs at some snapshots, each with the trajectory of those before it.
 
@@ -88,10 +93,10 @@ class NetworkOutputs:
         """
         source = one.pool or one.name
         chosen = self.rows[one.name] if one.pool else slice(None)
-        labels = self.labels[source][chosen]
+        labels, is_classifier = self.labels[source][chosen], self.numbers(one) is None
         trajectory, found = Trajectory(), {}
         for number in range(max(moments) + 1):
-            now = Outputs.of(self.outputs[source][number, chosen], labels, earlier=trajectory)
+            now = Outputs.of(self.outputs[source][number, chosen], labels, earlier=trajectory, is_classifier=is_classifier)
             if number in moments:
                 found[number] = now
             trajectory = trajectory.updated(now)

@@ -16,7 +16,10 @@ from torch import Tensor
 
 #: What is predicted. Of persons: whether they are employed, their marital status, whether they have a degree, their
 #: relationship to the householder. Of districts: whether their value is above the median, their houses old, the income.
-TableName = Literal["employment", "marital", "degree", "relationship", "value", "age_of_houses", "income"]
+#: The ages of persons and the incomes of districts in numbers are regressions.
+TableName = Literal[
+    "employment", "marital", "degree", "relationship", "age", "value", "age_of_houses", "income", "income_in_numbers"
+]
 
 Columns = Mapping[str, NDArray[np.float64]]
 Array = NDArray[np.float64]
@@ -37,7 +40,7 @@ class Table:
 
     Args:
         columns: The inputs, before they are standardised.
-        labels: Class indices.
+        labels: Class indices, or the numbers of a regression.
         own: Rows to train, refer and draw from.
         targets: Rows of each real target.
         sizes: Samples to train on, of the reference, and of a target.
@@ -45,7 +48,7 @@ class Table:
     """
 
     columns: list[Array]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | Array
     own: NDArray[np.int64]
     targets: dict[str, NDArray[np.int64]]
     sizes: tuple[int, int, int]
@@ -69,7 +72,7 @@ def table_data(
         ValueError: If the file is not named.
 
     """
-    of_persons = get_args(TableName)[:4]
+    of_persons = get_args(TableName)[:5]
     file = employment if name in of_persons else california
     if file is None:
         option = "--employment" if name in of_persons else "--california"
@@ -84,8 +87,13 @@ def table_data(
     train = train[:train_samples]
     whole = np.column_stack(table.columns)
     whole = np.clip((whole - whole[train].mean(0)) / (whole[train].std(0) + 1e-9), -FARTHEST, FARTHEST)
-    inputs, labels = torch.tensor(whole, dtype=torch.float32), torch.tensor(table.labels)
-    data = Data((inputs[train], labels[train]), classes=int(table.labels.max()) + 1)
+    inputs = torch.tensor(whole, dtype=torch.float32)
+    if table.labels.dtype == np.int64:
+        labels, classes = torch.tensor(table.labels), int(table.labels.max()) + 1
+    else:
+        numbers = (table.labels - table.labels[train].mean()) / table.labels[train].std()
+        labels, classes = torch.tensor(numbers, dtype=torch.float32), 1
+    data = Data((inputs[train], labels[train]), classes)
     data.add_reference(inputs[reference], labels[reference])
     pool = rest[:4000]
     data.add_pool("pool", inputs[pool], labels[pool])
@@ -110,6 +118,7 @@ def _persons(name: TableName, columns: Columns, employed: NDArray[np.int64], yea
         "marital": (columns["MAR"] - 1, ("MAR", "RELP"), columns["AGEP"] >= 16),
         "degree": (columns["SCHL"] >= 21, ("SCHL",), columns["AGEP"] >= 25),
         "relationship": (relationship, ("RELP",), None),
+        "age": (columns["AGEP"], ("AGEP",), None),
     }[name]
     kept = np.ones(len(year), bool) if kept is None else kept
     inputs = [column for key, column in columns.items() if key not in (*CODES, *left_out)]
@@ -132,27 +141,31 @@ def _persons(name: TableName, columns: Columns, employed: NDArray[np.int64], yea
         "marital": ("married", "never_married", "divorced"),
         "degree": ("low_school", "college", "young"),
         "relationship": ("young",),
+        "age": ("young", "old", "middle_aged"),
     }[name]
     targets = {f"year_{later}": np.flatnonzero((year == later) & kept) for later in (2016, 2017, 2018)}
     targets |= {group: np.flatnonzero(latest & of) for group, of in groups.items() if group not in by_label}
-    return Table(inputs, labels.astype(np.int64), np.flatnonzero((year == 2015) & kept), targets, (10_000, 1000, 1000))
+    labels = labels if name == "age" else labels.astype(np.int64)
+    return Table(inputs, labels, np.flatnonzero((year == 2015) & kept), targets, (10_000, 1000, 1000))
 
 
 def _districts(name: TableName, columns: Columns, target: NDArray[np.int64], later: NDArray[np.int64]) -> Table:
     own, others = np.flatnonzero(later == 0), np.flatnonzero(later == 1)
     income, age, latitude = columns["MedInc"], columns["HouseAge"], columns["Latitude"]
     terciles = np.searchsorted(np.quantile(income[own], (1 / 3, 2 / 3)), income)
-    labels = {"value": target, "age_of_houses": age > 29, "income": terciles}[name].astype(np.int64)
+    labels = {"value": target, "age_of_houses": age > 29, "income": terciles, "income_in_numbers": income}[name]
+    labels = labels if name == "income_in_numbers" else labels.astype(np.int64)
+    of_income = name.startswith("income")
     ratios = ("MedInc", "AveRooms", "AveBedrms", "Population", "AveOccup")
-    inputs = [np.log(np.maximum(columns[key], 1e-3)) for key in ratios if (name, key) != ("income", "MedInc")]
+    inputs = [np.log(np.maximum(columns[key], 1e-3)) for key in ratios if not (of_income and key == "MedInc")]
     inputs += [columns[key] for key in ("HouseAge", "Latitude", "Longitude") if (name, key) != ("age_of_houses", "HouseAge")]
-    if name == "age_of_houses":
+    if name in ("age_of_houses", "income_in_numbers"):
         inputs.append(target * 2.0 - 1)
     edges = np.quantile(latitude[others], np.linspace(0, 1, 7))
     groups = {f"latitude_{k}": (latitude >= edges[k]) & (latitude <= edges[k + 1]) for k in range(6)}
     groups |= {"crowded": columns["AveOccup"] > 3.5}
     groups |= {} if name == "age_of_houses" else {"new": age < 15, "old": age > 45}
-    groups |= {} if name == "income" else {"poor": income < 2.5, "rich": income > 5.5}
+    groups |= {} if of_income else {"poor": income < 2.5, "rich": income > 5.5}
     targets = {"north": others} | {group: others[of[others]] for group, of in groups.items()}
     return Table(inputs, labels, own, targets, (3800, 800, 800))
 

@@ -18,13 +18,14 @@ from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
 from lightning_tansens.estimators.mano import MaNo
 from lightning_tansens.estimators.nuclear_norm import NuclearNorm
-from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport, TransportLoss
+from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport
 from lightning_tansens.estimators.predictive_entropy import EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
 from lightning_tansens.estimators.ratio import Trivial
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.temporal_ensemble import TemporalEnsemble
 from lightning_tansens.estimators.thresholded_confidence import ThresholdedConfidence
+from lightning_tansens.estimators.transport_loss import TransportLoss
 from lightning_tansens.record import TRIVIAL, Estimate, Quantity
 
 

@@ -187,6 +187,11 @@ class Outputs:
         """The temperature that fits the temporal ensemble to the labels. Needs labels."""
         return fit_temperature(np.log(self.ensemble + TINY), self._labels)
 
+    @cached_property
+    def temperature_now(self) -> Temperature:
+        """The temperature that fits today's probabilities to the labels. Needs labels."""
+        return fit_temperature(self.log_probabilities, self._labels)
+
     def tempered(self, temperature: float) -> Array:
         """Returns the temporal ensemble at a temperature, softmax(log p̄ / T), shape (N, C)."""
         if temperature not in self._tempered:

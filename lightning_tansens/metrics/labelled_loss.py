@@ -105,7 +105,7 @@ class LabelledLoss(StatefulMetric):
         """
         if isinstance(targets, Tensor) and not targets.dim():
             raise ValueError("targets: expected one for each sample, but got a scalar; keep the batch dimension")
-        samples = len(targets)
+        samples = _samples(outputs, targets)
         a, b = self._terms(outputs, targets)
         self.total += a.sum().to(self.total)
         self.count += b.sum().to(self.total)
@@ -146,8 +146,8 @@ class LabelledLoss(StatefulMetric):
         self.update(outputs, targets, positions)
 
     def _terms(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        """Returns a and b of each sample, or those of the batch for a criterion that returns one number."""
-        known, samples = self._known[0], len(targets)
+        """Returns a and b of each sample, or of the batch for a criterion that returns one number."""
+        known, samples = self._known[0], _samples(outputs, targets)
         if known is not None:
             a, b = known.terms(outputs, targets)
             return a.detach(), b.detach()
@@ -304,6 +304,11 @@ def is_classification(outputs: Any, targets: Any) -> bool:
         and targets.dim() == 1
         and not targets.is_floating_point()
     )
+
+
+def _samples(outputs: Any, targets: Any) -> int:
+    """The number of samples: a list of targets may hold several tensors of all samples, as of two annotators."""
+    return len(outputs if isinstance(outputs, Tensor) and not isinstance(targets, Tensor) else targets)
 
 
 def _close(a: float, b: float) -> bool:

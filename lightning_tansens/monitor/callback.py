@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +11,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
@@ -34,15 +34,17 @@ from lightning_tansens.monitor.options import (
     check_measures_and_estimators,
     check_sets,
 )
-from lightning_tansens.monitor.processes import together
+from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.recording import without_estimators
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
     hyperparameters,
     log_for_callbacks,
+    logging_step,
     run_folder,
     say,
+    wanted,
     writers,
 )
 from lightning_tansens.record import HEADLINE, Record, SetEstimates
@@ -71,7 +73,7 @@ class TangentSensitivityMonitor(pl.Callback):
       ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
     - ``tansens/<s>_loss/estimate``, ``…/estimate_low``, ``…/estimate_high``, ``…/estimate_reliable`` (1 or 0), and the same
-      of ``tansens/<s>_accuracy``: the headline, the one estimate that stands for the set, with its 95 % interval.
+      for ``tansens/<s>_accuracy``: the one estimate to look at, with its 95 % interval.
     - ``tansens/<s>_loss/<e>``, ``tansens/<s>_accuracy/<e>``: the estimate of each estimator ``e``, a measure or another one;
       ``…/trivial``: the reference's own value, which an estimate should beat; ``…/actual``: the truth, with
       ``compare_with_labels``.
@@ -90,11 +92,12 @@ class TangentSensitivityMonitor(pl.Callback):
             those that do not suit the outputs.
         num_samples: The number of samples of each set on which the measures are computed.
         every_n_epochs: Measure after every n-th epoch.
-        unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
+        unpack: A callable that splits a batch into (inputs, targets); None takes pairs, and finds labels by their names.
         output: A callable that picks the tensor of outputs from what the network returns; None finds a lone tensor and
             ``logits``.
         criterion: A callable on (outputs, targets) that returns the loss; None finds the one that the module trains on.
-        network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
+        network: The name of the LightningModule's submodule to measure; None measures its ``forward``, or without one its
+            only part with weights.
         compare_with_labels: Whether to compute the true loss of test sets that have labels, and the measures that need
             labels on them. No estimate sees these labels.
         verbose: Whether to print a line for each measurement, and a table at the end of a fit.
@@ -117,7 +120,7 @@ class TangentSensitivityMonitor(pl.Callback):
         reference: DataLoader | Dataset | float | str = "auto",
         measures: list[Measure] | None = None,
         estimators: list[Estimator] | None = None,
-        num_samples: int = 256,
+        num_samples: int = 128,
         every_n_epochs: int = 1,
         unpack: Unpack | None = None,
         output: OutputPicker | None = None,
@@ -154,6 +157,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._page: Page | None = None
         self._logged_step: int | None = None
         self._snapshot_step: int | None = None
+        self._measured_at: float | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
@@ -228,7 +232,7 @@ class TangentSensitivityMonitor(pl.Callback):
                 makes the first evaluation the start.
 
         Raises:
-            ValueError: If the state is not that of a monitor; the message names the field.
+            ValueError: If the state is not a monitor's; the message names the field.
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
@@ -237,14 +241,9 @@ class TangentSensitivityMonitor(pl.Callback):
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a strategy whose processes do not hold the whole network."""
+        """Forgets an earlier fit, and holds back what is to be the reference."""
         if stage != TrainerFn.FITTING:
             return
-        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
-            raise MisconfigurationException(
-                f"TangentSensitivityMonitor: expected every process to hold the whole network, but "
-                f"{type(trainer.strategy).__name__} shards it; train with DDP or on one device, or take the callback out"
-            )
         if isinstance(self.reference, float):
             self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
         self._measurement, self._criterion, self._follows = None, None, False
@@ -253,7 +252,7 @@ class TangentSensitivityMonitor(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
-        self._page = self._new_page(trainer, resumed=self._state.loaded)
+        self._page = self._new_page(trainer)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
             sent = [HEADLINE] if self._is_brief else [estimator.key for estimator in self.estimators]
             self._page.compare(targets, [*(measure.key for measure in self.measures), *sent], hyperparameters(trainer))
@@ -269,7 +268,11 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state = MonitorState()
         self._notices = Notices(self._state.records[-1] if self._state.records else None)
         self._failures = Failures(self.options.on_failure)
-        self._logged_step, self._snapshot_step = None, trainer.global_step
+        self._logged_step = self._measured_at = None
+        self._snapshot_step = trainer.global_step
+        if self._state.loaded and self._page is not None:  # before any monitor sends something
+            with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
+                self._page.resume(logging_step(trainer) + 1)
         with isolated_rng():
             self._measurement = self._prepare(trainer, pl_module)
         for note in self._measurement.notes():
@@ -302,7 +305,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._snapshot_step = trainer.global_step
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
                 assert self._measurement is not None
-                take_snapshot(trainer, pl_module, self, self._measurement)
+                take_snapshot(trainer, pl_module, self._measurement)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
@@ -344,7 +347,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """Continues where a checkpoint was taken, unless evaluations follow one another.
 
         Raises:
-            ValueError: If the state is not that of a monitor; the message names the field.
+            ValueError: If the state is not a monitor's; the message names the field.
 
         """
         if not self._follows:
@@ -355,11 +358,20 @@ class TangentSensitivityMonitor(pl.Callback):
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._state.measured_step:
             return
+        if self.options.max_share is not None and trainer.strategy.broadcast(self._too_soon(self.options.max_share)):
+            return
         self._state.measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
             assert self._measurement is not None
             assert self._page is not None
             self._measure(trainer, pl_module, self._measurement, self._page)
+
+    def _too_soon(self, share: float) -> bool:
+        """Whether a measurement as long as the last one would take more than its share of the time since."""
+        if self._measured_at is None or not self._state.records:
+            return False
+        since = time.perf_counter() - self._measured_at
+        return self._state.records[-1].seconds["total"] > share * since
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
@@ -398,12 +410,10 @@ class TangentSensitivityMonitor(pl.Callback):
         )
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
+        start = time.perf_counter()
         record, summaries = measure(trainer, pl_module, self, measurement, self._state.records)
         with together(trainer):
             self._state.records.append(record)
-            scalars = self._logged(record)
-            log_for_callbacks(trainer, scalars)
-            self._logged_step = trainer.global_step
             if not self._follows:
                 if self.verbose:
                     say(trainer, measurement_line(record))
@@ -411,9 +421,18 @@ class TangentSensitivityMonitor(pl.Callback):
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples, scalars)
+            page.show(record, self._state.records, distributions, samples)
+        total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
+        with together(trainer):
+            record = replace(record, seconds={**record.seconds, "total": total})
+            self._state.records[-1] = record
+            self._measured_at = time.perf_counter()
+            scalars = self._logged(record)
+            log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, scalars))
+            self._logged_step = trainer.global_step
+            page.scalars(record, scalars)
 
-    def _new_page(self, trainer: pl.Trainer, resumed: bool = False) -> Page:
+    def _new_page(self, trainer: pl.Trainer) -> Page:
         return Page(
             self.display,
             self._keys,
@@ -421,7 +440,6 @@ class TangentSensitivityMonitor(pl.Callback):
             self._explained(),
             self.options.correlate_with_gap,
             run_folder(trainer),
-            resumed,
             strict=self.options.on_failure == "raise",
         )
 

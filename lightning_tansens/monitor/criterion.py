@@ -1,9 +1,10 @@
-"""Finds the criterion: the one that gives the loss that the module's own training step returns on the same batch."""
+"""Finds the criterion: the loss function that gives what the module's own training step returns on the same batch."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 import re
 import warnings
@@ -24,6 +25,7 @@ from lightning_tansens.metrics.standard_losses import STANDARD, aligned
 from lightning_tansens.monitor.data.reading import Unpack, split
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
+from lightning_tansens.tangent.isolation.memory import plain_parts
 
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
 TOLERANCE = 1e-4
@@ -45,7 +47,7 @@ class KnownCriterion:
     Attributes:
         criterion: The callable on (outputs, targets).
         class_scores: Whether the outputs are scores of the labels' classes; None if no batch has shown it.
-        note: What a user should know about it, in one line; None for nothing.
+        note: A note to the user, in one line; None for none.
 
     """
 
@@ -104,7 +106,7 @@ def find_criterion(
         unpack: Splits a batch into inputs and targets.
         output: Picks the tensor of outputs.
         criterion: What the user has passed; None to find it.
-        batches: Batches on the device, those of the training first; the first one that can be read is used.
+        batches: Batches on the device, from the training data first; the first one that can be read is used.
 
     Raises:
         MisconfigurationException: If there is no criterion, and none is found.
@@ -116,7 +118,7 @@ def find_criterion(
     for batch in batches:
         try:
             found = look(batch)
-        except Exception as caught:  # the batches of the training may differ from those of the reference
+        except Exception as caught:  # training batches may differ from the reference's
             error = caught
             continue
         seen = found if seen is None or (seen.loss is None and found.loss is not None) else seen
@@ -166,7 +168,7 @@ def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
 
 
 def _certain(seen: _Seen, name: str) -> KnownCriterion:
-    """What follows from the labels alone."""
+    """Takes cross-entropy if the labels are classes, else raises."""
     if seen.targets is None:  # which is refused where the reference is prepared
         return KnownCriterion(F.cross_entropy)
     if _class_scores(F.cross_entropy, seen):
@@ -208,11 +210,13 @@ def _look(
 @contextmanager
 def _other_weights(pl_module: nn.Module) -> Iterator[None]:
     """Gives small layers other values for a block, from copies of its own: ``undisturbed`` keeps none of a large network."""
-    generator = torch.Generator().manual_seed(0)
-    parameters = [one for one in pl_module.parameters() if one.is_floating_point() and one.numel() <= DISTURBED]
+    generator = torch.Generator()
+    small = [one for one in pl_module.parameters() if one.is_floating_point() and one.numel() <= DISTURBED]
+    parameters = [part for parameter in small for part in plain_parts(parameter)]  # of a sharded one, this process's
     with torch.no_grad():
         saved = [parameter.clone() for parameter in parameters]
-        for parameter in parameters:
+        for number, parameter in enumerate(parameters):
+            generator.manual_seed(number)  # replicas agree, however their neighbours are sharded
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.1)
     try:
         yield
@@ -243,9 +247,22 @@ def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[st
                 ignoring = functools.partial(F.cross_entropy, ignore_index=label)
                 yield f"cross-entropy with ignore_index={label}", ignoring
     others = {**modules, **{f"self.{name}": value for name, value in vars(pl_module).items() if callable(value)}}
-    for name, value in others.items():
+    for name, value in {**others, **_methods(pl_module)}.items():
         if re.search("loss|criterion|objective", f"{name} {type(value).__name__}", re.IGNORECASE):
             yield name, value
+
+
+def _methods(pl_module: pl.LightningModule) -> dict[str, Criterion]:
+    """The methods of the user's class on two arguments; what they log or count is undone like the rest of a measurement."""
+    found = {}
+    for name in dir(type(pl_module)):
+        if hasattr(pl.LightningModule, name) or not inspect.isfunction(inspect.getattr_static(type(pl_module), name)):
+            continue
+        method = getattr(pl_module, name)
+        parameters = inspect.signature(method).parameters.values()
+        if len([one for one in parameters if one.default is one.empty and one.kind < one.VAR_POSITIONAL]) == 2:
+            found[f"self.{name}"] = method
+    return found
 
 
 def _reproduces(criterion: Criterion, seen: _Seen) -> bool:

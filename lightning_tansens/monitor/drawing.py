@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -25,8 +26,8 @@ from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, has_validation, reference_data, test_data
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
+from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
@@ -89,19 +90,28 @@ class Drawing:
         return [*sets, *(self._set(name, data) for name, data in targets.items())]
 
     def find_criterion(
-        self, network: nn.Module, sets: Sequence[MeasuredSet], known: KnownCriterion | None
+        self,
+        module: pl.LightningModule,
+        network: nn.Module,
+        sets: Sequence[MeasuredSet],
+        known: KnownCriterion | None,
+        lockstep: Lockstep | None = None,
     ) -> KnownCriterion:
         """Returns the criterion, after the sets are told of it.
 
         Args:
-            network: The network.
+            module: The module whose training step returns the loss.
+            network: The part of it that is measured.
             sets: The reference, and the test sets.
             known: The criterion of the fit, for a measurement after it; None to find it.
+            lockstep: How the processes call the network together; None where each calls it by itself.
 
         """
         trainer, monitor = self._trainer, self._monitor
-        module = trainer.lightning_module
         given, batches = monitor.criterion, self._batches(sets[0])
+        if lockstep is not None:  # one batch that all have: what one process cannot read would part them
+            with lockstep.together():
+                batches = iter([sets[0].batches.unsplit(SAMPLES)])
         found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
         for measured in sets:
             measured.know(found.criterion, found.class_scores)
@@ -130,11 +140,11 @@ class Drawing:
         """
         assert self._known is not None
         classes = self._known.class_scores is not False
-        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs and (classes or one.key != HEADLINE)]
+        fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs):
+            for transform in estimator.copies_for(inputs, classes):
                 wanted.setdefault(transform, []).append(estimator)
         return [
             self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
@@ -146,13 +156,20 @@ class Drawing:
     ) -> MeasuredSet:
         assert self._known is not None
         keys = {key for estimator in estimators for key in estimator.measure_keys}
+        perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
+        reading = self._reading(labelled=True, perturb=perturb)
+        samples = [estimator.copied_samples for estimator in estimators if estimator.copied_samples is not None]
+        if len(samples) == len(estimators):
+            losses = self._known.class_scores is False  # those of classes follow from the outputs
+            few = max(samples)
+            reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)
         copy = MeasuredSet(
             name,
             reference.subset,
             batch_transfer(self._trainer).of(reference.subset),
             [measure for measure in self.measures if measure.key in keys],
             LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
-            self._reading(labelled=True, perturb=KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)),
+            reading,
         )
         copy.made_for = tuple(estimator.key for estimator in estimators)
         return copy

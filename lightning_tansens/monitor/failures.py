@@ -11,13 +11,14 @@ from typing import Literal
 from torch import nn
 
 from lightning_tansens.errors import DisturbedTrainingError, FailedElsewhereError, NonFiniteWeightsError
+from lightning_tansens.tangent.isolation.memory import plain_parts
 
 #: "raise" stops the training, "warn" says so once and goes on, "ignore" goes on.
 OnFailure = Literal["raise", "warn", "ignore"]
 
 
 class Failures:
-    """Decides about failed measurements, all of whose processes have failed together.
+    """Decides what happens after a measurement failed, which it did on all processes together.
 
     Args:
         policy: What to do.
@@ -68,7 +69,7 @@ def check_finite(network: nn.Module) -> None:
 
     """
     for name, parameter in network.named_parameters():
-        if not bool(parameter.isfinite().all()):
+        if not all(bool(part.isfinite().all()) for part in plain_parts(parameter)):
             raise NonFiniteWeightsError(
                 f"expected finite weights, but '{name}' has infinite ones or ones that are not a number; a smaller "
                 "learning rate or gradient clipping may keep the training from diverging"

@@ -16,7 +16,9 @@ from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
+from lightning_tansens.monitor.processes import agreed
 from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.sharding import Unsharded
 from lightning_tansens.monitor.summaries import floats
 from lightning_tansens.tangent.random_forward import is_random
 
@@ -36,10 +38,18 @@ class Measurement:
         measures: The measures, in the order in which they are logged.
         sets: The reference, and the test sets.
         copies: Perturbed copies of the reference, for the estimators that are fitted on them.
+        sharding: How the network is reached; where processes call it together there are no measures. None for
+            a network that each process holds.
 
     """
 
-    def __init__(self, measures: Sequence[Measure], sets: Sequence[MeasuredSet], copies: Sequence[MeasuredSet] = ()) -> None:
+    def __init__(
+        self,
+        measures: Sequence[Measure],
+        sets: Sequence[MeasuredSet],
+        copies: Sequence[MeasuredSet] = (),
+        sharding: Unsharded | None = None,
+    ) -> None:
         self.measures = list(measures)
         self.sets = sets
         self.copies = copies
@@ -49,7 +59,11 @@ class Measurement:
         #: The values of the measures that need no data at the previous measurement, or before the first step.
         self.weights_before: dict[str, dict[str, float]] = {}
         self._failed_weights: dict[str, Exception] = {}
-        self._notes: list[str] = []
+        self.sharding = Unsharded() if sharding is None else sharding
+        self._notes = [note for note in [self.sharding.note] if note is not None]
+        self._lockstep = self.sharding.lockstep
+        if self._lockstep is not None:
+            self.leave_out([True for _ in self.measures])
 
     def prepare(self, network: nn.Module, device: torch.device, keep_going: bool) -> list[bool]:
         """Tries every measure on a first batch.
@@ -67,16 +81,18 @@ class Measurement:
             UnsupportedNetworkError: If a measure does not cover the network.
 
         """
-        labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
-        blind = [measured for measured in labelled if not measured.batches.has_labels()]
-        for measured in blind if len(blind) < len(labelled) else ():
-            measured.forget_labels()
-            self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
+        with agreed(self._lockstep):
+            labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
+            blind = [measured for measured in labelled if not measured.batches.has_labels()]
+            for measured in blind if len(blind) < len(labelled) else ():
+                measured.forget_labels()
+                self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
+            first, *_ = self.sets[0].batches.first()
         for measured in self.copies:
-            measured.prepare(network, device)
+            measured.prepare(network, device, self._lockstep)
         misfits: dict[str, Exception] = {}
         for measured in self.sets:
-            misfits = {**measured.prepare(network, device), **misfits}
+            misfits = {**measured.prepare(network, device, self._lockstep), **misfits}
         for measure in self.measures:
             if not measure.needs_data:
                 try:
@@ -88,7 +104,7 @@ class Measurement:
             if not keep_going:
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
-        if is_random(network, self.sets[0].batches.first()[0]):
+        if is_random(network, first):
             self._notes.append(
                 "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
                 "are of one draw each and do not repeat"
@@ -103,12 +119,12 @@ class Measurement:
 
         """
         keys = [measure.key for measure, misfit in zip(self.measures, flags, strict=True) if misfit]
-        for measured in self.sets:
+        for measured in self._every():
             measured.forget_measures(keys)
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
     def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes what an earlier part of the run has to compare with.
+        """Takes over what an earlier part of the run compares with.
 
         Args:
             memories: What :meth:`memories` returned there; empty for a new run.
@@ -120,7 +136,7 @@ class Measurement:
         self.weights_before = {key: dict(values) for key, values in weights_before.items()}
 
     def start(self, network: nn.Module) -> None:
-        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it."""
+        """Measures the network before the first step, for measures that compare with it, unless a resumed run did."""
         for measured in self.sets:
             measured.update_first(network)
         now = self._measure_weights(network)
@@ -134,10 +150,10 @@ class Measurement:
     @property
     def num_batches(self) -> int:
         """The number of batches that this process measures."""
-        return sum(len(measured.subset.positions()) for measured in self._every())
+        return sum(len(measured.batches.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
-        """Takes every measure on this process's share of the sets; one that fails loses its own values alone.
+        """Takes every measure on this process's share of the sets; one that fails loses only its own values.
 
         Args:
             network: The network.
@@ -147,7 +163,8 @@ class Measurement:
             NonFiniteWeightsError: If the network has diverged.
 
         """
-        check_finite(network)
+        with agreed(self._lockstep):
+            check_finite(network)
         for measured in self.sets:
             measured.update(network, tick)
         if self.copies:
@@ -198,7 +215,7 @@ class Measurement:
             yield
 
     def take_snapshot(self) -> None:
-        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
         for measured in self._every():
             measured.take_snapshot()
 
@@ -241,7 +258,7 @@ class Measurement:
                 measured.trajectory = Trajectory.from_state(state)
 
     def notes(self) -> list[str]:
-        """Returns what a user should know about how the network is measured."""
+        """Returns notes to the user on how the network is measured."""
         reference = self.sets[0]
         of_loss = None if reference.loss is None else reference.loss.note()
         found = [*(measure.note() for measure in reference.measures), of_loss]

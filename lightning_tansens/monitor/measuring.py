@@ -16,17 +16,17 @@ from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.drawn import agree
 from lightning_tansens.monitor.drawing import Choices, Drawing
 from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.processes import any_process, slowest, together
 from lightning_tansens.monitor.recording import make_record, with_correlations
 from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.sharding import sharding_of
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import logging_step
 from lightning_tansens.record import Record
 from lightning_tansens.show.console import slow_progress
 from lightning_tansens.tangent.isolation import undisturbed
 
-# What may fail on one process stands under `together`; what talks to the others stands outside of it.
+# Code that may fail on one process is inside of `together`; code that talks to the others is outside of it.
 
 
 def prepare(
@@ -49,21 +49,25 @@ def prepare(
         state: What the measurement is compared with.
         reference: The reference of an earlier fit, for a Trainer that got another loop's data since.
         criterion: The criterion of that fit.
-        follows: Whether the weights before are those of ``state``, not the present ones.
+        follows: Whether to compare with the weights in ``state`` instead of the present ones.
 
     """
     with together(trainer), undisturbed(pl_module):
         drawing = Drawing(trainer, monitor, stages)
         sets = drawing.sets(reference)
     agree(trainer, [measured.subset for measured in sets])
-    with together(trainer), undisturbed(pl_module):
-        network = find_network(pl_module, monitor.network)
-        found = drawing.find_criterion(network, sets, criterion)
+    sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
+    with together(trainer), sharding.reached(pl_module) as reached:
+        subsets = [measured.subset for measured in sets]
+        reached = sharding.settle(pl_module, reached, lambda: sets[0].batches.first()[0], monitor.output, subsets)
+        found = drawing.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
         rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
-    with together(trainer), undisturbed(pl_module):  # one isolation, in which lazy modules are initialised once
+    # one isolation, in which lazy modules are initialised once
+    with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
-            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]))
+            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
+        with together(trainer):
             misfits = measurement.prepare(network, pl_module.device, keep_going=monitor.default_measures)
         measurement.leave_out(any_process(trainer, misfits))
         with together(trainer):
@@ -93,18 +97,17 @@ def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> boo
     return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
 
 
-def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, monitor: Choices, measurement: Measurement) -> None:
+def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
     """Keeps what the network says of the samples now, for the estimators that use the run so far.
 
     Args:
         trainer: The Trainer.
         pl_module: The module.
-        monitor: What is measured.
         measurement: As :func:`prepare` returned it.
 
     """
-    with together(trainer), undisturbed(pl_module):
-        measurement.accumulate_outputs(find_network(pl_module, monitor.network))
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network):
+        measurement.accumulate_outputs(network)
     with measurement.synced(outputs_alone=True), together(trainer):
         measurement.take_snapshot()
 
@@ -133,10 +136,10 @@ def measure(
     options = monitor.options
     shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
     progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
-    with together(trainer), undisturbed(pl_module), progress:
-        measurement.accumulate(find_network(pl_module, monitor.network), progress.update)
+    with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
+        measurement.accumulate(network, progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
-    with measurement.synced(), together(trainer):
+    with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
         summaries = measurement.summaries()
     with together(trainer):
         if options.on_failure == "raise":
@@ -164,7 +167,7 @@ def measure(
 
 
 def _suitable(monitor: Choices, reference: SetSummary) -> list[Estimator]:
-    """The estimators; of the default ones, those of classes only where the outputs are class scores."""
+    """The estimators; default ones that need classes are left out where the outputs are no class scores."""
     classes = reference.outputs is None or reference.outputs.is_classifier
     if classes or not monitor.default_estimators:
         return monitor.estimators

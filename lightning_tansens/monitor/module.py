@@ -1,4 +1,4 @@
-"""What the user's module defines, and the part of it that is measured."""
+"""Finds the part of the user's module that is measured, and the hooks that it defines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from torch import nn
 
 
 def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
-    """Returns the submodule of that name, or the LightningModule itself for None.
+    """Returns the submodule of that name; for None the LightningModule, or without ``forward`` its one part with weights.
 
     Raises:
-        MisconfigurationException: If there is no such submodule, or the LightningModule has no ``forward``.
+        MisconfigurationException: If there is no such submodule, or the LightningModule has no ``forward`` and several
+            parts with weights, or none.
 
     """
     if name is None:
-        if not overrides(pl_module, "forward"):
-            names = [child for child, _ in pl_module.named_children()]
-            raise MisconfigurationException(
-                f"network: expected {type(pl_module).__name__} to define forward, but it does not; name the submodule to "
-                f"measure, TangentSensitivityMonitor(network=...), for example one of {names}"
-            )
-        return pl_module
+        if overrides(pl_module, "forward"):
+            return pl_module
+        parts = [child for _, child in pl_module.named_children() if any(True for _ in child.parameters())]
+        if len(parts) == 1:
+            return parts[0]
+        names = [child for child, _ in pl_module.named_children()]
+        raise MisconfigurationException(
+            f"network: expected {type(pl_module).__name__} to define forward, but it does not; name the submodule to "
+            f"measure, TangentSensitivityMonitor(network=...), for example one of {names}"
+        )
     try:
         return pl_module.get_submodule(name)
     except AttributeError:

@@ -24,7 +24,7 @@ class Options:
     """Options of the monitor that a first run does not need.
 
     Args:
-        num_loss_samples: The number of samples, those of the measures among them, on which the reference's loss and the
+        num_loss_samples: The number of samples, the measures' samples included, on which the reference's loss and the
             estimators are computed, which are noisier and cost less.
         num_label_samples: The number of samples on which the true loss of a test set is computed, with
             ``compare_with_labels``; None for all. With a number, the truth has a standard error.
@@ -35,7 +35,10 @@ class Options:
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
             wherever there is a validation loop and "train_epoch_end" where not.
-        on_failure: What happens when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
+        max_share: The largest share of a run's time that measurements may take, e.g. 0.03. A measurement is left out while
+            one as long as the last would take more of the time since; the first is always taken. None measures whenever
+            ``every_n_epochs`` says so.
+        on_failure: What happens, on all processes, when a measurement fails: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". A measure that fails loses only its own values,
             unless "raise" stops the training.
         accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
@@ -43,6 +46,8 @@ class Options:
         correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between
             a test set's true loss and the reference's; needs ``compare_with_labels``.
         limits: What a reliable estimate must fulfil.
+        gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
+            into a copy on each process and measured there; of a larger one the sensitivities are left out.
         prefix: What the logged keys begin with.
 
     Raises:
@@ -61,11 +66,13 @@ class Options:
     batch_size: int = 256
     seed: int = 0
     measure_at: MeasureAt = "auto"
+    max_share: float | None = None
     on_failure: OnFailure = "warn"
     accuracy_form: AccuracyForm = "error"
     by_class: bool = False
     correlate_with_gap: bool = False
     limits: Limits = field(default_factory=Limits)
+    gathered_bytes: int = 4 * 2**30
     prefix: str = "tansens"
 
     def __post_init__(self) -> None:
@@ -77,6 +84,9 @@ class Options:
         if self.num_label_samples is not None:
             check_counts(num_label_samples=self.num_label_samples)
         check_seed(self.seed)
+        check_counts(at_least=0, gathered_bytes=self.gathered_bytes)
+        if self.max_share is not None:
+            check_share("max_share", self.max_share)
         for name, choices in (("accuracy_form", AccuracyForm), ("measure_at", MeasureAt), ("on_failure", OnFailure)):
             check_choice(name, getattr(self, name), get_args(choices))
         if not isinstance(self.limits, Limits):
@@ -85,7 +95,7 @@ class Options:
 
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
-    """Raises an error if an argument is no test set or no reference."""
+    """Checks the test sets and the reference."""
     if isinstance(reference, float):
         check_share("reference", reference)
     elif isinstance(reference, str) and reference != "auto":
@@ -117,7 +127,7 @@ def check_sets(test_dataloaders: object, reference: object) -> None:
 
 
 def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
-    """Raises an error if an option needs the labels of the test sets and these are not used."""
+    """Checks that the labels of the test sets are used where an option needs them."""
     for name, wanted in needing.items():
         if wanted and not compare_with_labels:
             raise ValueError(
@@ -127,7 +137,7 @@ def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
 
 
 def check_measures_and_estimators(measures: object, estimators: object) -> None:
-    """Raises an error if an item is no measure or no estimator, or two have one key."""
+    """Checks that items are measures and estimators, each with a key of its own."""
     _check_items("measures", measures, Measure)
     _check_items("estimators", estimators, Estimator)
     keys = [item.key for items in (measures, estimators) for item in items]  # type: ignore[attr-defined]
@@ -139,7 +149,7 @@ def check_measures_and_estimators(measures: object, estimators: object) -> None:
 
 
 def check_callables(**callables: object) -> None:
-    """Raises an error if an argument is neither None nor callable."""
+    """Checks that arguments are None or callable."""
     for name, value in callables.items():
         check_callable(name, value)
 

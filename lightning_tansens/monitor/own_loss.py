@@ -1,4 +1,4 @@
-"""The loss that a module's own training step returns on a batch, outside of its loop."""
+"""Runs a module's own training step on a batch, outside of its loop, for the loss that it returns."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Mod
     name = f"{type(pl_module).__name__}.training_step"
     if not pl_module.automatic_optimization:
         raise NoLossError(f"{name} optimises by itself")
+    if all(part is not network for part in pl_module.modules()):
+        raise NoLossError(f"{name} is not called outside of the training, because the strategy wraps its module")
     parameters = inspect.signature(pl_module.training_step).parameters
     if "dataloader_iter" in parameters or inspect.isgeneratorfunction(pl_module.training_step):
         raise NoLossError(f"{name} draws its batches itself, or is a generator")

@@ -1,9 +1,10 @@
-"""Several processes that go on together or fail together."""
+"""Lets several processes go on together or fail together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import torch
@@ -13,7 +14,7 @@ from lightning_tansens.errors import FailedElsewhereError
 
 @contextmanager
 def together(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets every process go on, or none: one that failed alone would leave the others waiting for it."""
+    """Raises on all processes if any of them failed; one that failed alone would leave the others waiting for it."""
     error: Exception | None = None
     try:
         yield
@@ -23,6 +24,36 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
         raise error or FailedElsewhereError(
             "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
         )
+
+
+@dataclass(frozen=True)
+class Lockstep:
+    """Lets all processes call a sharded network equally often, because each call talks to the others.
+
+    Attributes:
+        trainer: The Trainer.
+        share: Which share of a set this process gets, from 0, and how many shares there are.
+        speaks: Whether this process tells what it found; of those with the same share only the first does.
+
+    """
+
+    trainer: pl.Trainer
+    share: tuple[int, int]
+    speaks: bool
+
+    def together(self) -> AbstractContextManager[None]:
+        """Surrounds what a process does by itself between two calls: fails on all processes what fails on one of them."""
+        return together(self.trainer)
+
+    def most(self, count: int) -> int:
+        """Returns the largest of the processes' counts."""
+        counts = torch.tensor(count, device=self.trainer.strategy.root_device)
+        return int(self.trainer.strategy.reduce(counts, reduce_op="max"))
+
+
+def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:
+    """Returns :meth:`Lockstep.together`; nothing where each process calls the network by itself."""
+    return nullcontext() if lockstep is None else lockstep.together()
 
 
 def slowest(trainer: pl.Trainer, seconds: float) -> float:

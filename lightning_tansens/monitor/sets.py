@@ -21,9 +21,11 @@ from lightning_tansens.metrics.outputs import SetOutputs
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.gathering import whole
+from lightning_tansens.monitor.processes import Lockstep, agreed
 from lightning_tansens.monitor.summaries import with_loss, with_measure
 from lightning_tansens.show.pictures import SHOWN, Samples
-from lightning_tansens.tangent.batches import call_model, pick_output
+from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
 
@@ -68,11 +70,17 @@ class MeasuredSet:
         #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
         self.made_for: tuple[str, ...] = ()
         self._reading = reading
+        self._lockstep: Lockstep | None = None
 
     # ------------------------------------------------------------------------------------------- preparation
 
-    def prepare(self, network: nn.Module, device: torch.device) -> dict[str, Exception]:
+    def prepare(self, network: nn.Module, device: torch.device, lockstep: Lockstep | None = None) -> dict[str, Exception]:
         """Tries everything on a first batch, so that a misfit shows before the training does.
+
+        Args:
+            network: The network.
+            device: The device.
+            lockstep: How the processes call the network together; None where each calls it by itself.
 
         Returns:
             For each measure that cannot be taken, by its key, the error.
@@ -83,10 +91,12 @@ class MeasuredSet:
             UnsupportedNetworkError: If the network runs on no single sample, and a measure knows why.
 
         """
-        for metric in self._metrics():
-            # sums are in double precision, which MPS does not have
-            metric.to("cpu" if device.type == "mps" else device)
-        inputs, targets, positions = self.batches.first()
+        self._lockstep = lockstep
+        with agreed(lockstep):
+            for metric in self._metrics():
+                # sums are in double precision, which MPS does not have
+                metric.to("cpu" if device.type == "mps" else device)
+            inputs, targets, positions = self.batches.first()
         misfits: dict[str, Exception] = {}
         for measure in self.measures:
             try:
@@ -102,10 +112,11 @@ class MeasuredSet:
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
                         raise misfit from error
                 raise
-            if self.loss is not None:
-                self.loss.prepare(outputs, self.batches.labels(targets))
-            if self.outputs is not None:
-                self.outputs.prepare(*self._gathered(outputs, targets, features, positions)[:3])
+            with agreed(lockstep):
+                if self.loss is not None:
+                    self.loss.prepare(outputs, self.batches.labels(targets))
+                if self.outputs is not None:
+                    self.outputs.prepare(*self._gathered(outputs, targets, features, positions)[:3])
         return misfits
 
     def know(self, criterion: Criterion, class_scores: bool | None) -> None:
@@ -138,11 +149,16 @@ class MeasuredSet:
 
         """
         self.failed = {}
-        self._accumulate(self.measures, network, tick, outputs=True)
+        if self._lockstep is None:
+            self._accumulate(self.measures, network, tick, outputs=True)
+        else:
+            self._accumulate_in_step(self._lockstep, network, tick, self._add_outputs)
 
     def update_outputs(self, network: nn.Module) -> None:
         """Accumulates this process's share of the outputs alone."""
-        if self.outputs is not None:
+        if self.outputs is not None and self._lockstep is not None:
+            self._accumulate_in_step(self._lockstep, network, lambda: None, self._gather)
+        elif self.outputs is not None:
             self.outputs.reset()
             for inputs, targets, positions in self.batches:
                 if positions[0] < self._reading.num_outputs:
@@ -172,8 +188,29 @@ class MeasuredSet:
                     if measure.key not in self.failed:
                         self._add_or_fail(measure, network, inputs, targets, positions)
             if of_outputs:
-                self._add_outputs(network, inputs, targets, positions)
+                self._add_outputs(*self._forward(network, inputs), targets, positions)
             tick()
+
+    def _accumulate_in_step(
+        self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object], add: Callable[..., None]
+    ) -> None:
+        """Calls the network as often as the process with most batches does; there are no measures."""
+        batches = iter(self.batches)
+        with lockstep.together():
+            for metric in self._metrics_of_outputs():
+                metric.reset()
+            spare, *_ = self.batches.first()
+            count = len(self.batches.positions())
+        for number in range(lockstep.most(count)):
+            with lockstep.together():
+                inputs, targets, positions = next(batches) if number < count else (spare, None, [])
+            outputs, features = self._forward(network, inputs)
+            with lockstep.together():
+                if positions and lockstep.speaks:
+                    add(outputs, features, targets, positions)
+                tick()
+        with lockstep.together():
+            next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def _learn_shapes(self, measures: list[Measure], network: nn.Module, outputs: bool) -> None:
         """Lets a process without a sample know the shapes that it syncs."""
@@ -201,9 +238,8 @@ class MeasuredSet:
         else:
             measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
 
-    def _add_outputs(self, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]) -> None:
-        outputs, features = self._forward(network, inputs)
-        if self.loss is not None:
+    def _add_outputs(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
+        if self.loss is not None and self._reading.with_loss:
             self.loss.update_finite(outputs, self.batches.labels(targets), positions)
         self._gather(outputs, features, targets, positions)
 
@@ -215,7 +251,7 @@ class MeasuredSet:
     def _gathered(
         self, outputs: Any, targets: Any, features: Tensor | None, positions: Sequence[int]
     ) -> tuple[Any, Any, Tensor | None, list[int]]:
-        """What the estimators get of a batch's first samples; of the reference without those whose label does not count."""
+        """Returns a batch's first samples for the estimators; of the reference without those whose label does not count."""
         kept: Any = slice(len(positions))
         own = list(positions)
         if not isinstance(outputs, Tensor):  # which is refused there
@@ -229,13 +265,16 @@ class MeasuredSet:
         return outputs[kept], labels, None if features is None else features[kept], own
 
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
+        features = None
         with evaluation(network), torch.no_grad():
             if self._reading.features:
                 found, features = outputs_and_features(network, inputs, self._reading.output)
-                return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
-            found = pick_output(call_model(network, inputs), self._reading.output)
-            # a network that squeezes its outputs, on a last batch of one sample
-            return (found[None] if isinstance(found, Tensor) and not found.dim() else found), None
+            else:
+                found = pick_output(call_model(network, inputs), self._reading.output)
+            if self._lockstep is not None:
+                found, features = map_tensors(whole, found), None if features is None else whole(features)
+        # a network that squeezes its outputs, on a last batch of one sample
+        return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
 
     # ----------------------------------------------------------------------------------------------- results
 
@@ -263,14 +302,14 @@ class MeasuredSet:
             outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
             summary = replace(summary, outputs=outputs)
             self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
-        if self.loss is not None:
+        if self.loss is not None and self._reading.with_loss:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def take_snapshot(self) -> None:
-        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
         if self.outputs is not None:
             self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 
@@ -298,7 +337,8 @@ class MeasuredSet:
         return [*self.measures, *self._metrics_of_outputs()]
 
     def _metrics_of_outputs(self) -> list[Metric]:
-        return [metric for metric in (self.loss, self.outputs) if metric is not None]
+        loss = self.loss if self._reading.with_loss else None
+        return [metric for metric in (loss, self.outputs) if metric is not None]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]

@@ -1,4 +1,4 @@
-"""What a Trainer's loggers are sent: the writers, the scalars, and the step at which they stand."""
+"""Sends values to a Trainer's loggers: the writers, the scalars, and the step at which they stand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.auto import tqdm
 
+from lightning_tansens.record import HEADLINE
 from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
+
+#: How the keys end that callbacks get whether or not one of them monitors them.
+_ALWAYS = ("_loss", "_accuracy", "/seconds")
 
 
 def writers(trainer: pl.Trainer) -> list[Writer]:
@@ -66,7 +70,8 @@ def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
 def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None:
     """Makes scalars known to callbacks, such as EarlyStopping; every process must call it.
 
-    The loggers get them from the page, in one call, so that the table of ``Trainer.test`` does not grow.
+    ``self.log`` takes a millisecond a key, see :func:`wanted`. The loggers get all scalars from the page, in one call, so
+    that the table of ``Trainer.test`` does not grow.
 
     Args:
         trainer: The Trainer, in a hook in which values can be logged.
@@ -85,6 +90,27 @@ def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None
             batch_size=1,
             add_dataloader_idx=False,
         )
+
+
+def wanted(trainer: pl.Trainer, scalars: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scalars that go into ``trainer.callback_metrics``.
+
+    Those are the headline's values, the reference's loss and accuracy, how long the measurement took, and whatever a
+    callback or a scheduler of the Trainer monitors or a checkpoint's file name holds.
+
+    Args:
+        trainer: The Trainer.
+        scalars: Values by key.
+
+    """
+    monitored = [getattr(callback, "monitor", None) for callback in trainer.callbacks]
+    monitored += [config.monitor for config in trainer.lr_scheduler_configs]
+    names = " ".join(str(getattr(callback, "filename", "")) for callback in trainer.callbacks)
+    return {
+        key: value
+        for key, value in scalars.items()
+        if key in monitored or key in names or key.endswith(_ALWAYS) or f"/{HEADLINE}" in key
+    }
 
 
 def logging_step(trainer: pl.Trainer) -> int:

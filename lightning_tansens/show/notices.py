@@ -145,6 +145,6 @@ def precision_note(record: Record) -> str | None:
     if not found or seconds is None:
         return None
     return (
-        f"{_MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s "
-        f"for a measurement instead of {seconds:.1f} s"
+        f"{_MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for "
+        f"a measurement instead of {seconds:.1f} s"
     )

@@ -41,7 +41,6 @@ class Page:
         explained: The measures and estimators, which are described by their docstrings.
         correlated: Whether correlations with the gap are recorded.
         folder: Where the run keeps files; None for nowhere.
-        resumed: Whether the run goes on from a checkpoint, so that what an interrupted process had sent is void.
         strict: Whether a writer that fails raises instead.
 
     """
@@ -54,12 +53,11 @@ class Page:
         explained: Sequence[object] = (),
         correlated: bool = False,
         folder: Path | None = None,
-        resumed: bool = False,
         strict: bool = False,
     ) -> None:
         self._display, self._keys, self._writers = display, keys, list(writers)
         self._explained, self._correlated, self._folder = explained, correlated, folder
-        self._resumed, self._strict = resumed, strict
+        self._strict = strict
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
@@ -77,6 +75,15 @@ class Page:
         """
         if self._display.layout:
             self._send(lambda writer: writer.compare(compared_keys(targets, estimators, self._keys), hparams))
+
+    def resume(self, from_step: int) -> None:
+        """Takes out what an interrupted process had sent, before a run goes on from a checkpoint.
+
+        Args:
+            from_step: The run's next step; for this one and later ones, everything is sent again.
+
+        """
+        self._send(lambda writer: writer.void(from_step))
 
     def show(
         self,
@@ -101,10 +108,7 @@ class Page:
         if not self._shown:
             self._shown = True
             self._begin(record)
-        if self._display.log == "default":  # a chart of zeros and ones says nothing that the table does not
-            scalars = {key: value for key, value in (scalars or {}).items() if not self._keys.is_reliable(key)}
-        if scalars:
-            self._send(lambda writer: writer.scalars(scalars, record.step))
+        self.scalars(record, scalars or {})
         if self._display.texts and record.targets:
             self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
         if self._draws and record.targets:
@@ -119,6 +123,13 @@ class Page:
         self._keep_nodes(record.epoch, distributions or {})
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
             self._draw(history, self._last)
+
+    def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
+        """Sends values by key to each logger in one call; last of all, where one of them is how long the rest has taken."""
+        if self._display.log == "default":  # a chart of zeros and ones says nothing that the table does not
+            scalars = {key: value for key, value in scalars.items() if not self._keys.is_reliable(key)}
+        if scalars:
+            self._send(lambda writer: writer.scalars(scalars, record.step))
 
     def finish(self, history: Sequence[Record]) -> None:
         """Sends what is known at the end: how good the estimates were, and the last figures.
@@ -164,7 +175,7 @@ class Page:
     def _begin(self, record: Record) -> None:
         layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
         described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
-        self._send(lambda writer: writer.begin(record.step if self._resumed else None))
+        self._send(lambda writer: writer.begin())
         if layout:
             self._send(lambda writer: writer.layout(layout))
         if described:

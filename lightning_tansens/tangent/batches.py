@@ -12,23 +12,39 @@ from torch import Tensor, nn
 
 from lightning_tansens.tangent.tracing import tensors_in
 
-#: Picks the tensor of outputs, shape (N, ...), out of what the network returns.
-OutputPicker = Callable[[Any], Tensor]
+#: Picks the tensor of outputs, shape (N, ...), out of what the network returns. Open types take any function from YAML.
+OutputPicker = Callable[[Any], Any]
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Calls a model on a batch: a dict holds keyword arguments, a tuple or list positional ones.
 
-    A model whose ``forward`` takes one argument, and none by the names in the batch, gets the batch as a whole.
+    Of a dict, ``forward`` gets the entries whose names it takes. A model whose ``forward`` takes one argument, and none by
+    the names in the batch, gets the batch as a whole, or if it refuses that, the batch's only floating-point tensor.
 
     Args:
         model: The network.
         inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
 
     """
-    if not isinstance(inputs, (Mapping, tuple, list)) or _takes_whole(model, inputs):
+    if not isinstance(inputs, (Mapping, tuple, list)):
         return model(inputs)
-    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+    if _takes_whole(model, inputs):
+        return _call_on_whole(model, inputs)
+    if not isinstance(inputs, Mapping):
+        return model(*inputs)
+    taken = {name: held for name, held in inputs.items() if _takes(model, name)}
+    return model(**(taken or inputs))
+
+
+def _call_on_whole(model: nn.Module, batch: Any) -> Any:
+    floating = [held for held in entries(batch).values() if isinstance(held, Tensor) and held.is_floating_point()]
+    try:
+        return model(batch)
+    except (TypeError, AttributeError):
+        if len(floating) != 1 or not isinstance(batch, Mapping):
+            raise
+    return model(floating[0])
 
 
 def _takes_whole(model: nn.Module, batch: Any) -> bool:

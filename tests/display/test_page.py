@@ -19,6 +19,9 @@ from tests.records import measure, record, target
 NODES = {name: {"active_nodes": {"": torch.tensor([1, 2]), "layer": torch.tensor([1])}} for name in ("train", "test")}
 
 
+KINDS = ("compare", "void", "begin", "layout", "text", "scalars", "histogram", "figure", "table")
+
+
 class Recording(Writer):
     """Keeps what it is sent; fails at one kind of thing if asked to."""
 
@@ -32,7 +35,7 @@ class Recording(Writer):
         return [arguments for name, arguments in self.sent if name == kind]
 
     def __getattribute__(self, name):
-        if name not in ("begin", "scalars", "histogram", "figure", "text", "table", "layout", "compare"):
+        if name not in KINDS:
             return super().__getattribute__(name)
 
         def call(*arguments):
@@ -43,9 +46,11 @@ class Recording(Writer):
         return call
 
 
-def run(writers, display=None, epochs=4, **options):
+def run(writers, display=None, epochs=4, from_step=None, **options):
     page = Page(display or Display(figure_time=1), Keys("t"), writers, [EmpiricalSensitivity()], **options)
     page.compare(["test"], ["empirical"], None)
+    if from_step is not None:
+        page.resume(from_step)
     records = history()[:epochs]
     for number, one in enumerate(records):
         page.show(one, records[: number + 1], NODES, scalars={"t/test_loss/empirical": 1.0, "t/seconds": float(number)})
@@ -60,7 +65,7 @@ def test_a_run_from_start_to_end(tmp_path):
     assert [arguments[1] for arguments in writer.of("scalars")] == steps
     assert writer.of("scalars")[2][0] == {"t/test_loss/empirical": 1.0, "t/seconds": 2.0}
     assert [name for name, _ in writer.sent][:7] == ["compare", "begin", "layout", "text", "scalars", "table", "figure"]
-    assert writer.of("begin") == [(None,)]
+    assert writer.of("begin") == [()]
     ((tag, text, step),) = writer.of("text")
     assert (tag, step) == ("t/measures", 0)
     assert text.startswith("**empirical**: The empirical tangent sensitivity of a set")
@@ -120,16 +125,16 @@ def test_figures_take_a_share_of_the_time(share, figures):
 
 def test_a_resumed_run_says_where_it_goes_on():
     writer = Recording()
-    run([writer], resumed=True)
-    assert writer.of("begin") == [(history()[0].step,)]
+    run([writer], from_step=7)
+    assert writer.sent[:3] == [writer.sent[0], ("void", (7,)), ("begin", ())]
 
 
-@pytest.mark.parametrize("what", ["compare", "begin", "layout", "text", "scalars", "histogram", "figure", "table"])
+@pytest.mark.parametrize("what", KINDS)
 def test_a_full_disk_switches_a_writer_off_with_one_warning(what):
     broken, other = Recording(what), Recording()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run([broken, other])
+        run([broken, other], from_step=7)
     said = [str(warning.message) for warning in caught]
     (message,) = said
     assert message.startswith("TangentSensitivityMonitor: Recording failed and is switched off; the run goes on: [Errno 28]")

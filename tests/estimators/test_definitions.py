@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from lightning_tansens.estimators import ThresholdedConfidence
+from lightning_tansens.estimators import ConfidenceOptimalTransport, ThresholdedConfidence
 from lightning_tansens.estimators.optimal_transport import transport_cost
-from tests.estimators.data import FEATURES_OF, LABELS, REFERENCE, TARGET, estimated, score
+from tests.estimators.data import FEATURES_OF, LABELS, REFERENCE, TARGET, estimated, score, summary
 
 
 def softmax(logits):
@@ -100,7 +100,8 @@ def test_shares_of_no_whole_number_of_samples_are_rounded():
 def test_optimal_transport():
     shares = np.bincount(LABELS, minlength=4) / 60
     value = 1 - (transport_cost(Q, shares) + CONFIDENCE.mean() - RIGHT.mean())
-    assert accuracy("cot").value == pytest.approx(value, rel=1e-12)
+    found = ConfidenceOptimalTransport(temperature=1).estimate(summary(TARGET), summary(REFERENCE, LABELS))
+    assert found["accuracy"].value == pytest.approx(value, rel=1e-12)
 
 
 def test_nuclear_norm():

@@ -191,7 +191,7 @@ def test_doubts_are_about_reliability_alone():
 
 def test_a_narrow_interval_of_a_small_error_rate_is_reliable():
     for ratio, doubted in ((0.01, False), (0.2, True)):
-        answer = Answer(ratio, half=0.7, population=0.0, distance=0.0)
+        answer = Answer(ratio, low=ratio / 2, high=2 * ratio, population=0.0, distance=0.0)
         found = Headline()._stated("error rate", answer, 0.5, (), sure=True)
         assert bool(found.doubts) == doubted
         assert Headline()._stated("loss", answer, 0.5, (), sure=True).doubts

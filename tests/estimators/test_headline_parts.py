@@ -13,7 +13,7 @@ from lightning_tansens.estimators.headline import Blur, Fit, Shift, copies_for
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
-from lightning_tansens.estimators.headline.interval import Spread, nearby, variance_of_sampling
+from lightning_tansens.estimators.headline.interval import Spread, nearby, off_scale, on_scale, slopes, variance_of_sampling
 from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import LOWEST, Samples
 from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
@@ -171,22 +171,22 @@ def test_many_classes_are_no_features():
 def test_reweightings():
     inputs, labels = drawn(200, 4)
     samples = Samples.of(outputs(inputs), 1.0)
-    found = reweightings(samples, labels, 7)
+    found = reweightings(labels, CLASSES, samples.places, 7)
     assert found.weights.shape == (26, 200)
     assert found.weights.sum(1) == pytest.approx(1)
     assert found.weights * 200 == pytest.approx(np.rint(found.weights * 200))
     assert (found.weights >= 0).all()
     assert dict(zip(*np.unique(found.kinds, return_counts=True), strict=True)) == {
         "bootstrap": 6,
-        "class shares": 10,
+        "shares": 10,
         "subpopulation": 10,
     }
     own = np.bincount(labels, minlength=CLASSES) / 200
     moved = np.stack([np.bincount(labels, row, CLASSES) for row in found.weights])
     distances = {kind: np.abs(moved[found.kinds == kind] - own).sum(1).mean() for kind in np.unique(found.kinds)}
-    assert distances["bootstrap"] < 0.15 < 0.4 < distances["class shares"]
+    assert distances["bootstrap"] < 0.15 < 0.4 < distances["shares"]
     assert found.some(11) == pytest.approx(found.weights[[5, 7, 17]])
-    again, other = reweightings(samples, labels, 7), reweightings(samples, labels, 8)
+    again, other = reweightings(labels, CLASSES, samples.places, 7), reweightings(labels, CLASSES, samples.places, 8)
     assert (again.weights == found.weights).all()
     assert (other.weights != found.weights).any()
 
@@ -230,15 +230,35 @@ def test_the_variance_of_sampling():
 
 
 def test_the_interval_adds_variances():
-    assert Spread(0.04, 0.1, 0.05, 0.1).half == pytest.approx(1.96 * np.sqrt(0.04 + 0.07 + 0.15))
-    seen, squares = RNG.normal(size=(9, 2)), RNG.random((9, 2))
-    found, distance = nearby(np.zeros(2), seen, squares)
-    third = np.sort(np.square(seen).sum(1))[2]
-    kernel = np.exp(-np.square(seen).sum(1) / (2 * third))
-    assert distance == pytest.approx(np.sqrt(third))
-    assert found == pytest.approx((kernel[:, None] * squares).sum(0) / kernel.sum())
-    near, distance = nearby(np.zeros(2), np.zeros((4, 2)), squares[:4])
-    assert (distance, near) == (0, pytest.approx(squares[:4].mean(0)))
+    down, up = Spread(0.04, (0.1, 0.3), 0.05, 0.1).reach
+    assert down == pytest.approx(1.96 * np.sqrt(1.4 * 0.04 + 0.025 + 0.025 + 0.1))
+    assert up == pytest.approx(1.96 * np.sqrt(1.4 * 0.04 + 0.075 + 0.025 + 0.1))
+
+
+def test_nearby_copies_count_by_side_and_size():
+    seen, changes, errors, change = *RNG.normal(size=(3, 9, 2)), np.array([0.5, -1.0])
+    found = nearby(np.zeros(2), change, seen, changes, errors)
+    for quantity in (0, 1):
+        distances = [np.square(seen[m]).sum() + (change[quantity] - changes[m, quantity]) ** 2 for m in range(9)]
+        kernel = np.exp(-np.array(distances) / (2 * sorted(distances)[2]))
+        size = (change[quantity] ** 2 + 0.09) / (changes[:, quantity] ** 2 + 0.09)
+        squares = size * errors[:, quantity] ** 2
+        for side, chosen in enumerate((errors[:, quantity] > 0, errors[:, quantity] < 0)):
+            assert found[quantity, side] == pytest.approx(2 * (kernel * squares)[chosen].sum() / kernel.sum())
+    alike = nearby(np.zeros(2), change, np.zeros((4, 2)), np.tile(change, (4, 1)), errors[:4])
+    assert alike.sum(1) == pytest.approx(2 * np.square(errors[:4]).mean(0))
+
+
+def test_error_rates_are_logits_and_losses_logarithms():
+    level, ratios = np.array([0.2, 0.7]), np.log([[2.0, 3.0], [5.0, 0.5]])
+    found = on_scale(ratios, level)
+    assert found[0] == pytest.approx([np.log(0.4 / 0.6), np.log(3)])
+    assert found[1, 0] == pytest.approx(np.log((1 - 1e-4) / 1e-4))  # an error rate of one is kept off it
+    assert off_scale(found, level)[0] == pytest.approx([2, 3])
+    step = 1e-6
+    moved = on_scale(ratios[0] + step, level) - found[0]
+    assert slopes(0.4) == pytest.approx(moved / step, rel=1e-4)
+    assert slopes(1.0) == pytest.approx([50, 1])
 
 
 def test_errors_of_a_copy_are_those_of_a_fit_without_it():
@@ -247,9 +267,26 @@ def test_errors_of_a_copy_are_those_of_a_fit_without_it():
     whole, without = Fit(known.outputs, copies), Fit(known.outputs, copies[:-1])
     last = whole._bases == len(copies) - 1
     assert last.sum() == 4
-    found = without._predict(without.model, whole._points.of(last))[0] - whole._truth[last]
-    assert whole._residuals[last] == pytest.approx(found, abs=1e-9)
-    assert np.abs(whole._predict(whole.model, whole._points.of(last))[0] - whole._truth[last] - found).max() > 1e-3
+    found = without._predict(without.model, whole._points.of(last))[0]
+    assert whole._left_out[last] == pytest.approx(found, abs=1e-9)
+    level = whole.calibration.level
+    assert whole._errors[last] == pytest.approx(on_scale(found, level) - on_scale(whole._truth[last], level), abs=1e-8)
+    assert np.abs(whole._predict(whole.model, whole._points.of(last))[0] - found).max() > 1e-3
+
+
+def test_an_interval_reaches_further_to_the_side_on_which_copies_lay():
+    known = reference(200)
+    fit = Fit(known.outputs, [copy.outputs for copy in known.copies])
+    other = outputs(0.5 * drawn(300, 6)[0])
+    error, loss = fit.estimate(other)
+    assert 0 < error.low < error.ratio < error.high < 1 / fit.calibration.level[0]
+    fit._errors = -np.abs(fit._errors)  # all of them too low
+    for one in fit.estimate(other):
+        assert one.high / one.ratio > one.ratio / one.low
+    fit._errors = -fit._errors
+    for one in fit.estimate(other):
+        assert one.high / one.ratio < one.ratio / one.low
+    assert loss.low < loss.ratio < loss.high
 
 
 def test_heads_that_differ_by_noise_are_drawn_together():

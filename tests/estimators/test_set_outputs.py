@@ -1,17 +1,13 @@
 """Outputs that are gathered over batches and processes: order, shapes, types, a process without samples."""
 
-import os
-import socket
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from lightning_tansens.estimators import Outputs
 from lightning_tansens.metrics.outputs import MAX_NUMBERS, SetOutputs
 from tests.estimators.data import CLASSES, LABELS, REFERENCE
+from tests.processes import launch, several_processes
 
 SCORES, TARGETS = torch.from_numpy(REFERENCE), torch.from_numpy(LABELS)
 
@@ -127,36 +123,30 @@ def test_another_network_is_refused():
         gathered.update(torch.zeros(3, CLASSES + 1), torch.zeros(3).long())
 
 
-def work(rank, port, folder):
+def work(launched):
     """One of two processes, of which the second has no sample."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    found = []
-    for kind in (torch.float32, torch.float64):
-        for samples in (1, 5):
-            gathered = SetOutputs(features=True).to("cpu")
-            outputs = SCORES[:samples].to(kind)
-            gathered.prepare(outputs, TARGETS[:samples], outputs)
-            for _ in range(2):  # a reset in between, as between two measurements
-                gathered.reset()
-                mine = list(range(samples))[rank::2][::-1]
-                if mine:
-                    gathered.update(outputs[mine], TARGETS[:samples][mine], outputs[mine], mine)
-                with gathered.sync_context():
-                    arrays = gathered.arrays()
-                assert sum(len(part) for part in gathered.positions) == len(mine)
-            found.append({name: torch.as_tensor(value) for name, value in arrays.items()})
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    with launched.group() as rank:
+        found = []
+        for kind in (torch.float32, torch.float64):
+            for samples in (1, 5):
+                gathered = SetOutputs(features=True).to("cpu")
+                outputs = SCORES[:samples].to(kind)
+                gathered.prepare(outputs, TARGETS[:samples], outputs)
+                for _ in range(2):  # a reset in between, as between two measurements
+                    gathered.reset()
+                    mine = list(range(samples))[rank::2][::-1]
+                    if mine:
+                        gathered.update(outputs[mine], TARGETS[:samples][mine], outputs[mine], mine)
+                    with gathered.sync_context():
+                        arrays = gathered.arrays()
+                    assert sum(len(part) for part in gathered.positions) == len(mine)
+                found.append({name: torch.as_tensor(value) for name, value in arrays.items()})
+    launched.save(found)
 
 
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo")
+@several_processes
 def test_a_process_without_samples_gets_what_the_others_have(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(port, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = launch(work, tmp_path)
     for number, (kind, samples) in enumerate((k, s) for k in (torch.float32, torch.float64) for s in (1, 5)):
         for name, value in first[number].items():
             assert torch.equal(value, second[number][name])

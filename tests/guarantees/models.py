@@ -1,5 +1,6 @@
 """Networks and data that a measurement could disturb."""
 
+import os
 import random
 
 import numpy as np
@@ -261,6 +262,31 @@ class Remembering(Points):
         if index not in self.memory:
             self.memory[index] = super().__getitem__(index)
         return self.memory[index]
+
+
+class OpenedOnce(Points):
+    """Opens a handle at the first access, as LMDB and HDF5 want it: another process that finds it open reads rubbish."""
+
+    def __init__(self):
+        super().__init__(noise=True)
+        self.opened_by = None
+
+    def __getitem__(self, index):
+        self.opened_by = os.getpid() if self.opened_by is None else self.opened_by
+        inputs, label = super().__getitem__(index)
+        return inputs + 100 * (self.opened_by != os.getpid()), label
+
+
+class AugmentedInPlace(Points):
+    """Caches decoded samples, and augments what it has cached a little further at each access."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoded = {}
+
+    def __getitem__(self, index):
+        inputs, label = super().__getitem__(index)
+        return self.decoded.setdefault(index, inputs.clone()).mul_(1.01).clone(), label
 
 
 class Splitting(BoringData):

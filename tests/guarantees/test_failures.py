@@ -1,17 +1,11 @@
 """A measurement that fails takes its own values with it and nothing else, on one process or on two."""
 
 import os
-import socket
-import sys
 import warnings
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -20,6 +14,7 @@ from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivit
 from lightning_tansens.monitor.data import subsets
 from lightning_tansens.show.loggers.tensorboard import TensorBoardWriter
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor
+from tests.processes import launch, several_processes
 from tests.test_monitor_training import assert_same
 
 EPOCHS = 4
@@ -130,7 +125,7 @@ def run(name, policy, only_rank=None, **options):
     switch = Switch(CASES[name], only_rank)
     arguments, module = case(name, switch)
     # samples are read anew at each measurement, so that a reader can fail
-    monitor, recorder = make_monitor(on_failure=policy, **arguments), Arming()
+    monitor, recorder = make_monitor(on_failure=policy, verbose=True, **arguments), Arming()
     options = {"data": BoringData(noise=True), "module": module, "max_epochs": EPOCHS, **options}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -239,50 +234,29 @@ def test_an_interrupt_is_no_failure():
 # ---------------------------------------------------------------------------------------------- two processes
 
 
-def work(rank, port, folder):
+def work(launched):
     """One of two processes; only the second one fails."""
-    torch.set_num_threads(1)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    os.environ.update(address, LOCAL_RANK=str(rank))
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     subsets.CACHE_BYTES = -1
     found = {}
-
-    def strategy():
-        return DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))
-
     for name in CASES:
-        monitor, recorder, said = run(name, "warn", only_rank=1, devices=2, strategy=strategy())
+        monitor, recorder, said = run(name, "warn", only_rank=1, **launched.trainer())
         weights = [epoch["weights"] for epoch in recorder.epochs]
         found[name] = [row["epoch"] for row in monitor.history], said, weights, without_empirical(monitor)
     switch = Switch(CASES["criterion"], only_rank=1)
     try:
-        fit(
-            Arming(),
-            make_monitor(on_failure="raise", criterion=criterion(switch)),
-            devices=2,
-            strategy=strategy(),
-            max_epochs=EPOCHS,
-        )
+        monitor = make_monitor(on_failure="raise", verbose=True, criterion=criterion(switch))
+        fit(Arming(), monitor, max_epochs=EPOCHS, **launched.trainer())
     except Exception as error:
         found["raise"] = type(error).__name__
-    torch.save(found, folder / f"{rank}.pt")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    launched.save(found)
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    if not dist.is_gloo_available():
-        pytest.skip("two processes on a CPU need gloo")
-    folder = tmp_path_factory.mktemp("failures")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(port, folder), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return launch(work, tmp_path_factory.mktemp("failures"))
 
 
+@several_processes
 @pytest.mark.parametrize("name", CASES)
 def test_a_failure_on_one_process_is_all_processes(name, processes):
     for rank in range(2):
@@ -304,6 +278,7 @@ def test_a_failure_on_one_process_is_all_processes(name, processes):
     assert elsewhere == (name != "changing shapes")
 
 
+@several_processes
 def test_raising_on_one_process_stops_all(processes):
     assert processes[0]["raise"] == FailedElsewhereError.__name__
     assert processes[1]["raise"] == "ZeroDivisionError"

@@ -146,6 +146,15 @@ def test_other_keys_are_refused(make, tmp_path):
         fit(make_monitor(), make("val_loss"), enable_checkpointing=True, default_root_dir=tmp_path)
 
 
+@pytest.mark.parametrize("make", [FreshEarlyStopping, lambda key: FreshModelCheckpoint(monitor=key)])
+def test_a_misspelt_key_is_told_with_those_that_there_are(make, tmp_path):
+    message = (
+        "has done nothing, because no measurement had a value of 'tansens/test_los/empirical'.*tansens/test_loss/empirical"
+    )
+    with pytest.warns(UserWarning, match=message):
+        fit(make_monitor(), make("tansens/test_los/empirical"), enable_checkpointing=True, default_root_dir=tmp_path)
+
+
 def test_two_monitors():
     often, seldom = make_monitor(prefix="often"), make_monitor(prefix="seldom", every_n_epochs=4)
     stop = FreshEarlyStopping("seldom/empirical/test", patience=1)

@@ -1,15 +1,15 @@
 """A run that is killed and goes on from its last checkpoint logs what an uninterrupted one logs."""
 
+import csv
 import json
-import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from lightning_tansens.estimators import AverageConfidence, TemporalEnsemble
 from lightning_tansens.metrics import (
@@ -19,37 +19,97 @@ from lightning_tansens.metrics import (
     SpectralNormSensitivity,
 )
 from tests.boring import BoringData, Points, fit, make_monitor
-from tests.interrupted import EPOCHS, KILLED_IN
+from tests.interrupted import EPOCHS, KILLED_IN, STRAIGHT, WHOLE_OR_NOTHING, last_whole
+from tests.processes import ROOT, run
 
-ROOT = Path(__file__).parents[2]
+
+def start(folder, *words):
+    return run(sys.executable, "-W", "ignore", ROOT / "tests" / "interrupted.py", folder, *words, limit=300)
 
 
-def run(folder, when):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "interrupted.py"), str(folder), when]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+def assert_ended(started):
+    assert started.code == 0, started.complained[-2000:]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    done = run(folder, "never")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads((folder / "history.json").read_text())
+    assert_ended(start(folder, "never"))
+    return folder
 
 
-@pytest.mark.parametrize("when", ["epoch", "measurement", "checkpoint"])
+@pytest.mark.parametrize("when", ["epoch", "measurement", WHOLE_OR_NOTHING, STRAIGHT])
 def test_killed_and_resumed(when, whole, tmp_path):
-    killed = run(tmp_path, when)
-    assert killed.returncode == -signal.SIGKILL
-    # nothing of the epoch in which it was killed is there, and what is there loads without unpickling code
-    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [f"epoch={epoch}.ckpt" for epoch in range(KILLED_IN)]
-    for path in tmp_path.glob("*.ckpt"):
-        torch.load(path, weights_only=True)
-    resumed = run(tmp_path, "never")
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert json.loads((tmp_path / "history.json").read_text()) == whole
-    assert len(whole) == EPOCHS
+    killed = start(tmp_path, when)
+    assert killed.code == -signal.SIGKILL
+    # nothing of the epoch in which it was killed can be read, and what is there loads without unpickling code
+    there = KILLED_IN + (when == STRAIGHT)
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [f"epoch={epoch}.ckpt" for epoch in range(there)]
+    assert last_whole(tmp_path).name == f"epoch={KILLED_IN - 1}.ckpt"
+    for epoch in range(KILLED_IN):
+        torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)
+    if when in (WHOLE_OR_NOTHING, STRAIGHT):  # the epoch was logged, and its checkpoint is lost
+        assert [step for step, _ in events_of(tmp_path)["tansens/empirical/test"]] == [2, 5, 8, 11]
+    assert_ended(start(tmp_path, "never"))
+    history = json.loads((whole / "history.json").read_text())
+    assert json.loads((tmp_path / "history.json").read_text()) == history
+    assert len(history) == EPOCHS
+    assert_the_same_is_logged(tmp_path, whole)
+
+
+def assert_the_same_is_logged(folder, whole):
+    """Every tag of TensorBoard and every column holds each step once, and what an uninterrupted run logs there."""
+    found, expected = events_of(folder), events_of(whole)
+    assert found.keys() == expected.keys()
+    assert len(found) > 100
+    for tag, values in expected.items():
+        kept = found[tag]
+        if tag in ("train_loss", "epoch"):  # Lightning writes these: what it wrote twice it holds twice, the same
+            kept = list(dict.fromkeys(kept))
+        if tag == CONFIG_SUMMARY_TAG:  # the layout, to which each monitor adds; the last one is shown
+            assert kept[-1] == values[-1]
+        elif "/figures/" in tag:  # drawn where there is time
+            assert len({step for step, _ in kept}) == len(kept), tag
+        elif tag.endswith("/measures/text_summary"):  # each process describes its measures
+            assert len({step for step, _ in kept}) == len(kept) == 2, tag
+        else:
+            assert kept == values, tag
+    rows, expected = rows_of(folder), rows_of(whole)
+    assert rows
+    assert rows == expected[-len(rows) :]
+
+
+def events_of(folder):
+    """What TensorBoard shows: pairs of a step and a value, by tag; without the time that measurements took."""
+    everything = dict.fromkeys(("scalars", "histograms", "images", "tensors"), 0)
+    events = EventAccumulator(str(folder / "events"), everything)
+    events.Reload()
+    kinds = {
+        "scalars": lambda tag: [(row.step, row.value) for row in events.Scalars(tag)],
+        "histograms": lambda tag: [(row.step, tuple(row.histogram_value.bucket)) for row in events.Histograms(tag)],
+        "images": lambda tag: [(row.step, None) for row in events.Images(tag)],
+        "tensors": lambda tag: [(row.step, row.tensor_proto.SerializeToString()) for row in events.Tensors(tag)],
+    }
+    tags = events.Tags()
+    return {tag: read(tag) for kind, read in kinds.items() for tag in tags[kind] if not tag.endswith("seconds")}
+
+
+def rows_of(folder):
+    """What the CSV logger keeps of the last process, without the time that measurements took."""
+    with (folder / "rows" / "metrics.csv").open() as file:
+        return [{name: cell for name, cell in row.items() if not name.endswith("seconds")} for row in csv.DictReader(file)]
+
+
+def test_with_a_purge_step_lightnings_own_values_stand_once_too(whole, tmp_path):
+    start(tmp_path, WHOLE_OR_NOTHING)
+    assert_ended(start(tmp_path, "never", torch.load(last_whole(tmp_path), weights_only=True)["global_step"]))
+    found, expected = events_of(tmp_path), events_of(whole)
+    assert len(expected["train_loss"]) == 18
+    for tag in set(expected) - {CONFIG_SUMMARY_TAG}:
+        steps = [step for step, _ in found[tag]]
+        assert len(set(steps)) == len(steps), tag
+    scalars = [tag for tag, values in expected.items() if isinstance(values[0][1], float)]
+    assert {tag: found[tag] for tag in scalars} == {tag: expected[tag] for tag in scalars}
 
 
 def test_a_state_loads():

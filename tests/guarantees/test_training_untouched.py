@@ -5,6 +5,7 @@ mode, the random states of torch, NumPy and Python, PyTorch's settings, hooks, b
 """
 
 import random
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,9 +16,10 @@ from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationSched
 
 from lightning_tansens import metrics
 from lightning_tansens.estimators import TemporalEnsemble
-from tests.boring import BoringData, Points
+from tests.boring import BoringData, Points, untimed
 from tests.guarantees import models
 from tests.guarantees.recording import Run, full_monitor, record
+from tests.processes import launch, several_processes
 from tests.test_monitor_training import RUNS, Noisy, Stream, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
@@ -75,6 +77,8 @@ KINDS = {
     "persistent workers": Run(data=in_workers(noisy_points, shuffle=True, persistent_workers=True)),
     "stream with a state": Run(data=models.from_loader(models.Stateful)),
     "a data set that keeps what it drew first": Run(data=models.from_loader(models.Remembering, shuffle=True)),
+    "a handle that is opened at the first access, in 2 workers": Run(data=in_workers(models.OpenedOnce, shuffle=True)),
+    "cached samples that are augmented in place": Run(data=models.from_loader(models.AugmentedInPlace, shuffle=True)),
     "stream in 2 workers": Run(data=in_workers(Stream), options={"max_epochs": 1}),
     "accumulation on a schedule": Run(callbacks=lambda: [GradientAccumulationScheduler({0: 1, 1: 3})]),
     "gradients clipped by value": Run(options={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}),
@@ -184,3 +188,59 @@ def test_a_second_monitor_changes_nothing_either():
     monitors = [full_monitor(), full_monitor(prefix="tansens/second", every_n_epochs=2, seed=1)]
     assert_same(record(Run(data=validated)), record(Run(data=validated), *monitors))
     assert [len(monitor.history) for monitor in monitors] == [2, 1]
+
+
+# ------------------------------------------------------------------------------------- lazy modules on two processes
+
+
+class Initialised:
+    """A pass before the processes wrap it, as torch asks for."""
+
+    def setup(self, stage):
+        with torch.no_grad():
+            self(torch.ones(2, 4))
+
+
+class ReadyLinear(Initialised, models.LazyLinear):
+    pass
+
+
+class ReadyConvolutional(Initialised, models.LazyConvolutional):
+    pass
+
+
+LAZY = {
+    "linear": (ReadyLinear, models.LazyLinear),
+    "convolution and batch norm": (ReadyConvolutional, models.LazyConvolutional),
+}
+
+
+def lazy_on_processes(launched):
+    (name,) = launched.arguments
+    monitors = [full_monitor(measures=few_measures(), verbose=True) for _ in range(2)]
+    ready, lazy = LAZY[name]
+    run = Run(ready, options={**launched.trainer(), "max_epochs": 3})
+    plain, watched = record(run), record(replace(run, options={**run.options, **launched.trainer()}), monitors[0])
+    assert_same(plain, watched)
+    said = []
+    for monitor in ([], monitors[1:]):
+        try:
+            record(Run(lazy, options=launched.trainer()), *monitor)
+        except RuntimeError as error:
+            said.append(str(error))
+    launched.save((monitors[0].history, plain["final"]["weights"], said))
+
+
+@several_processes
+@pytest.mark.parametrize("name", LAZY)
+def test_lazy_modules_on_two_processes(name, tmp_path):
+    (history, weights, said), (other, others, _) = launch(lazy_on_processes, tmp_path, name)
+    assert [row["epoch"] for row in history] == [0, 1, 2]
+    assert untimed(history) == untimed(other)
+    assert {"tansens/empirical/test", "tansens/active_nodes/test"} <= history[0].keys()
+    trained = [key for key in weights if "running" not in key and "num_batches" not in key]
+    assert_same({key: weights[key] for key in trained}, {key: others[key] for key in trained})
+    # uninitialised ones are torch's to refuse, with the monitor and without
+    assert len(said) == 2
+    assert said[0] == said[1]
+    assert "Run a dummy forward pass to correctly initialize the modules" in said[0]

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout as LayoutOfCharts
 from tensorboard.plugins.hparams import metadata
 
 from lightning_tansens.monitor.trainer_loggers import writers
@@ -119,7 +120,7 @@ def test_what_is_compared_comes_before_lightnings_own_list(hparams, tensorboard)
     writer_of(logger).compare(["c"], hparams)  # a second monitor
     if hparams:
         logger.log_hyperparams(hparams)
-    writer.begin(None)
+    writer.begin()
     logger.experiment.flush()
     metrics, hyperparameters = compared(logger.log_dir)
     assert metrics == [*(["hp_metric"] if hparams else []), "a", "b", "c"]
@@ -135,23 +136,36 @@ def test_metrics_of_the_users_own_stay_in_the_list(by_user, tmp_path):
     logger.log_hyperparams({"lr": 0.5})
     if by_user:
         logger.log_hyperparams({"lr": 0.5}, {"hp/acc": 0})
-    writer.begin(None)
+    writer.begin()
     logger.experiment.flush()
     metrics, hyperparameters = compared(logger.log_dir)
     assert metrics == [*(["hp/acc"] if by_user else []), "a", "b"]
     assert hyperparameters["lr"].number_value == 0.5
 
 
+def test_layouts_of_the_user_and_of_two_monitors_stand_together(tensorboard):
+    logger, writer = tensorboard
+    logger.experiment.add_custom_scalars({"users": {"loss": ["Multiline", ["loss"]]}})
+    writer.layout({"a": {"first": ["Multiline", ["t/a"]]}})
+    writer_of(logger).layout({"b": {"second": ["Multiline", ["t/b"]]}})
+    writer_of(logger).layout({"a": {"again": ["Multiline", ["t/a"]]}})
+    last = read(logger.log_dir).Tensors("custom_scalars__config__")[-1]
+    shown = LayoutOfCharts.FromString(last.tensor_proto.string_val[0])
+    titles = {category.title: [chart.title for chart in category.chart] for category in shown.category}
+    assert titles == {"users": ["loss"], "a": ["again"], "b": ["second"]}
+
+
 def test_a_resumed_run_has_no_step_twice(tensorboard, tmp_path):
     """The first process is killed after it wrote a measurement that no checkpoint has."""
     _, killed = tensorboard
-    killed.begin(None)
+    killed.begin()
     for step in (10, 20, 30):
         send_all(killed, step)
     resumed_logger = TensorBoardLogger(tmp_path, "", "")
     resumed_logger.log_metrics({"users": 1.0}, 25)
     resumed = writer_of(resumed_logger)
-    resumed.begin(20)
+    resumed.void(20)
+    writer_of(resumed_logger).void(20)  # a second monitor's, before anything is sent
     for step in (20, 30):
         send_all(resumed, step)
     resumed_logger.experiment.flush()
@@ -179,7 +193,7 @@ def test_a_torn_record_ends_a_file(tensorboard, tmp_path):
     writer.scalars({"s": 2.0}, 20)
     (path,) = tmp_path.glob("*.tansens")
     path.write_bytes(path.read_bytes()[:-3])
-    writer.begin(15)
+    writer.void(15)
     writer.scalars({"s": 3.0}, 20)
     assert [(row.step, row.value) for row in read(tmp_path).Scalars("s")] == [(10, 1.0), (20, 3.0)]
 
@@ -205,7 +219,8 @@ def test_a_remote_folder_gets_lightnings_writer(tmp_path, monkeypatch):
     logger = TensorBoardLogger(tmp_path)
     logger._experiment = sent = Sent()
     writer = writer_of(logger)
-    writer.begin(3)
+    writer.void(3)
+    writer.begin()
     writer.scalars({"s": 1.0}, 3)
     writer.compare(["a"], None)
     assert sent.calls == [("add_scalar", ("s", 1.0, 3)), "summary", "summary"]
@@ -286,7 +301,8 @@ def test_an_unknown_logger_is_spared_everything():
     writer.figure("f", drawn(), 0)
     writer.text("t", "text", 0)
     writer.table("r", ROWS, 0)
-    writer.begin(3)
+    writer.void(3)
+    writer.begin()
     writer.layout({})
     writer.compare(["k"], None)
 

@@ -1,14 +1,9 @@
 """The base of all measures: types under gather, samples that are not finite, options, and a new measure in a few lines."""
 
-import os
 import pickle
-import socket
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from lightning_tansens import metrics
@@ -31,6 +26,7 @@ from lightning_tansens.metrics import (
 )
 from tests.cases import Case, Lambda, mlp
 from tests.metrics.test_metrics import assert_equal
+from tests.processes import launch, several_processes
 
 NET, INPUTS = Case(lambda: mlp(4, 6, 5, 3), outputs=3).make(samples=12)
 TARGETS = torch.arange(12) % 3
@@ -125,33 +121,26 @@ def test_integers_outlive_another_type():
     assert measure.count == 24
 
 
-def gather(rank, port, folder):
+def gather(launched):
     """One of two processes, of which the second has no sample."""
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    values = {}
-    for name in ALL:
-        measure = ALL[name]().to("cpu")  # a move resets torchmetrics' own type
-        measure.prepare(NET, INPUTS[:1])
-        if name not in WITH_DATA:
-            measure.update(NET)
-        elif rank == 0:
-            add(measure, places=[3])
-        measure.sync()
-        values[name] = measure.values()
-        measure.unsync()
-    torch.save(values, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    with launched.group() as rank:
+        values = {}
+        for name in ALL:
+            measure = ALL[name]().to("cpu")  # a move resets torchmetrics' own type
+            measure.prepare(NET, INPUTS[:1])
+            if name not in WITH_DATA:
+                measure.update(NET)
+            elif rank == 0:
+                add(measure, places=[3])
+            measure.sync()
+            values[name] = measure.values()
+            measure.unsync()
+    launched.save(values)
 
 
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo")
+@several_processes
 def test_a_set_of_one_sample_on_two_processes(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(gather, args=(port, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = launch(gather, tmp_path)
     assert str(first) == str(second)
     for name, values in first.items():
         alone = ALL[name]()

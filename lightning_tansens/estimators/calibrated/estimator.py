@@ -77,7 +77,7 @@ class Calibrated(Estimator):
         """The keys of the measures that must be taken on the copies."""
         return measure_keys(self.features)
 
-    def copies_for(self, inputs: Any) -> Sequence[Transform]:
+    def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
         """Returns what makes the copies, whatever the inputs."""
         return self.copies
 

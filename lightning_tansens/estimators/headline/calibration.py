@@ -77,9 +77,10 @@ class Calibration:
         self._own = {name: float(value.mean()) for name, value in own.items() if value.ndim == 1}
 
     def truth(self, samples: Samples) -> Array:
-        """Returns error and loss of each of the reference's samples or of a copy's, shape (N, 2)."""
-        losses = -samples.log_probabilities[np.arange(self.count), self.labels]
-        return np.stack([samples.predictions != self.labels, losses], 1).astype(np.float64)
+        """Returns error and loss of each of the reference's samples or of a copy's first ones, shape (N, 2)."""
+        labels = self.labels[: len(samples)]
+        losses = -samples.log_probabilities[np.arange(len(samples)), labels]
+        return np.stack([samples.predictions != labels, losses], 1).astype(np.float64)
 
     def log_ratios(self, truth: Array) -> Array:
         """Returns log ratios of true means to the reference's level, shapes (M, 2)."""

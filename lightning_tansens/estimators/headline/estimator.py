@@ -14,15 +14,18 @@ from lightning_tansens.checks import check_callable, check_choice, check_seed
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.perturbations import Transform
-from lightning_tansens.estimators.headline.copies import copies_for
+from lightning_tansens.estimators.headline.copies import Shift, copies_for
+from lightning_tansens.estimators.headline.dense_fit import DenseFit
+from lightning_tansens.estimators.headline.dense_samples import DenseSamples
 from lightning_tansens.estimators.headline.fit import FEWEST_COPIES, Answer, ClassShares, Fit
-from lightning_tansens.estimators.headline.without_classes import drawn_pseudo_label_loss
-from lightning_tansens.estimators.pseudo_label_loss import PseudoLabels
+from lightning_tansens.estimators.headline.without_classes import drawn_pseudo_label_loss, fit_of, squared_error
+from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
 
-#: The half width of a reliable interval of the logarithm, at most; one of the error rate may be as wide as the other, too.
-WIDEST, NARROW = 0.5, 0.02
+#: A reliable interval ends within this of the logarithm; one of the error rate may be as wide as the other, too.
+WIDEST, NARROW = 0.5, 0.1
 
 #: With fewer earlier measurements than this the trajectory says little.
 FEWEST_SNAPSHOTS = 3
@@ -35,6 +38,7 @@ FARTHEST = 2.0
 
 #: Fits by reference and seed: one serves all targets of a measurement, and goes with its reference.
 _FITS: WeakKeyDictionary[SetSummary, dict[int, Fit]] = WeakKeyDictionary()
+_DENSE_FITS: WeakKeyDictionary[SetSummary, dict[Any, DenseFit | None]] = WeakKeyDictionary()
 
 
 class Headline(Estimator):
@@ -48,11 +52,11 @@ class Headline(Estimator):
 
     Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
     it, on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is
-    left out of the fit, and how far the estimates differ. Where outputs are no class scores it is the pseudo-label loss,
-    drawn to the reference's.
+    left out of the fit, and how far the estimates differ. Where outputs are no class scores the loss alone is estimated, by
+    the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
 
-    Each copy costs one forward pass of the reference a measurement. The documentation says how good the estimate is and
-    what it does not cover.
+    Each copy costs a forward pass of the first 128 samples of the reference a measurement. The documentation says how good
+    the estimate is and what it does not cover.
 
     Args:
         class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
@@ -77,6 +81,7 @@ class Headline(Estimator):
     key = HEADLINE
     quantities = ("loss", "accuracy")
     needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES})
+    copied_samples = 128
 
     def __init__(
         self,
@@ -99,29 +104,29 @@ class Headline(Estimator):
         self.copies = None if copies is None else tuple(copies)
         self.seed, self.criterion, self.pseudo_labels = seed, criterion, pseudo_labels
 
-    def copies_for(self, inputs: Any) -> Sequence[Transform]:
+    def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
         """Returns what makes the copies, see ``copies``.
 
         Args:
             inputs: The first inputs of the reference.
+            class_scores: Whether outputs are class scores; images are not translated otherwise, because targets may lie at
+                their pixels.
 
         """
-        return copies_for(inputs, self.seed) if self.copies is None else self.copies
+        if self.copies is not None:
+            return self.copies
+        return tuple(copy for copy in copies_for(inputs, self.seed) if class_scores or not isinstance(copy, Shift))
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         own, outputs = reference.usable, target.usable
         if not own.is_classifier:
-            found = drawn_pseudo_label_loss(target, reference, self.criterion, self.pseudo_labels)
-            return {"loss": replace(found, verdict=_verdict(found, reference.loss))}
+            return {"loss": self._without_classes(target, reference)}
         fit = self._fit(reference)
         if target.classes.classes != fit.calibration.classes:
             raise UndefinedEstimateError(
                 f"expected {fit.calibration.classes} classes, as in the reference, but got {outputs.classes}"
             )
-        earlier = min(0 if one.earlier is None else one.earlier.count for one in (own, outputs))
-        doubts: tuple[str, ...] = ()
-        if earlier < FEWEST_SNAPSHOTS:
-            doubts += (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",)
+        earlier, doubts = _earlier(own, outputs)
         if len(self._copies(reference)) < FEWEST_COPIES:
             doubts += ("no corrupted copies of the reference to be fitted on",)
         error, loss = fit.estimate(outputs, self.class_shares)
@@ -135,12 +140,27 @@ class Headline(Estimator):
             return {"accuracy": accuracy}
         return {"loss": self._stated("loss", loss, scale, doubts, sure=earlier > 0), "accuracy": accuracy}
 
+    def _without_classes(self, target: SetSummary, reference: SetSummary) -> Estimate:
+        by_labels = PseudoLabelLoss(self.criterion or squared_error, self.pseudo_labels)
+        fits = _DENSE_FITS.setdefault(reference, {})
+        key = self.seed, self.criterion, self.pseudo_labels
+        if key not in fits:
+            fits[key] = fit_of(reference, self._copies(reference), by_labels.losses, self.seed)
+        fit = fits[key]
+        if fit is None or reference.loss is None:
+            found = drawn_pseudo_label_loss(target, reference, by_labels)
+            return replace(found, verdict=_verdict(found, reference.loss))
+        _, doubts = _earlier(reference.usable, target.usable)
+        answer = fit.estimate(DenseSamples.of(target.usable, by_labels.losses), self.class_shares)
+        return self._stated("loss", answer, reference.loss, doubts, sure=True)
+
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
         """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
-        value = own * answer.ratio
-        found = Estimate(value, low=value * math.exp(-answer.half), high=value * math.exp(answer.half))
-        narrow = name == "error rate" and 2 * value * math.sinh(answer.half) <= NARROW
-        if answer.half > WIDEST and not narrow:
+        value, low, high = own * answer.ratio, own * answer.low, own * answer.high
+        # rounding must not put an estimate of next to nothing out of its own interval
+        found = Estimate(value, low=min(low, value), high=max(high, value))
+        narrow = name == "error rate" and high - low <= NARROW
+        if max(high / value, value / low) > math.exp(WIDEST) and not narrow:
             doubts += (f"the {name} may be off by more than a factor of {math.exp(WIDEST):.2g}",)
         if answer.distance > FARTHEST:
             doubts += ("unlike any copy of the reference",)
@@ -148,14 +168,15 @@ class Headline(Estimator):
         return replace(found, doubts=doubts, basis=basis, verdict=_verdict(found, own) if sure else "unsure")
 
     def _copies(self, reference: SetSummary) -> list[SetSummary]:
-        """The labelled copies that were made for this estimator, with the reference's samples."""
+        """The labelled copies that were made for this estimator, with the reference's samples or the first of them."""
         assert reference.outputs is not None
         return [
             copy
             for copy in reference.copies_of(self.key)
             if copy.outputs is not None
-            and copy.outputs.labels is not None
-            and np.array_equal(copy.outputs.kept, reference.outputs.kept)
+            and (copy.outputs.labels is not None or not copy.outputs.is_classifier)
+            and len(copy.outputs)
+            and np.array_equal(copy.outputs.kept, reference.outputs.kept[: len(copy.outputs.kept)])
         ]
 
     def _fit(self, reference: SetSummary) -> Fit:
@@ -171,6 +192,13 @@ def _verdict(found: Estimate, own: float | None) -> Verdict:
     if found.low > own or found.high < own:
         return "worse" if found.low > own else "better"
     return "like the reference" if found.high < found.low * math.exp(2 * WIDEST) else "unsure"
+
+
+def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
+    """The number of earlier measurements of all sets, and what is to be doubted of it."""
+    earlier = min(0 if one.earlier is None else one.earlier.count for one in sets)
+    few = earlier < FEWEST_SNAPSHOTS
+    return earlier, (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",) if few else ()
 
 
 def _basis(population: float, class_shares: ClassShares) -> str:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from lightning_tansens.estimators.headline.calibration import Calibration, Points
 from lightning_tansens.estimators.headline.gate import DEFAULT, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import WeightedCandidates
-from lightning_tansens.estimators.headline.interval import Spread, nearby, variance_of_sampling
+from lightning_tansens.estimators.headline.interval import (
+    NEAREST,
+    Spread,
+    nearby,
+    off_scale,
+    on_scale,
+    slopes,
+    variance_of_sampling,
+)
 from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import Samples, ensemble
 from lightning_tansens.estimators.headline.transport import TINY, Array
@@ -43,14 +51,15 @@ class Answer:
 
     Attributes:
         ratio: The estimate.
-        half: Half of the 95 % interval of its logarithm.
+        low, high: The ends of its 95 % interval.
         population: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
-        distance: Of the set's signature from the nearest ones that the fit has seen.
+        distance: Of the set's signature from the third nearest one that the fit has seen.
 
     """
 
     ratio: float
-    half: float
+    low: float
+    high: float
     population: float
     distance: float
 
@@ -67,7 +76,7 @@ class Fit:
 
     Args:
         reference: Its class scores, with labels.
-        copies: The same samples, perturbed; each one is a kind of its own.
+        copies: The same samples or the first of them, perturbed; each one is a kind of its own.
         seed: Of the re-weightings.
 
     """
@@ -77,14 +86,14 @@ class Fit:
         labels = reference.labels
         self.temperature = fit_temperature(np.log(ensemble(reference) + TINY), labels).value
         samples = Samples.of(reference, self.temperature)
-        moved = reweightings(samples, labels, seed)
-        boots = moved.weights[moved.kinds == "bootstrap"]
-        self.calibration = calibration = Calibration(samples, labels, boots)
+        moved = reweightings(labels, samples.posterior.shape[1], samples.places, seed)
+        self.calibration = calibration = Calibration(samples, labels, moved.of("bootstrap"))
         parts = [calibration.points(samples, moved.weights)]
         truths, kinds, bases = [moved.weights @ calibration.truth(samples)], [moved.kinds], [np.full(len(moved.kinds), -1)]
         for number, outputs in enumerate(copies):
             copy = Samples.of(outputs, self.temperature)
-            weights = np.concatenate([np.full((1, len(copy)), 1 / len(copy)), moved.some(number)])
+            some = moved.some(number)[:, : len(copy)]
+            weights = np.concatenate([np.full((1, len(copy)), 1 / len(copy)), some / some.sum(1, keepdims=True)])
             parts.append(calibration.points(copy, weights))
             truths.append(weights @ calibration.truth(copy))
             kinds.append(np.array(["plain", *dict.fromkeys(moved.kinds)]))
@@ -92,20 +101,26 @@ class Fit:
         self._points, self._truth = Points.joined(parts), calibration.log_ratios(np.concatenate(truths))
         self._kinds, self._bases = np.concatenate(kinds), np.concatenate(bases)
         self.model = self._fit(np.ones(len(self._kinds), bool))
-        self._residuals = self._left_out()
+        self._left_out = self._without_own_kind()
+        level = calibration.level
+        self._errors = on_scale(self._left_out, level) - on_scale(self._truth, level)
 
     def estimate(self, outputs: Outputs, class_shares: ClassShares = "auto") -> tuple[Answer, Answer]:
         """Returns the answers for the error and the loss of a set, whose labels are not looked at."""
         samples = Samples.of(outputs, self.temperature)
         points = self.calibration.points(samples, np.full((1, len(samples)), 1 / len(samples)))
         ratios, gate, spread = self._predict(self.model, points, class_shares)
-        copies, distance = nearby(points.signatures[0], self._points.signatures, np.square(self._residuals))
-        values = np.exp(ratios[0])
-        sampling = variance_of_sampling(values, self.calibration, len(samples))
-        error, loss = (
-            Answer(float(values[j]), Spread(sampling[j], copies[j], *spread[0, j]).half, float(gate[0]), distance)
-            for j in (0, 1)
-        )
+        seen, signature = self._points.signatures, points.signatures[0]
+        copies = nearby(signature, ratios[0], seen, self._left_out, self._errors)
+        values, level = np.exp(ratios[0]), self.calibration.level
+        steep = np.square(slopes(float(values[0] * level[0])))
+        sampling = steep * variance_of_sampling(values, self.calibration, len(samples))
+        within, between = steep * spread[0].T
+        reach = np.array([Spread(sampling[j], (copies[j, 0], copies[j, 1]), within[j], between[j]).reach for j in (0, 1)])
+        middle = on_scale(ratios[0], level)
+        low, high = (off_scale(middle + sign * reach[:, side], level) for side, sign in enumerate((-1, 1)))
+        distance = float(np.sqrt(np.sort(np.square(signature - seen).sum(1))[NEAREST - 1]))
+        error, loss = (Answer(*map(float, (values[j], low[j], high[j], gate[0], distance))) for j in (0, 1))
         return error, loss
 
     def _fit(self, used: NDArray[np.bool_]) -> Model:
@@ -132,13 +147,13 @@ class Fit:
         between = (gate * (1 - gate))[:, None] * np.square(same - points.free)
         return same + sharpened(gate)[:, None] * (points.free - same), gate, np.stack([within, between], 2)
 
-    def _left_out(self) -> Array:
-        """Returns the errors of the log ratios where the fit does without that kind, shape (M, 2)."""
-        residuals = np.zeros_like(self._truth)
+    def _without_own_kind(self) -> Array:
+        """Returns the log ratios by fits without that kind, shape (M, 2)."""
+        found = np.zeros_like(self._truth)
         groups = [self._bases == number for number in range(self._bases.max() + 1)]
         groups += [(self._bases < 0) & (self._kinds == kind) for kind in dict.fromkeys(self._kinds) if kind != "plain"]
         for group in groups:
             whole = bool((self._kinds[group] == "bootstrap").all())
             model = self.model if whole else self._fit(~group)
-            residuals[group] = self._predict(model, self._points.of(group))[0] - self._truth[group]
-        return residuals
+            found[group] = self._predict(model, self._points.of(group))[0]
+        return found

@@ -37,15 +37,17 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
     slope = ratios.T @ truth / count  # that of λ is the same for all of them
     best, found = np.inf, np.full(candidates, 1 / candidates)
     for size in range(1, candidates + 1):
-        for chosen in map(list, combinations(range(candidates), size)):
-            system = np.zeros((size + 1, size + 1))
-            system[:size, :size] = curvature[np.ix_(chosen, chosen)]
-            system[size, :size] = system[:size, size] = 1
-            weights = np.zeros(candidates)
-            weights[chosen] = np.linalg.solve(system, np.append(slope[chosen], 1.0))[:size]
-            value = float(weights @ curvature @ weights - 2 * slope @ weights)
-            if weights.min() >= -1e-12 and value < best:
-                best, found = value, weights
+        chosen = np.array(list(combinations(range(candidates), size)))
+        systems = np.ones((len(chosen), size + 1, size + 1))
+        systems[:, :size, :size] = curvature[chosen[:, :, None], chosen[:, None]]
+        systems[:, size, size] = 0
+        sides = np.append(slope[chosen], np.ones((len(chosen), 1)), 1)
+        tried = np.zeros((len(chosen), candidates))
+        np.put_along_axis(tried, chosen, np.linalg.solve(systems, sides[..., None])[:, :size, 0], 1)
+        values = ((tried @ curvature) * tried).sum(1) - 2 * tried @ slope
+        values[tried.min(1) < -1e-12] = np.inf
+        if values.min() < best:
+            best, found = float(values.min()), tried[values.argmin()]
     return found
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, logit
 
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.transport import Array
@@ -16,43 +18,94 @@ QUANTILE = 1.96
 #: Copies count more, the nearer they are: the kernel reaches the third nearest, and no less far than this.
 NEAREST, NARROWEST = 3, 0.15
 
+#: Errors on copies grow with the estimated change; one smaller than this counts as if it were as large.
+SMALLEST_CHANGE = 0.3
+
 #: How much of each part of the variance counts, in the order of :class:`Spread`; fitted on the development networks.
-SHARES = (1.0, 0.7, 1.0, 1.0)
+SHARES = (1.4, 0.25, 0.5, 1.0)
+
+#: Error rates keep this distance from zero and one where their logits are taken, and their slopes from one.
+EDGE, STEEPEST = 1e-4, 0.02
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of an estimate's logarithm: of sampling, on nearby copies, within the first head and between both."""
+    """The variance of an estimate: of sampling, on nearby copies, within the first head and between both.
 
-    sampling: float
-    copies: float
-    within: float
-    between: float
+    It is the variance of an error rate's logit, so that the interval stays between zero and one, and of a loss's logarithm.
 
-    @property
-    def half(self) -> float:
-        """Half of the 95 % interval."""
-        parts = (self.sampling, self.copies, self.within, self.between)
-        return QUANTILE * math.sqrt(sum(share * part for share, part in zip(SHARES, parts, strict=True)))
-
-
-def nearby(signature: Array, seen: Array, squares: Array) -> tuple[Array, float]:
-    r"""Returns the mean square error of nearby copies, and how far the third nearest one is.
-
-    .. math:: \frac{\sum_m k_m e_m^2}{\sum_m k_m}, \qquad k_m = \exp\big(-\|s - s_m\|^2 / 2 h^2\big)
-
-    with h the distance of the third nearest copy, or 0.15 if that is nearer, for signatures s, shape (G,), and s_m, shape
-    (M, G), and the squares e_m² for error and loss, shape (M, 2).
+    Attributes:
+        sampling: Of the draw of both sets' samples.
+        copies: On nearby copies that were estimated too high, and too low; each moves one end of the interval.
+        within: Of the first head's candidates.
+        between: Of the two heads.
+        shares: How much of each counts.
 
     """
-    distances = np.square(signature - seen).sum(1)
-    third = float(np.sort(distances)[NEAREST - 1])
-    kernel = np.exp(-distances / 2 / max(third, NARROWEST**2))
-    return kernel @ squares / kernel.sum(), math.sqrt(third)
+
+    sampling: float
+    copies: tuple[float, float]
+    within: float
+    between: float
+    shares: tuple[float, float, float, float] = SHARES
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far the 95 % interval reaches down and up."""
+        down, up = (
+            QUANTILE * math.sqrt(sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
+            for copies in self.copies
+        )
+        return down, up
+
+
+def on_scale(ratios: Array, level: Array) -> Array:
+    """Returns the logits of error rates and the logarithms of losses, shape (..., 2).
+
+    Args:
+        ratios: Logarithms of ratios to the reference's level, shape (..., 2).
+        level: The reference's error rate and loss, shape (2,).
+
+    """
+    return np.stack([logit(np.clip(np.exp(ratios[..., 0]) * level[0], EDGE, 1 - EDGE)), ratios[..., 1]], -1)
+
+
+def off_scale(values: Array, level: Array) -> Array:
+    """Returns the ratios to the reference's level of what :func:`on_scale` gives."""
+    return np.stack([expit(values[..., 0]) / level[0], np.exp(values[..., 1])], -1)
+
+
+def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors: Array) -> Array:
+    r"""Returns the mean square errors of nearby copies, of those estimated too high and too low, shape (2, 2).
+
+    .. math:: \sigma_\pm^2 = 2 \, \frac{\sum_m k_m \rho_m^2 \, [\pm \rho_m > 0]}{\sum_m k_m}, \qquad
+              \rho_m^2 = e_m^2 \, \frac{a^2 + c^2}{a_m^2 + c^2}, \qquad
+              k_m = \exp\big(-(\|s - s_m\|^2 + (a - a_m)^2) / 2 h^2\big)
+
+    with h the distance of the third nearest copy, or 0.15 if that is nearer. An error counts in proportion to the
+    estimated change a, with c = 0.3. Errors on copies are mostly to one side: large changes are under-estimated.
+
+    Args:
+        signature: s, shape (G,).
+        change: The estimated log ratios a of error and loss, shape (2,).
+        seen: The copies' s_m, shape (M, G).
+        changes: Their a_m, by fits without their kind, shape (M, 2).
+        errors: Their e_m, estimate less truth, shape (M, 2).
+
+    Returns:
+        By quantity, those for too high and for too low estimates.
+
+    """
+    distances = np.square(signature - seen).sum(1)[:, None] + np.square(change - changes)
+    third = np.sort(distances, 0)[NEAREST - 1]
+    kernel = np.exp(-distances / 2 / np.maximum(third, NARROWEST**2))
+    size = (change**2 + SMALLEST_CHANGE**2) / (changes**2 + SMALLEST_CHANGE**2)
+    squares = np.stack([np.square(np.maximum(sign * errors, 0)) for sign in (1, -1)], 2)
+    return np.asarray(2 * np.einsum("mq,mqs->qs", kernel * size, squares) / kernel.sum(0)[:, None])
 
 
 def variance_of_sampling(ratios: Array, calibration: Calibration, samples: int) -> Array:
-    r"""Returns the variance of the logarithms of error and loss over the draw of both sets' samples, shape (2,).
+    r"""Returns the variances of the logarithms of error and loss over the draw of both sets' samples, shape (2,).
 
     .. math:: \sigma^2 \, \frac{v(\hat r l)}{v(l)} \, \Big(\frac1N + \frac1{N_{ref}}\Big) \Big/ (\hat r l)^2
 
@@ -65,3 +118,8 @@ def variance_of_sampling(ratios: Array, calibration: Calibration, samples: int) 
     scale = np.array([values[0] * (1 - values[0]) / own, ratios[1] ** 2])
     residual = np.maximum(calibration.regression.residual, [0.5 / count, 0])
     return np.asarray(residual * scale * (1 / count + 1 / samples) / values**2)
+
+
+def slopes(error: float) -> Array:
+    """Returns the derivatives by the logarithm of an error rate of its logit, and of a loss of its logarithm, shape (2,)."""
+    return np.array([1 / max(1 - error, STEEPEST), 1.0])

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tansens.estimators.headline.samples import Samples
-from lightning_tansens.estimators.headline.transport import Array
+from lightning_tansens.estimators.outputs import Array
 
 #: Concentrations of the Dirichlet distributions of class shares, and of sub-populations' weights: small ones move far.
-CLASS_SHARES = (0.5, 0.5, 1, 1, 2, 2, 4, 4, 8, 16)
+SHARES = (0.5, 0.5, 1, 1, 2, 2, 4, 4, 8, 16)
 SUBPOPULATIONS = (0.3, 0.3, 0.6, 0.6, 1, 1, 2, 2, 5, 10)
 
 #: The number of bootstraps, and of cells into which sub-populations are cut.
@@ -30,12 +29,16 @@ class Reweightings:
 
     Attributes:
         weights: Multiples of 1/N with rows that sum to one, shape (M, N).
-        kinds: "bootstrap", "class shares" or "subpopulation", shape (M,).
+        kinds: "bootstrap", "shares" or "subpopulation", shape (M,).
 
     """
 
     weights: Array
     kinds: NDArray[np.str_]
+
+    def of(self, kind: str) -> Array:
+        """Returns those of one kind."""
+        return np.asarray(self.weights[self.kinds == kind])
 
     def some(self, number: int) -> Array:
         """Returns one of each kind, others for each number, shape (3, N)."""
@@ -43,18 +46,22 @@ class Reweightings:
         return np.asarray(self.weights[[of[number % len(of)] for of in places]])
 
 
-def reweightings(samples: Samples, labels: NDArray[np.int64], seed: int) -> Reweightings:
+def reweightings(classes: NDArray[np.int64], number: int, places: Array, seed: int) -> Reweightings:
     """Draws bootstraps, class shares and sub-populations of a labelled set, each with the noise of N drawn samples.
 
-    A sub-population weighs the cells around eight samples, in the space of log posteriors and disagreement.
+    Args:
+        classes: The samples' classes, or of what else the shares are changed, shape (N,).
+        number: How many there are, C.
+        places: Where the samples lie, shape (N, F); a sub-population weighs the cells around eight of them.
+        seed: Of the draws.
+
     """
-    generator, count, classes = np.random.default_rng(seed), len(samples), samples.posterior.shape[1]
+    generator, count = np.random.default_rng(seed), len(classes)
     drawn = [np.ones(count)] * BOOTSTRAPS
-    present = np.bincount(labels, minlength=classes) / count
-    for concentration in CLASS_SHARES:
-        shares = generator.dirichlet(np.full(classes, max(concentration, LEAST_OF_TWO) if classes == 2 else concentration))
-        drawn.append((shares / np.maximum(present, 1e-9))[labels] + FLOOR)
-    places = np.column_stack([np.log(samples.posterior + 1e-3), 3 * samples.disagreement])
+    present = np.bincount(classes, minlength=number) / count
+    for concentration in SHARES:
+        shares = generator.dirichlet(np.full(number, max(concentration, LEAST_OF_TWO) if number == 2 else concentration))
+        drawn.append((shares / np.maximum(present, 1e-9))[classes] + FLOOR)
     for concentration in SUBPOPULATIONS:
         centres = places[generator.choice(count, min(CELLS, count), replace=False)]
         distances = np.square(places).sum(1)[:, None] - 2 * places @ centres.T + np.square(centres).sum(1)
@@ -62,5 +69,5 @@ def reweightings(samples: Samples, labels: NDArray[np.int64], seed: int) -> Rewe
         shares = generator.dirichlet(np.full(len(centres), concentration))
         drawn.append((shares / np.maximum(np.bincount(cells, minlength=len(centres)) / count, 0.01))[cells] + FLOOR)
     weights = np.stack([generator.multinomial(count, one / one.sum()) / count for one in drawn])
-    sizes = {"bootstrap": BOOTSTRAPS, "class shares": len(CLASS_SHARES), "subpopulation": len(SUBPOPULATIONS)}
+    sizes = {"bootstrap": BOOTSTRAPS, "shares": len(SHARES), "subpopulation": len(SUBPOPULATIONS)}
     return Reweightings(weights, np.repeat(list(sizes), list(sizes.values())))

@@ -58,6 +58,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.predictions)
 
+    @property
+    def places(self) -> Array:
+        """Where a sample lies, for cutting sub-populations: its log posterior and its disagreement."""
+        return np.column_stack([np.log(self.posterior + 1e-3), 3 * self.disagreement])
+
     @cached_property
     def confidence(self) -> Array:
         """Q of today's class, shape (N,)."""

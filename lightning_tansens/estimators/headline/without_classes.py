@@ -1,16 +1,20 @@
-"""The headline where outputs are no class scores: the loss by pseudo-labels, drawn to the reference's own."""
+"""The headline where outputs are no class scores: fitted on copies, or by pseudo-labels alone where there are none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_tansens.estimators.headline.dense_fit import DenseFit
+from lightning_tansens.estimators.headline.dense_samples import DenseSamples
+from lightning_tansens.estimators.headline.fit import FEWEST_COPIES
 from lightning_tansens.estimators.headline.interval import QUANTILE
-from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
+from lightning_tansens.estimators.outputs import Array, Outputs
+from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate
 
@@ -25,9 +29,39 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.square(outputs - targets).flatten(1).mean(1) if outputs.dim() > 1 else torch.square(outputs - targets)
 
 
-def drawn_pseudo_label_loss(
-    target: SetSummary, reference: SetSummary, criterion: Callable[[Any, Any], Any] | None, pseudo_labels: PseudoLabels
-) -> Estimate:
+def sample_losses(summary: SetSummary) -> Array | None:
+    """Returns the losses of a labelled set's usable samples, shape (N,); None where they are not known one by one."""
+    influence, loss, outputs = summary.loss_influence, summary.loss, summary.outputs
+    if influence is None or loss is None or outputs is None:
+        return None
+    found, positions = np.full(len(outputs.kept), np.nan), influence.positions.cpu().numpy()
+    inside = positions < len(found)
+    found[positions[inside]] = loss * (influence.values.double().cpu().numpy()[inside] + 1)
+    found = found[outputs.kept]
+    return found if np.isfinite(found).all() else None
+
+
+def fit_of(
+    reference: SetSummary, copies: Sequence[SetSummary], pseudo_losses: Callable[[Outputs], Array], seed: int
+) -> DenseFit | None:
+    """Returns the fit of the loss on a labelled reference and its copies; None where there are too few to fit on.
+
+    Args:
+        reference: What was found on the reference.
+        copies: What was found on its perturbed copies.
+        pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
+        seed: Of the re-weightings.
+
+    """
+    found = [(copy.usable, sample_losses(copy)) for copy in copies]
+    known = [(DenseSamples.of(outputs, pseudo_losses), losses) for outputs, losses in found if losses is not None]
+    own = sample_losses(reference)
+    if own is None or not own.mean() > 0 or len(known) < FEWEST_COPIES:
+        return None
+    return DenseFit(DenseSamples.of(reference.usable, pseudo_losses), own, known, seed)
+
+
+def drawn_pseudo_label_loss(target: SetSummary, reference: SetSummary, by_labels: PseudoLabelLoss) -> Estimate:
     r"""Returns the estimate of :class:`PseudoLabelLoss`, drawn to the reference's loss where noise may explain it.
 
     .. math:: \hat l = l_{ref} \, e^a, \qquad a = \frac{d^3}{d^2 + (2 s)^2}
@@ -37,14 +71,12 @@ def drawn_pseudo_label_loss(
     Args:
         target: What was found on the target.
         reference: What was found on the reference, with a positive loss.
-        criterion: See :class:`PseudoLabelLoss`; None for the squared error.
-        pseudo_labels: As above.
+        by_labels: The estimator, with its criterion.
 
     Raises:
         UndefinedEstimateError: If there was no earlier measurement, or the reference has no loss.
 
     """
-    by_labels = PseudoLabelLoss(criterion or squared_error, pseudo_labels)
     found, loss = by_labels.estimate(target, reference)["loss"], reference.loss
     if loss is None or not loss > 0 or not found.value > 0 or found.stderr is None:
         return found

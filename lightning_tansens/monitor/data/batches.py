@@ -18,8 +18,8 @@ def unpack_batch(batch: Any) -> tuple[Any, Any]:
     """Splits a batch into (inputs, targets).
 
     A tuple or list is (inputs, targets) or (inputs,), a tensor is inputs. Of a mapping, a named tuple, a dataclass or
-    another object, the field named label, labels, label_ids, target, targets or y holds the targets; the inputs are the
-    other fields that hold tensors: one by itself, several as a dict of the network's keyword arguments.
+    another object, the field named label, labels, label_ids, target, targets or y holds the targets, and next to an image
+    the field named mask; the inputs are the other fields that hold tensors: one by itself, several as a dict.
 
     Args:
         batch: What the data loader yields.
@@ -42,7 +42,7 @@ def unpack_batch(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, Tensor):
         return batch, None
     fields = _fields(batch) or {}
-    named = [name for name in LABELS if name in fields]
+    named = [name for name in LABELS if name in fields] or (["mask"] if {"image", "mask"} <= fields.keys() else [])
     if not named and isinstance(batch, (tuple, list)) and len(batch) in (1, 2):
         return batch[0], batch[1] if len(batch) == 2 else None
     inputs = {name: held for name, held in fields.items() if isinstance(held, Tensor) and name not in named}

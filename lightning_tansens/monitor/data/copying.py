@@ -38,7 +38,7 @@ _SHARED_CLASSES = frozenset(["Trainer", "LightningModule", "Logger"])
 
 
 class CopyError(ValueError):
-    """A data set holds something of which there cannot be two."""
+    """A data set holds something that cannot be copied."""
 
 
 class Copier:
@@ -159,7 +159,7 @@ class Copier:
         return view
 
     def _function(self, value: FunctionType) -> FunctionType:
-        if _is_of_library(value) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
+        if is_of_library(value) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
             return value
         closure = value.__closure__ or ()
         new = [cell for cell in closure if id(cell) not in self._memo]
@@ -218,7 +218,7 @@ class Copier:
         raise self._refusal(value, "processes share it")
 
     def _rebuild(self, value: Any) -> Any:
-        if any(cls.__name__ in _SHARED_CLASSES and _is_of_library(cls) for cls in type(value).__mro__):
+        if any(cls.__name__ in _SHARED_CLASSES and is_of_library(cls) for cls in type(value).__mro__):
             return value
         try:
             reduced = value.__reduce_ex__(4)
@@ -261,7 +261,7 @@ class Copier:
         """Gives a copy containers and caches of its own in place of those that its class holds for all instances."""
         own = vars(made)
         for cls in type(made).__mro__:
-            if _is_of_library(cls):
+            if is_of_library(cls):
                 continue
             for name, held in vars(cls).items():
                 function = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
@@ -295,5 +295,6 @@ class Copier:
     )
 
 
-def _is_of_library(owner: Any) -> bool:
+def is_of_library(owner: Any) -> bool:
+    """Whether a class or a function comes from a library whose classes keep no state that belongs to a data set."""
     return (getattr(owner, "__module__", None) or "").split(".")[0] in _LIBRARIES

@@ -28,6 +28,8 @@ class Reading:
         features: Whether they get the features too.
         labelled: Whether they get the labels, which is for the reference and its copies alone.
         perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
+        with_loss: Whether the loss of a labelled set is taken; without it the labels serve the estimators alone.
+        num_read: How many of the set's samples are read; None for all.
 
     """
 
@@ -38,6 +40,8 @@ class Reading:
     features: bool = False
     labelled: bool = False
     perturb: Callable[[Any, Sequence[int]], Any] | None = None
+    with_loss: bool = True
+    num_read: int | None = None
 
     def split(self, batch: Any) -> tuple[Any, Any]:
         """Returns a batch's inputs and targets."""

@@ -29,9 +29,19 @@ class SetBatches:
         self._transfer, self._reading = transfer, reading
 
     def __iter__(self) -> Iterator[tuple[Any, Any, list[int]]]:
+        every, wanted = self.subset.positions(), self.positions()
+        if not wanted:
+            return
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
-        for loaded, positions in zip(self.subset, self.subset.positions(), strict=True):
+        for number, (loaded, positions) in enumerate(zip(self.subset, every, strict=True), 1):
             yield *self._read(loaded, positions), positions
+            if number == len(wanted) < len(every):
+                return
+
+    def positions(self) -> list[list[int]]:
+        """Returns the positions of the samples in each of this process's batches that is read."""
+        last = self._reading.num_read
+        return [part for part in self.subset.positions() if last is None or part[0] < last]
 
     def first(self) -> tuple[Any, Any, list[int]]:
         """Returns a small batch of the first samples, the same on every process.

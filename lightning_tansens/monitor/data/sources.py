@@ -128,6 +128,11 @@ class Source:
         #: The length of the data set; 0 for a stream.
         self.length = 0
 
+    @property
+    def parts(self) -> Sequence[Any]:
+        """The copies of the data set, the collate function and the sampler; nobody reads these."""
+        return self._parts
+
     def open(self) -> Opened:
         """Returns a copy to read."""
         copier = Copier(self._share)

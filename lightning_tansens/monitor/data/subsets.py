@@ -13,11 +13,15 @@ import torch
 
 from lightning_tansens.monitor.data.open_files import no_file_left_open
 from lightning_tansens.monitor.data.shared_memory import SharedWriteError
+from lightning_tansens.monitor.data.shared_state import nothing_shared_changes
 from lightning_tansens.monitor.data.sources import Opened, Source
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
 
 #: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
 CACHE_BYTES = 256 * 2**20
+
+#: Of a set with more samples no permutation is drawn, which takes 8 bytes a sample.
+LARGE = 2**24
 
 
 class CacheBudget:
@@ -46,7 +50,7 @@ class Subset:
     Samples are read from copies of the data set (see :class:`~lightning_tansens.monitor.data.sources.Source`), which is
     itself left alone. The drawing has a generator of its own, and each sample's random transforms are seeded by its index,
     so that a measurement repeats. All samples that a loader's sampler may visit are equally likely, whatever their weights;
-    of a stream, the samples are drawn from the first ``10 * num_samples``. A stream of batches is split into samples.
+    the samples of a stream are drawn from its first ``10 * num_samples``. A stream of batches is split into samples.
 
     Args:
         data: A DataLoader, whose data set, sampler's range and collate function are used, a Dataset, or an iterable of
@@ -94,13 +98,17 @@ class Subset:
         self._budget = CacheBudget() if budget is None else budget
         workers = getattr(data, "num_workers", 0) > 0
         try:
-            self._read(Source(data, seed, original), workers)
+            self._read(Source(data, seed, original), workers, original)
         except SharedWriteError:
-            self._read(Source(data, seed, original, share=False), workers)
+            self._read(Source(data, seed, original, share=False), workers, original)
 
-    def _read(self, source: Source, workers: bool) -> None:
-        with no_file_left_open(workers):
+    def _read(self, source: Source, workers: bool, original: bool) -> None:
+        with no_file_left_open(workers), nothing_shared_changes([] if original else source.parts) as first_read:
             self._find(source)
+            if self._drawn is None:
+                first_read()
+                for position in range(min(len(self), 3))[::-1]:
+                    self.samples([position])
 
     def _find(self, source: Source) -> None:
         self._source = source
@@ -132,13 +140,22 @@ class Subset:
             raise ValueError("expected a set with at least one sample, but it is empty")
         self.keys = keys
         self.available = len(keys) if available is None else available
-        generator = torch.Generator().manual_seed(self._seed)
-        drawn = torch.randperm(len(keys), generator=generator)[: self._count].tolist()
-        self.indices = [keys[place] for place in drawn]
-        self._positions = _share(len(self.indices), self._rank, self._world_size)
+        self.indices = [keys[place] for place in _drawn(len(keys), self._count, self._seed)]
         self.head = min(self._head or len(self), len(self))
-        self._cache: list[Any] | None = None
+        self.share(self._rank, self._world_size)
         self._first = self.samples([0])
+
+    def share(self, rank: int, world_size: int) -> None:
+        """Gives this process another share of the samples.
+
+        Args:
+            rank: The number of the share.
+            world_size: The number of shares.
+
+        """
+        self._rank, self._world_size = rank, world_size
+        self._positions = _share(len(self.indices), rank, world_size)
+        self._cache: list[Any] | None = None
 
     def extend(self, num_samples: int | None = None) -> None:
         """Draws more samples behind those that are drawn; of a stream there are no more.
@@ -206,6 +223,17 @@ class Subset:
         seeds = [self._seed * 1_000_003 + (key if isinstance(key, int) else p) for key, p in zip(keys, positions)]
         with opened.reading():
             return opened.collate([opened.sample(key, seed) for key, seed in zip(keys, seeds)])
+
+
+def _drawn(available: int, count: int, seed: int) -> list[int]:
+    """Places in random order without repetition; of a large set without a permutation of all of it."""
+    generator = torch.Generator().manual_seed(seed)
+    if available <= LARGE or 2 * count > available:
+        return torch.randperm(available, generator=generator)[:count].tolist()
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        drawn.update(dict.fromkeys(torch.randint(available, (count - len(drawn),), generator=generator).tolist()))
+    return list(drawn)
 
 
 def _share(count: int, rank: int, world_size: int) -> list[int]:

@@ -20,7 +20,7 @@ class Transfer:
     """Moves a batch to the device: precision, the hooks of the module or the datamodule, the strategy.
 
     Hooks that ask which stage the Trainer is in (``self.trainer.training``), or which mode the module is in
-    (``self.training``), are told that of the set: test sets pass as in ``Trainer.test``, and the reference, which is
+    (``self.training``), see the set's own stage and mode: test sets pass as in ``Trainer.test``, and the reference, which is
     measured in eval mode, passes as in validation, also the training set. So augmentation that is meant for training
     touches no set. Hooks that are random nevertheless start from the same seed at each batch.
 
@@ -42,8 +42,9 @@ class Transfer:
         """Returns the batch on the device."""
         trainer, place = self._trainer, self._dataloader_idx
         with isolated_rng(), torch.no_grad(), in_stage(trainer, self._stage), _eval_mode(trainer.lightning_module):
-            Randomness(()).seed(0)
-            torch.manual_seed(0)  # the devices, too
+            Randomness().seed(0)
+            if torch.accelerator.is_available():
+                torch.manual_seed(0)  # the devices, too; slow where there is none
             batch = trainer.precision_plugin.convert_input(batch)
             batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=place)
             return trainer.strategy.batch_to_device(batch, dataloader_idx=place)

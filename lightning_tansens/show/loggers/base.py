@@ -38,14 +38,11 @@ class Writer:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
-    def begin(self, resumed_at: int | None) -> None:
-        """Prepares for the first measurement of a run, or of its continuation.
+    def void(self, from_step: int) -> None:
+        """Takes out what an interrupted process had sent for this step and later ones, before its run goes on."""
 
-        Args:
-            resumed_at: The step of that measurement where a run is resumed; what was sent for later steps came of an
-                interrupted process and is void. None in a new run.
-
-        """
+    def begin(self) -> None:
+        """Prepares for the first measurement."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends scalars by key, all at once."""

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout as LayoutOfCharts
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import Experiment
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from lightning_tansens.show.loggers.base import Layout, Writer, markdown_table, writer_of
@@ -60,11 +63,12 @@ class EventFile:
         return (Event.FromString(record) for record in RawEventFileLoader(str(self.path)).Load())
 
     def take_out(self, from_step: int) -> None:
-        """Removes what belongs to a step or a later one."""
+        """Removes what belongs to a step or a later one, and the layout, which is sent again."""
         kept = EventFile(self.path.with_name(f".{self.path.name}.part"))
         kept.path.unlink(missing_ok=True)
         for event in self.events():
-            if event.step < from_step:
+            layout = any(value.tag == CONFIG_SUMMARY_TAG for value in event.summary.value)
+            if event.step < from_step and not layout:
                 kept._append(event)
         os.replace(kept.path, self.path)
 
@@ -108,11 +112,17 @@ class TensorBoardWriter(Writer):
         self._folder.mkdir(parents=True, exist_ok=True)
         return _OwnWriter(self._folder)
 
-    def begin(self, resumed_at: int | None) -> None:
-        """Takes out what an interrupted process had written, and completes the user's list in the HPARAMS tab."""
-        if resumed_at is not None and self._folder is not None:
-            for path in self._folder.glob(f"events.out.tfevents.*{SUFFIX}"):
-                EventFile(path).take_out(resumed_at)
+    def void(self, from_step: int) -> None:
+        """Takes out of our files what an interrupted process had written; Lightning's own file is left alone.
+
+        What that one holds twice, TensorBoard leaves out itself if the logger was given a ``purge_step``.
+        """
+        for path in self._folder.glob(f"events.out.tfevents.*{SUFFIX}") if self._folder is not None else ():
+            if path.name != _FIRST_FILE:
+                EventFile(path).take_out(from_step)
+
+    def begin(self) -> None:
+        """Completes the user's list in the HPARAMS tab."""
         if self._postponed is not None:
             self.logger.experiment.flush()
             self._list(*self._postponed, postponed=True)
@@ -139,10 +149,21 @@ class TensorBoardWriter(Writer):
         self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
+        """Adds charts to those that the user or another monitor has laid out: TensorBoard shows the last layout alone."""
+        self.logger.experiment.flush()
         # the tab shows charts with bands from the last one to the first
         turned = {title: list(charts.items()) for title, charts in layout.items()}
         turned = {title: charts[::-1] if charts[0][1][0] == "Margin" else charts for title, charts in turned.items()}
-        self._events.add_custom_scalars({title: dict(charts) for title, charts in turned.items()})
+        summary = custom_scalars({title: dict(charts) for title, charts in turned.items()})
+        (sent,) = summary.value
+        charts = LayoutOfCharts.FromString(sent.tensor.string_val[0])
+        known = list(self._written(CONFIG_SUMMARY_TAG))
+        if known:
+            titles = {category.title for category in charts.category}
+            others = LayoutOfCharts.FromString(known[-1].tensor.string_val[0]).category
+            charts.category.extend(category for category in others if category.title not in titles)
+            sent.tensor.string_val[0] = charts.SerializeToString()
+        self._events._get_file_writer().add_summary(summary)
 
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
         """Names the scalars as metrics in the HPARAMS tab, whose rows are sorted by their last values.
@@ -180,12 +201,14 @@ class TensorBoardWriter(Writer):
 
     def _listed(self) -> Experiment | None:
         """The list that TensorBoard shows so far."""
+        first = next(self._written(metadata.EXPERIMENT_TAG), None)
+        return None if first is None else metadata.parse_experiment_plugin_data(first.metadata.plugin_data.content)
+
+    def _written(self, tag: str) -> Iterator[Summary.Value]:
+        """What the run's files hold of a tag, in TensorBoard's order."""
         for path in sorted(self._folder.glob("events.out.tfevents.*")) if self._folder is not None else ():
             for event in EventFile(path).events():
-                for value in event.summary.value:
-                    if value.tag == metadata.EXPERIMENT_TAG:
-                        return metadata.parse_experiment_plugin_data(value.metadata.plugin_data.content)
-        return None
+                yield from (value for value in event.summary.value if value.tag == tag)
 
 
 def _softened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

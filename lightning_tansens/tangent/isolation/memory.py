@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-#: Up to this size in all, what modules hold is copied; of the rest a fingerprint tells whether it has changed.
+#: Up to this size in all, the tensors of modules are copied; for the rest a fingerprint tells whether they changed.
 COPIED_BYTES = 2 * 2**30
 
 _WIDTH = 1024
@@ -109,7 +109,8 @@ def plain_parts(tensor: Tensor) -> Iterator[Tensor]:
     """Yields the tensors with memory of their own that a tensor consists of (the local part of a distributed one)."""
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
-            yield from plain_parts(getattr(tensor, name))
+            part = getattr(tensor, name)
+            yield from plain_parts(part) if isinstance(part, Tensor) else ()
     elif tensor.layout == torch.sparse_coo:
         yield from (tensor.detach()._indices(), tensor.detach()._values())
     elif tensor.layout == torch.strided and tensor.device.type != "meta":

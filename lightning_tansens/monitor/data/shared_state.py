@@ -1,0 +1,174 @@
+"""Finds counters, caches and generators that a data set keeps in its class or its module, where its copy shares them."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_tansens.monitor.data.copying import is_of_library
+
+_NUMBERS = (bool, int, float, complex, str, bytes)
+#: Random generators, and what reads and sets their states.
+_GENERATORS: tuple[tuple[type, Callable[[Any], Any], Callable[[Any, Any], Any]], ...] = (
+    (torch.Generator, lambda one: one.get_state().tolist(), lambda one, state: one.set_state(torch.tensor(state).byte())),
+    (np.random.Generator, lambda one: one.bit_generator.state, lambda one, state: _put_numpy(one.bit_generator, state)),
+    (np.random.RandomState, lambda one: one.get_state(legacy=False), lambda one, state: one.set_state(state)),
+    (random.Random, lambda one: one.getstate(), lambda one, state: one.setstate(state)),
+)
+_CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, bytearray, deque)
+#: Of longer containers, as many elements are compared.
+_COMPARED = 1000
+#: How far the attributes of a data set are followed: a set within a set, and its transforms.
+_DEPTH = 4
+
+
+@contextmanager
+def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[Callable[[], None]]:
+    """Refuses data that count, cache or draw in their class or their module, where a copy does so too.
+
+    Yields what is to be called after the first sample is read; samples that are read from then on must change nothing.
+
+    Args:
+        parts: The data set, the collate function, the sampler; nothing for data that the training does not read.
+
+    Raises:
+        ValueError: If they change something; it is put back.
+
+    """
+    state = SharedState(parts)
+    yield state.renew
+    changed = state.changed()
+    if changed:
+        state.restore()
+        raise ValueError(
+            "expected data that keep what they count, cache or draw in themselves, but reading a sample changed "
+            f"{changed[0]}, which the training's data and the monitor's copy share; keep it in an attribute of the data "
+            "set, or pass the monitor a Dataset of another class for this set (reference=..., test_dataloaders=...)"
+        )
+
+
+class SharedState:
+    """What stands in the classes and modules of a data set, and of the sets, transforms and functions that it holds.
+
+    Only what counts or grows is compared: numbers, containers, random generators. Left out are installed packages, names
+    that are set for the first time (a tokenizer that is loaded at the first access) and caches of functions.
+
+    Args:
+        parts: The data set, the collate function, the sampler.
+
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._owners: dict[int, type | ModuleType] = {}
+        self._seen: dict[int, Any] = {}
+        for part in parts:
+            self._visit(part, 0)
+        self._at_first = [(owner, name, value, look, _state(value)) for owner, name, value, look in self._compared()]
+        self.renew()
+
+    def renew(self) -> None:
+        """Compares with what stands there now, from now on."""
+        self._looks = {(id(owner), name): look for owner, name, _, look in self._compared()}
+
+    def changed(self) -> list[str]:
+        """Returns the names of what has changed."""
+        return [
+            f"{owner.__name__}.{name}"
+            for owner, name, _, look in self._compared()
+            if self._looks.get((id(owner), name), look) != look
+        ]
+
+    def restore(self) -> None:
+        """Puts back what stood there at first."""
+        for owner, name, value, look, state in self._at_first:
+            if vars(owner).get(name) is not value:
+                setattr(owner, name, value)
+            if _look(value) != look:
+                _put(value, state)
+
+    def _compared(self) -> Iterator[tuple[type | ModuleType, str, Any, Any]]:
+        """Yields owners, names, values and what is compared of them."""
+        for owner in self._owners.values():
+            for name, value in list(vars(owner).items()):
+                look = None if name.startswith("__") else _look(value)
+                if look is not None:
+                    yield owner, name, value, look
+
+    def _visit(self, value: Any, depth: int) -> None:
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, MethodType):
+            self._visit(value.__self__, depth)
+        elif isinstance(value, FunctionType):
+            self._add(value)
+        elif isinstance(value, (list, tuple)):
+            for item in value[:10] if depth < _DEPTH else ():
+                self._visit(item, depth + 1)
+        elif not isinstance(value, (type, ModuleType, *_NUMBERS, torch.Tensor, np.ndarray, dict)) and value is not None:
+            for cls in type(value).__mro__:
+                self._add(cls)
+            for held in list(getattr(value, "__dict__", {}).values()) if depth < _DEPTH else ():
+                self._visit(held, depth + 1)
+
+    def _add(self, owner: Any) -> None:
+        module = sys.modules.get(getattr(owner, "__module__", None) or "")
+        if module is not None and not is_of_library(owner) and _is_of_a_project(module):
+            self._owners[id(module)] = module
+            if isinstance(owner, type):
+                self._owners[id(owner)] = owner
+
+
+def _is_of_a_project(module: ModuleType) -> bool:
+    """Whether a module belongs to the user: what an installed package counts is its own affair."""
+    installed = {"site-packages", "dist-packages"} & set(Path(getattr(module, "__file__", None) or ".").parts)
+    return not installed and module.__name__.split(".")[0] not in {*sys.stdlib_module_names, "lightning_tansens"}
+
+
+def _look(value: Any) -> Any:
+    """What is compared of a value; None for what is not."""
+    if type(value) in _CONTAINERS:
+        items = islice(value.items() if isinstance(value, dict) else value, _COMPARED)
+        return len(value), list(map(_item, items))
+    if isinstance(value, (int, str, bytes)):
+        return value
+    state = _state(value)
+    return None if state is None else repr(state)  # also of what is no number
+
+
+def _state(value: Any) -> Any:
+    """What a value can be put back to; None for other kinds of values."""
+    if isinstance(value, _NUMBERS):
+        return value
+    if type(value) in _CONTAINERS:
+        return copy.copy(value)
+    return next((get(value) for kind, get, _ in _GENERATORS if isinstance(value, kind)), None)
+
+
+def _put(value: Any, state: Any) -> None:
+    if type(value) in _CONTAINERS:
+        value.clear()
+        getattr(value, "update" if isinstance(value, (dict, set)) else "extend")(state)
+    else:
+        next(put for kind, _, put in _GENERATORS if isinstance(value, kind))(value, state)
+
+
+def _put_numpy(generator: Any, state: Any) -> None:
+    generator.state = state
+
+
+def _item(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return tuple(map(_item, item))
+    return repr(item) if isinstance(item, _NUMBERS) else id(item)

@@ -1,0 +1,106 @@
+"""A plain copy of a module whose parameters are sharded over the processes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_tansens.tangent.isolation.hooks import HOOKS
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+#: What a copy shares with its module: the Trainer, the processes and the data.
+_SHARED_NAMES = ("_trainer", "_fabric", "_device_mesh")
+#: Under names that begin so, torch keeps how a module is sharded.
+_SHARDING = "__composable_api_state_key"
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Says whether some parameter of a module is spread over processes."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Returns a plain tensor with all of a distributed one, once it has arrived; all processes must call it."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).clone()
+
+
+def gathered_size(module: nn.Module) -> int:
+    """Returns the bytes of all parameters and buffers, once they are gathered."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})
+
+
+@torch.no_grad()
+def gathered(module: AnyModule, together: Callable[[], AbstractContextManager[None]]) -> AnyModule:
+    """Returns a copy with whole parameters, which calls to no other process; all of them must call this.
+
+    What shards the module is left out of the copy: the hooks and the classes of ``fully_shard`` and ``parallelize_module``.
+
+    Args:
+        module: The module; its parameters are distributed tensors, or plain ones that are the same on every process.
+        together: Fails on all processes what fails on one of them, as
+            :func:`~lightning_tansens.monitor.processes.together` does.
+
+    """
+    distributed = [tensor for tensor in _tensors(module) if isinstance(tensor, DTensor)]
+    with together():  # memory that is missing on one process is noticed before they talk to each other
+        full = [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.to_local().device) for tensor in distributed]
+    for empty, tensor in zip(full, distributed):
+        empty.copy_(tensor.full_tensor())
+    with together():
+        memo: dict[int, Any] = {id(value): value for name, value in vars(module).items() if name in _SHARED_NAMES}
+        for plain, tensor in zip(full, distributed):
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(plain, requires_grad=tensor.requires_grad) if is_parameter else plain
+        copied: AnyModule = _copied(module, memo)
+    return copied
+
+
+def _copied(root: AnyModule, memo: dict[int, Any]) -> AnyModule:
+    sharded = [module for module in root.modules() if is_sharded(module) or isinstance(module, FSDPModule)]
+    for module in sharded:  # those of fully_shard refuse to be copied as a whole
+        memo[id(module)] = object.__new__(_plain_class(module))
+    for module in sharded:
+        hooks = {name: vars(module)[name] for name in HOOKS if name in vars(module)}
+        dropped = {key for held in hooks.values() for key, hook in held.items() if _shards(hook)}
+        attributes = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            if name in hooks:
+                kept = {key: hook for key, hook in value.items() if key not in dropped}
+                attributes[name] = copy.deepcopy(type(value)(kept), memo)
+            elif not name.startswith(_SHARDING):
+                attributes[name] = _attribute(value, memo)
+    found: AnyModule = memo.get(id(root)) or copy.deepcopy(root, memo)
+    return found
+
+
+def _attribute(value: Any, memo: dict[int, Any]) -> Any:
+    if isinstance(value, (Dataset, DataLoader)):
+        return value
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # a handle, a process group: the copy uses that of the module
+        return value
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _plain_class(module: nn.Module) -> type:
+    """The class that a module had before ``fully_shard`` gave it another one."""
+    return next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
+
+
+def _shards(hook: Any) -> bool:
+    hook = getattr(hook, "__func__", hook)
+    return f"{getattr(hook, '__module__', '')}.".startswith(("torch.distributed.", f"{__package__}."))

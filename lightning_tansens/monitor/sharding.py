@@ -1,0 +1,299 @@
+"""How a network is reached whose parameters are spread over processes; the only place that knows the strategies.
+
+Where the whole network fits into a budget, each process gets a plain copy and measures that by itself. Where not, the
+processes call the sharded network equally often, because each call talks to the others; the sensitivities, which need
+derivatives of the whole network, are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from typing import Any, NamedTuple, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.gathering import gathered, gathered_size, is_sharded, whole
+from lightning_tansens.monitor.module import find_network
+from lightning_tansens.monitor.processes import Lockstep, any_process, together
+from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
+from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
+from lightning_tansens.tangent.tracing import tensors_in
+
+#: A gathered copy whose outputs differ by a larger share from those of the sharded network computes something else.
+TOLERANCE = 0.05
+#: From this share on the difference is told.
+TOLD = 1e-3
+
+
+class Reached(NamedTuple):
+    """What is measured: a module, whose training step tells the loss, and the network in it."""
+
+    module: pl.LightningModule
+    network: nn.Module
+
+
+def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded:
+    """Returns how the Trainer's network is reached; the same kind on every process.
+
+    Args:
+        trainer: The Trainer.
+        name: The name of the submodule that is measured; None for the LightningModule.
+        budget: The bytes that a gathered copy of the network may take on each process.
+
+    """
+    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        return Wrapped(trainer, name)
+    if not is_sharded(trainer.lightning_module):
+        return Unsharded(name)
+    sharded = Sharded(trainer, name)
+    size = gathered_size(trainer.lightning_module)
+    if size > budget:
+        sharded.call_together(
+            f"the whole network takes {size:,} bytes, more than gathered_bytes={budget:,}; allow more where a copy of that "
+            "size fits on each process: Options(gathered_bytes=...)"
+        )
+    return sharded
+
+
+class Unsharded:
+    """Each process holds the whole network, and measures it without the others.
+
+    Args:
+        name: The name of the submodule that is measured; None for the LightningModule.
+
+    """
+
+    #: How processes call the network together; None where each calls it by itself.
+    lockstep: Lockstep | None = None
+    #: What a user should know; None for nothing.
+    note: str | None = None
+
+    def __init__(self, name: str | None = None) -> None:
+        self._name = name
+
+    @contextmanager
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields what is measured, undisturbed; all processes must enter it."""
+        with undisturbed(pl_module):
+            yield Reached(pl_module, find_network(pl_module, self._name))
+
+    def settle(
+        self,
+        pl_module: pl.LightningModule,
+        reached: Reached,
+        read: Callable[[], Any],
+        output: OutputPicker | None,
+        subsets: Sequence[Subset],
+    ) -> Reached:
+        """Decides for all processes alike what is measured, inside of :meth:`reached`.
+
+        Args:
+            pl_module: The module as it is trained.
+            reached: What :meth:`reached` yielded.
+            read: Reads a batch of inputs, the same on every process.
+            output: Picks the tensor of outputs.
+            subsets: The subsets, which are shared differently where processes call the network together.
+
+        """
+        return reached
+
+
+class _InStep(Unsharded):
+    """The processes hold parts of the network, and call it together once :meth:`call_together` says so."""
+
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(name)
+        self._trainer = trainer
+
+    def call_together(self, reason: str) -> None:
+        """Leaves the sensitivities out.
+
+        Args:
+            reason: Why, for :attr:`note`.
+
+        """
+        self.lockstep = _lockstep(self._trainer)
+        self.note = (
+            f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
+        )
+
+    def _shared(self, subsets: Sequence[Subset]) -> None:
+        for subset in subsets if self.lockstep is not None else ():
+            subset.share(*self.lockstep.share)
+
+
+class Sharded(_InStep):
+    """The parameters are distributed tensors, as with ``fully_shard`` and ``parallelize_module``.
+
+    Args:
+        trainer: The Trainer.
+        name: The name of the submodule that is measured; None for the LightningModule.
+
+    """
+
+    note = "the network is sharded; a plain copy of it is gathered for each measurement"
+
+    @contextmanager
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields a plain copy, or the module itself where processes call it together."""
+        with ExitStack() as stack:
+            stack.enter_context(_resharded(pl_module))
+            stack.enter_context(undisturbed(pl_module))
+            module = pl_module
+            if self.lockstep is None:
+                module = gathered(pl_module, partial(together, self._trainer))
+                stack.enter_context(undisturbed(module))
+            yield Reached(module, find_network(module, self._name))
+
+    def settle(
+        self,
+        pl_module: pl.LightningModule,
+        reached: Reached,
+        read: Callable[[], Any],
+        output: OutputPicker | None,
+        subsets: Sequence[Subset],
+    ) -> Reached:
+        """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
+        sharded = Reached(pl_module, find_network(pl_module, self._name))
+        if self.lockstep is None:
+            with together(self._trainer):
+                inputs = read()
+            self._compare(reached.network, sharded.network, inputs, output)
+        self._shared(subsets)
+        return reached if self.lockstep is None else sharded
+
+    def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
+        expected = _outputs(network, inputs, output)
+        try:
+            difference = _difference(_outputs(own, inputs, output), expected)
+            said = f"their outputs differ by {difference:.1%}"
+        except Exception as error:  # of a forward pass that counts on its shards
+            difference, said = math.inf, f"{type(error).__name__}: {error}"
+        if any_process(self._trainer, [not difference <= TOLERANCE])[0]:
+            self.call_together(
+                f"a gathered copy of it does not compute the same ({said}); write a forward pass that does not "
+                "depend on the number of shards"
+            )
+        elif difference > TOLD:
+            self.note = f"{self.note}; its outputs differ by {difference:.2%}, as in lower precision"
+
+
+class Wrapped(_InStep):
+    """The strategy wraps the module and calls it itself (FSDP1, DeepSpeed); it is called as in a validation.
+
+    Args:
+        trainer: The Trainer.
+        name: The name of the submodule that is measured, which has to be None.
+
+    Raises:
+        MisconfigurationException: If it is not.
+
+    """
+
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(trainer, name)
+        strategy = type(trainer.strategy).__name__
+        if name is not None:
+            raise MisconfigurationException(
+                f"network={name!r}: expected None with {strategy}, which only calls the whole LightningModule; leave it "
+                "out, or train with ModelParallelStrategy"
+            )
+        self.call_together(f"derivatives have not been tried with {strategy}; train with ModelParallelStrategy for them")
+
+    @contextmanager
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields the module, and what calls it through the strategy; the strategy's own memory is left alone."""
+        find_network(pl_module, None)
+        with isolated_rng():
+            yield Reached(pl_module, ThroughStrategy(self._trainer.strategy, pl_module))
+
+    def settle(
+        self,
+        pl_module: pl.LightningModule,
+        reached: Reached,
+        read: Callable[[], Any],
+        output: OutputPicker | None,
+        subsets: Sequence[Subset],
+    ) -> Reached:
+        """Shares the subsets anew."""
+        self._shared(subsets)
+        return reached
+
+
+class ThroughStrategy(nn.Module):
+    """Calls a module as a validation step does: through the strategy's wrapper, in eval mode and without gradients.
+
+    Args:
+        strategy: The strategy.
+        pl_module: The module, whose ``forward`` is called.
+
+    """
+
+    def __init__(self, strategy: Strategy, pl_module: pl.LightningModule) -> None:
+        super().__init__()
+        wrapper = pl_module if strategy.model is None else strategy.model
+
+        @wraps(pl_module.forward)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with modes(wrapper, dict.fromkeys(wrapper.modules(), False)), torch.no_grad():
+                return wrapper(*args, **kwargs)
+
+        self.forward = forward
+
+
+def _lockstep(trainer: pl.Trainer) -> Lockstep:
+    """Processes that split single layers get the same samples, of which the first alone tells."""
+    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+    share = sampling["rank"], sampling["num_replicas"]
+    everyone = trainer.strategy.all_gather(torch.tensor(share[0], device=trainer.strategy.root_device))
+    return Lockstep(trainer, share, speaks=share[0] not in everyone.reshape(-1).tolist()[: trainer.global_rank])
+
+
+@contextmanager
+def _resharded(pl_module: nn.Module) -> Iterator[None]:
+    """Lets ``fully_shard`` put its shards back after each call: the isolation restores parameters as they lie in modules."""
+    modules: list[Any] = [module for module in pl_module.modules() if isinstance(module, FSDPModule)]
+    below = {id(part) for module in modules for part in module.modules() if part is not module}
+    roots = [module for module in modules if id(module) not in below]
+
+    def reshard(module: nn.Module, args: Any, output: Any) -> Any:
+        cast(FSDPModule, module).reshard()
+        if sys.exc_info()[0] is not None:  # a call that failed leaves marks, which newer versions of torch can take away
+            for root in roots:
+                getattr(root, "reset_iter_state", lambda: None)()
+        return output  # so it counts as a hook that computes, and is not silent
+
+    for root in roots:
+        root._get_fsdp_state()._lazy_init()  # a part that is called first would take itself for the root
+    for module in modules:
+        module.reshard()
+    handles = [module.register_forward_hook(reshard, always_call=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _outputs(network: nn.Module, inputs: Any, output: OutputPicker | None) -> list[Tensor]:
+    with evaluation(network), torch.no_grad():
+        found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
+        return [whole(tensor).double() for tensor in tensors_in(found) if tensor.is_floating_point()]
+
+
+def _difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest relative difference; infinite where the shapes differ."""
+    if [one.shape for one in outputs] != [one.shape for one in expected]:
+        return math.inf
+    pairs = ((own.nan_to_num(), other.nan_to_num()) for own, other in zip(outputs, expected))
+    return max((float((own - other).norm() / other.norm().clamp(min=1e-30)) for own, other in pairs), default=0.0)

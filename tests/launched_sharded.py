@@ -1,0 +1,213 @@
+"""Trainings of sharded networks, each process of which writes what it has found into a file of the folder."""
+
+import json
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from lightning_tansens.estimators import Calibrated, default_estimators
+from lightning_tansens.functional import Gaussian
+from lightning_tansens.metrics import SensitivityMovement, default_measures
+from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
+from tests.launched import folder_of
+from tests.processes import PATIENCE
+
+IN_STEP = {"gathered_bytes": 0}
+
+
+class Sharded(BoringModule):
+    """A chain of two layers, sharded where the strategy has a mesh."""
+
+    def __init__(self, lr=0.0):
+        super().__init__(nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Dropout(0.1), nn.ReLU(), nn.Linear(6, 3)), lr)
+
+    def configure_model(self):
+        if self._device_mesh is None or any(isinstance(parameter, DTensor) for parameter in self.parameters()):
+            return
+        data, tensor = self.device_mesh["data_parallel"], self.device_mesh["tensor_parallel"]
+        if tensor.size() > 1:
+            # the layers in between see all units
+            first, last = ColwiseParallel(output_layouts=Replicate()), RowwiseParallel(input_layouts=Replicate())
+            parallelize_module(self.network, tensor, {"0": first, "4": last})
+        if data.size() > 1:
+            self.shard(data)
+
+    def shard(self, mesh):
+        for part in (self.network[0], self.network[-1], self.network):
+            fully_shard(part, mesh=mesh)
+
+
+class Double(Sharded):
+    """In double precision, which the strategy has no setting for."""
+
+    def __init__(self):
+        super().__init__()
+        self.double()
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [part.double() if part.is_floating_point() else part for part in batch]
+
+
+class Trained(Sharded):
+    """Its weights move."""
+
+    def __init__(self):
+        super().__init__(lr=0.1)
+
+
+class FromTheTop(Trained):
+    """The LightningModule is sharded itself; a part of it that is called before it would take itself for the root."""
+
+    def shard(self, mesh):
+        super().shard(mesh)
+        fully_shard(self, mesh=mesh)
+
+
+class CountsOnShards(Double):
+    """Its forward pass asks a weight for its shard, which a plain copy does not have."""
+
+    def forward(self, inputs):
+        if self._device_mesh is not None:
+            self.network[0].weight.to_local()
+        return super().forward(inputs)
+
+
+class OtherOnShards(Double):
+    """Computes something else where its weights are distributed while it is called."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) * (2.0 if isinstance(self.network[0], FSDPModule) else 1.0)
+
+
+class Falls(Trained):
+    """Its forward pass raises on one process while a measurement is taken."""
+
+    def forward(self, inputs):
+        if BREAKING["forward"] and dist.get_rank() == 1:
+            raise RuntimeError("fell on one process")
+        return super().forward(inputs)
+
+
+#: What goes wrong now, on the second process.
+BREAKING = {"data": False, "forward": False}
+
+
+class BreaksData(Points):
+    """A sample that one process cannot read for a time."""
+
+    def __getitem__(self, index):
+        if BREAKING["data"] and dist.is_initialized() and dist.get_rank() == 1:
+            raise OSError("broken on one process")
+        return super().__getitem__(index)
+
+
+class Break(pl.Callback):
+    """Breaks something while the first measurement is taken; stands before the monitor."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        BREAKING[self.what] = trainer.current_epoch == 0
+
+
+class Watch(pl.Callback):
+    """Keeps what a measurement must not change, and writes it with what the monitor found; stands behind the monitor."""
+
+    def __init__(self, folder, stage):
+        self.folder, self.stage, self.losses, self.weights, self.types = folder, stage, [], [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        BREAKING.update(dict.fromkeys(BREAKING, False))
+        whole = [one.full_tensor() if isinstance(one, DTensor) else one for one in pl_module.parameters()]
+        self.weights.append([one.double().flatten().tolist() for one in [*whole, *pl_module.buffers()]])
+
+    def write(self, trainer):
+        monitors = [callback for callback in trainer.callbacks if hasattr(callback, "history")]
+        found = {
+            "losses": self.losses,
+            "weights": self.weights,
+            "random": torch.get_rng_state().tolist(),
+            "history": [row for monitor in monitors for row in untimed(monitor.history)],
+            "notes": [note for monitor in monitors if monitor._measurement for note in monitor._measurement.notes()],
+            "keys": sorted(measured(trainer)),
+        }
+        (self.folder / f"{self.stage}.{trainer.global_rank}.json").write_text(json.dumps(found))
+
+    def on_train_end(self, trainer, pl_module):
+        self.write(trainer)
+
+    def on_test_end(self, trainer, pl_module):
+        self.write(trainer)
+
+
+def monitor_of(**options):
+    """Everything on; one target set has fewer samples than there are processes."""
+    everything = {
+        "num_samples": 5,
+        "num_loss_samples": 9,
+        "test_dataloaders": {"test": BreaksData(10, seed=4, noise=True), "one": Points(1)},
+        "compare_with_labels": True,
+        "measures": [*default_measures(), SensitivityMovement()],
+        "estimators": [*default_estimators(), Calibrated([Gaussian(0.2), Gaussian(0.5), Gaussian(1.0)])],
+        "verbose": True,
+    }
+    return make_monitor(**{**everything, **options})
+
+
+#: By name: the module, the monitor's options (None for no monitor), and what breaks on one process.
+CASES = {
+    "gathered": (Double, {}, None),
+    "in step": (Double, IN_STEP, None),
+    "a copy that fails": (CountsOnShards, {}, None),
+    "a copy that differs": (OtherOnShards, {}, None),
+    "alone": (Trained, None, None),
+    "with gathering": (Trained, {}, None),
+    "with calls in step": (Trained, IN_STEP, None),
+    "from the top, alone": (FromTheTop, None, None),
+    "from the top, a part gathered": (FromTheTop, {"network": "network"}, None),
+    "from the top, a part in step": (FromTheTop, {"network": "network", **IN_STEP}, None),
+    "nothing breaks, alone": (Trained, None, "nothing"),
+    "data break, gathered": (Trained, {"measures": None}, "data"),
+    "data break, in step": (Trained, IN_STEP, "data"),
+    "forward breaks, gathered": (Falls, {}, "forward"),
+}
+
+
+def strategy_of(sizes):
+    return "auto" if sizes is None else ModelParallelStrategy(*sizes, process_group_backend="gloo", timeout=PATIENCE)
+
+
+def train(name, folder, sizes=None, **trainer):
+    folder.mkdir(parents=True, exist_ok=True)
+    module, options, breaks = CASES[name]
+    data = BoringData(noise=True, validation=breaks is None)
+    arguments = {"data": data, "module": module, "default_root_dir": folder, "logger": True, **trainer}
+    monitors = [] if options is None else [monitor_of(**options)]
+    callbacks = [*([] if breaks is None else [Break(breaks)]), *monitors]
+    checkpoint = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+    callbacks += [Watch(folder, "fit"), checkpoint]
+    run = fit(*callbacks, enable_checkpointing=True, **{**arguments, "strategy": strategy_of(sizes)})
+    if name in ("gathered", "in step"):
+        run.callbacks[:] = [Watch(folder, "test") if isinstance(callback, Watch) else callback for callback in run.callbacks]
+        run.test(run.lightning_module, datamodule=data, verbose=False)
+        arguments |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
+        fit(monitor_of(**options), Watch(folder, "resumed"), **{**arguments, "strategy": strategy_of(sizes)})
+
+
+def train_all(launched):
+    """Trains the cases that are named behind the sizes of the mesh, or all."""
+    sizes = tuple(map(int, launched.arguments[:2]))
+    for name in launched.arguments[2:] or CASES:
+        where = folder_of(name, launched.folder)
+        train(name, where, sizes, **launched.trainer(where))

@@ -1,0 +1,126 @@
+"""Networks that ModelParallelStrategy shards give the values of one process, and train as they do without the monitor.
+
+Every run is killed when its time is over, and has failed.
+"""
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.launched import folder_of
+from tests.launched_sharded import CASES, train, train_all
+from tests.processes import SEVERAL_PROCESSES, launch
+
+#: Seconds; about five times what two processes take for all cases on two idle cores.
+LIMIT = 600
+#: The sizes of the mesh, data parallel and tensor parallel.
+TWO = [(2, 1), (1, 2)]
+FOUR = [(4, 1), (2, 2)]
+
+pytestmark = SEVERAL_PROCESSES
+
+
+@pytest.fixture(scope="module", params=[*TWO, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in FOUR)], ids=str)
+def found(request, tmp_path_factory):
+    """What each process has found, by case and stage."""
+    folder, processes = tmp_path_factory.mktemp("sharded"), request.param[0] * request.param[1]
+    launch(train_all, folder, *map(str, request.param), processes=processes, limit=LIMIT)
+    ranks = {}
+    for case in CASES:
+        for file in sorted(folder_of(case, folder).glob("*.json")):
+            ranks.setdefault((case, file.name.split(".")[0]), []).append(json.loads(file.read_text()))
+    assert all(len(one) == processes for one in ranks.values())
+    return ranks
+
+
+@functools.cache
+def alone():
+    """One process with the whole network."""
+    with tempfile.TemporaryDirectory() as folder:
+        train("gathered", Path(folder))
+        return {file.name.split(".")[0]: json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
+
+
+def without_step(row):
+    return {key: value for key, value in row.items() if key != "step"}
+
+
+@pytest.mark.parametrize(("stage", "rows"), [("fit", 2), ("test", 3), ("resumed", 3)])
+def test_gathered_networks_give_the_values_of_one_process(stage, rows, found):
+    expected, ranks = alone()[stage], found["gathered", stage]
+    assert len(expected["history"]) == rows
+    for one in ranks:
+        assert one["keys"] == expected["keys"]
+        assert one["history"] == ranks[0]["history"]
+        for row, other in zip(one["history"], expected["history"], strict=True):
+            assert without_step(row) == pytest.approx(without_step(other), rel=1e-6, abs=1e-12, nan_ok=True)
+            assert {"tansens/empirical/test", "tansens/layer_norm", "tansens/one_loss/estimate"} <= row.keys()
+    assert any("a plain copy of it is gathered" in note for note in found["gathered", "fit"][0]["notes"])
+
+
+@pytest.mark.parametrize(("stage", "rows"), [("fit", 2), ("test", 3), ("resumed", 3)])
+def test_networks_that_are_called_in_step_give_the_estimates_of_one_process(stage, rows, found):
+    expected, ranks = alone()[stage], found["in step", stage]
+    for one in ranks:
+        assert one["keys"] == ranks[0]["keys"]
+        assert one["history"] == ranks[0]["history"]
+        assert len(one["history"]) == rows
+        for row, other in zip(one["history"], expected["history"], strict=True):
+            known = {key: other[key] for key in without_step(row)}
+            assert without_step(row) == pytest.approx(known, rel=1e-6, abs=1e-12, nan_ok=True)
+            left_out = {key for key in other if key not in row}
+            measures = ("empirical", "active_nodes", "layer_norm", "movement")
+            assert left_out
+            assert all(any(measure in key for measure in measures) for key in left_out)
+            assert {"tansens/test_loss/estimate", "tansens/test_loss/actual", "tansens/one_loss/calibrated"} <= row.keys()
+    (note,) = [note for note in found["in step", "fit"][0]["notes"] if "sensitivities are left out" in note]
+    assert "more than gathered_bytes=0" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a copy that fails", "has no attribute 'to_local'"), ("a copy that differs", "outputs differ by")]
+)
+def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
+    ranks = found[name, "fit"]
+    differs = name == "a copy that fails" or any("gathered copy of it does not" in note for note in ranks[0]["notes"])
+    if not differs:
+        pytest.skip("only fully_shard changes the classes of modules")
+    for one in ranks:
+        (note,) = [note for note in one["notes"] if "a gathered copy of it does not compute the same" in note]
+        assert said in note
+        assert len(one["history"]) == 2
+        assert {"tansens/test_loss/estimate", "tansens/one_accuracy/estimate"} <= one["history"][0].keys()
+        assert "tansens/empirical/test" not in one["history"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("with gathering", "alone"),
+        ("with calls in step", "alone"),
+        ("from the top, a part gathered", "from the top, alone"),
+        ("from the top, a part in step", "from the top, alone"),
+        ("data break, gathered", "nothing breaks, alone"),
+        ("data break, in step", "nothing breaks, alone"),
+        ("forward breaks, gathered", "nothing breaks, alone"),
+    ],
+)
+def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, found):
+    for one, other in zip(found[name, "fit"], found[reference, "fit"], strict=True):
+        assert one["history"]
+        assert not other["history"]
+        assert one["weights"][0] != one["weights"][1]
+        for part in ("losses", "weights", "random"):
+            assert one[part] == other[part]
+
+
+@pytest.mark.parametrize("name", ["data break, gathered", "data break, in step", "forward breaks, gathered"])
+def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
+    ranks = found[name, "fit"]
+    for one in ranks:
+        assert [row["epoch"] for row in one["history"]] == [1]
+        assert one["history"] == ranks[0]["history"]
+        assert "tansens/test_loss/estimate" in one["history"][0]

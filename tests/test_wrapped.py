@@ -1,0 +1,98 @@
+"""Strategies that wrap the module and call it themselves (FSDP1, DeepSpeed): what needs no GPU, and what does."""
+
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import nn
+
+from lightning_tansens.estimators import default_estimators
+from lightning_tansens.monitor import sharding
+from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, untimed
+from tests.test_monitor_training import assert_same
+
+
+class Wrapper(nn.Module):
+    """Calls the module; a call that does not come through it would find the wrong weights."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.modes = module, []
+
+    def forward(self, *args, **kwargs):
+        self.modes.append((self.training, self.module.network.training, torch.is_grad_enabled()))
+        self.module.whole = True
+        try:
+            return self.module(*args, **kwargs)
+        finally:
+            self.module.whole = False
+
+
+class WrapsStrategy(SingleDeviceStrategy):
+    """Stands in for FSDP1 on one process, which says nothing about FSDP1 itself."""
+
+    def setup(self, trainer):
+        super().setup(trainer)
+        self.model = Wrapper(self.lightning_module)
+
+    def model_to_device(self):
+        self.lightning_module.to(self.root_device)
+
+
+class OnlyWhole(BoringModule):
+    """Refuses calls past the wrapper."""
+
+    whole = False
+
+    def forward(self, inputs):
+        assert self.whole
+        return super().forward(inputs)
+
+
+def monitor_of(**options):
+    targets = {"test": Points(10, seed=4)}
+    estimators = [one for one in default_estimators() if not one.measure_keys]
+    return make_monitor(test_dataloaders=targets, compare_with_labels=True, estimators=estimators, **options)
+
+
+def test_estimates_pass_through_the_wrapper_and_leave_the_training_alone(monkeypatch):
+    monkeypatch.setattr(sharding, "FSDPStrategy", WrapsStrategy)
+    monitor, alone, with_monitor, without = monitor_of(), monitor_of(), Recorder(), Recorder()
+    strategy = WrapsStrategy("cpu")
+    fit(monitor, with_monitor, module=OnlyWhole, strategy=strategy)
+    fit(without, module=OnlyWhole, strategy=WrapsStrategy("cpu"))
+    fit(alone)
+    assert_same(with_monitor.epochs, without.epochs)
+    assert [loss for loss, _ in with_monitor.losses] == [loss for loss, _ in without.losses]
+    for row, other in zip(untimed(monitor.history), untimed(alone.history), strict=True):
+        assert {"tansens/test_loss/estimate", "tansens/test_loss/actual"} <= row.keys()
+        assert "tansens/empirical/test" not in row
+        assert row == pytest.approx({key: other[key] for key in row}, rel=1e-6)
+    assert set(strategy.model.modes) == {(True, True, True), (False, False, False)}
+    (note,) = [note for note in monitor._measurement.notes() if "sensitivities are left out" in note]
+    assert "derivatives have not been tried with WrapsStrategy" in note
+
+
+def test_a_loss_that_is_no_cross_entropy_has_to_be_passed(monkeypatch):
+    monkeypatch.setattr(sharding, "FSDPStrategy", WrapsStrategy)
+    data = BoringData()
+    monkeypatch.setattr(data, "train_dataloader", lambda: torch.utils.data.DataLoader(Points(labels="value"), batch_size=4))
+    monitor = make_monitor(test_dataloaders=Points(4, labels=None), estimators=default_estimators())
+    with pytest.raises(Exception, match=r"criterion: expected one, because BoringModule shows none: .* the strategy wraps"):
+        fit(monitor, module=lambda: BoringModule(loss="mse_loss"), data=data, strategy=WrapsStrategy("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed_stage_3"])
+def test_estimates_of_the_real_strategies(name):
+    if name.startswith("deepspeed"):
+        pytest.importorskip("deepspeed")
+    monitor, alone, with_monitor, without = monitor_of(), monitor_of(), Recorder(), Recorder()
+    arguments = {"strategy": name, "accelerator": "gpu"}
+    fit(monitor, with_monitor, **arguments)
+    fit(without, **arguments)
+    fit(alone, accelerator="gpu")
+    assert [loss for loss, _ in with_monitor.losses] == [loss for loss, _ in without.losses]
+    for row, other in zip(untimed(monitor.history), untimed(alone.history), strict=True):
+        assert "tansens/test_loss/estimate" in row
+        assert row == pytest.approx({key: other[key] for key in row}, rel=1e-4)
