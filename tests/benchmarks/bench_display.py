@@ -6,7 +6,7 @@ Run it from the repository root; it prints two Markdown tables:
 
 The first one has the milliseconds of processor time, the median of twenty, in which the picture of the unlabelled sets is
 drawn and written, after 10 and after 200 epochs. In the second one each kind of display has a training of its own. Its
-epoch is the median over the epochs, without the monitor's hooks; the monitor's time is the whole of its hooks, figures at the
+epoch is the median over the epochs, without the hooks of the monitor, whose time is the whole of its hooks, figures at the
 first and the last measurement among them.
 """
 
