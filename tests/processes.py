@@ -115,9 +115,7 @@ def launch(function, folder, *arguments, way="torchrun", processes=2, nodes=1, l
     strategy = "ddp" if way == "torchrun" else way
     script = [ROOT / "tests" / "processes.py", f"{function.__module__}:{function.__name__}"]
     script += [strategy, processes, logger, folder, *arguments]
-    where = (
-        ["--standalone"] if nodes == 1 else [f"--nnodes={nodes}", "--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
-    )
+    meeting = [f"--nnodes={nodes}", "--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
 
     def start(node):
         time.sleep(DELAY * node)

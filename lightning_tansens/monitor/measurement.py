@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -65,13 +65,16 @@ class Measurement:
         if self._lockstep is not None:
             self.leave_out([True for _ in self.measures])
 
-    def prepare(self, network: nn.Module, device: torch.device, keep_going: bool) -> list[bool]:
+    def prepare(
+        self, network: nn.Module, device: torch.device, keep_going: bool, tick: Callable[[], object] = lambda: None
+    ) -> list[bool]:
         """Tries every measure on a first batch.
 
         Args:
             network: The network.
             device: The device.
             keep_going: Whether a measure that cannot be taken is left out; False raises its error.
+            tick: Called after each set.
 
         Returns:
             For each measure whether it cannot be taken in this process; :meth:`leave_out` takes what all say together.
@@ -88,11 +91,12 @@ class Measurement:
                 measured.forget_labels()
                 self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
             first, *_ = self.sets[0].batches.first()
-        for measured in self.copies:
-            measured.prepare(network, device, self._lockstep)
+        tried: set[Hashable] = set()
         misfits: dict[str, Exception] = {}
-        for measured in self.sets:
-            misfits = {**measured.prepare(network, device, self._lockstep), **misfits}
+        for measured in self._every():
+            found = measured.prepare(network, device, self._lockstep, tried)
+            misfits |= {} if measured in self.copies else {**found, **misfits}
+            tick()
         for measure in self.measures:
             if not measure.needs_data:
                 try:

@@ -68,7 +68,9 @@ def prepare(
         with together(trainer):
             measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
         with together(trainer):
-            misfits = measurement.prepare(network, pl_module.device, keep_going=monitor.default_measures)
+            every = len(sets) + len(measurement.copies)
+            with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
+                misfits = measurement.prepare(network, pl_module.device, monitor.default_measures, bar.update)
         measurement.leave_out(any_process(trainer, misfits))
         with together(trainer):
             measurement.load_trajectories(state.trajectories)
@@ -134,8 +136,7 @@ def measure(
     """
     start = time.perf_counter()
     options = monitor.options
-    shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
-    progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
+    progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=_shows_progress(trainer))
     with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
         measurement.accumulate(network, progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
@@ -164,6 +165,10 @@ def measure(
     measurement.remember_weights()
     # what failed on one process alone must not part the keys, which are logged on all of them
     return trainer.strategy.broadcast(record), summaries
+
+
+def _shows_progress(trainer: pl.Trainer) -> bool:
+    return trainer.is_global_zero and trainer.progress_bar_callback is not None
 
 
 def _suitable(monitor: Choices, reference: SetSummary) -> list[Estimator]:

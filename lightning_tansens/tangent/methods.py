@@ -161,8 +161,9 @@ def _examine(network: Network, method: Method) -> Choice:
         passes = f"{network.x[0].numel()} passes a sample, each about a training step"
         return Choice("forward_mode", f"{no_closed_form}{passes}", None if isinstance(axes, str) else axes)
     if isinstance(axes, str):
-        return Choice("parameter_space", f"{no_closed_form}{axes}")
-    return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", axes)
+        return Choice("parameter_space", f"{no_closed_form}{axes} (3 to 8 training steps)")
+    rules = "every parameter has a layer rule (1 to 2 training steps)"
+    return Choice("input_space", f"{no_closed_form}{rules}", axes)
 
 
 def _axes(network: Network) -> BatchAxes:
