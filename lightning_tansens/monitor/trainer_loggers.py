@@ -1,4 +1,4 @@
-"""What a Trainer's loggers are sent: the writers, the scalars, and the step at which they stand."""
+"""Sends values to a Trainer's loggers: the writers, the scalars, and the step at which they stand."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.special import softmax
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators import ConfidenceOptimalTransport, Outputs, SetSummary, TransportLoss
+from lightning_tansens.estimators import ConfidenceOptimalTransport, Outputs, SetSummary, TransportLoss, optimal_transport
 from lightning_tansens.estimators.optimal_transport import BLOCK, dual_costs, transport_cost
 from tests.estimators.data import LABELS, REFERENCE, TARGET, estimated, summary
 
@@ -54,18 +54,20 @@ def test_the_standard_error_is_the_spread_over_draws(classes, samples, of_target
     assert 0.7 < stderrs.mean() / values.std(ddof=1) < 1.5
 
 
-def test_the_standard_error_is_the_bootstrap_s_that_solves_each_transport_anew():
+@pytest.mark.parametrize(("samples", "labelled"), [(300, 80), (80, 300)])
+def test_the_standard_error_is_the_bootstrap_s_that_solves_each_transport_anew(samples, labelled):
+    """The smaller set has most of the error."""
     rng = np.random.default_rng(3)
-    outputs, _ = calibrated(rng, 200, 4, 1.5)
-    outputs[:, 0] += 2.0
-    own, labels = calibrated(rng, 200, 4, 1.5)
+    outputs, _ = calibrated(rng, samples, 4, 1.5)
+    outputs[:, 0] += 3.0
+    own, labels = calibrated(rng, labelled, 4, 1.5)
     target, reference = Outputs.of(outputs), Outputs.of(own, labels)
     summaries = SetSummary("test", outputs=target), SetSummary("val", outputs=reference)
     found = ConfidenceOptimalTransport(temperature=1).estimate(*summaries)["accuracy"]
     p, r, drawn = target.probabilities, reference.probabilities, []
     for _ in range(150):
-        here, there = rng.integers(200, size=(2, 200))
-        shares = np.bincount(labels[there], minlength=4) / 200
+        here, there = rng.integers(samples, size=samples), rng.integers(labelled, size=labelled)
+        shares = np.bincount(labels[there], minlength=4) / labelled
         gap = (r[there].max(1) - reference.correct[there]).mean()
         drawn.append(1 - transport_cost(p[here], shares) - gap)
     # the shift is large, so that the correction hardly matters
@@ -154,6 +156,24 @@ def test_few_samples_a_class_have_no_known_error_or_no_estimate():
     assert error is None
     with pytest.raises(UndefinedEstimateError, match=r"expected 2 samples or more for each of the 60 classes, .* got 100"):
         list(runs(60, 3.0, samples=100, repetitions=1))
+
+
+def test_a_large_set_is_never_assigned_as_a_whole(monkeypatch):
+    sizes = []
+
+    def assigned(costs):
+        sizes.append(costs.shape)
+        return linear_sum_assignment(costs)
+
+    monkeypatch.setattr(optimal_transport, "linear_sum_assignment", assigned)
+    rng = np.random.default_rng(2)
+    (other, labels), (outputs, _) = calibrated(rng, 2048, 5, 1.0), calibrated(rng, 8192, 5, 1.0)
+    reference = SetSummary("val", loss=1.0, outputs=Outputs.of(other, labels))
+    for estimator in (ConfidenceOptimalTransport(), TransportLoss("now")):
+        estimator.estimate(SetSummary("test", outputs=Outputs.of(outputs)), reference)
+    assert max(rows for rows, _ in sizes) == max(columns for _, columns in sizes) == BLOCK
+    # as often as the size says: the parts of both sets, and as many smaller ones for the errors
+    assert len([size for size in sizes if size[0] == BLOCK]) <= 2 * (8192 + 2048) // BLOCK
 
 
 def test_beyond_a_part_the_cost_is_the_mean_of_the_parts():

@@ -69,7 +69,7 @@ def draw_subset(
 
 
 def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
-    """Lets the processes draw the same subsets where each has followed a sampler, which may show each other samples.
+    """Lets all processes draw the same subsets, where each has followed a sampler that may show it other samples.
 
     All processes must call it, with subsets of the same sets.
 

@@ -50,7 +50,7 @@ class Subset:
     Samples are read from copies of the data set (see :class:`~lightning_tansens.monitor.data.sources.Source`), which is
     itself left alone. The drawing has a generator of its own, and each sample's random transforms are seeded by its index,
     so that a measurement repeats. All samples that a loader's sampler may visit are equally likely, whatever their weights;
-    of a stream, the samples are drawn from the first ``10 * num_samples``. A stream of batches is split into samples.
+    the samples of a stream are drawn from its first ``10 * num_samples``. A stream of batches is split into samples.
 
     Args:
         data: A DataLoader, whose data set, sampler's range and collate function are used, a Dataset, or an iterable of
