@@ -128,7 +128,7 @@ class Measurement:
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
     def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes what an earlier part of the run has to compare with.
+        """Takes over what an earlier part of the run compares with.
 
         Args:
             memories: What :meth:`memories` returned there; empty for a new run.
@@ -140,7 +140,7 @@ class Measurement:
         self.weights_before = {key: dict(values) for key, values in weights_before.items()}
 
     def start(self, network: nn.Module) -> None:
-        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it."""
+        """Measures the network before the first step, for measures that compare with it, unless a resumed run did."""
         for measured in self.sets:
             measured.update_first(network)
         now = self._measure_weights(network)
@@ -157,7 +157,7 @@ class Measurement:
         return sum(len(measured.batches.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
-        """Takes every measure on this process's share of the sets; one that fails loses its own values alone.
+        """Takes every measure on this process's share of the sets; one that fails loses only its own values.
 
         Args:
             network: The network.
@@ -219,7 +219,7 @@ class Measurement:
             yield
 
     def take_snapshot(self) -> None:
-        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
         for measured in self._every():
             measured.take_snapshot()
 
@@ -262,7 +262,7 @@ class Measurement:
                 measured.trajectory = Trajectory.from_state(state)
 
     def notes(self) -> list[str]:
-        """Returns what a user should know about how the network is measured."""
+        """Returns notes to the user on how the network is measured."""
         reference = self.sets[0]
         of_loss = None if reference.loss is None else reference.loss.note()
         found = [*(measure.note() for measure in reference.measures), of_loss]

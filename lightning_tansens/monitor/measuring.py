@@ -26,7 +26,7 @@ from lightning_tansens.record import Record
 from lightning_tansens.show.console import slow_progress
 from lightning_tansens.tangent.isolation import undisturbed
 
-# What may fail on one process stands under `together`; what talks to the others stands outside of it.
+# Code that may fail on one process is inside of `together`; code that talks to the others is outside of it.
 
 
 def prepare(
@@ -49,7 +49,7 @@ def prepare(
         state: What the measurement is compared with.
         reference: The reference of an earlier fit, for a Trainer that got another loop's data since.
         criterion: The criterion of that fit.
-        follows: Whether the weights before are those of ``state``, not the present ones.
+        follows: Whether to compare with the weights in ``state`` instead of the present ones.
 
     """
     with together(trainer), undisturbed(pl_module):
@@ -172,7 +172,7 @@ def _shows_progress(trainer: pl.Trainer) -> bool:
 
 
 def _suitable(monitor: Choices, reference: SetSummary) -> list[Estimator]:
-    """The estimators; of the default ones, those of classes only where the outputs are class scores."""
+    """The estimators; default ones that need classes are left out where the outputs are no class scores."""
     classes = reference.outputs is None or reference.outputs.is_classifier
     if classes or not monitor.default_estimators:
         return monitor.estimators

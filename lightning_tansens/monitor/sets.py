@@ -214,7 +214,7 @@ class MeasuredSet:
             for metric in self._metrics_of_outputs():
                 metric.reset()
             spare, *_ = self.batches.first()
-            count = len(self.subset.positions())
+            count = len(self.batches.positions())
         for number in range(lockstep.most(count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
@@ -265,7 +265,7 @@ class MeasuredSet:
     def _gathered(
         self, outputs: Any, targets: Any, features: Tensor | None, positions: Sequence[int]
     ) -> tuple[Any, Any, Tensor | None, list[int]]:
-        """What the estimators get of a batch's first samples; of the reference without those whose label does not count."""
+        """Returns a batch's first samples for the estimators; of the reference without those whose label does not count."""
         kept: Any = slice(len(positions))
         own = list(positions)
         if not isinstance(outputs, Tensor):  # which is refused there
@@ -323,7 +323,7 @@ class MeasuredSet:
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def take_snapshot(self) -> None:
-        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
         if self.outputs is not None:
             self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 

@@ -1,4 +1,4 @@
-"""Which method measures a network: the closed form where there is one, otherwise the better kind of random probe."""
+"""Chooses the method for a network: the closed form where there is one, otherwise the better kind of random probe."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _key(network: Network, method: str) -> object:
 
 
 def check_probes(method: object, num_probes: object) -> None:
-    """Refuses what is no method or no number of probes.
+    """Raises ValueError unless the method exists and the number of probes is a positive integer.
 
     Raises:
         ValueError: If there is no such method, or the number is no positive integer.
@@ -193,7 +193,7 @@ def _attempt(name: str, way: Callable[[], _Found]) -> _Found | str:
 
 
 def closed_form_cost(chain: Chain) -> float:
-    """Multiplications of the closed form a sample, over those of a training step (six for each weight)."""
+    """Returns the multiplications of the closed form per sample, relative to a training step's (six for each weight)."""
     weights = [link.weight for link in chain.links if isinstance(link, LinearLink)]
     if not weights:
         return 0.0

@@ -40,7 +40,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "when",
-    ["measurement", *(pytest.param(when, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING, STRAIGHT))],
+    ["measurement", STRAIGHT, *(pytest.param(when, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING))],
 )
 def test_killed_and_resumed(when, whole, tmp_path):
     killed = start(tmp_path, when)
