@@ -18,7 +18,7 @@ from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import LOWEST, Samples
 from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
 from tests.estimators.data import trajectory
-from tests.estimators.simulated import CLASSES, CORRUPTIONS, changed, drawn, outputs, reference
+from tests.estimators.simulated import CLASSES, drawn, outputs, reference
 
 RNG = np.random.default_rng(5)
 POSTERIOR = RNG.dirichlet(np.full(3, 0.7), 14)
@@ -215,46 +215,6 @@ def test_the_calibration_of_the_reference():
     assert calibration.log_ratios(np.array([[0.0, 0.0]])) == pytest.approx(
         np.log([[0.5 / 300 / calibration.level[0], 1e-4 / calibration.level[1]]])
     )
-
-
-def test_copies_of_the_first_samples_are_compared_with_these():
-    """What the draw of few samples changes is no change of theirs: the clean ones are like the reference."""
-    inputs, labels = drawn(400, 5)
-    samples = Samples.of(outputs(inputs), 1.0)
-    boots = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), 6) / 400
-    whole = Calibration(samples, labels, boots)
-    first = whole.of_first(samples, 60, boots)
-    few, everywhere = Samples.of(outputs(inputs[:60]), 1.0), np.full((1, 60), 1 / 60)
-    assert first.level == pytest.approx(whole.truth(samples)[:60].mean(0))
-    assert first.log_ratios(everywhere @ first.truth(few)) == pytest.approx(np.zeros((1, 2)), abs=1e-12)
-    found, drawn_too = first.points(few, everywhere), whole.points(few, everywhere)
-    assert found.free == pytest.approx(np.zeros((1, 2)), abs=1e-9)
-    assert np.abs(drawn_too.free).max() > 0.03
-    numbers = first._numbers(few, everywhere)
-    assert numbers["shift"] == pytest.approx(0, abs=1e-12)
-    assert numbers["divergence"] == pytest.approx(0, abs=1e-12)
-    assert whole._numbers(few, everywhere)["shift"] > 0.01
-    parts = boots[:, :60] / boots[:, :60].sum(1, keepdims=True)
-    assert first._own["soft_loss"] == pytest.approx(whole._numbers(few, parts)["soft_loss"].mean())
-    assert (first.threshold, first.shares.tolist()) == (whole.threshold, whole.shares.tolist())
-    assert whole.of_first(samples, 400, boots) is whole
-
-
-def test_a_fit_on_small_copies_is_near_one_on_whole_copies():
-    known = reference(400)
-    first = [Outputs.of(one.outputs[:100], one.labels[:100], earlier=cut(one.earlier, 100)) for one in copies_of(known)]
-    sets = [outputs(changed(corruption, drawn(300, 30 + seed)[0], seed)) for seed, corruption in enumerate(CORRUPTIONS)]
-    whole, small = Fit(known.outputs, copies_of(known)), Fit(known.outputs, first)
-    ratios = [[one.ratio for one in fit.estimate(other)] for fit in (whole, small) for other in sets]
-    assert np.abs(np.log(np.array(ratios[:4]) / np.array(ratios[4:]))).mean() < 0.1
-
-
-def copies_of(known):
-    return [copy.outputs for copy in known.copies]
-
-
-def cut(earlier, count):
-    return earlier.selected(np.arange(len(earlier.mean_probabilities)) < count)
 
 
 def test_the_variance_of_sampling():

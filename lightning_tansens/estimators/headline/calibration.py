@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.estimators.headline.heads import RegressionEstimator
 from lightning_tansens.estimators.headline.samples import Samples
-from lightning_tansens.estimators.headline.transport import TINY, Array, hard_kernel, plan_means, scale_columns
+from lightning_tansens.estimators.headline.transport import Array, hard_kernel, plan_means, scale_columns
 
 #: Log ratios of losses are cut off at ± this, and those of the error from below at the other.
 LOSS_RANGE, ERROR_RANGE = 3.0, 2.5
@@ -74,36 +73,8 @@ class Calibration:
         everywhere = np.full((1, count), 1 / count)
         self.predicted = samples.predicted_shares(everywhere)[0]
         self.regression = RegressionEstimator.fitted(samples.features, truth)
-        self._calibrate(samples, bootstraps)
-
-    def _calibrate(self, samples: Samples, bootstraps: Array) -> None:
         own = self._numbers(samples, bootstraps)
         self._own = {name: float(value.mean()) for name, value in own.items() if value.ndim == 1}
-
-    def of_first(self, samples: Samples, count: int, bootstraps: Array) -> Calibration:
-        """Returns the calibration that compares with the reference's first samples, for copies of these alone.
-
-        So the draw of the few samples, which a copy shares with them, is no change. Temperature, threshold, shares and
-        slopes stay those of the whole reference.
-
-        Args:
-            samples: The reference's samples.
-            count: How many of them.
-            bootstraps: See the class.
-
-        """
-        if count == len(samples):
-            return self
-        weights = np.zeros((1, len(samples)))
-        weights[:, :count] = 1 / count
-        drawn = np.where(weights > 0, bootstraps, 0)
-        truth, found = self.truth(samples)[:count].mean(0), copy(self)
-        found.level = np.maximum(truth, self.least)
-        found.bins = np.bincount(self._binned(samples)[:count], minlength=PARTS * self.classes) / count
-        found.predicted = samples.predicted_shares(weights)[0]
-        found.regression = replace(self.regression, mean=samples.features[:count].mean(0), level=truth)
-        found._calibrate(samples, drawn / np.maximum(drawn.sum(1, keepdims=True), TINY))
-        return found
 
     def truth(self, samples: Samples) -> Array:
         """Returns error and loss of each of the reference's samples or of a copy's first ones, shape (N, 2)."""

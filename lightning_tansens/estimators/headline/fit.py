@@ -89,20 +89,16 @@ class Fit:
         moved = reweightings(labels, samples.posterior.shape[1], samples.places, seed)
         self.calibration = calibration = Calibration(samples, labels, moved.of("bootstrap"))
         parts = [calibration.points(samples, moved.weights)]
-        truths = [calibration.log_ratios(moved.weights @ calibration.truth(samples))]
-        kinds, bases, of_first = [moved.kinds], [np.full(len(moved.kinds), -1)], {len(samples): calibration}
+        truths, kinds, bases = [moved.weights @ calibration.truth(samples)], [moved.kinds], [np.full(len(moved.kinds), -1)]
         for number, outputs in enumerate(copies):
             copy = Samples.of(outputs, self.temperature)
             some = moved.some(number)[:, : len(copy)]
             weights = np.concatenate([np.full((1, len(copy)), 1 / len(copy)), some / some.sum(1, keepdims=True)])
-            if len(copy) not in of_first:
-                of_first[len(copy)] = calibration.of_first(samples, len(copy), moved.of("bootstrap"))
-            own = of_first[len(copy)]
-            parts.append(own.points(copy, weights))
-            truths.append(own.log_ratios(weights @ own.truth(copy)))
+            parts.append(calibration.points(copy, weights))
+            truths.append(weights @ calibration.truth(copy))
             kinds.append(np.array(["plain", *dict.fromkeys(moved.kinds)]))
             bases.append(np.full(len(weights), number))
-        self._points, self._truth = Points.joined(parts), np.concatenate(truths)
+        self._points, self._truth = Points.joined(parts), calibration.log_ratios(np.concatenate(truths))
         self._kinds, self._bases = np.concatenate(kinds), np.concatenate(bases)
         self.model = self._fit(np.ones(len(self._kinds), bool))
         self._left_out = self._without_own_kind()
