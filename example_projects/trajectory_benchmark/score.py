@@ -32,6 +32,7 @@ COLUMNS = (
 #: When a network is scored, as a share of its snapshots.
 MOMENTS = (0.35, 0.7, 1.0)
 
+
 #: The headline with what a user may state of the class shares; "auto" is among the default estimators.
 STATED = ("same", "free")
 
@@ -78,7 +79,7 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Ite
     chosen = [one for one in default_estimators() if one.key == HEADLINE or keys is None or one.key in keys]
     variants: dict[str, list[Estimator]] = {"": chosen, **{f": {stated}": [Headline(stated)] for stated in STATED}}
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
-    copies = [labelled(network, one, moments) for one in network.of_role("copy")]
+    copies = [labelled(network, one, moments, Headline.copied_samples) for one in network.of_role("copy")]
     references = {
         moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
         for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()
@@ -90,12 +91,12 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Ite
                     yield [moment, one.name, one.family, target.samples, *row]
 
 
-def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int]) -> dict[int, SetSummary]:
-    """Returns what the monitor would have found on a labelled set, by snapshot."""
+def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int], first: int | None = None) -> dict[int, SetSummary]:
+    """Returns what the monitor would have found on a labelled set or its first samples, by snapshot."""
     numbers = network.numbers(one)
     return {
-        moment: summary(one.name, outputs) if numbers is None else summary_of_numbers(one.name, outputs, numbers)
-        for moment, outputs in network.measured(one, moments).items()
+        moment: summary(one.name, outputs) if numbers is None else summary_of_numbers(one.name, outputs, numbers[:first])
+        for moment, outputs in network.measured(one, moments, first).items()
     }
 
 
