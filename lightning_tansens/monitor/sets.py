@@ -127,10 +127,10 @@ class MeasuredSet:
                         raise misfit from error
                 if type(error) is not RuntimeError:
                     raise
-                shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
+                given = " and ".join(str(tuple(shape)) for shape, _ in shapes)
                 raise RuntimeError(
                     f"the {self.name} set cannot be measured: expected inputs that the network takes, but on inputs of "
-                    f"shape {shapes} it raises: {error}"
+                    f"shape {given} it raises: {error}"
                 ) from error
             with agreed(lockstep):
                 if self.loss is not None:
