@@ -317,6 +317,8 @@ class TangentSensitivityMonitor(pl.Callback):
         records = self._state.records
         if self.verbose and records:
             say(trainer, summary_table(records, None if self._page is None else self._page.scorecard_file))
+        elif self.verbose and self._failures.last is not None:  # a warning may have been filtered
+            say(trainer, f"TangentSensitivityMonitor: no measurement succeeded; the last one failed: {self._failures.last}")
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(records)
