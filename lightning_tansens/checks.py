@@ -15,34 +15,19 @@ MAX_ORDER = 1_000_000
 
 
 def check_model(model: object) -> None:
-    """Refuses what is no network.
-
-    Raises:
-        TypeError: If it is no module.
-
-    """
+    """Raises TypeError unless ``model`` is a ``torch.nn.Module``."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, but got {type(model).__name__}")
 
 
 def check_seed(seed: object) -> None:
-    """Refuses what names no stream of random numbers.
-
-    Raises:
-        ValueError: If it is no integer of 64 bits.
-
-    """
+    """Raises ValueError unless ``seed`` is a 64-bit integer."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed: expected an integer between -2^63 and 2^63 - 1, but got {seed!r}")
 
 
 def check_counts(at_least: int = 1, at_most: int | None = None, **counts: Any) -> None:
-    """Refuses what is no integer in a range.
-
-    Raises:
-        ValueError: If one is none; a number that has an integer's value, such as one of NumPy's, is one.
-
-    """
+    """Raises ValueError unless each number is an integer in the range; 3.0 and NumPy's numbers count as integers."""
     for name, number in counts.items():
         if not _is_number(number) or number != _floor(number) or number < at_least:
             expected = "a positive integer" if at_least == 1 else f"an integer of at least {at_least}"
@@ -52,12 +37,7 @@ def check_counts(at_least: int = 1, at_most: int | None = None, **counts: Any) -
 
 
 def check_numbers(at_least: float = -math.inf, infinite: bool = False, **numbers: Any) -> None:
-    """Refuses what is no number, or lies below a limit; or what is infinite, unless that is allowed.
-
-    Raises:
-        ValueError: If one is none.
-
-    """
+    """Raises ValueError unless each number is at least ``at_least``, and finite unless ``infinite`` is allowed."""
     limit = "" if at_least == -math.inf else f" >= {at_least:g}"
     for name, number in numbers.items():
         if not _is_number(number) or not number >= at_least or math.isnan(number) or (math.isinf(number) and not infinite):
@@ -65,35 +45,19 @@ def check_numbers(at_least: float = -math.inf, infinite: bool = False, **numbers
 
 
 def check_share(name: str, value: Any) -> None:
-    """Refuses what is no number between 0 and 1, both excluded.
-
-    Raises:
-        ValueError: If it is none.
-
-    """
+    """Raises ValueError unless the value is a number between 0 and 1, both excluded."""
     if not _is_number(value) or not 0 < value < 1:
         raise ValueError(f"{name}: expected a number between 0 and 1, both excluded, but got {value!r}")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> None:
-    """Refuses a value that is none of the choices.
-
-    Raises:
-        ValueError: If it is none of them.
-
-    """
+    """Raises ValueError unless the value is one of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {list(choices)} {otherwise}".rstrip() + f", but got {value!r}")
 
 
 def check_text(name: str, value: object) -> None:
-    """Refuses what is no text, or an empty one.
-
-    Raises:
-        TypeError: If it is no text.
-        ValueError: If it is empty.
-
-    """
+    """Raises TypeError unless the value is text, and ValueError if it is empty."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected text, but got {value!r}")
     if not value:
@@ -101,23 +65,13 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_callable(name: str, value: object) -> None:
-    """Refuses what cannot be called; None, which stands for a default, is let through.
-
-    Raises:
-        TypeError: If it cannot be called.
-
-    """
+    """Raises TypeError unless the value is a callable or None, which stands for a default."""
     if value is not None and not callable(value):
         raise TypeError(f"{name}: expected a callable or None, but got {value!r}")
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Refuses what is no tensor.
-
-    Raises:
-        TypeError: If it is none.
-
-    """
+    """Raises TypeError unless the value is a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, but got {type(value).__name__}")
 

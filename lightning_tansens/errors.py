@@ -14,7 +14,7 @@ class NonFiniteWeightsError(ArithmeticError):
 
 
 class FailedElsewhereError(RuntimeError):
-    """The measurement failed on another process, so that it is given up on this one too."""
+    """The measurement failed on another process, so this one gives it up too."""
 
 
 class DisturbedTrainingError(RuntimeError):

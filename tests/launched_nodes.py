@@ -1,18 +1,15 @@
-"""Trainings on two nodes: python tests/launched_nodes.py FOLDER KIND CASE..., by one torchrun for each node.
+"""Trainings on two nodes, of one torchrun each.
 
 The second node reads its data slowly, and its last process joins each measurement late.
 """
 
 import os
-import sys
 import time
-from pathlib import Path
-
-import torch
 
 from lightning_tansens.monitor import callback
-from tests import launched, launched_sharded
+from tests import launched_sharded
 from tests.boring import Points
+from tests.launched import folder_of, train
 
 #: Seconds by which one process is late for each measurement.
 LATE = 3.0
@@ -36,14 +33,13 @@ def slow_down():
         callback.measure = join_late
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def train_late(launched):
+    """Trains cases of one kind, "ddp" or "sharded"."""
     slow_down()
-    folder, kind, *cases = sys.argv[1:]
+    kind, *cases = launched.arguments
     for case in cases:
-        where = Path(folder) / case.replace(" ", "_")
-        nodes = {"devices": 2, "num_nodes": 2}
+        where = folder_of(case, launched.folder)
         if kind == "ddp":
-            launched.train(case, where, strategy="ddp", logger=True, **nodes)
+            train(case, where, launched.trainer)
         else:
-            launched_sharded.train(case, where, (2, 2), **nodes)
+            launched_sharded.train(case, where, (2, 2), **launched.trainer(where))

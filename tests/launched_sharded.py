@@ -1,12 +1,6 @@
-"""Trainings of sharded networks: python tests/launched_sharded.py DATA_PARALLEL TENSOR_PARALLEL FOLDER CASE..., by torchrun.
-
-Each process writes what it has found into a file of the folder.
-"""
+"""Trainings of sharded networks, each process of which writes what it has found into a file of the folder."""
 
 import json
-import sys
-from datetime import timedelta
-from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +16,8 @@ from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import SensitivityMovement, default_measures
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
+from tests.launched import folder_of
+from tests.processes import PATIENCE
 
 IN_STEP = {"gathered_bytes": 0}
 
@@ -189,9 +185,7 @@ CASES = {
 
 
 def strategy_of(sizes):
-    if sizes is None:
-        return "auto"
-    return ModelParallelStrategy(*sizes, process_group_backend="gloo", timeout=timedelta(seconds=60))
+    return "auto" if sizes is None else ModelParallelStrategy(*sizes, process_group_backend="gloo", timeout=PATIENCE)
 
 
 def train(name, folder, sizes=None, **trainer):
@@ -203,17 +197,17 @@ def train(name, folder, sizes=None, **trainer):
     callbacks = [*([] if breaks is None else [Break(breaks)]), *monitors]
     checkpoint = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
     callbacks += [Watch(folder, "fit"), checkpoint]
-    run = fit(*callbacks, strategy=strategy_of(sizes), enable_checkpointing=True, **arguments)
+    run = fit(*callbacks, enable_checkpointing=True, **{**arguments, "strategy": strategy_of(sizes)})
     if name in ("gathered", "in step"):
         run.callbacks[:] = [Watch(folder, "test") if isinstance(callback, Watch) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
         arguments |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
-        fit(monitor_of(**options), Watch(folder, "resumed"), strategy=strategy_of(sizes), **arguments)
+        fit(monitor_of(**options), Watch(folder, "resumed"), **{**arguments, "strategy": strategy_of(sizes)})
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    *numbers, root = sys.argv[1:4]
-    sizes = tuple(map(int, numbers))
-    for case in sys.argv[4:] or CASES:
-        train(case, Path(root) / case.replace(" ", "_"), sizes, devices=sizes[0] * sizes[1])
+def train_all(launched):
+    """Trains the cases that are named behind the sizes of the mesh, or all."""
+    sizes = tuple(map(int, launched.arguments[:2]))
+    for name in launched.arguments[2:] or CASES:
+        where = folder_of(name, launched.folder)
+        train(name, where, sizes, **launched.trainer(where))

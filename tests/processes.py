@@ -7,10 +7,12 @@ python tests/processes.py MODULE:FUNCTION STRATEGY PROCESSES LOGGER FOLDER ARGUM
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,16 +28,22 @@ from lightning.pytorch.strategies import DDPStrategy
 ROOT = Path(__file__).parents[1]
 #: Seconds; about ten times what the longest call takes on two idle cores.
 LIMIT = 480
+#: By how many seconds each node starts later than the one before.
+DELAY = 4
 #: After so many seconds a process gives up to wait for another one.
 PATIENCE = timedelta(seconds=60)
 
 LAUNCHED_BY = ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+_NEEDS_GLOO = pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo")
+#: For a file of tests that call :func:`launch`.
+SEVERAL_PROCESSES = [pytest.mark.processes, _NEEDS_GLOO]
+
+
 def several_processes(test):
-    """Marks a test that calls :func:`launch`."""
-    needs = pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo")
-    return pytest.mark.processes(needs(test))
+    """Marks one test that calls :func:`launch`."""
+    return pytest.mark.processes(_NEEDS_GLOO(test))
 
 
 # ------------------------------------------------------------------------------------------- in the test's process
@@ -87,7 +95,7 @@ def limited(command, seconds, **options):
         process.wait()
 
 
-def launch(function, folder, *arguments, way="torchrun", processes=2, logger="default", limit=LIMIT):
+def launch(function, folder, *arguments, way="torchrun", processes=2, nodes=1, logger="default", limit=LIMIT):
     """Calls a function of a test module on several processes, with a :class:`Launched`.
 
     Args:
@@ -95,7 +103,8 @@ def launch(function, folder, *arguments, way="torchrun", processes=2, logger="de
         folder: Where the processes keep files.
         arguments: Words for the function.
         way: "ddp", "ddp_spawn" or "torchrun".
-        processes: How many.
+        processes: How many, on each node.
+        nodes: How many torchruns, which meet at this machine's loopback address; each starts a little after the one before.
         logger: The Trainer's logger: "default", "csv", "wandb" or "mlflow".
         limit: Seconds.
 
@@ -103,15 +112,30 @@ def launch(function, folder, *arguments, way="torchrun", processes=2, logger="de
         What each process has saved, by rank; nothing if none has.
 
     """
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if way == "torchrun" else []
     strategy = "ddp" if way == "torchrun" else way
     script = [ROOT / "tests" / "processes.py", f"{function.__module__}:{function.__name__}"]
-    ended = run(sys.executable, *torchrun, *script, strategy, processes, logger, folder, *arguments, limit=limit)
-    first = ended.complained.find("Traceback")  # torchrun's own is the last one
-    assert ended.code == 0, f"{ended.said[-1000:]}\n{ended.complained[first:][:4000]}"
+    script += [strategy, processes, logger, folder, *arguments]
+    meeting = [f"--nnodes={nodes}", "--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
+
+    def start(node):
+        time.sleep(DELAY * node)
+        where = ["--standalone"] if nodes == 1 else [*meeting, f"--node_rank={node}"]
+        torchrun = ["-m", "torch.distributed.run", *where, f"--nproc_per_node={processes}"]
+        return run(sys.executable, *(torchrun if way == "torchrun" else []), *script, limit=limit)
+
+    with ThreadPoolExecutor(nodes) as pool:
+        for ended in pool.map(start, range(nodes)):
+            first = ended.complained.find("Traceback")  # torchrun's own is the last one
+            assert ended.code == 0, f"{ended.said[-1000:]}\n{ended.complained[first:][:4000]}"
     saved = [torch.load(file, weights_only=False) for file in sorted(folder.glob("saved.*.pt"))]
-    assert len(saved) in (0, processes)
+    assert len(saved) in (0, processes * nodes)
     return saved
+
+
+def _free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 # ------------------------------------------------------------------------------------- in the processes it starts
@@ -134,6 +158,7 @@ class Launched:
         return {
             "strategy": DDPStrategy(process_group_backend="gloo", timeout=PATIENCE, start_method=start),
             "devices": self.processes,
+            "num_nodes": int(os.environ.get("GROUP_WORLD_SIZE", "1")),  # which torchrun sets
             "logger": logger_of(self.logger, folder),
             "default_root_dir": folder,
         }

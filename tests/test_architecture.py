@@ -93,9 +93,16 @@ def test_only_the_callbacks_know_the_trainer(room):
 
 
 #: What starts processes, or joins them; only ``tests/processes.py``, which gives them a time limit, may use it.
-STARTS = ("subprocess", "multiprocessing", "torch.multiprocessing", "torch.distributed", "pty")
+STARTS = (
+    "subprocess",
+    "multiprocessing",
+    "torch.multiprocessing",
+    "torch.distributed.run",
+    "torch.distributed.elastic",
+    "pty",
+)
 OF_THE_SYSTEM = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
-BY_NAME = ("ProcessPoolExecutor", "DDPStrategy", *(f"os.{name}" for name in OF_THE_SYSTEM))
+BY_NAME = ("ProcessPoolExecutor", "DDPStrategy", "dist.init_process_group", *(f"os.{name}" for name in OF_THE_SYSTEM))
 
 
 def ways_to_start(path):
@@ -126,7 +133,7 @@ def test_tests_start_processes_in_one_way():
         "import subprocess",
         "from multiprocessing import Process",
         "def f():\n    import torch.multiprocessing as mp",
-        "import torch.distributed as dist",
+        "import torch.distributed as dist\ndist.init_process_group('gloo')",
         "import os\nos.fork()",
         "fit(strategy='ddp', devices=2)",
         "from lightning.pytorch.strategies import DDPStrategy\nDDPStrategy()",

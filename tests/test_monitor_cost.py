@@ -10,7 +10,6 @@ from lightning_tansens.estimators import Calibrated, Headline
 from lightning_tansens.estimators.calibrated import Noise
 from lightning_tansens.monitor import Options
 from lightning_tansens.monitor.callback import Page
-from lightning_tansens.monitor.drawing import COPIED
 from lightning_tansens.show import Display
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured
 
@@ -39,7 +38,7 @@ def test_schedulers_get_the_key_they_ask_for():
 
 @pytest.mark.parametrize(
     ("estimators", "samples", "losses"),
-    [([Headline()], COPIED, 0), ([Calibrated([Noise(0.5), Noise(1.0), Noise(2.0)])], 200, 3)],
+    [([Headline()], Headline.copied_samples, 0), ([Calibrated([Noise(0.5), Noise(1.0), Noise(2.0)])], 200, 3)],
 )
 def test_the_headlines_copies_have_few_samples_and_no_loss(estimators, samples, losses):
     monitor = make_monitor(

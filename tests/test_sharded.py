@@ -5,46 +5,32 @@ Every run is killed when its time is over, and has failed.
 
 import functools
 import json
-import os
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
-from tests.launched_sharded import CASES, train
-from tests.test_ddp import limited
+from tests.launched import folder_of
+from tests.launched_sharded import CASES, train, train_all
+from tests.processes import SEVERAL_PROCESSES, launch
 
-ROOT = Path(__file__).parents[1]
 #: Seconds; about five times what two processes take for all cases on two idle cores.
 LIMIT = 600
 #: The sizes of the mesh, data parallel and tensor parallel.
 TWO = [(2, 1), (1, 2)]
 FOUR = [(4, 1), (2, 2)]
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(not dist.is_gloo_available(), reason="several processes on a CPU need gloo"),
-]
+pytestmark = SEVERAL_PROCESSES
 
 
 @pytest.fixture(scope="module", params=[*TWO, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in FOUR)], ids=str)
 def found(request, tmp_path_factory):
     """What each process has found, by case and stage."""
     folder, processes = tmp_path_factory.mktemp("sharded"), request.param[0] * request.param[1]
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    script = [str(ROOT / "tests" / "launched_sharded.py"), *map(str, request.param), str(folder)]
-    with open(folder / "output.txt", "w+") as output:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        code = limited([*launched, *script], LIMIT, env=environment, stdout=output, stderr=output)
-        output.seek(0)
-        said = output.read()[-3000:]
-    assert code is not None, f"{request.param} hangs: killed after {LIMIT} s\n{said}"
-    assert code == 0, said
+    launch(train_all, folder, *map(str, request.param), processes=processes, limit=LIMIT)
     ranks = {}
     for case in CASES:
-        for file in sorted((folder / case.replace(" ", "_")).glob("*.json")):
+        for file in sorted(folder_of(case, folder).glob("*.json")):
             ranks.setdefault((case, file.name.split(".")[0]), []).append(json.loads(file.read_text()))
     assert all(len(one) == processes for one in ranks.values())
     return ranks

@@ -300,3 +300,24 @@ def test_generators_of_the_data_set_are_seeded_and_put_back():
     first = torch.cat(list(Subset(data, 6, 4)))
     assert torch.equal(first, torch.cat(list(Subset(data, 6, 3))))
     assert all(torch.equal(data[i], untouched[i]) for i in range(6))
+
+
+class Billion(Dataset):
+    """A billion samples, each of which is its index."""
+
+    def __len__(self):
+        return 10**9
+
+    def __getitem__(self, index):
+        return torch.tensor(float(index), dtype=torch.float64)
+
+
+def test_a_subset_of_a_billion_samples_is_drawn_without_a_permutation_of_them():
+    subset = Subset(Billion(), num_samples=4000, batch_size=1000, seed=3)
+    other, again = Subset(Billion(), 4000, 1000, seed=4), Subset(Billion(), 5000, 1000, seed=3)
+    assert len(set(subset.indices)) == 4000
+    assert abs(sum(subset.indices) / 4000 - 5e8) < 5 * 1e9 / (12 * 4000) ** 0.5
+    assert again.indices[:4000] == subset.indices
+    assert not set(other.indices) & set(subset.indices[:5])
+    values = torch.cat(list(subset)).long().tolist()
+    assert values == subset.indices

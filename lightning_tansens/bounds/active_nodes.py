@@ -38,8 +38,8 @@ def log_active_node_bound(
 
     The printed form is no upper bound: the square of a mean lies below the mean of the squares, and its k^{2k} does not
     follow from its path count. With k = 2, D = 1, one unit that is always active and w = 1 it gives 0.125, while
-    ‖S‖_F² = 2. Both moments are those of :func:`~lightning_tansens.functional.log_absolute_moment`. Both bounds are of
-    E‖S‖_F², not of ‖E S‖_F.
+    ‖S‖_F² = 2. :func:`~lightning_tansens.functional.log_absolute_moment` gives both moments. Both forms bound E‖S‖_F², not
+    ‖E S‖_F.
 
     Args:
         num_parameters: P.
@@ -82,7 +82,7 @@ def log_active_node_bound(
 
 
 def log_mean_exp(values: Tensor) -> float:
-    """Computes log (1/N) Σ_n exp(v_n), the logarithm of a mean of numbers that are known by their logarithms.
+    """Computes log (1/N) Σ_n exp(v_n), the logarithm of a mean of numbers whose logarithms are given.
 
     Args:
         values: v, shape (N,) with N ≥ 1; -inf stands for zero.

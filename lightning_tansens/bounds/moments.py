@@ -62,7 +62,7 @@ def log_psi(depth: int, mean: float, std: float) -> float:
     .. math:: \psi^*(k, \mu, \sigma) = \sigma^{2(k-1)} \;
         {}_1F_1\!\Big(-\frac{k-1}2; \frac12; -\frac{\mu^2}{2\sigma^2}\Big)^2
 
-    Its ratio for two sets at the same depth is that of the squared moments ``(E|T|^{k−1})²``.
+    Its ratio for two sets at the same depth equals the ratio of the squared moments ``(E|T|^{k−1})²``.
 
     Args:
         depth: k, the number of weight layers (a network with four hidden layers has k = 5).

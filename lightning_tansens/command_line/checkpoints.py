@@ -13,7 +13,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightning_tansens.command_line.errors import UsageError
 
-#: What makes a checkpoint one of Lightning's.
+#: The keys by which a checkpoint of Lightning is known.
 _FIELDS: dict[str, type] = {"state_dict": Mapping, "epoch": int, "global_step": int}
 
 
@@ -27,7 +27,7 @@ class Checkpoint:
 
 
 def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
-    """Returns a checkpoint, or those of a folder by epoch and step, and for each file that cannot be read the error.
+    """Returns one checkpoint, or all of a folder by epoch and step, and the error of each file that cannot be read.
 
     Of copies of the same weights (``last.ckpt``) the first by name is returned.
 

@@ -1,4 +1,4 @@
-"""What the command says in a line instead of a traceback."""
+"""Errors that the command prints in one line instead of a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures checkpoints one after the other, so that a folder of them is a trajectory."""
+"""Measures checkpoints one after the other, so that a folder of checkpoints is a trajectory."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ class Estimator(ABC):
         key: The name of its estimates and of its score.
         quantities: What it estimates, "loss" or "accuracy" or both; empty for a score alone.
         needs: What must be gathered for it.
+        copied_samples: How many samples of each copy it needs; None for whole copies with their losses.
         looks_at_target: Whether its estimates depend on the target at all.
         of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
             the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
@@ -44,6 +45,7 @@ class Estimator(ABC):
     key: str
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     needs: frozenset[Need] = frozenset({Need.CLASSES})
+    copied_samples: ClassVar[int | None] = None
     looks_at_target: bool = True
     of_cross_entropy: ClassVar[bool] = False
 

@@ -49,7 +49,7 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
 def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
     """Collects what goes into each activation function, in the order of the forward pass.
 
-    The arguments and errors are those of :func:`active_nodes`.
+    It takes the arguments, and raises the errors, of :func:`active_nodes`.
 
     Returns:
         h_1, …, h_L, each of shape (N, ...).

@@ -92,7 +92,7 @@ def _pull(criterion: Callable[[Any, Any], Any], logits: Tensor, label: int) -> T
         )
     gradient = None
     if losses.requires_grad:
-        # a sample's loss depends on its own outputs alone, so the gradient of the sum holds that of each
+        # a sample's loss depends on its own outputs alone, so the gradient of the sum holds the gradient of each
         total = losses.sum() * (samples / losses.numel())
         (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
     if gradient is None:

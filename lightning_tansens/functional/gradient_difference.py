@@ -37,7 +37,7 @@ class Gaussian:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what is no scale or no seed."""
+        """Checks the scale and the seed."""
         check_numbers(scale=self.scale)
         check_seed(self.seed)
 
@@ -62,7 +62,7 @@ class AdversarialSign:
     scale: float
 
     def __post_init__(self) -> None:
-        """Refuses what is no scale."""
+        """Checks the scale."""
         check_numbers(scale=self.scale)
 
     def __call__(self, x: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
@@ -189,8 +189,8 @@ class _Bound(nn.Module):
 def _places(model: nn.Module, trainable: dict[str, nn.Parameter]) -> dict[str, str]:
     """Everywhere that a parameter is held, each place once, with the parameter's name.
 
-    Left to find shared ones itself, functional_call swaps those of a module that occurs twice one time too often and does
-    not put them back.
+    functional_call by itself swaps the parameters of a module that occurs twice once too often, and does not put them
+    back.
     """
     names = {id(parameter): name for name, parameter in trainable.items()}
     return {

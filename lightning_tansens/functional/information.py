@@ -54,13 +54,13 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
     estimate is biased high: of independent variables with K and L values it is (K − 1)(L − 1)/(2N) in the mean, to first
     order. The Miller–Madow form corrects each entropy by :func:`entropy`'s term.
 
-    Neither is worth anything where a value seldom occurs twice: if every x_n is distinct, both are the entropy of the second
-    series (with the same correction), whatever the variables have to do with each other. Compare with that ceiling, and with
-    the number of distinct values.
+    Both say nothing where hardly any value occurs twice. If every x_n is distinct, both return the entropy of the second
+    series (with the same correction), however the variables are related. Compare with that ceiling, and with the number of
+    distinct values.
 
     Args:
         first: x_n, shape (N,) with N ≥ 1: integers or booleans; only which of them are equal matters.
-        second: y_n, shape (N,), likewise.
+        second: y_n, shape (N,), of the same kinds.
         correction: "none" or "miller_madow".
 
     Returns:

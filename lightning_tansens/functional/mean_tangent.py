@@ -67,7 +67,7 @@ def tangent_matrix_sum(
     .. math:: \sum_n S_u(x_n)
 
     Sums of several batches add up; divided by the number of samples they are the mean of Definition 1 (Daróczy 2022). It
-    takes D double backward passes for the batch. The arguments and errors are those of :func:`tangent_matrix`.
+    takes D double backward passes for the batch, the arguments of :func:`tangent_matrix`, and raises its errors.
 
     Returns:
         Float64, shape (P, D).
@@ -108,7 +108,7 @@ def mean_tangent_norm(
     .. math:: \|E_x\, S_u(x)\|_F
 
     (Definition 1 in Daróczy 2022 and in Rácz et al. 2023.) By Jensen's inequality it is at most the mean norm E‖S_u(x)‖_F,
-    whose square is at most the mean squared norm of Eq. 3. The arguments and errors are those of :func:`tangent_matrix`.
+    whose square is at most the mean squared norm of Eq. 3. It takes the arguments of :func:`tangent_matrix`.
 
     Returns:
         A scalar, float64, in units of output / (parameter · input); nan without samples.
@@ -125,7 +125,7 @@ def mean_tangent_norm(
 
 
 def check_weighting(outputs: object) -> None:
-    """Refuses what is no single weighting of the outputs.
+    """Raises ValueError unless ``outputs`` is "sum" or a vector.
 
     Raises:
         ValueError: If it is neither "sum" nor a vector.

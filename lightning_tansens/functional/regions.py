@@ -235,7 +235,7 @@ def log_max_active_weights(model: nn.Module, inputs: Any, *, wrt: Wrt = None, ou
         model: A chain of Linear layers and ReLU, see :func:`~lightning_tansens.tangent.closed_form.relu_chain.relu_chain`.
         inputs: A batch of at least one sample.
         wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
-        output: Picks the tensor of outputs, likewise.
+        output: Picks the tensor of outputs, as there.
 
     Returns:
         Natural logarithms, float64, shape (N,); -inf for a sample without an active path.

@@ -1,4 +1,4 @@
-"""A few numbers a sample that stand for its tangent sensitivity, so that two moments of a training can be compared."""
+"""A few numbers per sample that represent its tangent sensitivity, so that two moments of a training can be compared."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tangent_sketches(
 
     .. math:: z_{n,jk} = w_j^T S_u(x_n)\, v_{n,k}, \qquad E\, z_{n,jk}^2 = \|S_u(x_n)\|_F^2
 
-    with random signs w over the parameters and v over the inputs (S is that of Definition 1 in Daróczy 2022 and in Rácz et
+    with random signs w over the parameters and v over the inputs (S as in Definition 1 of Daróczy 2022 and of Rácz et
     al. 2023). The signs depend on the seed and on the sample alone, so that sketches of the same samples at other weights
     can be subtracted: the mean square of a difference is an unbiased estimate of ‖S(θ, x_n) − S(θ', x_n)‖_F². It takes a
     double backward pass for each w.

@@ -1,4 +1,4 @@
-"""The largest singular value of each layer; a convolution's is that of the operator which it is on its input's size."""
+"""The largest singular value of each layer; a convolution counts as the linear operator that it is on its input's size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Size:
 
 @dataclass
 class Memory:
-    """What is known of one network.
+    """Holds what is known of one network.
 
     Attributes:
         sizes: The sizes at which each convolution is called, by the module's name; None before a forward pass was seen.

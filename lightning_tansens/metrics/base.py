@@ -1,4 +1,4 @@
-"""What every measure of a network has in common."""
+"""Base classes of all measures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Measure(StatefulMetric, ABC):
         return copy  # type: ignore[return-value]
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns what depends on the network; every rank calls it before the first update.
+        """Learns the shapes that depend on the network; every rank calls it before the first update.
 
         Args:
             model: The network.
@@ -85,7 +85,7 @@ class Measure(StatefulMetric, ABC):
         """Returns the scalars to log, by name; one of them is named :attr:`key`. Needs synced states."""
 
     def part_values(self) -> dict[str, Tensor]:
-        """Returns what is logged by part, such as a layer, an output or a class; nothing by default. Needs synced states."""
+        """Returns values by part (layer, output, class) to log; none by default. Needs synced states."""
         return {}
 
     def distributions(self) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class Measure(StatefulMetric, ABC):
         return {}
 
     def note(self) -> str | None:
-        """Returns what a user should know about how the network is measured, once :meth:`prepare` has seen it."""
+        """Returns a note to the user on how the network is measured, after :meth:`prepare`; None for none."""
         return None
 
     def standard_error(self) -> float | None:
@@ -101,10 +101,10 @@ class Measure(StatefulMetric, ABC):
         return None
 
     def remember(self) -> None:
-        """Keeps what the next measurement is compared with; called once a measurement, with synced states."""
+        """Keeps the values with which the next measurement is compared; called once per measurement, with synced states."""
 
     def memory(self) -> dict[str, Tensor]:
-        """Returns what was kept, for a checkpoint."""
+        """Returns the kept values, for a checkpoint."""
         return {}
 
     def load_memory(self, memory: Mapping[str, Tensor]) -> None:
@@ -169,7 +169,7 @@ class SensitivityMeasure(Measure):
 
 
 class LabelledMeasure(Measure):
-    """A measure that describes a set by its labels; it needs them, is only logged, and never enters an estimate."""
+    """A measure that needs labels; it is logged only, and never enters an estimate."""
 
     @abstractmethod
     def update(self, model: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None) -> None:
@@ -177,7 +177,7 @@ class LabelledMeasure(Measure):
 
 
 def check_classes(targets: Any, samples: int, measure: Measure) -> None:
-    """Refuses labels that are no class indices.
+    """Raises ValueError unless the labels are class indices.
 
     Raises:
         ValueError: If they are no integers of shape (N,).

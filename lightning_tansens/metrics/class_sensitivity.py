@@ -14,7 +14,7 @@ from lightning_tansens.tangent.network import batch_length
 
 
 class ClassSensitivity(OutputSensitivity, LabelledMeasure):
-    r"""The mean norm of the tangent sensitivity of each output, over all samples and over those of each class.
+    r"""The mean norm of the tangent sensitivity of each output, over all samples and by class.
 
     .. math:: \hat S_{k,c}(X) = \frac1{N_k} \sum_{n: y_n = k} \|S_{e_c}(x_n)\|_F
 

@@ -1,4 +1,4 @@
-"""What a criterion says of each sample, so that its value on a set does not depend on the batches."""
+"""Asks a criterion for the loss of each sample, so that the loss of a set does not depend on the batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_CLASSES = ("cross_entropy", "nll_loss", "CrossEntropyLoss", "NLLLoss")
 
 @dataclass(frozen=True, eq=False)
 class TorchLoss:
-    """A loss of PyTorch's, which is asked for its elements and sums them up itself.
+    """A loss of PyTorch's that returns its elements, which are summed up here.
 
     The value on a set is Σa/Σb over its samples: a is the sum of a sample's elements, b their number, or the sum of their
     weights; for ``reduction="sum"`` it is Σa.
@@ -141,7 +141,7 @@ class TorchLoss:
 
 
 def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
-    """Says whether outputs are scores of the labels' classes, which the criterion wants high for the label's own class.
+    """Says whether outputs are scores of the labels' classes: whether the criterion rewards a high score of a label's class.
 
     The criterion is asked at scores of 0: it falls in the score of the label's class and in no other. For one
     output per sample, which is the logit of the second of two classes, it falls for one label and rises for the other.

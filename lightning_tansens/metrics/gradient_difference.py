@@ -26,7 +26,7 @@ from lightning_tansens.tangent.outputs import Outputs
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
 
-#: Keeps these draws apart from those of the probes, which have streams of their own.
+#: Keeps these draws apart from the probes', which have streams of their own.
 _NOISE_STREAM = 3
 
 
@@ -38,8 +38,8 @@ class GradientDifference(SampleMeasure):
     (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for a Gaussian φ of standard deviation s it
     tends to s² times Eq. 3 as s → 0.) It describes a set and gives no estimate.
 
-    What is random in φ belongs to a sample's position in its set: results depend neither on the batches nor on the number of
-    processes, are the same at every measurement, and leave the random states as they were. A callable other than the two
+    What is random in φ is seeded by a sample's position in its set: results do not depend on the batches or the number of
+    processes, repeat at every measurement, and leave the random states as they were. A callable other than the two
     that come with the package is called on one sample at a time, shape (1, ...), with the global random states, and those of
     generators that it holds, seeded for that sample.
 

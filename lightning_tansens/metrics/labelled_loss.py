@@ -146,7 +146,7 @@ class LabelledLoss(StatefulMetric):
         self.update(outputs, targets, positions)
 
     def _terms(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        """Returns a and b of each sample, or those of the batch for a criterion that returns one number."""
+        """Returns a and b of each sample, or of the batch for a criterion that returns one number."""
         known, samples = self._known[0], _samples(outputs, targets)
         if known is not None:
             a, b = known.terms(outputs, targets)

@@ -24,7 +24,7 @@ class SensitivityMovement(SampleMeasure):
 
     with t' the measurement before, or the start of the training. Around an optimum it goes to zero; its distance from the
     start says how far from its linearisation the network has gone (both papers leave this convergence open). The matrices
-    are not stored: the norms are those of random bilinear forms of the samples
+    are not stored: the norms are estimated from random bilinear forms of the samples
     (:func:`~lightning_tansens.functional.tangent_sketches`), the same at every measurement. It describes a set and gives no
     estimate.
 

@@ -20,8 +20,8 @@ class NeuronMargins(Measure):
 
     (the margins of Daróczy 2022), over the units l of all activations. ``neuron_margins`` is the mean of ρ_l over the units
     and ``neuron_margins_min`` the smallest one: no preactivation of any sample is nearer to zero. The other two values are
-    the same of ρ̂_l, which is between 0 and ½. Minima fall as the set grows, so compare sets of one size; all samples must
-    have one shape. It describes a set and gives no estimate.
+    the mean and the minimum of ρ̂_l, which is between 0 and ½. Minima fall as the set grows, so
+    compare sets of one size; all samples must have one shape. It describes a set and gives no estimate.
 
     Args:
         kwargs: Passed to :class:`torchmetrics.Metric`.

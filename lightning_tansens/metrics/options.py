@@ -1,4 +1,4 @@
-"""What is measured of a network, as one value: which tensor is x, which outputs count, with which method and probes."""
+"""The options of a measurement as one value: which tensor is x, which outputs count, which method and probes."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class SetOutputs(Metric):
         super().__init__(**kwargs)
         self.class_scores = class_scores
         self._names = ["positions", "outputs", *(["labels"] if labels else []), *(["features"] if features else [])]
-        #: What a process without samples syncs: no rows of the right type and shape.
+        #: A process without samples syncs empty tensors of the right type and shape.
         self._empty: dict[str, Tensor] = {}
         self._places: Tensor | None = None
         for name in self._names:

@@ -21,9 +21,9 @@ class PatternInformation(LabelledMeasure):
     .. math:: \hat I(A(x); y), \qquad \hat I(T(x); y), \qquad \hat H(y)
 
     with the pattern A(x) of active hidden units, their number T(x) and the labels' entropy, which is the ceiling of both
-    (Daróczy 2022 leaves the mutual information between patterns and labels open). The estimates are those of
-    :func:`~lightning_tansens.functional.information.mutual_information`, in nats. They are biased high, and the one of the
-    patterns says nothing where every sample has a pattern of its own: it is the ceiling then, whatever the labels. See how
+    (Daróczy 2022 leaves the mutual information between patterns and labels open). The estimates come from
+    :func:`~lightning_tansens.functional.information.mutual_information`, in nats. They are biased high. Where every sample
+    has a pattern of its own, the patterns' information equals the ceiling and says nothing about the labels. See how
     many there are with :class:`~lightning_tansens.metrics.patterns.ActivationPatterns`. T(x) has fewer values and is the one
     to watch in wide networks. The bias falls as the set grows, so compare sets of one size. It needs class indices as
     labels, describes a set and gives no estimate.

@@ -1,4 +1,4 @@
-"""Base classes for measures that are made of one number, or one row of numbers, per sample."""
+"""Base classes for measures that take one number, or one row of numbers, per sample."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SampleMeasure(Measure):
     """Base class for measures that take a mean, or anything else, over rows of numbers, one row per sample.
 
     A subclass gives the rows in :meth:`of_samples`. Samples whose row or output is not finite are left out and
-    counted in ``unusable``: means, maxima and quantiles are over the others.
+    counted in ``unusable``; means, maxima and quantiles cover the others.
 
     Attributes:
         parts: The names of the columns, for :meth:`part_values`; empty where they are not reported.

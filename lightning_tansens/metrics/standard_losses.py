@@ -1,4 +1,4 @@
-"""Losses that are tried where a module does not say which one it is trained on."""
+"""Losses to try where a module does not say which one it is trained on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _squared_exp(value: Tensor) -> Tensor:
     return (2 * value).exp()
 
 
-#: What is tried where no loss of the module fits, by name.
+#: The losses to try, by name, where no loss of the module fits.
 STANDARD: dict[str, Criterion] = {
     "cross-entropy": F.cross_entropy,
     "binary cross-entropy with logits": functools.partial(aligned, F.binary_cross_entropy_with_logits),

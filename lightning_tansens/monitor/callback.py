@@ -73,7 +73,7 @@ class TangentSensitivityMonitor(pl.Callback):
       ``tansens/layer_norm``: log Π w_max, which needs no data.
     - ``tansens/<r>_loss``, ``tansens/<r>_accuracy``: the reference in eval mode, on the subset.
     - ``tansens/<s>_loss/estimate``, ``…/estimate_low``, ``…/estimate_high``, ``…/estimate_reliable`` (1 or 0), and the same
-      of ``tansens/<s>_accuracy``: the headline, the one estimate that stands for the set, with its 95 % interval.
+      for ``tansens/<s>_accuracy``: the one estimate to look at, with its 95 % interval.
     - ``tansens/<s>_loss/<e>``, ``tansens/<s>_accuracy/<e>``: the estimate of each estimator ``e``, a measure or another one;
       ``…/trivial``: the reference's own value, which an estimate should beat; ``…/actual``: the truth, with
       ``compare_with_labels``.
@@ -92,11 +92,12 @@ class TangentSensitivityMonitor(pl.Callback):
             those that do not suit the outputs.
         num_samples: The number of samples of each set on which the measures are computed.
         every_n_epochs: Measure after every n-th epoch.
-        unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
+        unpack: A callable that splits a batch into (inputs, targets); None takes pairs, and finds labels by their names.
         output: A callable that picks the tensor of outputs from what the network returns; None finds a lone tensor and
             ``logits``.
         criterion: A callable on (outputs, targets) that returns the loss; None finds the one that the module trains on.
-        network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
+        network: The name of the LightningModule's submodule to measure; None measures its ``forward``, or without one its
+            only part with weights.
         compare_with_labels: Whether to compute the true loss of test sets that have labels, and the measures that need
             labels on them. No estimate sees these labels.
         verbose: Whether to print a line for each measurement, and a table at the end of a fit.
@@ -151,7 +152,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._state = MonitorState()
         self._mailbox = Mailbox()
         self._measurement: Measurement | None = None
-        #: What the last fit has found.
+        #: What the last fit, or the first of evaluations that follow one another, has found.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._logged_step: int | None = None
@@ -231,11 +232,11 @@ class TangentSensitivityMonitor(pl.Callback):
                 makes the first evaluation the start.
 
         Raises:
-            ValueError: If the state is not that of a monitor; the message names the field.
+            ValueError: If the state is not a monitor's; the message names the field.
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
-        self._measurement, self._follows, self._failures = None, True, Failures("raise")
+        self._measurement, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
 
     # ------------------------------------------------------------------------------------------------ hooks
 
@@ -346,7 +347,7 @@ class TangentSensitivityMonitor(pl.Callback):
         """Continues where a checkpoint was taken, unless evaluations follow one another.
 
         Raises:
-            ValueError: If the state is not that of a monitor; the message names the field.
+            ValueError: If the state is not a monitor's; the message names the field.
 
         """
         if not self._follows:
@@ -393,7 +394,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._criterion,
             self._follows,
         )
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == TrainerFn.FITTING or self._follows:  # said once for a fit, or for a folder of checkpoints
             self._criterion = criterion
         return measurement
 

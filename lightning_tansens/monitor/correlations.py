@@ -49,7 +49,7 @@ def gap_correlations(records: Sequence[Record], target: str) -> dict[str, float]
 
 
 def _measured(one: SetRecord) -> dict[str, float]:
-    """All that was measured, by name, and by ``<measure>/<part>``."""
+    """Returns all measured values, by name, and by ``<measure>/<part>``."""
     found = {name: value for measure in one.measures.values() for name, value in measure.values.items()}
     for key, measure in one.measures.items():
         found |= {f"{key}/{part}": value for part, value in measure.parts.items()}

@@ -1,4 +1,4 @@
-"""Finds the criterion: the one that gives the loss that the module's own training step returns on the same batch."""
+"""Finds the criterion: the loss function that gives what the module's own training step returns on the same batch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class KnownCriterion:
     Attributes:
         criterion: The callable on (outputs, targets).
         class_scores: Whether the outputs are scores of the labels' classes; None if no batch has shown it.
-        note: What a user should know about it, in one line; None for nothing.
+        note: A note to the user, in one line; None for none.
 
     """
 
@@ -106,7 +106,7 @@ def find_criterion(
         unpack: Splits a batch into inputs and targets.
         output: Picks the tensor of outputs.
         criterion: What the user has passed; None to find it.
-        batches: Batches on the device, those of the training first; the first one that can be read is used.
+        batches: Batches on the device, from the training data first; the first one that can be read is used.
 
     Raises:
         MisconfigurationException: If there is no criterion, and none is found.
@@ -118,7 +118,7 @@ def find_criterion(
     for batch in batches:
         try:
             found = look(batch)
-        except Exception as caught:  # the batches of the training may differ from those of the reference
+        except Exception as caught:  # training batches may differ from the reference's
             error = caught
             continue
         seen = found if seen is None or (seen.loss is None and found.loss is not None) else seen
@@ -168,7 +168,7 @@ def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
 
 
 def _certain(seen: _Seen, name: str) -> KnownCriterion:
-    """What follows from the labels alone."""
+    """Takes cross-entropy if the labels are classes, else raises."""
     if seen.targets is None:  # which is refused where the reference is prepared
         return KnownCriterion(F.cross_entropy)
     if _class_scores(F.cross_entropy, seen):

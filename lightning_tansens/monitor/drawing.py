@@ -28,14 +28,10 @@ from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.record import HEADLINE
 from lightning_tansens.tangent.network import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
 _SEEN = 64
-
-#: How many samples of the reference the headline's copies have.
-COPIED = 128
 
 
 class Choices(Protocol):
@@ -162,9 +158,11 @@ class Drawing:
         keys = {key for estimator in estimators for key in estimator.measure_keys}
         perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
         reading = self._reading(labelled=True, perturb=perturb)
-        if all(estimator.key == HEADLINE for estimator in estimators):  # which needs the outputs of some samples alone
+        samples = [estimator.copied_samples for estimator in estimators if estimator.copied_samples is not None]
+        if len(samples) == len(estimators):
             losses = self._known.class_scores is False  # those of classes follow from the outputs
-            reading = replace(reading, features=False, with_loss=losses, num_outputs=COPIED, num_read=COPIED)
+            few = max(samples)
+            reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)
         copy = MeasuredSet(
             name,
             reference.subset,

@@ -18,7 +18,7 @@ OnFailure = Literal["raise", "warn", "ignore"]
 
 
 class Failures:
-    """Decides about failed measurements, all of whose processes have failed together.
+    """Decides what happens after a measurement failed, which it did on all processes together.
 
     Args:
         policy: What to do.

@@ -1,4 +1,4 @@
-"""Lightning's callbacks that watch a value, made to tell a fresh value from an old one."""
+"""Lightning's callbacks that watch a value, extended to tell a fresh value from an old one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FreshEarlyStopping(EarlyStopping):
 
     Lightning keeps the last value of every key, so that after an epoch without a measurement (``every_n_epochs``, a failed
     one, an undefined estimate) its own :class:`~lightning.pytorch.callbacks.EarlyStopping` sees no improvement and loses
-    patience. Patience here counts measurements. The arguments are those of the parent.
+    patience. Patience here counts measurements. It takes the parent's arguments.
 
     Raises:
         MisconfigurationException: If no monitor of the Trainer logs such a key.
@@ -55,8 +55,8 @@ class FreshModelCheckpoint(ModelCheckpoint):
     """Checkpoints chosen by a value of the monitor, of those weights alone on which it was measured.
 
     After an epoch without a measurement Lightning's own :class:`~lightning.pytorch.callbacks.ModelCheckpoint` would rank the
-    new weights by the old value; here nothing is saved then. The arguments are those of the parent; without ``monitor`` it
-    is the parent.
+    new weights by the old value; here nothing is saved then. It takes the parent's arguments; without ``monitor`` it
+    does what the parent does.
 
     Raises:
         MisconfigurationException: If no monitor of the Trainer logs such a key.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -65,13 +65,16 @@ class Measurement:
         if self._lockstep is not None:
             self.leave_out([True for _ in self.measures])
 
-    def prepare(self, network: nn.Module, device: torch.device, keep_going: bool) -> list[bool]:
+    def prepare(
+        self, network: nn.Module, device: torch.device, keep_going: bool, tick: Callable[[], object] = lambda: None
+    ) -> list[bool]:
         """Tries every measure on a first batch.
 
         Args:
             network: The network.
             device: The device.
             keep_going: Whether a measure that cannot be taken is left out; False raises its error.
+            tick: Called after each set.
 
         Returns:
             For each measure whether it cannot be taken in this process; :meth:`leave_out` takes what all say together.
@@ -88,11 +91,12 @@ class Measurement:
                 measured.forget_labels()
                 self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
             first, *_ = self.sets[0].batches.first()
-        for measured in self.copies:
-            measured.prepare(network, device, self._lockstep)
+        tried: set[Hashable] = set()
         misfits: dict[str, Exception] = {}
-        for measured in self.sets:
-            misfits = {**measured.prepare(network, device, self._lockstep), **misfits}
+        for measured in self._every():
+            found = measured.prepare(network, device, self._lockstep, tried)
+            misfits |= {} if measured in self.copies else {**found, **misfits}
+            tick()
         for measure in self.measures:
             if not measure.needs_data:
                 try:
@@ -124,7 +128,7 @@ class Measurement:
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
     def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes what an earlier part of the run has to compare with.
+        """Takes over what an earlier part of the run compares with.
 
         Args:
             memories: What :meth:`memories` returned there; empty for a new run.
@@ -136,7 +140,7 @@ class Measurement:
         self.weights_before = {key: dict(values) for key, values in weights_before.items()}
 
     def start(self, network: nn.Module) -> None:
-        """Takes what is compared with the network before the first step, unless an earlier part of the run knows it."""
+        """Measures the network before the first step, for measures that compare with it, unless a resumed run did."""
         for measured in self.sets:
             measured.update_first(network)
         now = self._measure_weights(network)
@@ -153,7 +157,7 @@ class Measurement:
         return sum(len(measured.batches.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
-        """Takes every measure on this process's share of the sets; one that fails loses its own values alone.
+        """Takes every measure on this process's share of the sets; one that fails loses only its own values.
 
         Args:
             network: The network.
@@ -215,7 +219,7 @@ class Measurement:
             yield
 
     def take_snapshot(self) -> None:
-        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
         for measured in self._every():
             measured.take_snapshot()
 
@@ -258,7 +262,7 @@ class Measurement:
                 measured.trajectory = Trajectory.from_state(state)
 
     def notes(self) -> list[str]:
-        """Returns what a user should know about how the network is measured."""
+        """Returns notes to the user on how the network is measured."""
         reference = self.sets[0]
         of_loss = None if reference.loss is None else reference.loss.note()
         found = [*(measure.note() for measure in reference.measures), of_loss]

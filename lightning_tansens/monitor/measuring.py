@@ -26,7 +26,7 @@ from lightning_tansens.record import Record
 from lightning_tansens.show.console import slow_progress
 from lightning_tansens.tangent.isolation import undisturbed
 
-# What may fail on one process stands under `together`; what talks to the others stands outside of it.
+# Code that may fail on one process is inside of `together`; code that talks to the others is outside of it.
 
 
 def prepare(
@@ -49,7 +49,7 @@ def prepare(
         state: What the measurement is compared with.
         reference: The reference of an earlier fit, for a Trainer that got another loop's data since.
         criterion: The criterion of that fit.
-        follows: Whether the weights before are those of ``state``, not the present ones.
+        follows: Whether to compare with the weights in ``state`` instead of the present ones.
 
     """
     with together(trainer), undisturbed(pl_module):
@@ -68,7 +68,9 @@ def prepare(
         with together(trainer):
             measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
         with together(trainer):
-            misfits = measurement.prepare(network, pl_module.device, keep_going=monitor.default_measures)
+            every = len(sets) + len(measurement.copies)
+            with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
+                misfits = measurement.prepare(network, pl_module.device, monitor.default_measures, bar.update)
         measurement.leave_out(any_process(trainer, misfits))
         with together(trainer):
             measurement.load_trajectories(state.trajectories)
@@ -134,8 +136,7 @@ def measure(
     """
     start = time.perf_counter()
     options = monitor.options
-    shows_progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
-    progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=shows_progress)
+    progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=_shows_progress(trainer))
     with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
         measurement.accumulate(network, progress.update)
     measurement.fail(any_process(trainer, measurement.failures()))
@@ -166,8 +167,12 @@ def measure(
     return trainer.strategy.broadcast(record), summaries
 
 
+def _shows_progress(trainer: pl.Trainer) -> bool:
+    return trainer.is_global_zero and trainer.progress_bar_callback is not None
+
+
 def _suitable(monitor: Choices, reference: SetSummary) -> list[Estimator]:
-    """The estimators; of the default ones, those of classes only where the outputs are class scores."""
+    """The estimators; default ones that need classes are left out where the outputs are no class scores."""
     classes = reference.outputs is None or reference.outputs.is_classifier
     if classes or not monitor.default_estimators:
         return monitor.estimators

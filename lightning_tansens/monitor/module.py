@@ -1,4 +1,4 @@
-"""What the user's module defines, and the part of it that is measured."""
+"""Finds the part of the user's module that is measured, and the hooks that it defines."""
 
 from __future__ import annotations
 

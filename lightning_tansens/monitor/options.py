@@ -24,7 +24,7 @@ class Options:
     """Options of the monitor that a first run does not need.
 
     Args:
-        num_loss_samples: The number of samples, those of the measures among them, on which the reference's loss and the
+        num_loss_samples: The number of samples, the measures' samples included, on which the reference's loss and the
             estimators are computed, which are noisier and cost less.
         num_label_samples: The number of samples on which the true loss of a test set is computed, with
             ``compare_with_labels``; None for all. With a number, the truth has a standard error.
@@ -38,7 +38,7 @@ class Options:
         max_share: The largest share of a run's time that measurements may take, e.g. 0.03. A measurement is left out while
             one as long as the last would take more of the time since; the first is always taken. None measures whenever
             ``every_n_epochs`` says so.
-        on_failure: What happens when a measurement fails, on all processes alike: "raise", "warn" (once, with the cause; the
+        on_failure: What happens, on all processes, when a measurement fails: "raise", "warn" (once, with the cause; the
             epoch's values are left out and training goes on) or "ignore". A measure that fails loses only its own values,
             unless "raise" stops the training.
         accuracy_form: "error" scales the reference's error rate, "ratio" its accuracy (as Daróczy 2022 does).
@@ -95,7 +95,7 @@ class Options:
 
 
 def check_sets(test_dataloaders: object, reference: object) -> None:
-    """Raises an error if an argument is no test set or no reference."""
+    """Checks the test sets and the reference."""
     if isinstance(reference, float):
         check_share("reference", reference)
     elif isinstance(reference, str) and reference != "auto":
@@ -127,7 +127,7 @@ def check_sets(test_dataloaders: object, reference: object) -> None:
 
 
 def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
-    """Raises an error if an option needs the labels of the test sets and these are not used."""
+    """Checks that the labels of the test sets are used where an option needs them."""
     for name, wanted in needing.items():
         if wanted and not compare_with_labels:
             raise ValueError(
@@ -137,7 +137,7 @@ def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
 
 
 def check_measures_and_estimators(measures: object, estimators: object) -> None:
-    """Raises an error if an item is no measure or no estimator, or two have one key."""
+    """Checks that items are measures and estimators, each with a key of its own."""
     _check_items("measures", measures, Measure)
     _check_items("estimators", estimators, Estimator)
     keys = [item.key for items in (measures, estimators) for item in items]  # type: ignore[attr-defined]
@@ -149,7 +149,7 @@ def check_measures_and_estimators(measures: object, estimators: object) -> None:
 
 
 def check_callables(**callables: object) -> None:
-    """Raises an error if an argument is neither None nor callable."""
+    """Checks that arguments are None or callable."""
     for name, value in callables.items():
         check_callable(name, value)
 

@@ -1,4 +1,4 @@
-"""The loss that a module's own training step returns on a batch, outside of its loop."""
+"""Runs a module's own training step on a batch, outside of its loop, for the loss that it returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes that go on together or fail together."""
+"""Lets several processes go on together or fail together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_tansens.errors import FailedElsewhereError
 
 @contextmanager
 def together(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets every process go on, or none: one that failed alone would leave the others waiting for it."""
+    """Raises on all processes if any of them failed; one that failed alone would leave the others waiting for it."""
     error: Exception | None = None
     try:
         yield

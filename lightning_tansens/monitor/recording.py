@@ -1,4 +1,4 @@
-"""From the summaries of a measurement to its record: values and estimates, typed."""
+"""Makes the typed record of a measurement from the summaries of its sets."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,6 +28,7 @@ from lightning_tansens.show.pictures import SHOWN, Samples
 from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.tracing import tensors_in
 
 
 class MeasuredSet:
@@ -74,13 +75,22 @@ class MeasuredSet:
 
     # ------------------------------------------------------------------------------------------- preparation
 
-    def prepare(self, network: nn.Module, device: torch.device, lockstep: Lockstep | None = None) -> dict[str, Exception]:
+    def prepare(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        lockstep: Lockstep | None = None,
+        tried: set[Hashable] | None = None,
+    ) -> dict[str, Exception]:
         """Tries everything on a first batch, so that a misfit shows before the training does.
+
+        A measure is taken once for all sets whose inputs have the same shapes and types, as a large network takes long.
 
         Args:
             network: The network.
             device: The device.
             lockstep: How the processes call the network together; None where each calls it by itself.
+            tried: What was tried on other sets; this one's is added. None for nothing.
 
         Returns:
             For each measure that cannot be taken, by its key, the error.
@@ -97,11 +107,15 @@ class MeasuredSet:
                 # sums are in double precision, which MPS does not have
                 metric.to("cpu" if device.type == "mps" else device)
             inputs, targets, positions = self.batches.first()
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors_in([inputs]))
         misfits: dict[str, Exception] = {}
+        tried = set() if tried is None else tried
         for measure in self.measures:
             try:
                 measure.prepare(network, inputs)
-                self._add(copied(measure), network, inputs, targets)
+                if (measure.key, shapes) not in tried:
+                    self._add(copied(measure), network, inputs, targets)
+                    tried.add((measure.key, shapes))
             except Exception as error:  # whatever the user's network raises: the others are measured without it
                 misfits[measure.key] = error
         if self._metrics_of_outputs():
@@ -111,7 +125,13 @@ class MeasuredSet:
                 for misfit in misfits.values():
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
                         raise misfit from error
-                raise
+                if type(error) is not RuntimeError:
+                    raise
+                came = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
+                raise RuntimeError(
+                    f"the {self.name} set cannot be measured: expected inputs that the network takes, but on inputs of "
+                    f"shape {came} it raises: {error}"
+                ) from error
             with agreed(lockstep):
                 if self.loss is not None:
                     self.loss.prepare(outputs, self.batches.labels(targets))
@@ -200,7 +220,7 @@ class MeasuredSet:
             for metric in self._metrics_of_outputs():
                 metric.reset()
             spare, *_ = self.batches.first()
-            count = len(self.subset.positions())
+            count = len(self.batches.positions())
         for number in range(lockstep.most(count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
@@ -251,7 +271,7 @@ class MeasuredSet:
     def _gathered(
         self, outputs: Any, targets: Any, features: Tensor | None, positions: Sequence[int]
     ) -> tuple[Any, Any, Tensor | None, list[int]]:
-        """What the estimators get of a batch's first samples; of the reference without those whose label does not count."""
+        """Returns a batch's first samples for the estimators; of the reference without those whose label does not count."""
         kept: Any = slice(len(positions))
         own = list(positions)
         if not isinstance(outputs, Tensor):  # which is refused there
@@ -309,7 +329,7 @@ class MeasuredSet:
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def take_snapshot(self) -> None:
-        """Adds the outputs to those of earlier measurements, inside of :meth:`synced`."""
+        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
         if self.outputs is not None:
             self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 

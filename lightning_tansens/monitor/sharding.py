@@ -128,8 +128,9 @@ class _InStep(Unsharded):
         )
 
     def _shared(self, subsets: Sequence[Subset]) -> None:
-        for subset in subsets if self.lockstep is not None else ():
-            subset.share(*self.lockstep.share)
+        if self.lockstep is not None:
+            for subset in subsets:
+                subset.share(*self.lockstep.share)
 
 
 class Sharded(_InStep):

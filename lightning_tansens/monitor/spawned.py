@@ -1,4 +1,4 @@
-"""The way of a monitor's state from a spawned process back to the one that started it."""
+"""Brings a monitor's state from a spawned process back to the one that started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a monitor keeps in a checkpoint: its records, and what the next measurement is compared with."""
+"""The state of a monitor in a checkpoint: its records, and what the next measurement is compared with."""
 
 from __future__ import annotations
 

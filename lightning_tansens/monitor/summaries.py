@@ -1,4 +1,4 @@
-"""What the metrics of one set have found, as the summary that the estimators read."""
+"""Turns what the metrics of one set have found into the summary that the estimators read."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def with_loss(summary: SetSummary, loss: LabelledLoss, is_truth: bool) -> SetSum
     Args:
         summary: The summary.
         loss: What was accumulated on the labels.
-        is_truth: Whether it is the value itself that is asked for, that of a whole test set, which has no standard error;
-            the reference's stands for what it was drawn from.
+        is_truth: Whether the value of this very set is asked for, as of a whole test set; it then has no standard error. The
+            reference, by contrast, stands for what it was drawn from.
 
     """
     accuracy = loss.accuracy()

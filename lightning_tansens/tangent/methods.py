@@ -1,4 +1,4 @@
-"""Which method measures a network: the closed form where there is one, otherwise the better kind of random probe."""
+"""Chooses the method for a network: the closed form where there is one, otherwise the better kind of random probe."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _key(network: Network, method: str) -> object:
 
 
 def check_probes(method: object, num_probes: object) -> None:
-    """Refuses what is no method or no number of probes.
+    """Raises ValueError unless the method exists and the number of probes is a positive integer.
 
     Raises:
         ValueError: If there is no such method, or the number is no positive integer.
@@ -161,8 +161,9 @@ def _examine(network: Network, method: Method) -> Choice:
         passes = f"{network.x[0].numel()} passes a sample, each about a training step"
         return Choice("forward_mode", f"{no_closed_form}{passes}", None if isinstance(axes, str) else axes)
     if isinstance(axes, str):
-        return Choice("parameter_space", f"{no_closed_form}{axes}")
-    return Choice("input_space", f"{no_closed_form}every parameter has a layer rule", axes)
+        return Choice("parameter_space", f"{no_closed_form}{axes} (3 to 8 training steps)")
+    rules = "every parameter has a layer rule (1 to 2 training steps)"
+    return Choice("input_space", f"{no_closed_form}{rules}", axes)
 
 
 def _axes(network: Network) -> BatchAxes:
@@ -192,7 +193,7 @@ def _attempt(name: str, way: Callable[[], _Found]) -> _Found | str:
 
 
 def closed_form_cost(chain: Chain) -> float:
-    """Multiplications of the closed form a sample, over those of a training step (six for each weight)."""
+    """Returns the multiplications of the closed form per sample, relative to a training step's (six for each weight)."""
     weights = [link.weight for link in chain.links if isinstance(link, LinearLink)]
     if not weights:
         return 0.0

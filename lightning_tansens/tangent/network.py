@@ -141,7 +141,7 @@ class Network:
         return output.reshape(samples, -1)
 
     def __len__(self) -> int:
-        """The number of samples."""
+        """Returns the number of samples."""
         return len(self.x)
 
     def part(self, samples: slice | Sequence[int]) -> Network:

@@ -12,7 +12,7 @@ Outputs = Literal["sum", "each"] | Tensor
 
 
 def check_outputs(outputs: object) -> None:
-    """Refuses what is no choice of outputs.
+    """Raises ValueError unless ``outputs`` is "sum", "each" or a vector.
 
     Raises:
         ValueError: If it is neither "sum" nor "each" nor a vector.

@@ -1,4 +1,4 @@
-"""Whether a network is random in eval mode too."""
+"""Finds out whether a network is random in eval mode too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_tansens.tangent.tracing import tensors_in
 def is_random(network: nn.Module, inputs: Any) -> bool:
     """Says whether two forward passes in eval mode differ by the random numbers that they draw.
 
-    Monte Carlo dropout and reparametrised sampling do; their sensitivities are those of one draw and do not repeat. A
+    Monte Carlo dropout and reparametrised sampling do; their sensitivities belong to one draw and do not repeat. A
     network that only counts its calls, or whose kernels round differently from call to call, is not random.
 
     Args:

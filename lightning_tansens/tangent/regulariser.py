@@ -17,7 +17,7 @@ from lightning_tansens.tangent.probes.parameter_space import inner_products
 from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
 from lightning_tansens.tangent.sensitivity import choose_way
 
-#: Which sensitivity is penalised: of the summed output, or that of each output, added up.
+#: Which sensitivity is penalised: the summed output's, or the sum over the outputs.
 PenalisedOutputs = Literal["sum", "each"]
 
 
@@ -27,7 +27,7 @@ class TangentSensitivityRegulariser(nn.Module):
     .. math:: R(\theta) = \frac{\lambda}{N} \sum_n \| S_{u_n}(x_n)^T w \|^2, \qquad
         S_u(x)^T w = \nabla_x \langle w, \nabla_\theta (u \cdot f)(x) \rangle
 
-    (S as in Definition 1 of Daróczy 2022 and of Rácz et al. 2023, the latter of which name the regulariser as a wish.) w is
+    (S as in Definition 1 of Daróczy 2022 and of Rácz et al. 2023, who leave the regulariser to future work.) w is
     drawn anew in each call, with independent signs over all trainable parameters, so E w wᵀ = I and E R is λ times the mean
     of ‖S(x)‖_F² (Eq. 3 of Daróczy 2022). The gradient of R is then an unbiased estimate of that mean's gradient. There is no
     rule for any layer, but a network must be differentiable three times; piecewise-linear ones are, almost everywhere.
@@ -46,7 +46,7 @@ class TangentSensitivityRegulariser(nn.Module):
         num_probes: The number of probes w to average over; each costs as much as the first.
         seed: Names the sequence of probes; not negative.
         wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`; x itself is held constant.
-        output: Picks the tensor of outputs, likewise.
+        output: Picks the tensor of outputs, as there.
 
     Raises:
         ValueError: If an argument has a value that is not allowed, or a batch is empty.

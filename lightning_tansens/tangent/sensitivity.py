@@ -109,7 +109,7 @@ def tangent_sensitivity_blocks(
 ) -> Blocks:
     r"""Computes the share of each parameter in the squared norm; in a chain, ‖S_{W_i}(x)‖_F² = ‖δ_i‖²·‖J_{i-1}‖_F².
 
-    The arguments are those of :func:`tangent_sensitivity`, whose value is the sum of these shares.
+    It takes the arguments of :func:`tangent_sensitivity`, whose value is the sum of these shares.
 
     Returns:
         For each trainable parameter that has a share, by its name, a tensor of shape (N,), or (N, C) for "each". Where

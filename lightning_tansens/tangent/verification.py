@@ -1,8 +1,8 @@
-"""Whether the derivatives that a way takes are those of the network: held against autograd and against differences.
+"""Checks the derivatives that a method takes against autograd and against differences.
 
 Autograd and a tracer see what a network shows them. A part under ``torch.no_grad``, a detached tensor, a derivative taken
 inside of ``forward`` or a custom function with a backward of its own may hide a share of a derivative, which would then be
-missing from the sensitivity without a word. Differences of outputs and of gradients show it. They are believed only where
+silently missing from the sensitivity. Differences of outputs and of gradients show it. They are believed only where
 two step sizes agree: where they do not, a kink, a jump or rounding lies between, and nothing is refused.
 """
 
@@ -46,7 +46,7 @@ _PLACES = 3
 
 
 def verify(network: Network, axes: BatchAxes | None, order: Literal[1, 2] = 2) -> None:
-    """Refuses a way whose derivatives are not those of the network.
+    """Raises an error if a method's derivatives are not the network's.
 
     Args:
         network: The network on a few samples, in eval mode.

@@ -110,6 +110,7 @@ def test_no_images_are_drawn_where_none_are_wanted_or_there(options, drawn, tmp_
     assert "tansens/figures/test_samples" not in figures
 
 
+@pytest.mark.thorough
 def test_active_nodes_of_a_few_epochs_are_overlaid(drawn, tmp_path):
     from lightning.pytorch.loggers import TensorBoardLogger
 

@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.special import softmax
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators import ConfidenceOptimalTransport, Outputs, SetSummary, TransportLoss
+from lightning_tansens.estimators import ConfidenceOptimalTransport, Outputs, SetSummary, TransportLoss, optimal_transport
 from lightning_tansens.estimators.optimal_transport import BLOCK, dual_costs, transport_cost
 from tests.estimators.data import LABELS, REFERENCE, TARGET, estimated, summary
 
@@ -156,6 +156,24 @@ def test_few_samples_a_class_have_no_known_error_or_no_estimate():
     assert error is None
     with pytest.raises(UndefinedEstimateError, match=r"expected 2 samples or more for each of the 60 classes, .* got 100"):
         list(runs(60, 3.0, samples=100, repetitions=1))
+
+
+def test_a_large_set_is_never_assigned_as_a_whole(monkeypatch):
+    sizes = []
+
+    def assigned(costs):
+        sizes.append(costs.shape)
+        return linear_sum_assignment(costs)
+
+    monkeypatch.setattr(optimal_transport, "linear_sum_assignment", assigned)
+    rng = np.random.default_rng(2)
+    (other, labels), (outputs, _) = calibrated(rng, 2048, 5, 1.0), calibrated(rng, 8192, 5, 1.0)
+    reference = SetSummary("val", loss=1.0, outputs=Outputs.of(other, labels))
+    for estimator in (ConfidenceOptimalTransport(), TransportLoss("now")):
+        estimator.estimate(SetSummary("test", outputs=Outputs.of(outputs)), reference)
+    assert max(rows for rows, _ in sizes) == max(columns for _, columns in sizes) == BLOCK
+    # as often as the sizes say: the parts of the target, and those of the reference as it is and by halves
+    assert len([size for size in sizes if size[0] == BLOCK]) <= 2 * (8192 + 2 * 2048) // BLOCK
 
 
 def test_beyond_a_part_the_cost_is_the_mean_of_the_parts():

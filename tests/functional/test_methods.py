@@ -17,6 +17,7 @@ from tests.cases import Lambda, mlp
 from tests.modules import normal
 from tests.networks import COVERED, UNCOVERED
 
+RULES = "every parameter has a layer rule (1 to 2 training steps)"
 METHODS = ["auto", "exact", "stochastic", "input_space", "parameter_space"]
 
 
@@ -39,7 +40,7 @@ def test_a_chain_that_is_too_wide_is_left_to_probes():
     assert cost > AFFORDABLE
     choice = chosen_method(model, inputs)
     assert choice.way == "input_space"
-    assert choice.reason == "the closed form would cost about 50 training steps; every parameter has a layer rule"
+    assert choice.reason == f"the closed form would cost about 50 training steps; {RULES}"
     assert chosen_method(model, inputs, "exact").way == "closed_form"
     assert "costs about 50 training steps" in chosen_method(model, inputs, "exact").reason
 
@@ -63,13 +64,15 @@ def test_other_networks_take_input_space_where_every_parameter_has_a_rule(name, 
     choice = chosen_method(model, inputs)
     assert choice.way == "input_space"
     assert choice.reason.startswith("no closed form for ")
-    assert choice.reason.endswith("; every parameter has a layer rule")
+    assert choice.reason.endswith(f"; {RULES}")
     assert f"{function} called in " in choice.reason
     assert module.replace("\\", "") in choice.reason
     assert len(choice.reason) < 160
     assert chosen_method(model, inputs, "exact").way == "forward_mode"
-    assert chosen_method(model, inputs, "stochastic").reason == "every parameter has a layer rule"
-    assert chosen_method(model, inputs, "parameter_space") == Choice("parameter_space", "as asked for")
+    assert chosen_method(model, inputs, "stochastic").reason == RULES
+    assert chosen_method(model, inputs, "parameter_space") == Choice(
+        "parameter_space", "as asked for (3 to 8 training steps)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_each_output():
         assert_equal(each[:, 16 * c : 16 * (c + 1)], of_output)
 
 
+@pytest.mark.thorough
 def test_mean_squares_are_the_squared_norms_of_differences():
     other, _ = Case(lambda: mlp(4, 6, 5, 3), outputs=3).make(samples=1)
     with torch.no_grad():

@@ -38,7 +38,10 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("when", ["epoch", "measurement", WHOLE_OR_NOTHING, STRAIGHT])
+@pytest.mark.parametrize(
+    "when",
+    ["measurement", STRAIGHT, *(pytest.param(when, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING))],
+)
 def test_killed_and_resumed(when, whole, tmp_path):
     killed = start(tmp_path, when)
     assert killed.code == -signal.SIGKILL

@@ -25,6 +25,7 @@ from tests.boring import (
 from tests.guarantees.recording import EveryStep, Ledger, Run, full_monitor, record
 from tests.test_monitor_steps import rows_of
 from tests.test_monitor_training import Noisy, assert_same
+from tests.tiers import cases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
 
@@ -65,7 +66,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize(("options", "epochs", "logs"), MODES.values(), ids=MODES)
+@pytest.mark.parametrize(
+    ("options", "epochs", "logs"), cases(MODES, "fit", "fast_dev_run", "barebones", "overfit_batches", "bf16-true")
+)
 def test_training_is_untouched_and_measured_in_every_kind_of_fit(options, epochs, logs, tmp_path):
     class Closing(pl.Callback):
         def on_fit_end(self, trainer, pl_module):
@@ -167,7 +170,7 @@ def in_all_stages(*monitors, inference_mode):
     return {"results": results, "losses": steps.losses, "logged": ledger.own_rows()}, ledger
 
 
-@pytest.mark.parametrize("inference_mode", [True, False])
+@pytest.mark.parametrize("inference_mode", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_results_of_all_stages_are_untouched_and_predictions_are_not_measured(inference_mode):
     monitor = full_monitor()
     plain, _ = in_all_stages(inference_mode=inference_mode)
@@ -187,6 +190,7 @@ def with_checkpoints(folder, *monitors, **options):
     return record(run, *monitors, **options)
 
 
+@pytest.mark.thorough
 def test_checkpoints_hold_the_same_training_and_continue_it_the_same(tmp_path):
     monitor = full_monitor()
     plain = with_checkpoints(tmp_path / "plain")
@@ -234,7 +238,7 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("search", cases(SEARCHES, "lr_find"))
 def test_the_tuner_finds_the_same_and_measures_nothing_and_the_training_after_it_is_untouched(search, tmp_path):
     runs = []
     for monitors in ([], [full_monitor()]):
@@ -260,7 +264,7 @@ FINDERS = {
 }
 
 
-@pytest.mark.parametrize(("finder", "monitor_first"), FINDERS.values(), ids=FINDERS)
+@pytest.mark.parametrize(("finder", "monitor_first"), cases(FINDERS, "learning rate"))
 def test_a_finder_beside_the_monitor_finds_the_same_and_the_training_is_untouched(finder, monitor_first, tmp_path):
     runs = []
     for monitors in ([], [full_monitor()]):

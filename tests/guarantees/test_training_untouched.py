@@ -21,6 +21,7 @@ from tests.guarantees import models
 from tests.guarantees.recording import Run, full_monitor, record
 from tests.processes import launch, several_processes
 from tests.test_monitor_training import RUNS, Noisy, Stream, assert_same
+from tests.tiers import cases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
 
@@ -126,7 +127,13 @@ if hasattr(callbacks, "EMAWeightAveraging"):  # newer than the oldest Lightning 
     KINDS["averaged weights, not validated"] = Run(callbacks=lambda: [callbacks.WeightAveraging(use_buffers=False)])
 
 
-@pytest.mark.parametrize("run", KINDS.values(), ids=KINDS)
+BY_DEFAULT = (
+    *("convolutions and a scheduler", "GAN", "augmentation in 2 workers", "stream with a state", "lazy linear", "pruning"),
+    *("the datamodule splits at each setup, validated late", "weight norm, parametrised", "accumulated gradients"),
+)
+
+
+@pytest.mark.parametrize("run", cases(KINDS, *BY_DEFAULT))
 def test_every_step_is_the_same_with_all_measures_on(run):
     snapshots = {"estimators": [TemporalEnsemble()], "snapshots_per_epoch": 3}
     monitor = full_monitor(network=run.network, measures=run.measures(), **snapshots)

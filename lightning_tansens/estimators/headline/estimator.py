@@ -81,6 +81,7 @@ class Headline(Estimator):
     key = HEADLINE
     quantities = ("loss", "accuracy")
     needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES})
+    copied_samples = 128
 
     def __init__(
         self,

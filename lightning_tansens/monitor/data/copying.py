@@ -38,7 +38,7 @@ _SHARED_CLASSES = frozenset(["Trainer", "LightningModule", "Logger"])
 
 
 class CopyError(ValueError):
-    """A data set holds something of which there cannot be two."""
+    """A data set holds something that cannot be copied."""
 
 
 class Copier:

@@ -69,7 +69,7 @@ def draw_subset(
 
 
 def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
-    """Lets the processes draw the same subsets where each has followed a sampler, which may show each other samples.
+    """Lets all processes draw the same subsets, where each has followed a sampler that may show it other samples.
 
     All processes must call it, with subsets of the same sets.
 
@@ -82,7 +82,9 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
     for subset in subsets if trainer.world_size > 1 else ():
         numbers = subset.followed and all(isinstance(key, int) for key in subset.keys)
         # all processes take part, also those that have nothing to say, so that none waits for another
-        longest, shortest = _largest(trainer, [subset.length, -subset.length])
+        longest, shortest, any_followed = _largest(trainer, [subset.length, -subset.length, int(numbers)])
+        if not any_followed:
+            continue
         seen = torch.zeros(longest, dtype=torch.int32)
         seen[list(subset.keys) if numbers else []] = 1
         keys = [key for key, visited in enumerate(_largest(trainer, seen)) if visited]
@@ -95,7 +97,7 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
 
 def _largest(trainer: pl.Trainer, values: Any) -> list[int]:
     """The largest of the processes' numbers, place by place."""
-    own = torch.as_tensor(values, dtype=torch.int32, device=trainer.strategy.root_device)
+    own = torch.as_tensor(values, device=trainer.strategy.root_device)
     largest: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
     return largest
 

@@ -20,6 +20,9 @@ from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
 #: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
 CACHE_BYTES = 256 * 2**20
 
+#: Of a set with more samples no permutation is drawn, which takes 8 bytes a sample.
+LARGE = 2**24
+
 
 class CacheBudget:
     """The memory that the subsets of one monitor may take together; a subset that does not fit is read each time.
@@ -47,7 +50,7 @@ class Subset:
     Samples are read from copies of the data set (see :class:`~lightning_tansens.monitor.data.sources.Source`), which is
     itself left alone. The drawing has a generator of its own, and each sample's random transforms are seeded by its index,
     so that a measurement repeats. All samples that a loader's sampler may visit are equally likely, whatever their weights;
-    of a stream, the samples are drawn from the first ``10 * num_samples``. A stream of batches is split into samples.
+    the samples of a stream are drawn from its first ``10 * num_samples``. A stream of batches is split into samples.
 
     Args:
         data: A DataLoader, whose data set, sampler's range and collate function are used, a Dataset, or an iterable of
@@ -137,9 +140,7 @@ class Subset:
             raise ValueError("expected a set with at least one sample, but it is empty")
         self.keys = keys
         self.available = len(keys) if available is None else available
-        generator = torch.Generator().manual_seed(self._seed)
-        drawn = torch.randperm(len(keys), generator=generator)[: self._count].tolist()
-        self.indices = [keys[place] for place in drawn]
+        self.indices = [keys[place] for place in _drawn(len(keys), self._count, self._seed)]
         self.head = min(self._head or len(self), len(self))
         self.share(self._rank, self._world_size)
         self._first = self.samples([0])
@@ -222,6 +223,17 @@ class Subset:
         seeds = [self._seed * 1_000_003 + (key if isinstance(key, int) else p) for key, p in zip(keys, positions)]
         with opened.reading():
             return opened.collate([opened.sample(key, seed) for key, seed in zip(keys, seeds)])
+
+
+def _drawn(available: int, count: int, seed: int) -> list[int]:
+    """Places in random order without repetition; of a large set without a permutation of all of it."""
+    generator = torch.Generator().manual_seed(seed)
+    if available <= LARGE or 2 * count > available:
+        return torch.randperm(available, generator=generator)[:count].tolist()
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        drawn.update(dict.fromkeys(torch.randint(available, (count - len(drawn),), generator=generator).tolist()))
+    return list(drawn)
 
 
 def _share(count: int, rank: int, world_size: int) -> list[int]:

@@ -42,10 +42,10 @@ class Found:
 
 
 def check_choice_of_set(name: str, value: str) -> None:
-    """Refuses what names no set of a Trainer: "train" or "val", and one of several behind a colon ("val:1").
+    """Checks that a name is "train" or "val", with one of several loaders after a colon ("val:1").
 
     Raises:
-        ValueError: If it does.
+        ValueError: If it is not.
 
     """
     if value.partition(":")[0] not in STAGES or value.endswith(":"):

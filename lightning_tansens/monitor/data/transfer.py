@@ -20,7 +20,7 @@ class Transfer:
     """Moves a batch to the device: precision, the hooks of the module or the datamodule, the strategy.
 
     Hooks that ask which stage the Trainer is in (``self.trainer.training``), or which mode the module is in
-    (``self.training``), are told that of the set: test sets pass as in ``Trainer.test``, and the reference, which is
+    (``self.training``), see the set's own stage and mode: test sets pass as in ``Trainer.test``, and the reference, which is
     measured in eval mode, passes as in validation, also the training set. So augmentation that is meant for training
     touches no set. Hooks that are random nevertheless start from the same seed at each batch.
 

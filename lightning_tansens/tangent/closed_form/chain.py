@@ -1,7 +1,7 @@
 """Recognising a piecewise-linear chain in the forward pass of a network.
 
-The forward pass runs once, watched by a tracer that follows everything computed from the input. Each call that it knows
-becomes a link; a call that it does not know poisons its result, and the network is refused if the output is poisoned.
+The forward pass runs once, watched by a tracer that follows everything computed from the input. Each known call becomes
+a link. An unknown call poisons its result, and a network whose output is poisoned is refused.
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ def _verify_once(network: Network, chain: Chain) -> None:
     """Holds a newly seen chain against autograd, so that nothing the tracer cannot see goes unnoticed.
 
     A custom autograd function, a detached branch, a reparametrised weight, a second use of a parameter: each changes
-    derivatives. Of two samples, the gradients with respect to the input and Sᵀ w for a probe w over all parameters must be
-    those of the chain, and no trainable parameter outside of the chain may have a gradient, biases excepted.
+    derivatives. Of two samples, the gradients with respect to the input and Sᵀ w for a probe w over all parameters must
+    equal the chain's, and apart from biases no trainable parameter outside of the chain may have a gradient.
     """
     seen = _verified.setdefault(network.model, set())
     parameters = network.trainable

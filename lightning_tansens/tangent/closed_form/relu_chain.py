@@ -94,7 +94,7 @@ class ReluChain:
 def relu_chain(model: nn.Module, inputs: Any, *, wrt: Wrt = None, output: OutputPicker | None = None) -> ReluChain:
     """Traces a network as the chain f = W_k relu(W_{k−1} … relu(W_1 x + b_1) …) + b_k.
 
-    Beside ReLU, any activation with slopes 0 and 1 will do (ReLU6, Hardtanh); a unit of it is active where its slope
+    Besides ReLU, any activation with slopes 0 and 1 is allowed (ReLU6, Hardtanh); its unit is active where the slope
     is 1. Linear layers without an activation between them count as layers with all units active, and biases change
     nothing, since their block of S is zero (the networks of Theorems 1 and 2 in Daróczy 2022). The model is evaluated
     in eval mode and left as it was.
@@ -102,11 +102,11 @@ def relu_chain(model: nn.Module, inputs: Any, *, wrt: Wrt = None, output: Output
     Args:
         model: The network.
         inputs: A batch of at least one sample, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
-        wrt: Which tensor is x, likewise.
-        output: Picks the tensor of outputs, likewise.
+        wrt: Which tensor is x, as there.
+        output: Picks the tensor of outputs, as there.
 
     Returns:
-        The chain; it is that of the present weights, until the next step changes them.
+        The chain of the present weights; it shares their memory, so the next step changes it.
 
     Raises:
         UnsupportedNetworkError: If the network is no chain, or has slopes other than 0 and 1.

@@ -26,8 +26,8 @@ _guarding: ContextVar[State | None] = ContextVar("guarding", default=None)
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Runs a measurement: all that it touches is bitwise as it was afterwards, also after an exception.
 
-    What :func:`evaluation` does, and besides: the global random states (torch on the CPU and CUDA, NumPy, Python) and the
-    generators that modules hold are restored, and a LightningModule's ``log`` does nothing, as its ``forward`` may log.
+    Does what :func:`evaluation` does. It also restores the global random states (torch on the CPU and CUDA, NumPy, Python)
+    and the generators that modules hold, and silences a LightningModule's ``log``, which its ``forward`` may call.
 
     Args:
         module: The LightningModule, or the network, that is measured.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-#: Up to this size in all, what modules hold is copied; of the rest a fingerprint tells whether it has changed.
+#: Up to this size in all, the tensors of modules are copied; for the rest a fingerprint tells whether they changed.
 COPIED_BYTES = 2 * 2**30
 
 _WIDTH = 1024

@@ -1,4 +1,4 @@
-"""What a forward pass may leave behind in a network, saved and put back.
+"""Saves and puts back what a forward pass may leave behind in a network.
 
 That is: parameters and buffers, whatever wrote them, and the objects that stand under their names; plain attributes of
 modules (the masked weight of a pruned layer, normalised weights, counters, lists and dicts that caches keep), and those of

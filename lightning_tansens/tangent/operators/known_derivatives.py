@@ -47,7 +47,7 @@ def apply_known(
     Args:
         value: Takes the inputs' values.
         push: Takes the inputs' derivatives and returns the value's.
-        pull: Takes the gradient with respect to the value, possibly a dual tensor, and returns those of the inputs. It
+        pull: Takes the gradient with respect to the value, possibly a dual tensor, and returns the inputs'. It
             must not hold the value that is returned, whose graph holds it.
         inputs: The inputs, possibly dual tensors.
 
@@ -58,8 +58,8 @@ def apply_known(
 def apply_linear(x: Tensor, affine: _Map, linear: _Map, transpose: _Map) -> Tensor:
     """Returns affine(x), an affine map with constant weights, differentiable in both modes.
 
-    torch's own forward mode also multiplies by the weights' derivative, which is zero here: a third product beside the
-    value's and the derivative's.
+    torch's own forward mode also multiplies by the weights' derivative, which is zero here: a third product after those for
+    the value and its derivative.
 
     Args:
         x: The input, possibly a dual tensor.

@@ -34,7 +34,7 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
 
 
 def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
-    """Computes Sᵀ w of each sample, for one weighting of the outputs after another; the shapes are those of x."""
+    """Computes Sᵀ w of each sample, in the shape of x, for one weighting of the outputs after another."""
     x = network.x.clone().requires_grad_()
     with torch.enable_grad():
         output = network(x.clone())  # the network may begin with an in-place call

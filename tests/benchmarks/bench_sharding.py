@@ -1,0 +1,100 @@
+"""What a measurement of a sharded network costs as the network grows, on processes of this machine.
+
+Run it from the repository root; it prints a Markdown table:
+
+    OMP_NUM_THREADS=1 python -m torch.distributed.run --standalone --nproc_per_node=2 -m tests.benchmarks.bench_sharding
+
+The network is a chain of equally wide layers under ``fully_shard``. Times are the best of several, of the slowest process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from lightning_tansens.functional import tangent_sensitivity
+from lightning_tansens.monitor.gathering import gathered, gathered_size
+from tests.benchmarks.bench_exact import mlp, processor, table
+
+DEPTH, OUTPUTS, WIDTHS = 8, 10, (256, 512, 1024, 2048)
+
+
+def slowest(repeats: int, run: Callable[[], object]) -> float:
+    """The best of the slowest process's times."""
+    times = []
+    for _ in range(repeats):
+        dist.barrier()
+        start = time.perf_counter()
+        run()
+        taken = torch.tensor(time.perf_counter() - start)
+        dist.all_reduce(taken, op=dist.ReduceOp.MAX)
+        times.append(float(taken))
+    return min(times)
+
+
+def row(width: int, samples: int, repeats: int) -> list[float]:
+    """Parameters, MB that a gather moves to a process, and the seconds of each part."""
+    torch.manual_seed(0)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    network = mlp(width, *[width] * (DEPTH - 1), OUTPUTS)
+    size, count = gathered_size(network), sum(parameter.numel() for parameter in network.parameters())
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    inputs, targets = torch.randn(samples, width), torch.randint(OUTPUTS, (samples,))
+    optimizer = torch.optim.SGD(network.parameters(), 1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(inputs), targets).backward()
+        optimizer.step()
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return network(inputs)
+
+    training, calling = slowest(repeats, step), slowest(repeats, call)
+    network.reshard()
+    gathering = slowest(repeats, lambda: gathered(network, nullcontext))
+    plain = gathered(network, nullcontext)
+    with torch.no_grad():
+        forward = slowest(repeats, lambda: plain(inputs))
+    probing = slowest(repeats, lambda: tangent_sensitivity(plain, inputs, method="input_space"))
+    moved = size * (1 - 1 / dist.get_world_size())
+    return [count, moved / 1e6, gathering, calling, forward, probing, training]
+
+
+def main() -> None:
+    """Parses the arguments and prints the table, and the exponents of the last two rows in the number of parameters."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=32, help="samples of a batch of each process")
+    parser.add_argument("--repeats", type=int, default=3, help="each time is the best of as many")
+    arguments = parser.parse_args()
+    dist.init_process_group("gloo")
+    rows = [row(width, arguments.samples, arguments.repeats) for width in WIDTHS]
+    if dist.get_rank() == 0:
+        print(f"{processor()}, torch {torch.__version__}, {dist.get_world_size()} processes")
+        growth = np.log(np.array(rows[-1]) / np.array(rows[-2])) / np.log(rows[-1][0] / rows[-2][0])
+        shown = [
+            [f"{one[0] / 1e6:.1f} M", f"{one[1]:.1f} MB", *(f"{1e3 * part:.0f} ms" for part in one[2:])] for one in rows
+        ]
+        header = ("parameters", "moved", "gather", "call in step", "call of the copy", "probe of the copy", "training step")
+        table(
+            f"{DEPTH} layers, {arguments.samples} samples", header, [*shown, ["exponent", *(f"{b:.2f}" for b in growth[1:])]]
+        )
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
