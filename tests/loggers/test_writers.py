@@ -342,7 +342,7 @@ def test_a_users_logger_can_be_registered():
 def test_a_table_in_markdown():
     assert markdown_table(ROWS) == TABLE
     long = markdown_table([{"why": "the loss may be off by more than a factor of 1.6 | too few samples"}])
-    assert long.split("\n")[2] == r"| the loss may be off by more than a<br>factor of 1.6 \| too few samples |"
+    assert long.split("\n")[2] == r"| the loss may be off<br>by more than a factor<br>of 1.6 \| too few<br>samples |"
     assert markdown_table([]) == ""
 
 
