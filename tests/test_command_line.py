@@ -286,6 +286,7 @@ def test_one_checkpoint_and_changes_of_the_configuration(run, tmp_path):
     assert float(row["mine/layer_norm"]) == pytest.approx(history[1]["tansens/layer_norm"], **EXACT)
 
 
+@pytest.mark.thorough
 def test_a_fit_level_and_the_classes_of_a_program(tmp_path):
     monitor = {"measures": MEASURES, "reference": "val"}
     written = configuration(tmp_path, monitor, model={"lr": 0.3}, data={"validation": True})
@@ -296,6 +297,7 @@ def test_a_fit_level_and_the_classes_of_a_program(tmp_path):
     assert_same_values(rows_of(out), history)
 
 
+@pytest.mark.thorough
 def test_a_command_line_of_the_user(tmp_path, capsys):
     classes = ["--model", MODEL, "--data", DATA]
     history = train(tmp_path, {**configuration(tmp_path, {"measures": MEASURES}), "report": "x"}, LinkingCLI).history
@@ -307,6 +309,7 @@ def test_a_command_line_of_the_user(tmp_path, capsys):
     assert_said(capsys, r"written\.yaml: .*report.*need --cli module\.Class")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["WithoutSteps", "MadeInSetup"])
 def test_modules_without_steps_and_with_hooks_of_their_own(name, tmp_path):
     labelled = {"compare_with_labels": name == "MadeInSetup"}
@@ -321,6 +324,7 @@ def test_modules_without_steps_and_with_hooks_of_their_own(name, tmp_path):
     assert MadeInSetup.calls == ([4, "end", 4, "end"] if name == "MadeInSetup" else [])
 
 
+@pytest.mark.thorough
 def test_a_module_whose_own_test_fails_can_be_validated(tmp_path, capsys, monkeypatch):
     sections = {"model": {"class_path": f"{__name__}.FailingTest"}}
     sections["data"] = {"class_path": DATA, "init_args": {"validation": True}}
@@ -349,6 +353,7 @@ def test_what_a_checkpoint_leaves_out_is_as_constructed(run, tmp_path):
     assert found[0] == pytest.approx(found[1], **EXACT)
 
 
+@pytest.mark.thorough
 def test_several_monitors_each_with_a_prefix(tmp_path):
     written = configuration(tmp_path, {"measures": MEASURES})
     own = {

@@ -49,6 +49,7 @@ def test_digits(run_example, tmp_path, capsys):
     assert list(tmp_path.glob("lightning_logs/digits/version_0/events*"))
 
 
+@pytest.mark.thorough
 def test_mnist(run_example, tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -64,6 +65,7 @@ def test_cifar10(run_example, image_folder):
     check(run_example("cifar10", f"--data.data_dir={image_folder}"))
 
 
+@pytest.mark.thorough
 def test_cifar10_with_held_out_reference(run_example, image_folder):
     options = ("--data.augment=false", "--data.validation_size=20", "--trainer.callbacks.reference=val")
     check(run_example("cifar10", f"--data.data_dir={image_folder}", *options), reference="val")
@@ -76,6 +78,7 @@ def test_plot_of_a_history(run_example, tmp_path, monkeypatch):
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_shifted_digits(tmp_path, monkeypatch, capsys):
     picture = tmp_path / "picture.png"
     monkeypatch.chdir(tmp_path)

@@ -33,6 +33,7 @@ def read(file):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.thorough
 def test_from_the_run_to_the_table(call, image_folder, tmp_path, capsys):
     history, kept = tmp_path / "history.csv", tmp_path / "w12.csv"
     small = (

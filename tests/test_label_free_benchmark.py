@@ -56,6 +56,7 @@ def mnist(tmp_path):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_from_the_matrix_to_the_tables(call, mnist, capsys):
     arguments = ("--config", EXAMPLE / "smoke.yaml", "--mnist_dir", mnist, "--download", "false", "--folder", "runs")
     call("main.py", *arguments, "--csv_file", "benchmark.csv")

@@ -180,6 +180,18 @@ FITS = {
         ValueError,
         "expected the reference set to have labels, because its loss is measured, but its batches hold inputs alone",
     ),
+    "a reference without labels, of which copies are needed": (
+        {"reference": Points(labels=None), "estimators": None},
+        {},
+        ValueError,
+        "expected the reference set to have labels, because its loss is measured, but its batches hold inputs alone",
+    ),
+    "a test set of another width": (
+        {"test_dataloaders": TensorDataset(torch.zeros(10, 5)), "estimators": None},
+        {},
+        RuntimeError,
+        "the test set cannot be measured: expected inputs that the network takes, but on inputs of shape (5, 5) it raises",
+    ),
     "a test set without the labels asked for": (
         {"test_dataloaders": Points(labels=None), "compare_with_labels": True},
         {},

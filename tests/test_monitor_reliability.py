@@ -73,9 +73,13 @@ def test_a_run_keeps_its_scorecard_and_its_doubts(tmp_path, capsys):
     assert {row["estimator"] for row in rows} == {"trivial", "empirical", "layer_norm", "active_nodes"}
     expected = monitor.scorecard.compute()
     assert [float(row["mae"]) for row in rows] == [score.mae for score in expected]
-    (said,) = [path.read_text() for path in tmp_path.rglob("tansens_reliable.md")]
-    assert "| test loss: empirical | False | " in said
-    assert "ratio" in capsys.readouterr().out
+    (said,) = [path.read_text() for path in tmp_path.rglob("0_tansens_unlabelled_sets.md")]
+    doubts = monitor.records[-1].targets["test"].estimates["loss"]["empirical"].doubts
+    assert doubts
+    assert f"| {doubts[0]}" in said.replace("<br>", " ")
+    shown = capsys.readouterr().out
+    assert "mean error: " in shown
+    assert f"{trainer.log_dir}/tansens_scorecard.csv" in shown
 
 
 def test_without_the_truth_there_is_no_scorecard(tmp_path):
@@ -83,4 +87,4 @@ def test_without_the_truth_there_is_no_scorecard(tmp_path):
     fit(monitor, logger=CSVLogger(tmp_path))
     assert monitor.scorecard.compute() == []
     assert not list(tmp_path.rglob("*scorecard*"))
-    assert list(tmp_path.rglob("tansens_reliable.md"))
+    assert list(tmp_path.rglob("0_tansens_unlabelled_sets.md"))

@@ -43,6 +43,7 @@ def score(
     scores: Path = Path("trajectory_scores"),
     networks: list[str] | None = None,
     estimators: list[str] | None = None,
+    copied: int = 128,
 ) -> None:
     """Scores every network that has none yet.
 
@@ -51,6 +52,7 @@ def score(
         scores: Where the CSVs are written.
         networks: Which networks; None for all.
         estimators: The keys of those to score; None for all. The trivial one and the headline's variants are always there.
+        copied: How many samples of the reference its copies have; a monitor's have 128.
 
     """
     scores.mkdir(parents=True, exist_ok=True)
@@ -62,23 +64,24 @@ def score(
         with part.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
             writer.writerow(COLUMNS)
-            writer.writerows([file.stem, *row] for row in score_network(NetworkOutputs.load(file), estimators))
+            writer.writerows([file.stem, *row] for row in score_network(NetworkOutputs.load(file), estimators, copied))
         os.replace(part, target)
         print(target, flush=True)
 
 
-def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Iterator[Row]:
+def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied: int = 128) -> Iterator[Row]:
     """Yields a row for each moment, set, quantity and estimator; labels of a target serve the comparison alone.
 
     Args:
         network: Its outputs.
         keys: Of the estimators to score; None for all.
+        copied: How many samples of the reference its copies have.
 
     """
     chosen = [one for one in default_estimators() if one.key == HEADLINE or keys is None or one.key in keys]
     variants: dict[str, list[Estimator]] = {"": chosen, **{f": {stated}": [Headline(stated)] for stated in STATED}}
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
-    copies = [labelled(network, one, moments) for one in network.of_role("copy")]
+    copies = [labelled(network, one, moments, copied) for one in network.of_role("copy")]
     references = {
         moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
         for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()
@@ -90,12 +93,12 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Ite
                     yield [moment, one.name, one.family, target.samples, *row]
 
 
-def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int]) -> dict[int, SetSummary]:
-    """Returns what the monitor would have found on a labelled set, by snapshot."""
+def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int], first: int | None = None) -> dict[int, SetSummary]:
+    """Returns what the monitor would have found on a labelled set or its first samples, by snapshot."""
     numbers = network.numbers(one)
     return {
-        moment: summary(one.name, outputs) if numbers is None else summary_of_numbers(one.name, outputs, numbers)
-        for moment, outputs in network.measured(one, moments).items()
+        moment: summary(one.name, outputs) if numbers is None else summary_of_numbers(one.name, outputs, numbers[:first])
+        for moment, outputs in network.measured(one, moments, first).items()
     }
 
 

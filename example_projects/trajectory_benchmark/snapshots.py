@@ -83,16 +83,17 @@ class NetworkOutputs:
         found = self.labels[one.pool or one.name]
         return None if found.dtype.kind in "iu" else found[self.rows[one.name] if one.pool else slice(None)]
 
-    def measured(self, one: SetInfo, moments: Collection[int]) -> Mapping[int, Outputs]:
+    def measured(self, one: SetInfo, moments: Collection[int], first: int | None = None) -> Mapping[int, Outputs]:
         """Returns a set's labelled outputs at some snapshots, each with the trajectory of those before it.
 
         Args:
             one: The set.
             moments: The snapshots.
+            first: How many of its first samples; None for all.
 
         """
         source = one.pool or one.name
-        chosen = self.rows[one.name] if one.pool else slice(None)
+        chosen = self.rows[one.name][:first] if one.pool else slice(first)
         labels, is_classifier = self.labels[source][chosen], self.numbers(one) is None
         trajectory, found = Trajectory(), {}
         for number in range(max(moments) + 1):

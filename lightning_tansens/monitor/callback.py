@@ -152,7 +152,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._state = MonitorState()
         self._mailbox = Mailbox()
         self._measurement: Measurement | None = None
-        #: What the last fit has found.
+        #: What the last fit, or the first of evaluations that follow one another, has found.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._logged_step: int | None = None
@@ -236,7 +236,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
-        self._measurement, self._follows, self._failures = None, True, Failures("raise")
+        self._measurement, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
 
     # ------------------------------------------------------------------------------------------------ hooks
 
@@ -394,7 +394,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._criterion,
             self._follows,
         )
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == TrainerFn.FITTING or self._follows:  # said once for a fit, or for a folder of checkpoints
             self._criterion = criterion
         return measurement
 

@@ -103,9 +103,10 @@ def wanted(trainer: pl.Trainer, scalars: Mapping[str, float]) -> dict[str, float
         scalars: Values by key.
 
     """
-    monitored = [getattr(callback, "monitor", None) for callback in trainer.callbacks]
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    monitored = [getattr(callback, "monitor", None) for callback in callbacks]
     monitored += [config.monitor for config in trainer.lr_scheduler_configs]
-    names = " ".join(str(getattr(callback, "filename", "")) for callback in trainer.callbacks)
+    names = " ".join(str(getattr(callback, "filename", "")) for callback in callbacks)
     return {
         key: value
         for key, value in scalars.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from tqdm.auto import tqdm
 
 from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record
 
@@ -40,7 +41,7 @@ class Notices:
         """
         if self._before is not None:
             for note in changes(self._before, record):
-                rank_zero_info(f"TangentSensitivityMonitor: {note}")
+                _tell(note)
             self._before = None
         lost = [
             f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
@@ -61,14 +62,20 @@ class Notices:
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
         if self._measurements == 1 and (cost := cost_note(record)) is not None:
-            rank_zero_info(f"TangentSensitivityMonitor: {cost}")
+            _tell(cost)
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
-            rank_zero_info(f"TangentSensitivityMonitor: {precision}")  # the first one takes longer than those that follow
+            _tell(precision)  # the first one takes longer than those that follow
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
         self._said.add(name)
         return new
+
+
+def _tell(note: str) -> None:
+    """Logs a note on a line of its own, also beside a bar of tqdm."""
+    with tqdm.external_write_mode():
+        rank_zero_info(f"TangentSensitivityMonitor: {note}")
 
 
 def changes(before: Record, now: Record) -> list[str]:
