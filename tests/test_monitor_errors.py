@@ -77,6 +77,10 @@ OPTIONS = [
         for name in ("num_loss_samples", "num_label_samples", "batch_size")
         for value in (0, -1, 1.5, True, "3")
     ),
+    *(
+        ({"gathered_bytes": value}, ValueError, f"gathered_bytes: expected an integer of at least 0, but got {value!r}")
+        for value in (-1, 0.5, "1e9")
+    ),
     ({"accuracy_form": "rate"}, ValueError, "accuracy_form: expected one of ['error', 'ratio'], but got 'rate'"),
     ({"measure_at": "epoch_end"}, ValueError, "measure_at: expected one of ['auto', 'train_epoch_end', "),
     ({"on_failure": "stop"}, ValueError, "on_failure: expected one of ['raise', 'warn', 'ignore'], but got 'stop'"),
