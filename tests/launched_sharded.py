@@ -1,6 +1,7 @@
 """Trainings of sharded networks, each process of which writes what it has found into a file of the folder."""
 
 import json
+import threading
 
 import lightning.pytorch as pl
 import torch
@@ -8,9 +9,10 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torchmetrics import MeanMetric
 
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
@@ -55,11 +57,38 @@ class Double(Sharded):
         return [part.double() if part.is_floating_point() else part for part in batch]
 
 
+class HoldsMuch(Double):
+    """Keeps what cannot be copied, what should not be, what must be the copy's own, and what must not be written to."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock, self.points, self.first, self.seen = threading.Lock(), Points(4), [self.network[0]], MeanMetric()
+        self.network[-1].bias.requires_grad_(False)
+
+    def training_step(self, batch, batch_idx):
+        assert self.first[0] is self.network[0]
+        with self.lock:
+            loss = super().training_step(batch, batch_idx)
+        self.seen.update(loss.detach())
+        return loss
+
+    def on_train_end(self):
+        assert int(self.seen.weight) == self.trainer.global_step
+
+
 class Trained(Sharded):
     """Its weights move."""
 
     def __init__(self):
         super().__init__(lr=0.1)
+
+
+class LowerPrecision(Trained):
+    """Computes in bfloat16 where it is sharded over data."""
+
+    def shard(self, mesh):
+        for part in (self.network[0], self.network[-1], self.network):
+            fully_shard(part, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
 
 
 class FromTheTop(Trained):
@@ -129,8 +158,9 @@ class Watch(pl.Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         BREAKING.update(dict.fromkeys(BREAKING, False))
-        whole = [one.full_tensor() if isinstance(one, DTensor) else one for one in pl_module.parameters()]
-        self.weights.append([one.double().flatten().tolist() for one in [*whole, *pl_module.buffers()]])
+        state = pl_module.state_dict().values()  # its hooks see to it that the weights are those that are trained
+        whole = [one.full_tensor() if isinstance(one, DTensor) else one for one in state]
+        self.weights.append([one.double().flatten().tolist() for one in whole])
 
     def write(self, trainer):
         monitors = [callback for callback in trainer.callbacks if hasattr(callback, "history")]
@@ -177,6 +207,9 @@ CASES = {
     "from the top, alone": (FromTheTop, None, None),
     "from the top, a part gathered": (FromTheTop, {"network": "network"}, None),
     "from the top, a part in step": (FromTheTop, {"network": "network", **IN_STEP}, None),
+    "holds much": (HoldsMuch, {}, None),
+    "lower precision, alone": (LowerPrecision, None, None),
+    "lower precision": (LowerPrecision, {}, None),
     "nothing breaks, alone": (Trained, None, "nothing"),
     "data break, gathered": (Trained, {"measures": None}, "data"),
     "data break, in step": (Trained, IN_STEP, "data"),

@@ -77,6 +77,10 @@ OPTIONS = [
         for name in ("num_loss_samples", "num_label_samples", "batch_size")
         for value in (0, -1, 1.5, True, "3")
     ),
+    *(
+        ({"gathered_bytes": value}, ValueError, f"gathered_bytes: expected an integer of at least 0, but got {value!r}")
+        for value in (-1, 0.5, "1e9")
+    ),
     ({"accuracy_form": "rate"}, ValueError, "accuracy_form: expected one of ['error', 'ratio'], but got 'rate'"),
     ({"measure_at": "epoch_end"}, ValueError, "measure_at: expected one of ['auto', 'train_epoch_end', "),
     ({"on_failure": "stop"}, ValueError, "on_failure: expected one of ['raise', 'warn', 'ignore'], but got 'stop'"),
@@ -179,6 +183,18 @@ FITS = {
         {},
         ValueError,
         "expected the reference set to have labels, because its loss is measured, but its batches hold inputs alone",
+    ),
+    "a reference without labels, of which copies are needed": (
+        {"reference": Points(labels=None), "estimators": None},
+        {},
+        ValueError,
+        "expected the reference set to have labels, because its loss is measured, but its batches hold inputs alone",
+    ),
+    "a test set of another width": (
+        {"test_dataloaders": TensorDataset(torch.zeros(10, 5)), "estimators": None},
+        {},
+        RuntimeError,
+        "the test set cannot be measured: expected inputs that the network takes, but on inputs of shape (5, 5) it raises",
     ),
     "a test set without the labels asked for": (
         {"test_dataloaders": Points(labels=None), "compare_with_labels": True},

@@ -37,10 +37,10 @@ def found(request, tmp_path_factory):
 
 
 @functools.cache
-def alone():
+def alone(name="gathered"):
     """One process with the whole network."""
     with tempfile.TemporaryDirectory() as folder:
-        train("gathered", Path(folder))
+        train(name, Path(folder))
         return {file.name.split(".")[0]: json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
 
 
@@ -59,6 +59,21 @@ def test_gathered_networks_give_the_values_of_one_process(stage, rows, found):
             assert without_step(row) == pytest.approx(without_step(other), rel=1e-6, abs=1e-12, nan_ok=True)
             assert {"tansens/empirical/test", "tansens/layer_norm", "tansens/one_loss/estimate"} <= row.keys()
     assert any("a plain copy of it is gathered" in note for note in found["gathered", "fit"][0]["notes"])
+
+
+def test_a_copy_has_what_the_module_holds(found):
+    (expected,) = alone("holds much").values()
+    for one in found["holds much", "fit"]:
+        for row, other in zip(one["history"], expected["history"], strict=True):
+            assert without_step(row) == pytest.approx(without_step(other), rel=1e-6, abs=1e-12, nan_ok=True)
+            assert "tansens/empirical/test" in row
+
+
+def test_a_copy_in_full_precision_tells_how_far_it_is_from_the_sharded_network(found, request):
+    notes = found["lower precision", "fit"][0]["notes"]
+    over_data = request.node.callspec.params["found"][0] > 1
+    assert sum("outputs differ by" in note and "as in lower precision" in note for note in notes) == over_data
+    assert "tansens/empirical/test" in found["lower precision", "fit"][0]["history"][0]
 
 
 @pytest.mark.parametrize(("stage", "rows"), [("fit", 2), ("test", 3), ("resumed", 3)])
@@ -101,6 +116,7 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
     [
         ("with gathering", "alone"),
         ("with calls in step", "alone"),
+        ("lower precision", "lower precision, alone"),
         ("from the top, a part gathered", "from the top, alone"),
         ("from the top, a part in step", "from the top, alone"),
         ("data break, gathered", "nothing breaks, alone"),

@@ -32,7 +32,6 @@ COLUMNS = (
 #: When a network is scored, as a share of its snapshots.
 MOMENTS = (0.35, 0.7, 1.0)
 
-
 #: The headline with what a user may state of the class shares; "auto" is among the default estimators.
 STATED = ("same", "free")
 
@@ -44,6 +43,7 @@ def score(
     scores: Path = Path("trajectory_scores"),
     networks: list[str] | None = None,
     estimators: list[str] | None = None,
+    copied: int = 128,
 ) -> None:
     """Scores every network that has none yet.
 
@@ -52,6 +52,7 @@ def score(
         scores: Where the CSVs are written.
         networks: Which networks; None for all.
         estimators: The keys of those to score; None for all. The trivial one and the headline's variants are always there.
+        copied: How many samples of the reference its copies have; a monitor's have 128.
 
     """
     scores.mkdir(parents=True, exist_ok=True)
@@ -63,23 +64,24 @@ def score(
         with part.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
             writer.writerow(COLUMNS)
-            writer.writerows([file.stem, *row] for row in score_network(NetworkOutputs.load(file), estimators))
+            writer.writerows([file.stem, *row] for row in score_network(NetworkOutputs.load(file), estimators, copied))
         os.replace(part, target)
         print(target, flush=True)
 
 
-def score_network(network: NetworkOutputs, keys: list[str] | None = None) -> Iterator[Row]:
+def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied: int = 128) -> Iterator[Row]:
     """Yields a row for each moment, set, quantity and estimator; labels of a target serve the comparison alone.
 
     Args:
         network: Its outputs.
         keys: Of the estimators to score; None for all.
+        copied: How many samples of the reference its copies have.
 
     """
     chosen = [one for one in default_estimators() if one.key == HEADLINE or keys is None or one.key in keys]
     variants: dict[str, list[Estimator]] = {"": chosen, **{f": {stated}": [Headline(stated)] for stated in STATED}}
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
-    copies = [labelled(network, one, moments, Headline.copied_samples) for one in network.of_role("copy")]
+    copies = [labelled(network, one, moments, copied) for one in network.of_role("copy")]
     references = {
         moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
         for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()

@@ -152,7 +152,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._state = MonitorState()
         self._mailbox = Mailbox()
         self._measurement: Measurement | None = None
-        #: What the last fit has found.
+        #: What the last fit, or the first of evaluations that follow one another, has found.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._logged_step: int | None = None
@@ -236,7 +236,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
-        self._measurement, self._follows, self._failures = None, True, Failures("raise")
+        self._measurement, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
 
     # ------------------------------------------------------------------------------------------------ hooks
 
@@ -317,6 +317,8 @@ class TangentSensitivityMonitor(pl.Callback):
         records = self._state.records
         if self.verbose and records:
             say(trainer, summary_table(records, None if self._page is None else self._page.scorecard_file))
+        elif self.verbose and self._failures.last is not None:  # a warning may have been filtered
+            say(trainer, f"TangentSensitivityMonitor: no measurement succeeded; the last one failed: {self._failures.last}")
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
             if self._page is not None and self._measurement is not None:
                 self._page.finish(records)
@@ -394,7 +396,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._criterion,
             self._follows,
         )
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == TrainerFn.FITTING or self._follows:  # said once for a fit, or for a folder of checkpoints
             self._criterion = criterion
         return measurement
 

@@ -28,6 +28,8 @@ class Failures:
     def __init__(self, policy: OnFailure) -> None:
         self.policy: OnFailure = policy
         self._said: set[type[Exception]] = set()
+        #: Why a measurement failed, the last one that did; None if none has.
+        self.last: str | None = None
 
     @contextmanager
     def handled(self, epoch: int, is_global_zero: bool = True) -> Iterator[None]:
@@ -48,6 +50,7 @@ class Failures:
         """
         if self.policy == "raise" or isinstance(error, DisturbedTrainingError):
             raise error
+        self.last = _cause(error)
         if self.policy == "ignore" or type(error) in self._said:
             return
         self._said.add(type(error))

@@ -75,7 +75,7 @@ def _copied(root: AnyModule, memo: dict[int, Any]) -> AnyModule:
         for name, value in vars(module).items():
             if name in hooks:
                 kept = {key: hook for key, hook in value.items() if key not in dropped}
-                attributes[name] = copy.deepcopy(type(value)(kept), memo)
+                attributes[name] = _attribute(type(value)(kept), memo)
             elif not name.startswith(_SHARDING):
                 attributes[name] = _attribute(value, memo)
     found: AnyModule = memo.get(id(root)) or copy.deepcopy(root, memo)

@@ -125,7 +125,13 @@ class MeasuredSet:
                 for misfit in misfits.values():
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
                         raise misfit from error
-                raise
+                if type(error) is not RuntimeError:
+                    raise
+                came = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
+                raise RuntimeError(
+                    f"the {self.name} set cannot be measured: expected inputs that the network takes, but on inputs of "
+                    f"shape {came} it raises: {error}"
+                ) from error
             with agreed(lockstep):
                 if self.loss is not None:
                     self.loss.prepare(outputs, self.batches.labels(targets))

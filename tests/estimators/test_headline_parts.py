@@ -241,7 +241,7 @@ def test_nearby_copies_count_by_side_and_size():
     for quantity in (0, 1):
         distances = [np.square(seen[m]).sum() + (change[quantity] - changes[m, quantity]) ** 2 for m in range(9)]
         kernel = np.exp(-np.array(distances) / (2 * sorted(distances)[2]))
-        size = (change[quantity] ** 2 + 0.09) / (changes[:, quantity] ** 2 + 0.09)
+        size = np.minimum((change[quantity] ** 2 + 0.09) / (changes[:, quantity] ** 2 + 0.09), 4)
         squares = size * errors[:, quantity] ** 2
         for side, chosen in enumerate((errors[:, quantity] > 0, errors[:, quantity] < 0)):
             assert found[quantity, side] == pytest.approx(2 * (kernel * squares)[chosen].sum() / kernel.sum())

@@ -210,6 +210,20 @@ def test_a_full_disk_under_the_logger(what, tmp_path, monkeypatch):
         fit(make_monitor(on_failure="raise"), logger=TensorBoardLogger(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_in_which_every_measurement_failed_says_so_at_its_end(capsys):
+    class FailsOutsideOfTraining(BoringModule):
+        def forward(self, inputs):
+            if not self.training and self.trainer.global_step:
+                raise RuntimeError("never again")
+            return super().forward(inputs)
+
+    fit(make_monitor(verbose=True), module=FailsOutsideOfTraining)
+    said = capsys.readouterr().out
+    assert "no measurement succeeded; the last one failed: RuntimeError in" in said
+    assert "never again" in said
+
+
 def test_the_policy_is_one_of_three():
     with pytest.raises(ValueError, match=r"on_failure: expected one of \['raise', 'warn', 'ignore'\], but got 'stop'"):
         make_monitor(on_failure="stop")

@@ -18,8 +18,9 @@ QUANTILE = 1.96
 #: Copies count more, the nearer they are: the kernel reaches the third nearest, and no less far than this.
 NEAREST, NARROWEST = 3, 0.15
 
-#: Errors on copies grow with the estimated change; one smaller than this counts as if it were as large.
-SMALLEST_CHANGE = 0.3
+#: Errors on copies grow with the estimated change; one smaller than this counts as if it were as large. No square error
+#: grows more than fourfold.
+SMALLEST_CHANGE, MOST = 0.3, 4.0
 
 #: How much of each part of the variance counts, in the order of :class:`Spread`; fitted on the development networks.
 SHARES = (1.4, 0.25, 0.5, 1.0)
@@ -79,7 +80,7 @@ def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors:
     r"""Returns the mean square errors of nearby copies, of those estimated too high and too low, shape (2, 2).
 
     .. math:: \sigma_\pm^2 = 2 \, \frac{\sum_m k_m \rho_m^2 \, [\pm \rho_m > 0]}{\sum_m k_m}, \qquad
-              \rho_m^2 = e_m^2 \, \frac{a^2 + c^2}{a_m^2 + c^2}, \qquad
+              \rho_m^2 = e_m^2 \min\Big(\frac{a^2 + c^2}{a_m^2 + c^2}, 4\Big), \qquad
               k_m = \exp\big(-(\|s - s_m\|^2 + (a - a_m)^2) / 2 h^2\big)
 
     with h the distance of the third nearest copy, or 0.15 if that is nearer. An error counts in proportion to the
@@ -99,7 +100,7 @@ def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors:
     distances = np.square(signature - seen).sum(1)[:, None] + np.square(change - changes)
     third = np.sort(distances, 0)[NEAREST - 1]
     kernel = np.exp(-distances / 2 / np.maximum(third, NARROWEST**2))
-    size = (change**2 + SMALLEST_CHANGE**2) / (changes**2 + SMALLEST_CHANGE**2)
+    size = np.minimum((change**2 + SMALLEST_CHANGE**2) / (changes**2 + SMALLEST_CHANGE**2), MOST)
     squares = np.stack([np.square(np.maximum(sign * errors, 0)) for sign in (1, -1)], 2)
     return np.asarray(2 * np.einsum("mq,mqs->qs", kernel * size, squares) / kernel.sum(0)[:, None])
 

@@ -17,7 +17,7 @@ Layout = Mapping[str, Mapping[str, list[Any]]]
 
 
 #: Letters in a line of a table's cell.
-LONGEST_LINE = 34
+LONGEST_LINE = 21
 
 
 class Writer:
