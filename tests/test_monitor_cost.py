@@ -38,7 +38,11 @@ def test_schedulers_get_the_key_they_ask_for():
 
 @pytest.mark.parametrize(
     ("estimators", "samples", "losses"),
-    [([Headline()], Headline.copied_samples, 0), ([Calibrated([Noise(0.5), Noise(1.0), Noise(2.0)])], 200, 3)],
+    [
+        ([Headline(copied_samples=128)], 128, 0),
+        ([Headline(copied_samples=None)], 200, 4),
+        ([Calibrated([Noise(0.5), Noise(1.0), Noise(2.0)])], 200, 3),
+    ],
 )
 def test_the_headlines_copies_have_few_samples_and_no_loss(estimators, samples, losses):
     monitor = make_monitor(

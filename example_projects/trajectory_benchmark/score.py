@@ -43,7 +43,7 @@ def score(
     scores: Path = Path("trajectory_scores"),
     networks: list[str] | None = None,
     estimators: list[str] | None = None,
-    copied: int = 128,
+    copied: int = 256,
 ) -> None:
     """Scores every network that has none yet.
 
@@ -52,7 +52,7 @@ def score(
         scores: Where the CSVs are written.
         networks: Which networks; None for all.
         estimators: The keys of those to score; None for all. The trivial one and the headline's variants are always there.
-        copied: How many samples of the reference its copies have; a monitor's have 128.
+        copied: How many samples of the reference its copies have; a monitor's have 256.
 
     """
     scores.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def score(
         print(target, flush=True)
 
 
-def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied: int = 128) -> Iterator[Row]:
+def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied: int = 256) -> Iterator[Row]:
     """Yields a row for each moment, set, quantity and estimator; labels of a target serve the comparison alone.
 
     Args:

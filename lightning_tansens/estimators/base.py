@@ -45,7 +45,7 @@ class Estimator(ABC):
     key: str
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     needs: frozenset[Need] = frozenset({Need.CLASSES})
-    copied_samples: ClassVar[int | None] = None
+    copied_samples: int | None = None
     looks_at_target: bool = True
     of_cross_entropy: ClassVar[bool] = False
 

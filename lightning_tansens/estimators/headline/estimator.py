@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from lightning_tansens.checks import check_callable, check_choice, check_seed
+from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.perturbations import Transform
@@ -55,7 +55,7 @@ class Headline(Estimator):
     left out of the fit, and how far the estimates differ. Where outputs are no class scores the loss alone is estimated, by
     the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
 
-    Each copy costs a forward pass of the first 128 samples of the reference a measurement. The documentation says how good
+    Each copy costs a forward pass of ``copied_samples`` of the reference at each measurement. The documentation says how good
     the estimate is and what it does not cover.
 
     Args:
@@ -67,6 +67,8 @@ class Headline(Estimator):
         seed: Of the re-weightings.
         criterion: For outputs that are no class scores, see :class:`PseudoLabelLoss`; None for the squared error.
         pseudo_labels: As above.
+        copied_samples: How many samples of each copy are looked at; None for all, which costs more and is better for the
+            loss (the documentation has figures).
 
     Raises:
         ValueError: If the class shares or the pseudo-labels are none of these, or the seed is none.
@@ -81,7 +83,6 @@ class Headline(Estimator):
     key = HEADLINE
     quantities = ("loss", "accuracy")
     needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES})
-    copied_samples = 128
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Headline(Estimator):
         seed: int = 0,
         criterion: Callable[[Any, Any], Any] | None = None,
         pseudo_labels: PseudoLabels = "outputs",
+        copied_samples: int | None = 256,
     ) -> None:
         check_choice("class_shares", class_shares, get_args(ClassShares))
         check_choice("pseudo_labels", pseudo_labels, get_args(PseudoLabels))
@@ -102,7 +104,10 @@ class Headline(Estimator):
                 raise TypeError(f"copies: expected callables on a sample, but got {transform!r}")
         self.class_shares: ClassShares = class_shares
         self.copies = None if copies is None else tuple(copies)
+        if copied_samples is not None:
+            check_counts(copied_samples=copied_samples)
         self.seed, self.criterion, self.pseudo_labels = seed, criterion, pseudo_labels
+        self.copied_samples = copied_samples
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
         """Returns what makes the copies, see ``copies``.
