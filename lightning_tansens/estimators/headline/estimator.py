@@ -55,8 +55,8 @@ class Headline(Estimator):
     left out of the fit, and how far the estimates differ. Where outputs are no class scores the loss alone is estimated, by
     the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
 
-    Each copy costs a forward pass of ``copied_samples`` of the reference at each measurement. The documentation says how good
-    the estimate is and what it does not cover.
+    Each copy costs a forward pass of ``copied_samples`` of the reference at each measurement. The documentation says how
+    good the estimate is and what it does not cover.
 
     Args:
         class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
