@@ -44,7 +44,7 @@ def test_schedulers_get_the_key_they_ask_for():
         ([Calibrated([Noise(0.5), Noise(1.0), Noise(2.0)])], 200, 3),
     ],
 )
-def test_the_headlines_copies_have_few_samples_and_no_loss(estimators, samples, losses):
+def test_a_copy_has_as_many_samples_as_its_estimators_need(estimators, samples, losses):
     monitor = make_monitor(
         test_dataloaders=Points(20, seed=2), estimators=estimators, num_samples=8, num_loss_samples=200, batch_size=60
     )
