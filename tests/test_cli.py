@@ -192,7 +192,7 @@ def test_help_and_print_config(options, capsys):
     shown = capsys.readouterr().out
     if "print_config" in options[0]:
         (printed,) = yaml.safe_load(shown)["trainer"]["callbacks"]
-        defaults = {"num_samples": 256, "reference": "auto", "measures": None, "estimators": None, "options": None}
+        defaults = {"num_samples": 128, "reference": "auto", "measures": None, "estimators": None, "options": None}
         assert defaults.items() <= printed["init_args"].items()
     elif "callbacks.help" in options[0]:
         assert "The number of samples of each set on which the measures are computed." in " ".join(shown.split())

@@ -43,9 +43,9 @@ def check(rows, reference="train"):
 def test_digits(run_example, tmp_path, capsys):
     check(run_example("digits"))
     printed = capsys.readouterr().out
-    assert "test, epoch 1" in printed
-    assert re.search(r"^true +\d", printed, re.MULTILINE)
-    assert re.search(r"^trivial +\d\S+ +\d", printed, re.MULTILINE)
+    assert re.search(r"^  test +0\.\d+ \[", printed, re.MULTILINE)
+    assert re.search(r"^mean error: accuracy \d", printed, re.MULTILINE)
+    assert "tansens_scorecard.csv" in printed
     assert list(tmp_path.glob("lightning_logs/digits/version_0/events*"))
 
 

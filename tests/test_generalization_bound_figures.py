@@ -11,9 +11,16 @@ import pytest
 from scipy import stats
 
 from tests.figures.histories import CLASS_GAPS, CLASS_SENSITIVITIES, LOSSES, drawn, history
-from tests.figures.test_sensitivities import GAPS, ON_TEST, unlabelled
+from tests.figures.test_sensitivities import ON_TEST
 from tests.figures.test_state import assert_inside
 from tests.records import measure, with_target
+
+GAPS = [actual - reference for actual, reference in zip(LOSSES["actual"], LOSSES["trivial"])]
+
+
+def unlabelled():
+    return [with_target(one, "test", loss=None, accuracy=None) for one in history()]
+
 
 EXAMPLE = Path(__file__).parents[1] / "example_projects" / "generalization_bound_paper"
 sys.path.insert(0, str(EXAMPLE))

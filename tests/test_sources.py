@@ -26,7 +26,7 @@ from lightning_tansens.monitor.data.sources import STREAMED
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 
 NUMBERS = TensorDataset(torch.arange(100.0))
-ASKED = []  # of a module: a copy of a stream would keep what it remembers itself
+ASKED = collections.UserList()  # of a module: a copy of a stream would keep what it remembers itself; a list is refused
 Pair = collections.namedtuple("Pair", "x y")
 
 

@@ -58,7 +58,7 @@ WRONG = {
     "a function that is not there": ({"unpack": "tests.boring.split"}, "unpack"),
     "a test set that is none": ({"test_dataloaders": {"class_path": "torch.nn.ReLU"}}, "test_dataloaders"),
     "a test set of another name": ({"test_dataloaders": {"class_path": "tests.boring.Pints"}}, "tests.boring.Pints"),
-    "a reference that is none": ({"reference": 3}, "reference"),
+    "a reference that is none": ({"reference": ["a"]}, "reference"),
     "a list for a name": ({"network": ["a"]}, "network"),
     "a dict for a seed": ({"seed": {"a": 1}}, "seed"),
     "a fraction for a seed": ({"seed": 1.5}, "seed"),
@@ -114,6 +114,11 @@ def test_a_reference_that_names_no_set_is_named(tmp_path):
         ValueError, match=r"reference: expected one of .'train', 'val'. or a DataLoader or a Dataset, but got"
     ):
         run(tmp_path, {"reference": "validation"})
+
+
+def test_a_share_that_is_none_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"reference: expected a number between 0 and 1, both excluded, but got 3"):
+        run(tmp_path, {"reference": 3})
 
 
 @FEW

@@ -194,7 +194,7 @@ def test_diverged_weights():
         fit(Diverges(), make_monitor(on_failure="raise"))
 
 
-@pytest.mark.parametrize("what", ["histogram", "figure", "text", "layout", "band", "compare"])
+@pytest.mark.parametrize("what", ["histogram", "figure", "text", "layout", "compare"])
 def test_a_full_disk_under_the_logger(what, tmp_path, monkeypatch):
     """Scalars are Lightning's to write; histograms, figures and texts, which are ours, fail by the policy."""
 
