@@ -1,4 +1,4 @@
-"""Label-free estimates of the test loss while a network trains, from its tangent sensitivity."""
+"""Label-free estimates of loss and accuracy while a network trains, and its tangent sensitivity."""
 
 from lightning_tansens import functional, metrics
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor

@@ -11,7 +11,7 @@ from lightning_tansens.estimators import Calibrated
 from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise, Perturbed
 from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
-from lightning_tansens.metrics import EmpiricalSensitivity
+from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.monitor.data.subsets import Subset
 from tests.boring import BoringData, Points, Recorder, fit, loader, make_monitor, mlp, state_of, untimed
 
@@ -111,3 +111,8 @@ def test_inputs_that_cannot_be_perturbed_are_refused_before_the_first_step():
     monitor = make_monitor(test_dataloaders=tokens, measures=measures, estimators=[Calibrated(COPIES)])
     with pytest.raises(TypeError, match="copies: expected inputs that are one floating-point tensor"):
         fit(monitor, module=lambda: BoringModule(Embedded()), data=loader(tokens))
+
+
+def test_a_feature_without_its_measure_is_refused_at_construction():
+    with pytest.raises(ValueError, match="features: expected a measure with the key 'empirical' for the feature"):
+        make_monitor(measures=[ActiveNodeSensitivity()], estimators=[Calibrated(COPIES, ["sensitivity"])])

@@ -57,7 +57,7 @@ class Cifar10Data(ImageData):
     def test_dataloader(self) -> DataLoader | dict[str, DataLoader]:
         if not self.shifted:
             return super().test_dataloader()
-        changes = {"clean": [], "blurred": [v2.GaussianBlur(5, 1.2)], "noisy": [v2.GaussianNoise(sigma=0.15)]}
+        changes = {"clean": [], "blurred": [v2.GaussianBlur(9, 2.5)], "noisy": [v2.GaussianNoise(sigma=0.5)]}
         images, labels = self.test.images, self.test.labels
         return {
             name: DataLoader(TensorImages(images, labels, _transform([], change)), 1000) for name, change in changes.items()

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: With code 2 if an argument, the configuration or every checkpoint cannot be used.
 
     """
-    parser = argparse.ArgumentParser("lightning-tansens", description="Label-free estimates of the test loss.")
+    parser = argparse.ArgumentParser("lightning-tansens", description="Label-free estimates of loss and accuracy.")
     commands = parser.add_subparsers(dest="command", required=True)
     # abbreviations would take arguments that are LightningCLI's
     evaluate = commands.add_parser("evaluate", help="measure checkpoints", description=EVALUATE, allow_abbrev=False)

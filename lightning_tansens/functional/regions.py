@@ -234,7 +234,7 @@ def log_max_active_weights(model: nn.Module, inputs: Any, *, wrt: Wrt = None, ou
     Args:
         model: A chain of Linear layers and ReLU, see :func:`~lightning_tansens.tangent.closed_form.relu_chain.relu_chain`.
         inputs: A batch of at least one sample.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
         output: Picks the tensor of outputs, as there.
 
     Returns:

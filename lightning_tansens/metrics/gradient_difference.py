@@ -51,7 +51,7 @@ class GradientDifference(SampleMeasure):
             tensor of its shape, for example an augmentation.
         outputs: "sum" (u = 1), "each" (then it is summed over the outputs) or a weighting of shape (C,).
         seed: Names the random numbers of a callable; Gaussian has a seed of its own.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

@@ -25,7 +25,7 @@ class InputOutputSensitivity(MeanSensitivity):
     Args:
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting of shape
             (C,).
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

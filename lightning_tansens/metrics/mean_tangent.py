@@ -30,7 +30,7 @@ class MeanTangentSensitivity(SensitivityMeasure):
     Args:
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,).
         max_entries: The largest P · D that is measured; 20 million take 160 MB a copy.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

@@ -35,7 +35,7 @@ class SensitivityMovement(SampleMeasure):
         outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
         num_probes: Number of random combinations of the parameters; each costs a double backward pass.
         seed: Names the random signs.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 

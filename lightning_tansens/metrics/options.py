@@ -18,7 +18,7 @@ from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensiti
 
 @dataclass(frozen=True)
 class TangentOptions:
-    """The options of :func:`~lightning_tansens.tangent.sensitivity`, asked of one batch after another.
+    """The options of :func:`~lightning_tansens.functional.tangent_sensitivity`, asked of one batch after another.
 
     Attributes:
         outputs: "sum" (u = 1), "each" or a weighting of shape (C,).

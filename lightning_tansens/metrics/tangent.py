@@ -15,7 +15,7 @@ from lightning_tansens.tangent.outputs import Outputs
 
 
 class TangentMeasure(SampleMeasure):
-    """Base class for measures of ‖S_u(x)‖_F², with the options of :func:`~lightning_tansens.tangent.sensitivity`.
+    """Base class for measures of ‖S_u(x)‖_F², with the options of :func:`~lightning_tansens.functional.tangent_sensitivity`.
 
     Args:
         outputs: "sum" (u = 1), "each" or a weighting of shape (C,).

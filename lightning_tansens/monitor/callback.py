@@ -284,8 +284,8 @@ class TangentSensitivityMonitor(pl.Callback):
             )
         if self.options.snapshots_per_epoch > 1 and trainer.num_training_batches == float("inf"):
             rank_zero_info(
-                "TangentSensitivityMonitor: snapshots_per_epoch needs an epoch of a known number of batches, which a stream "
-                "does not have; pass the Trainer limit_train_batches, or outputs are kept at the measurements alone"
+                "TangentSensitivityMonitor: Options(snapshots_per_epoch=...) needs an epoch of a known number of batches, "
+                "which a stream does not have; pass the Trainer limit_train_batches, or outputs are kept at the measurements alone"
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -423,7 +423,7 @@ class TangentSensitivityMonitor(pl.Callback):
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples)
+            page.show(record, self._state.records, distributions, samples, self.brief(record))
         total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
         with together(trainer):
             record = replace(record, seconds={**record.seconds, "total": total})

@@ -59,7 +59,8 @@ class Failures:
             return
         warnings.warn(
             f"TangentSensitivityMonitor: the measurement after epoch {epoch} failed, its values are left out and the "
-            f"run goes on: {_cause(error)}; on_failure='raise' stops instead (said once for each type of error)",
+            f"run goes on: {_cause(error)}; options=Options(on_failure='raise') stops instead (said once for each type of "
+            "error)",
             stacklevel=2,
         )
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
+from lightning_tansens.estimators.calibrated import Calibrated, check_features
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
 from lightning_tansens.monitor.failures import OnFailure
@@ -146,6 +147,9 @@ def check_measures_and_estimators(measures: object, estimators: object) -> None:
         raise ValueError(
             f"measures, estimators: expected each key once, but got {twice} more than once; leave one of them out"
         )
+    for estimator in estimators:  # type: ignore[attr-defined]
+        if isinstance(estimator, Calibrated):
+            check_features(estimator.features, measures)  # type: ignore[arg-type]
 
 
 def check_callables(**callables: object) -> None:

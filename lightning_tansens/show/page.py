@@ -91,24 +91,23 @@ class Page:
         history: Sequence[Record],
         distributions: Distributions | None = None,
         samples: Mapping[str, Samples] | None = None,
-        scalars: Mapping[str, float] | None = None,
+        brief: Record | None = None,
     ) -> None:
-        """Sends what there is to see of a measurement.
+        """Sends what there is to see of a measurement but its scalars.
 
         Args:
             record: The measurement.
             history: The records of all measurements, this one at the end.
             distributions: Its distributions over the samples.
             samples: The samples of the targets, by name.
-            scalars: Values by key that go to each logger in one call.
+            brief: The record without what loggers are not sent, of which charts are laid out; None for the whole one.
 
         """
         if not self._writers:
             return
         if not self._shown:
             self._shown = True
-            self._begin(record)
-        self.scalars(record, scalars or {})
+            self._begin(record if brief is None else brief)
         if self._display.texts and record.targets:
             self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
         if self._draws and record.targets:

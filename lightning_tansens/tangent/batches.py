@@ -24,7 +24,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 
     Args:
         model: The network.
-        inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
 
     """
     if not isinstance(inputs, (Mapping, tuple, list)):

@@ -17,7 +17,7 @@ def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | N
 
     Args:
         model: The network.
-        inputs: The batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
         output: Picks the tensor of outputs, as in :func:`~lightning_tansens.tangent.batches.pick_output`.
 
     Returns:

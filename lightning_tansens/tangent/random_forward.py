@@ -21,7 +21,7 @@ def is_random(network: nn.Module, inputs: Any) -> bool:
 
     Args:
         network: The network.
-        inputs: A batch, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+        inputs: A batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
 
     Example:
         >>> is_random(nn.Sequential(nn.Linear(3, 2), nn.Dropout()), torch.ones(1, 3))

@@ -37,7 +37,7 @@ class TangentSensitivityRegulariser(nn.Module):
     as they were. The number of calls, which names the probes, is part of the ``state_dict``, so a run that is resumed from a
     checkpoint repeats; make the regulariser an attribute of the LightningModule.
 
-    As input to a call: the model and a batch, as :func:`~lightning_tansens.tangent.sensitivity` takes them. As
+    As input to a call: the model and a batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes them. As
     output: R, a scalar to be added to the loss.
 
     Args:
@@ -45,7 +45,7 @@ class TangentSensitivityRegulariser(nn.Module):
         outputs: "sum" for u = (1, …, 1); "each" for Σ_c ‖S_{e_c}‖², where u_n are random signs for each sample, E u uᵀ = I.
         num_probes: The number of probes w to average over; each costs as much as the first.
         seed: Names the sequence of probes; not negative.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.tangent.sensitivity`; x itself is held constant.
+        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`; x itself is held constant.
         output: Picks the tensor of outputs, as there.
 
     Raises:

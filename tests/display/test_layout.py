@@ -2,9 +2,16 @@
 
 import re
 
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+
 from lightning_tansens.record import Estimate
+from lightning_tansens.show import Display
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.layout import compared_keys, make_layout
+from tests.boring import BoringData, fit, make_monitor
 from tests.records import measure, record, target
 
 ESTIMATES = {"trivial": 1.0, "empirical": (1.25, 0.5), "layer_norm": 1.5, "active_nodes": 0.75}
@@ -125,3 +132,20 @@ def test_runs_are_compared_by_estimates_and_the_truth():
         for target in ("a", "b")
     ]
     assert compared_keys(["a"], ["cot"], Keys("t"))[0] == "t/a_accuracy/actual"
+
+
+def test_by_default_every_line_of_a_chart_is_logged_but_the_truth(tmp_path):
+    monitor = make_monitor(estimators=None, display=Display())
+    fit(monitor, data=BoringData(validation=True), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=4)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    logged = events.Tags()["scalars"]
+    (sent,) = events.Tensors(CONFIG_SUMMARY_TAG)
+    layout = Layout.FromString(sent.tensor_proto.string_val[0])
+    charts = [chart for category in layout.category for chart in category.chart]
+    assert len(charts) > 3
+    for chart in charts:
+        margins = [line for series in chart.margin.series for line in (series.value, series.lower, series.upper)]
+        for line in [*(tag.strip("^$") for tag in chart.multiline.tag), *margins]:
+            found = any(re.fullmatch(line.replace("\\", ""), tag) for tag in logged)
+            assert found or line.endswith("/actual"), (chart.title, line)

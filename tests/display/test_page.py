@@ -53,7 +53,8 @@ def run(writers, display=None, epochs=4, from_step=None, **options):
         page.resume(from_step)
     records = history()[:epochs]
     for number, one in enumerate(records):
-        page.show(one, records[: number + 1], NODES, scalars={"t/test_loss/empirical": 1.0, "t/seconds": float(number)})
+        page.show(one, records[: number + 1], NODES)
+        page.scalars(one, {"t/test_loss/empirical": 1.0, "t/seconds": float(number)})
     page.finish(records)
     return records
 
@@ -64,7 +65,7 @@ def test_a_run_from_start_to_end(tmp_path):
     steps = [one.step for one in records]
     assert [arguments[1] for arguments in writer.of("scalars")] == steps
     assert writer.of("scalars")[2][0] == {"t/test_loss/empirical": 1.0, "t/seconds": 2.0}
-    assert [name for name, _ in writer.sent][:7] == ["compare", "begin", "layout", "text", "scalars", "table", "figure"]
+    assert [name for name, _ in writer.sent][:6] == ["compare", "begin", "layout", "text", "table", "figure"]
     assert writer.of("begin") == [()]
     ((tag, text, step),) = writer.of("text")
     assert (tag, step) == ("t/measures", 0)
@@ -104,7 +105,7 @@ def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
 def test_there_are_no_charts_of_zeros_and_ones(log, sent):
     writer, one = Recording(), record()
     page = Page(Display(log=log), Keys("t"), [writer])
-    page.show(one, [one], scalars={"t/x": 1.0, "t/x_reliable": 0.0})
+    page.scalars(one, {"t/x": 1.0, "t/x_reliable": 0.0})
     assert {key for values, _ in writer.of("scalars") for key in values} == sent
 
 

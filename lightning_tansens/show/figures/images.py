@@ -24,7 +24,7 @@ def plot_extreme_samples(
     """Draws the k images with the least values and the k with the largest, outermost first, in two rows.
 
     Each image is scaled to its own range, so that normalised inputs can be seen; above it stands its value, such as
-    ‖S(x_n)‖_F² (:func:`~lightning_tansens.tangent.sensitivity`), below it its number.
+    ‖S(x_n)‖_F² (:func:`~lightning_tansens.functional.tangent_sensitivity`), below it its number.
 
     Args:
         images: Images of shape (N, C, H, W), of 1 or 3 channels, or (N, H, W).

@@ -101,7 +101,7 @@ def relu_chain(model: nn.Module, inputs: Any, *, wrt: Wrt = None, output: Output
 
     Args:
         model: The network.
-        inputs: A batch of at least one sample, as :func:`~lightning_tansens.tangent.sensitivity` takes it.
+        inputs: A batch of at least one sample, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
         wrt: Which tensor is x, as there.
         output: Picks the tensor of outputs, as there.
 
