@@ -45,6 +45,7 @@ __all__ = [
     "SpectralNormSensitivity",
     "TangentMeasure",
     "TangentOptions",
+    "default_measures",
 ]
 
 

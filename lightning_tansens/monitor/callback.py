@@ -285,8 +285,7 @@ class TangentSensitivityMonitor(pl.Callback):
         if self.options.snapshots_per_epoch > 1 and trainer.num_training_batches == float("inf"):
             rank_zero_info(
                 "TangentSensitivityMonitor: Options(snapshots_per_epoch=...) needs an epoch of a known number of batches, "
-                "which a stream does not have; pass the Trainer limit_train_batches, or outputs are kept at the measurements "
-                "alone"
+                "which a stream does not have; pass the Trainer limit_train_batches to keep outputs within an epoch"
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -73,8 +73,9 @@ class GeneralizationBoundMonitor(pl.Callback):
             functions depends on that; None takes ``num_samples``.
         confidence: 1 − δ.
         batch_size: The number of samples measured at once.
-        unpack: A callable that splits a batch into (inputs, targets); None takes tuples and lists.
-        network: The name of the LightningModule's submodule to measure; None measures its ``forward``.
+        unpack: A callable that splits a batch into (inputs, targets); None takes pairs, and finds labels by their names.
+        network: The name of the LightningModule's submodule to measure; None measures its ``forward``, or without one its
+            only part with weights.
         seed: Seed of the subset.
         prefix: What the logged keys begin with.
 

@@ -1,4 +1,4 @@
-"""What a run's loggers are sent beside scalars."""
+"""What is shown of a run: its console, pictures, tables and charts, from records alone."""
 
 from lightning_tansens.show.options import Display
 

@@ -1,6 +1,6 @@
 """Figures of what was recorded: pure functions of a monitor's records or of tensors, drawn by matplotlib.
 
-Each takes ``ax``, a matplotlib axis to draw on, and returns the figure and the axis, as torchmetrics does; what has several
+Most take ``ax``, a matplotlib axis to draw on, and returns the figure and the axis, as torchmetrics does; what has several
 panels returns the figure and its axes. Figures are not registered with pyplot: a training that draws them keeps its backend
 and its memory.
 """
