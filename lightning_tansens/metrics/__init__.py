@@ -45,7 +45,6 @@ __all__ = [
     "SpectralNormSensitivity",
     "TangentMeasure",
     "TangentOptions",
-    "default_measures",
 ]
 
 
