@@ -1,5 +1,8 @@
 """A number as the reference takes that share of the training data away from the training."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -115,6 +118,8 @@ REFUSED = {
     "with replacement": lambda data: DataLoader(data, 4, sampler=RandomSampler(data, replacement=True)),
     "batches of its own": lambda data: DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 4, False)),
     "a loader of its own": lambda data: OwnLoader(data, 4),
+    "a part of the samples": lambda data: DataLoader(data, 4, sampler=SequentialSampler(range(8))),
+    "fewer samples an epoch": lambda data: DataLoader(data, 4, sampler=RandomSampler(data, num_samples=4)),
     "a stream": lambda data: DataLoader(Stream(), 4),
     "several loaders": lambda data: [DataLoader(data, 4), DataLoader(data, 4)],
     "too few samples": lambda data: DataLoader(Subset(data, [0]), 1),
@@ -131,3 +136,38 @@ def test_data_of_which_no_share_can_be_taken_are_refused(loader):
 def test_a_share_lies_between_none_and_all(share):
     with pytest.raises(ValueError, match="reference: expected a number between 0 and 1"):
         held_monitor(share)
+
+
+def test_a_sampler_keeps_its_generator():
+    orders = []
+    for seed in (0, 1):
+        recorder, data = Recorder(), Points(12)
+        sampler = RandomSampler(data, generator=torch.Generator().manual_seed(3))
+        fit(held_monitor(), recorder, data=DataLoader(data, 4, sampler=sampler), seed=seed)
+        orders.append(torch.cat([batch[0] for _, batch in recorder.losses]))
+    assert torch.equal(*orders)
+
+
+def test_two_monitors_do_not_both_hold_data_back():
+    with pytest.raises(MisconfigurationException, match="expected one monitor that holds training data back"):
+        fit(held_monitor(), held_monitor(prefix="other"), data=BoringData())
+
+
+def test_a_monitor_that_held_data_back_can_be_copied():
+    monitor = held_monitor()
+    fit(monitor, data=BoringData())
+    assert copy.deepcopy(monitor.held_out).data.indices == monitor.held_out.data.indices
+    assert len(pickle.loads(pickle.dumps(monitor.held_out)).data) == 3
+
+
+class Grows(BoringData):
+    """Has a sample more at each epoch."""
+
+    def train_dataloader(self):
+        self.samples = getattr(self, "samples", 11) + 1
+        return DataLoader(Points(self.samples), 4)
+
+
+def test_a_training_set_that_changes_its_length_is_refused():
+    with pytest.raises(MisconfigurationException, match="13 samples where there were 12 before"):
+        fit(held_monitor(), data=Grows(), reload_dataloaders_every_n_epochs=1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_tansens import FreshEarlyStopping
 from lightning_tansens.estimators import Calibrated, Headline
 from lightning_tansens.estimators.calibrated import Noise
 from lightning_tansens.monitor import Options
@@ -34,6 +35,14 @@ def test_schedulers_get_the_key_they_ask_for():
 
     run = fit(make_monitor(test_dataloaders=Points(20, seed=2), display=Display()), module=Plateau, data=loader(Points(20)))
     assert measured(run) == {"train_loss", "train_accuracy", "seconds", "empirical/train"}
+
+
+def test_callbacks_may_watch_an_estimate_that_loggers_are_not_sent():
+    key = "tansens/test_accuracy/atc_confidence"
+    stop = FreshEarlyStopping(key, patience=5, mode="max", verbose=False)
+    monitor = make_monitor(test_dataloaders=Points(20, seed=2), estimators=None, display=Display())
+    run = fit(monitor, stop, data=loader(Points(20)), max_epochs=3)
+    assert float(run.callback_metrics[key]) == pytest.approx(monitor.history[-1][key])
 
 
 @pytest.mark.parametrize(

@@ -250,3 +250,9 @@ def test_a_failed_snapshot_is_said_once_and_the_training_goes_on():
     with pytest.warns(UserWarning, match="not now"):
         fit(monitor, module=FailsOnce, data=BoringData())
     assert monitor._measurement.sets[1].trajectory.count == 5
+
+
+def test_an_epoch_without_a_measurement_begins_without_a_snapshot():
+    monitor = make_monitor(estimators=[TemporalEnsemble()], every_n_epochs=3)
+    fit(monitor, data=BoringData(), max_epochs=6)
+    assert monitor._measurement.sets[1].trajectory.count == 2

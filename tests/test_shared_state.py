@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler, default_collate
 from torch.utils.data import Subset as Part
 
 from lightning_tansens.monitor.data.subsets import Subset
@@ -197,3 +197,65 @@ def test_a_training_that_counts_its_reads_is_refused_or_untouched(reference):
     plain = fit(module=BoringModule, data=loader(Counted())).lightning_module.state_dict()
     assert len(monitor.history) == 2
     assert all(torch.equal(watched[key], plain[key]) for key in plain)
+
+
+class CountsEpochs(Sampler):
+    """Counts in its class, and draws from a generator of the module."""
+
+    epochs = 0
+
+    def __iter__(self):
+        CountsEpochs.epochs += 1
+        return iter(torch.randperm(12, generator=TORCH).tolist())
+
+    def __len__(self):
+        return 12
+
+
+def test_what_a_sampler_counts_and_draws_elsewhere_is_put_back():
+    state = TORCH.get_state()
+    subset = Subset(DataLoader(Reads(lambda index: None), 4, sampler=CountsEpochs()), 5, 5)
+    assert subset.followed
+    assert CountsEpochs.epochs == 0
+    assert torch.equal(TORCH.get_state(), state)
+
+
+class LazyStream(IterableDataset):
+    """Lists its files once, in a list of the module."""
+
+    def __iter__(self):
+        if not SEEN:
+            SEEN.extend(range(5))
+        return iter(torch.arange(20.0).reshape(5, 4))
+
+
+def test_a_stream_may_fill_a_list_of_its_module():
+    SEEN.clear()
+    assert len(Subset(LazyStream(), 5, 5)) == 5
+    assert SEEN == []
+
+
+WARNED = False
+
+
+def warns_once(index):
+    global WARNED
+    WARNED = WARNED or index == 7
+
+
+def test_a_flag_that_is_set_once_is_no_reason_to_refuse():
+    for _ in range(3):
+        Subset(Reads(warns_once), 12, 12)
+
+
+class Proxy:
+    """Stands for what does not exist yet, as proxies of web frameworks do."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("working outside of context")
+
+
+def test_a_proxy_is_not_asked_for_its_class(monkeypatch):
+    monkeypatch.setitem(globals(), "PROXY", Proxy())
+    assert len(Subset(Reads(lambda index: None), 5, 5)) == 5

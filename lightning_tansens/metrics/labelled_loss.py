@@ -127,7 +127,7 @@ class LabelledLoss(StatefulMetric):
                 self._append("labels", labels)
 
     def update_finite(self, outputs: Any, targets: Any, positions: Sequence[int]) -> None:
-        """Adds a batch without the samples whose outputs are not a number or infinite; ``unusable`` counts these.
+        """Adds a batch without the samples whose outputs or targets are not finite; ``unusable`` counts these.
 
         Raises:
             TypeError: As :meth:`update` does.
@@ -137,6 +137,8 @@ class LabelledLoss(StatefulMetric):
         if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and len(outputs) == len(positions) == len(targets):
             rows = outputs.reshape(len(outputs), -1)
             finite = ~(rows.isnan() | (rows == math.inf)).any(1)  # a class may be masked by a score of -inf
+            if targets.is_floating_point():
+                finite &= targets.reshape(len(targets), -1).isfinite().all(1)
             self.unusable += (~finite).sum()
             places = finite.nonzero().flatten().tolist()
             if not places:

@@ -300,7 +300,9 @@ class TangentSensitivityMonitor(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Takes a snapshot within an epoch, with ``Options.snapshots_per_epoch``, unless these weights have had theirs."""
         # not at the end of the batch before, after which a validation may measure the same weights
-        due = snapshot_is_due(batch_idx - 1, trainer.num_training_batches, self.options.snapshots_per_epoch)
+        due = batch_idx > 0 and snapshot_is_due(
+            batch_idx - 1, trainer.num_training_batches, self.options.snapshots_per_epoch
+        )
         if due and trainer.global_step not in (self._state.measured_step, self._snapshot_step):
             self._snapshot_step = trainer.global_step
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
@@ -430,20 +432,23 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state.records[-1] = record
             self._measured_at = time.perf_counter()
             scalars = self._logged(record)
-            log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, scalars))
+            everything = flat_row(record, self._keys)
+            log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, everything))
             self._logged_step = trainer.global_step
             page.scalars(record, scalars)
 
     def _new_page(self, trainer: pl.Trainer) -> Page:
-        return Page(
-            self.display,
-            self._keys,
-            writers(trainer),
-            self._explained(),
-            self.options.correlate_with_gap,
-            run_folder(trainer),
-            strict=self.options.on_failure == "raise",
-        )
+        folder = run_folder(trainer)  # which all processes ask for together
+        with together(trainer):
+            return Page(
+                self.display,
+                self._keys,
+                writers(trainer),
+                self._explained(),
+                self.options.correlate_with_gap,
+                folder,
+                strict=self.options.on_failure == "raise",
+            )
 
     def _logged(self, record: Record) -> dict[str, float]:
         """The scalars for the loggers, by key."""

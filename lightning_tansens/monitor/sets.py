@@ -181,8 +181,9 @@ class MeasuredSet:
         elif self.outputs is not None:
             self.outputs.reset()
             for inputs, targets, positions in self.batches:
-                if positions[0] < self._reading.num_outputs:
-                    self._gather(*self._forward(network, inputs), targets, positions)
+                if positions[0] >= self._reading.num_outputs:
+                    break
+                self._gather(*self._forward(network, inputs), targets, positions)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""

@@ -15,7 +15,7 @@ from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
 
 #: How the keys end that callbacks get whether or not one of them monitors them.
-_ALWAYS = ("_loss", "_accuracy", "/seconds")
+_ALWAYS = ("/seconds", *(f"/{name}_{of}" for name in ("train", "val", "reference") for of in ("loss", "accuracy")))
 
 
 def writers(trainer: pl.Trainer) -> list[Writer]:

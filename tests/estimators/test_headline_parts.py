@@ -355,3 +355,11 @@ def test_wrong_strengths_are_refused():
         Blur(0)
     with pytest.raises(ValueError, match="pixels: expected a positive integer"):
         Shift(0)
+
+
+def test_missing_cells_do_not_spread_over_the_copies_of_a_table():
+    rows = torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+    rows[torch.arange(0, 40, 8), torch.arange(5)] = float("nan")
+    for copy in copies_for(rows):
+        made = torch.stack([copy(row) for row in rows])
+        assert made.isnan().any(1).float().mean() < 0.4, copy

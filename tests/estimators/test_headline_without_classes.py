@@ -198,3 +198,19 @@ def test_images_are_not_translated_where_targets_may_lie_at_pixels():
     images = torch.rand(2, 3, 16, 16)
     assert any(isinstance(copy, Shift) for copy in Headline().copies_for(images))
     assert not any(isinstance(copy, Shift) for copy in Headline().copies_for(images, class_scores=False))
+
+
+def test_a_loss_that_may_be_negative_is_marked():
+    inputs, targets = drawn(200, 97)
+    own = labelled("val", inputs, targets)
+    known = replace(REFERENCE, loss=-0.3)
+    found = Headline().estimate(target(inputs), known)["loss"]
+    assert not found.reliable
+    assert found.verdict == "unsure"
+    below = replace(
+        own, copies=REFERENCE.copies, loss_influence=replace(own.loss_influence, values=-4 * own.loss_influence.values)
+    )
+    assert (
+        "outputs that are no classes: its interval holds sampling alone"
+        in Headline().estimate(target(inputs), below)["loss"].doubts
+    )

@@ -491,3 +491,11 @@ def test_comet(tmp_path):
         said = archive.read("messages.json").decode()
     for name in ('"histogram3d"', '"figName":"f"', '"text-sample"', '"fileName":"r_s.csv"'):
         assert name in said
+
+
+def test_names_of_files_suit_every_file_system(tmp_path):
+    writer = FolderWriter(tmp_path)
+    writer.text('t/blur: "2"?|' + 300 * "x", "text", 0)
+    (made,) = tmp_path.iterdir()
+    assert len(made.name) < 160
+    assert not set(made.name) & set('<>:"/|?*')

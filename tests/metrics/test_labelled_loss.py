@@ -212,3 +212,10 @@ def test_a_loss_that_is_not_finite_has_no_standard_error():
     loss = filled(lambda y, t: y.sum() * math.nan, LOGITS, LABELS, 7)
     assert math.isnan(loss.value())
     assert loss.standard_error() is None
+
+
+def test_samples_without_a_target_are_counted_and_left_out():
+    loss = LabelledLoss(F.mse_loss)
+    loss.update_finite(torch.zeros(3), torch.tensor([1.0, float("nan"), 3.0]), [0, 1, 2])
+    assert loss.value() == pytest.approx(5.0)
+    assert int(loss.unusable) == 1

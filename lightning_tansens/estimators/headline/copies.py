@@ -132,7 +132,9 @@ def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
         return (Noise(0.7), Masked(0.3), Contrast(0.25), Blur(sigma), Shift(round(side / 8)))
     if inputs.dim() == 2 and inputs.shape[1] > 1:
         rows = inputs.detach().cpu()
-        means, deviations, columns = rows.mean(0), rows.std(0, unbiased=False), rows.shape[1]
+        # a cell may be missing; a column without any number is left as it is
+        means = rows.nanmean(0)
+        deviations, columns = (rows - means).square().nanmean(0).sqrt(), rows.shape[1]
         generator = torch.Generator().manual_seed(seed)
         dropped = torch.randperm(columns, generator=generator)[: min(TABLE_COLUMNS, columns // 2)]
         return (ColumnNoise(deviations), Swapped(rows), Filled(means), Filled(means, columns=tuple(dropped.tolist())))

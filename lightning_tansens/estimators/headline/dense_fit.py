@@ -67,7 +67,7 @@ class DenseFit:
         points = [self._points(samples, weights) for samples, _, weights, _, _ in sets]
         self._candidates, self._free, self._signatures = map(np.concatenate, zip(*points, strict=True))
         truth = np.concatenate([weights @ of_set for _, of_set, weights, _, _ in sets])
-        self._truth = np.log(np.maximum(truth, 1e-12) / self.level)
+        self._truth = np.clip(np.log(np.maximum(truth, 1e-12) / self.level), -LOSS_RANGE, LOSS_RANGE)
         self._kinds = np.concatenate([kinds for _, _, _, kinds, _ in sets])
         self._bases = np.concatenate([np.full(len(kinds), base) for _, _, _, kinds, base in sets])
         self._model = self._fit(np.ones(len(self._kinds), bool))

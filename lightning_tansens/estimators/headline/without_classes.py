@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def fit_of(
     found = [(copy.usable, sample_losses(copy)) for copy in copies]
     known = [(DenseSamples.of(outputs, pseudo_losses), losses) for outputs, losses in found if losses is not None]
     own = sample_losses(reference)
-    if own is None or not own.mean() > 0 or len(known) < FEWEST_COPIES:
+    if own is None or not own.mean() > 0 or own.min() < 0 or len(known) < FEWEST_COPIES:
         return None
     return DenseFit(DenseSamples.of(reference.usable, pseudo_losses), own, known, seed)
 
@@ -79,7 +80,7 @@ def drawn_pseudo_label_loss(target: SetSummary, reference: SetSummary, by_labels
     """
     found, loss = by_labels.estimate(target, reference)["loss"], reference.loss
     if loss is None or not loss > 0 or not found.value > 0 or found.stderr is None:
-        return found
+        return replace(found, doubts=(*found.doubts, UNTESTED))
     error, ratio = found.stderr / found.value, math.log(found.value / loss)
     value = loss * math.exp(ratio**3 / (ratio**2 + (NOISE * error) ** 2)) if ratio else loss
     half = QUANTILE * error

@@ -24,6 +24,8 @@ _KEPT = (
     "generator",
     "prefetch_factor",
     "persistent_workers",
+    "pin_memory_device",
+    "in_order",
 )
 
 
@@ -41,10 +43,13 @@ class HeldOut:
 
     def __init__(self, source: Any, share: float, seed: int) -> None:
         self._source, self._share, self._seed = source, share, seed
+        self._order: list[int] = []
         #: The samples that are held back; None before the Trainer has asked for its loader.
         self.data: Dataset[Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a copy that is being made has no source yet
+            raise AttributeError(name)
         return getattr(self._source, name)
 
     def dataloader(self) -> DataLoader[Any]:
@@ -56,25 +61,30 @@ class HeldOut:
         """
         loader: Any = self._source.dataloader()
         dataset: Any = getattr(loader, "dataset", None)
-        sampler = getattr(loader, "sampler", None)
+        sampler: Any = getattr(loader, "sampler", None)
         plain = type(loader) is DataLoader and loader.batch_size is not None
         shuffled = type(sampler) is RandomSampler and not sampler.replacement
         if not plain or not (shuffled or type(sampler) is SequentialSampler):
             raise self._refusal(f"a {type(loader).__name__}" + (f" with a {type(sampler).__name__}" if sampler else ""))
         samples = len(dataset)
+        if sampler.data_source is not dataset or len(sampler) != samples:
+            raise self._refusal(f"a {type(sampler).__name__} of {len(sampler)} of {samples} samples")
+        if self._order and len(self._order) != samples:
+            raise self._refusal(f"{samples} samples where there were {len(self._order)} before")
         count = round(self._share * samples)
         if not 0 < count < samples:
             raise self._refusal(f"{count} of {samples} samples")
         order = torch.randperm(samples, generator=torch.Generator().manual_seed(self._seed)).tolist()
-        kept, held = sorted(order[count:]), sorted(order[:count])
+        self._order, left = order, Subset(dataset, sorted(order[count:]))
         if self.data is None:
             rank_zero_info(
                 f"TangentSensitivityMonitor: reference={self._share} holds {count:,} of the {samples:,} training samples "
                 "out of the training, as the labelled reference"
             )
-        self.data = Subset(dataset, held)
-        arguments: dict[str, Any] = {name: getattr(loader, name) for name in _KEPT}
-        return DataLoader(Subset(dataset, kept), shuffle=shuffled, **arguments)
+        self.data = Subset(dataset, sorted(order[:count]))
+        arguments: dict[str, Any] = {name: getattr(loader, name) for name in _KEPT if hasattr(loader, name)}
+        own = RandomSampler(left, generator=sampler.generator) if shuffled else SequentialSampler(left)
+        return DataLoader(left, sampler=own, **arguments)
 
     def _refusal(self, came: str) -> MisconfigurationException:
         return MisconfigurationException(
@@ -93,9 +103,17 @@ def hold_out(trainer: pl.Trainer, share: float, seed: int, stages: ExitStack) ->
         seed: Names the samples.
         stages: Where to leave what gives the Trainer its data back.
 
+    Raises:
+        MisconfigurationException: If another monitor holds data back.
+
     """
     loop = trainer.fit_loop
     source: Any = loop._data_source
+    if isinstance(source, HeldOut):
+        raise MisconfigurationException(
+            f"reference={share}: expected one monitor that holds training data back, but another one of this Trainer does; "
+            "pass this one a labelled reference: TangentSensitivityMonitor(reference=...)"
+        )
     held = HeldOut(source, share, seed)
 
     def give_back() -> None:

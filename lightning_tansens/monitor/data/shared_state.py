@@ -34,10 +34,11 @@ _DEPTH = 4
 
 
 @contextmanager
-def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[Callable[[], None]]:
+def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[SharedState]:
     """Refuses data that count, cache or draw in their class or their module, where a copy does so too.
 
-    Yields what is to be called after the first sample is read; samples that are read from then on must change nothing.
+    Yields the state, to be put back after a sampler or a stream was followed, and renewed after the first sample is read;
+    samples that are read from then on must change nothing.
 
     Args:
         parts: The data set, the collate function, the sampler; nothing for data that the training does not read.
@@ -47,7 +48,7 @@ def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[Callable[[], None]]
 
     """
     state = SharedState(parts)
-    yield state.renew
+    yield state
     changed = state.changed()
     if changed:
         state.restore()
@@ -86,8 +87,13 @@ class SharedState:
         return [
             f"{owner.__name__}.{name}"
             for owner, name, _, look in self._compared()
-            if self._looks.get((id(owner), name), look) != look
+            if (before := self._looks.get((id(owner), name), look)) != look and not (before is False and look is True)
         ]
+
+    def put_back(self) -> None:
+        """Puts back what stood there at first, and compares with that from now on."""
+        self.restore()
+        self.renew()
 
     def restore(self) -> None:
         """Puts back what stood there at first."""
@@ -141,7 +147,7 @@ def _look(value: Any) -> Any:
     if type(value) in _CONTAINERS:
         items = islice(value.items() if isinstance(value, dict) else value, _COMPARED)
         return len(value), list(map(_item, items))
-    if isinstance(value, (int, str, bytes)):
+    if issubclass(type(value), (int, str, bytes)):  # a proxy may not be asked for its class
         return value
     state = _state(value)
     return None if state is None else repr(state)  # also of what is no number
@@ -149,11 +155,11 @@ def _look(value: Any) -> Any:
 
 def _state(value: Any) -> Any:
     """What a value can be put back to; None for other kinds of values."""
-    if isinstance(value, _NUMBERS):
+    if issubclass(type(value), _NUMBERS):
         return value
     if type(value) in _CONTAINERS:
         return copy.copy(value)
-    return next((get(value) for kind, get, _ in _GENERATORS if isinstance(value, kind)), None)
+    return next((get(value) for kind, get, _ in _GENERATORS if issubclass(type(value), kind)), None)
 
 
 def _put(value: Any, state: Any) -> None:

@@ -6,7 +6,7 @@ import copy
 import sys
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -103,22 +103,24 @@ class Subset:
             self._read(Source(data, seed, original, share=False), workers, original)
 
     def _read(self, source: Source, workers: bool, original: bool) -> None:
-        with no_file_left_open(workers), nothing_shared_changes([] if original else source.parts) as first_read:
-            self._find(source)
+        with no_file_left_open(workers), nothing_shared_changes([] if original else source.parts) as shared:
+            self._find(source, shared.put_back)
             if self._drawn is None:
-                first_read()
+                shared.renew()
                 for position in range(min(len(self), 3))[::-1]:
                     self.samples([position])
 
-    def _find(self, source: Source) -> None:
+    def _find(self, source: Source, put_back: Callable[[], None]) -> None:
         self._source = source
         drawn = source.stream(self._count)
+        put_back()  # what a stream counts in its class
         #: The samples of a stream, which cannot be read again; None for other sets.
         self._drawn: list[Any] | None = None if drawn is None else drawn[0]
         #: Whether a sampler had to be followed to find the keys: processes may have seen different parts of them.
         self.followed = False
         if drawn is None:
             keys, self.followed = source.keys()
+            put_back()  # and a sampler that was followed
             self.draw_from(keys)
         else:
             self.draw_from(range(len(drawn[0])), available=drawn[1])

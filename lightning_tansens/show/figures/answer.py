@@ -149,7 +149,7 @@ class _Panel:
     def _text(self, text: str, y: float, room: float, right: bool = False, **look: Any) -> float:
         """Writes a text, smaller where there is no room for it and at last cut; returns how wide it is."""
         x, align = (self.left + self.width - 3, "right") if right else (self.left + 3, "left")
-        artist = self.ax.text(x, y, text, size=_TEXT, ha=align, **look)
+        artist = self.ax.text(x, y, text, size=_TEXT, ha=align, parse_math=False, **look)
         needed = float(artist.get_window_extent().width) / SCALE
         if needed > room:
             artist.set_fontsize(_TEXT * max(room / needed, _SMALLEST))

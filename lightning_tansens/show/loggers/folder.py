@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Where figures are kept within a run's folder.
 FOLDER = "tansens_figures"
+
+#: What some file system takes in no name.
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 class FolderWriter(Writer):
@@ -47,7 +51,7 @@ class FolderWriter(Writer):
 
     def _file(self, tag: str, ending: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{tag.replace('/', '_')}.{ending}"
+        return self.folder / f"{_UNSAFE.sub('_', tag)[:150]}.{ending}"
 
 
 @writer_of.register(CSVLogger)
