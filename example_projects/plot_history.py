@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--answer", action="store_true", help="the one estimate of each set instead")
     args = parser.parse_args()
     if args.answer:
-        plot_answer(read_records(args.csv))[0].savefig(args.png, dpi=110)
+        plot_answer(read_records(args.csv))[0].savefig(args.png, dpi=200)
         return
 
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(10, 7), sharex=True, height_ratios=(2, 1), layout="constrained")
