@@ -65,6 +65,20 @@ def test_cifar10(run_example, image_folder):
     check(run_example("cifar10", f"--data.data_dir={image_folder}"))
 
 
+def test_cifar10_on_shifted_test_sets(run_example, image_folder, monkeypatch, tmp_path):
+    options = ["--data.shifted=true", "--trainer.callbacks.num_samples=4"]
+    rows = run_example("cifar10", f"--data.data_dir={image_folder}", *options)
+    names = ("clean", "blurred", "noisy")
+    losses = [float(rows[1][f"tansens/{name}_loss/actual"]) for name in names]
+    assert len(set(losses)) == 3
+    assert all(f"tansens/{name}_accuracy/estimate_low" in rows[1] for name in names)
+    picture = tmp_path / "answer.png"
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+    monkeypatch.setattr(sys, "argv", ["plot_history.py", str(tmp_path / "history.csv"), str(picture), "--answer"])
+    runpy.run_path(str(EXAMPLES / "plot_history.py"), run_name="__main__")
+    assert picture.stat().st_size > 1000
+
+
 @pytest.mark.thorough
 def test_cifar10_with_held_out_reference(run_example, image_folder):
     options = ("--data.augment=false", "--data.validation_size=20", "--trainer.callbacks.reference=val")
