@@ -152,7 +152,7 @@ def test_the_loss_of_the_training_is_found(case, caplog):
     module.eval()
     by_hand = module.of_batch(module(X), targets)
     by_hand = by_hand["loss"] if isinstance(by_hand, dict) else by_hand
-    assert monitor.records[-1].reference.loss == pytest.approx(float(by_hand), rel=1e-4)
+    assert monitor.records[-1].reference.loss == pytest.approx(by_hand.item(), rel=1e-4)
     assert (monitor.records[-1].reference.accuracy is not None) == classifies
     if classifies and module(X).shape[1] == 1:
         assert monitor.records[-1].reference.accuracy == float(((module(X) > 0)[:, 0] == BIT).double().mean())

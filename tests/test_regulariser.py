@@ -328,7 +328,7 @@ def test_surroundings(context):
     assert actual == expected
     low = term_at_one_draw(term, model.bfloat16(), inputs.bfloat16())
     assert low.dtype == expected.dtype == torch.float32
-    assert float(low) == pytest.approx(float(expected), rel=0.03)
+    assert low.item() == pytest.approx(expected.item(), rel=0.03)
 
 
 def test_compiled():
