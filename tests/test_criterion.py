@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -17,6 +18,7 @@ from torchmetrics import Accuracy, MeanMetric, MetricCollection
 
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor import Options
+from lightning_tansens.monitor.drawing import is_shared_alike
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -551,3 +553,8 @@ def test_a_loss_that_grows_with_its_set_is_told(monkeypatch):
     monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
     fit(make_monitor(criterion=nn.CrossEntropyLoss(reduction="sum")), max_epochs=1)
     assert any("sums over samples, so that losses grow with their sets" in note for note in said)
+
+
+@pytest.mark.parametrize(("processes", "followed", "alike"), [(1, True, True), (2, False, True), (2, True, False)])
+def test_processes_try_the_training_step_on_the_same_batches_alone(processes, followed, alike):
+    assert is_shared_alike(SimpleNamespace(world_size=processes), SimpleNamespace(followed=followed)) == alike

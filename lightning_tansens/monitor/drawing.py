@@ -54,6 +54,14 @@ class Choices(Protocol):
     default_estimators: bool
 
 
+def is_shared_alike(trainer: pl.Trainer, subset: Subset) -> bool:
+    """Whether all processes hold the same subset: a sampler that each has followed may show it other samples.
+
+    Processes that try the training step on different batches may call it unequally often, and it may talk to the others.
+    """
+    return trainer.world_size == 1 or not subset.followed
+
+
 class Drawing:
     """Draws the sets of a monitor.
 
@@ -128,7 +136,8 @@ class Drawing:
             except MisconfigurationException:  # several loaders, or data that cannot be copied
                 pass
             else:
-                yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
+                if is_shared_alike(trainer, subset):
+                    yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
         yield reference.batches.unsplit(SAMPLES)
 
     def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
