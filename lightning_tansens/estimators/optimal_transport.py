@@ -42,7 +42,8 @@ class ConfidenceOptimalTransport(Estimator):
     with the share m_c of class c among the reference's labels; 1 − p_c is half the L1 distance from p to the one-hot
     vector of c. As in the paper p is calibrated, by one temperature; what that leaves between confidence and accuracy on the
     reference is taken off. With "ensemble" p is what the temporal ensemble gives. It assumes that the classes have the
-    same shares in both sets; the estimate is clamped to [0, 1]. The transport is :func:`~lightning_tansens.estimators.transport.transport`.
+    same shares in both sets; the estimate is clamped to [0, 1]. The transport is that
+    of :func:`~lightning_tansens.estimators.transport.transport`.
 
     **Bias.** The cost is convex in the shares, so that their noise raises it. With the excess e over the cost without any
     constraint on the shares, and the excess b of each half of the reference moved to the labels of the other, times

@@ -47,7 +47,7 @@ class Transport:
         r"""Returns how another cost's mean under the plan depends on the samples, and on the labels that give the shares.
 
         .. math:: z_n = \sum_c T_{nc} \, (\mathrm{cost}_{nc} - a_c + m \cdot a), \qquad z_k = a_{y_k} - m \cdot a, \qquad
-                  a = \Big(\mathrm{diag}(m) - \tfrac1N T^T T\Big)^{+} \, \tfrac1N \sum_n T_{nc} (\mathrm{cost}_{nc} - \bar c_n)
+                  a = \Big(\mathrm{diag}(m) - \tfrac1N T^T T\Big)^{+} \tfrac1N \sum_n T_{nc} (\mathrm{cost}_{nc} - \bar c_n)
 
         by the implicit function theorem, at the last ε; :math:`\bar c_n` is the sample's mean cost. The mean of z_n is the
         mean cost, and the errors of both means are the error of it.
