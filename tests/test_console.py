@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from lightning_tansens.monitor.trainer_loggers import say
 from lightning_tansens.record import Estimate
-from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, slow_progress, summary_table
+from lightning_tansens.show.console import WIDTH, aligned_table, measurement_text, slow_progress, summary_table
 from tests.boring import fit
 from tests.records import record, target, with_target
 
@@ -38,7 +38,7 @@ SINGLE = target(
 
 def line(*targets, epoch=9, seconds=0.61, **reference):
     reference = {"reference": 2.92, "accuracy": 0.48, "name": "val", **reference}
-    return measurement_line(record(epoch, targets=targets, seconds={"total": seconds}, **reference)).split("\n")
+    return measurement_text(record(epoch, targets=targets, seconds={"total": seconds}, **reference)).split("\n")
 
 
 HEAD = "epoch 9  val: accuracy 0.48, loss 2.92"

@@ -49,7 +49,7 @@ from lightning_tansens.monitor.trainer_loggers import (
 )
 from lightning_tansens.record import HEADLINE, Record, SetEstimates
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, summary_table
+from lightning_tansens.show.console import measurement_text, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.notices import Notices
@@ -420,7 +420,7 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state.records.append(record)
             if not self._follows:
                 if self.verbose:
-                    say(trainer, measurement_line(record))
+                    say(trainer, measurement_text(record))
                 self._notices.say(record)
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]

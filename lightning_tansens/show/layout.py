@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lightning_tansens.record import Record
-from lightning_tansens.show.keys import ACTUAL, HEADLINE, TRIVIAL, Keys
+from lightning_tansens.record import HEADLINE, TRIVIAL, Record
+from lightning_tansens.show.keys import ACTUAL, Keys
 from lightning_tansens.show.words import SHOWN, headline
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys, as TensorBoard wants them: a line for

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_tansens.show.keys import ACTUAL, TRIVIAL
+from lightning_tansens.record import TRIVIAL
+from lightning_tansens.show.keys import ACTUAL
 
 
 @dataclass(frozen=True)

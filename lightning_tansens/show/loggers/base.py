@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightning_tansens.show.layout import Layout
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-#: For each category and each chart, its kind ("Multiline" or "Margin") and its keys.
-Layout = Mapping[str, Mapping[str, list[Any]]]
-
 
 #: Letters in a line of a table's cell.
 LONGEST_LINE = 21
