@@ -15,6 +15,9 @@ from lightning_tansens.show.words import SHOWN, SetAnswer, answer, said
 #: Columns of a terminal.
 WIDTH = 80
 
+#: How long something takes before a bar shows how far it is.
+SECONDS_BEFORE_BAR = 3.0
+
 #: Columns for the name of a set, so that values and verdict have room.
 _NAME = 14
 
@@ -122,13 +125,12 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
 
 
-def slow_progress(total_batches: int, description: str, after_seconds: float = 3, enabled: bool = True) -> tqdm:
+def slow_progress(total_batches: int, description: str, enabled: bool = True) -> tqdm:
     """Returns a context manager that shows a bar if its block takes long, and takes it away afterwards.
 
     Args:
         total_batches: The number of calls of ``update()`` to come.
         description: What is going on.
-        after_seconds: From when on the bar is shown.
         enabled: Whether it may be shown at all: on rank 0, where the user wants bars.
 
     Example:
@@ -137,14 +139,8 @@ def slow_progress(total_batches: int, description: str, after_seconds: float = 3
         ...         _ = progress.update()
 
     """
-    return tqdm(
-        total=total_batches,
-        desc=description,
-        delay=after_seconds,
-        disable=not enabled,
-        leave=False,
-        dynamic_ncols=True,
-    )
+    look = {"desc": description, "delay": SECONDS_BEFORE_BAR, "leave": False, "dynamic_ncols": True}
+    return tqdm(total=total_batches, disable=not enabled, **look)
 
 
 def _own_values(record: Record) -> str:

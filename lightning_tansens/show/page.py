@@ -42,6 +42,7 @@ class Page:
         correlated: Whether correlations with the gap are recorded.
         folder: Where the run keeps files; None for nowhere.
         strict: Whether a writer that fails raises instead.
+        brief: Leaves out of a record what loggers are not sent: charts and figures of all estimates are without it.
 
     """
 
@@ -54,10 +55,11 @@ class Page:
         correlated: bool = False,
         folder: Path | None = None,
         strict: bool = False,
+        brief: Callable[[Record], Record] = lambda record: record,
     ) -> None:
         self._display, self._keys, self._writers = display, keys, list(writers)
         self._explained, self._correlated, self._folder = explained, correlated, folder
-        self._strict = strict
+        self._strict, self._brief = strict, brief
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
@@ -91,7 +93,6 @@ class Page:
         records: Sequence[Record],
         distributions: Distributions | None = None,
         samples: Mapping[str, ShownSamples] | None = None,
-        brief: Record | None = None,
     ) -> None:
         """Sends what there is to see of a measurement but its scalars.
 
@@ -100,14 +101,13 @@ class Page:
             records: The records of all measurements, this one at the end.
             distributions: Its distributions over the samples.
             samples: The samples of the targets, by name.
-            brief: The record without what loggers are not sent, of which charts are laid out; None for the whole one.
 
         """
         if not self._writers:
             return
         if not self._shown:
             self._shown = True
-            self._begin(record if brief is None else brief)
+            self._begin(self._brief(record))
         if self._display.texts and record.targets:
             self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
         if self._draws and record.targets:
@@ -192,7 +192,8 @@ class Page:
         if not self._draws or not self._writers:
             return
         start = time.perf_counter()
-        for tag, figure in draw_figures(records, self._nodes_shown(), samples, self._display.num_images, self._keys):
+        drawn = [self._brief(record) for record in records]
+        for tag, figure in draw_figures(drawn, self._nodes_shown(), samples, self._display.num_images, self._keys):
             self._send(lambda writer: writer.figure(tag, figure, records[-1].step))  # noqa: B023
         self._last = None
         self._drawing += time.perf_counter() - start

@@ -15,6 +15,9 @@ from lightning_tansens.tangent.tracing import tensors_in
 #: Picks the tensor of outputs, shape (N, ...), out of what the network returns. Open types take any function from YAML.
 OutputPicker = Callable[[Any], Any]
 
+#: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
+Wrt = str | int | None
+
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Calls a model on a batch: a dict holds keyword arguments, a tuple or list positional ones.
@@ -164,7 +167,7 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     return tensors[0] if len(tensors) == 1 else value
 
 
-def find_wrt(model: nn.Module, inputs: Any) -> str | int | None:
+def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
     """Finds x in a batch that is not one tensor of floating-point numbers.
 
     It is the only such tensor in the batch, by key or position; or, where there is none, the output of the only embedding

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_tansens.monitor.data.batches import unpack_batch
-from lightning_tansens.tangent.network import OutputPicker
+from lightning_tansens.tangent.batches import OutputPicker
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -62,7 +61,3 @@ def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
             "(inputs, None) where there are no targets"
         )
     return pair[0], pair[1]
-
-
-#: Splits a batch unless the user says how.
-unpack_pair = unpack_batch
