@@ -139,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         contents = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: expected a YAML file, but it cannot be read: {error}") from error
+        raise UsageError(f"{path}: expected a YAML file, but it cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(contents, dict):
         raise UsageError(f"{path}: expected a configuration of LightningCLI, but got {type(contents).__name__}")
     return contents

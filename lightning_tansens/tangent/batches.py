@@ -150,13 +150,22 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     Returns:
         The tensor; the value as it is where there are several and none of that name.
 
+    Raises:
+        TypeError: If ``output`` does not take the value.
+
     Example:
         >>> pick_output({"loss": torch.tensor(0.5), "logits": torch.tensor([[1.0, 2.0]])})
         tensor([[1., 2.]])
 
     """
     if output is not None:
-        return output(value)
+        try:
+            return output(value)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise TypeError(
+                f"output: expected a callable that picks the outputs from what the network returns, but with "
+                f"{type(value).__name__} it raised {type(error).__name__}: {error}"
+            ) from error
     if isinstance(value, Tensor):
         return value
     parts = entries(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.tangent.batches import OutputPicker
 
 #: Splits a batch into inputs and targets (None where there are none).
@@ -51,10 +52,18 @@ def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
     """Returns a batch's inputs and targets.
 
     Raises:
-        TypeError: If ``unpack`` returns no pair.
+        TypeError: If ``unpack`` does not take the batch or returns no pair.
 
     """
-    pair = unpack(batch)
+    try:
+        pair = unpack(batch)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        if unpack is unpack_batch:
+            raise
+        raise TypeError(
+            f"unpack: expected a callable that takes a batch, but with {type(batch).__name__} it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(
             f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
