@@ -557,9 +557,7 @@ class SelfSupervised(BoringModule):
 
 
 def test_a_training_without_targets_is_told_to_name_the_loss():
-    with pytest.raises(
-        MisconfigurationException, match=r"batches of SelfSupervised\.training_step have no targets"
-    ):
+    with pytest.raises(MisconfigurationException, match=r"batches of SelfSupervised\.training_step have no targets"):
         fit(make_monitor(test_dataloaders=Points()), module=SelfSupervised, data=loader(Points(labels=None)))
 
 

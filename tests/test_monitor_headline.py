@@ -28,7 +28,7 @@ def test_it_is_logged_and_said_by_default():
         assert logged[f"{key}_high"] == pytest.approx(found.high)
         assert logged[f"{key}_reliable"] == found.reliable
         assert found.low < found.value < found.high
-        assert str(found).startswith(f"{found.value:.3g}, between {found.low:.3g} and {found.high:.3g} with 95 % confidence")
+        assert str(found).startswith(f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]")
     assert f"[{monitor.estimates['test'].accuracy.low:.2f}, " in measurement_text(monitor.records[-1])
     assert str(monitor.estimates["test"]).startswith("test: accuracy 0.")
     assert "fewer than 3 earlier measurements" in monitor.records[2].targets["test"].estimates["loss"]["estimate"].doubts
