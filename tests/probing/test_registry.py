@@ -43,11 +43,12 @@ def test_a_rule_of_the_users_own_is_taken_at_once(forgets):
     assert_equal(tangent_sensitivity(model, x, method="exact"), exact)
 
 
-def test_a_wrong_rule_is_found_out(forgets):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_wrong_rule_is_found_out(forgets, dtype):
     register_operator(
         Operator((torch.addcmul,), rule=lambda x, a, b: Result(torch.addcmul(x, a, b), 2 * a, addcmul(x, a, b).rules))
     )
-    choice = chosen_method(scaled().double(), normal(4)(3))
+    choice = chosen_method(scaled().to(dtype), normal(4)(3).to(dtype))
     assert choice.way == "parameter_space"
     assert "parameter 'scale' is also used where no layer rule sees it" in choice.reason
 
