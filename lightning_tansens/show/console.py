@@ -1,4 +1,4 @@
-"""What a run says on the console: a line for each set, a table at the end, a bar while it takes long."""
+"""Texts for the console: a line for each set, a table at the end, and a bar while something takes long."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TRUTH = "true"
 
 
 def measurement_text(record: Record) -> str:
-    """Says what a measurement has found: the reference's own values, and a line for each target.
+    """Returns what a measurement found: the reference's values, and a line for each target.
 
     Args:
         record: The measurement.
@@ -65,7 +65,7 @@ def measurement_text(record: Record) -> str:
 
 
 def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> str:
-    r"""Says what was found at the end of a run: what stands for each set, and how far it was off where the truth is known.
+    r"""Returns the last estimates of a run, and their mean errors where the truth is known.
 
     .. math:: \mathrm{off} = \frac{1}{|E|} \sum_{e \in E} |\hat l(e) - l(e)|
 

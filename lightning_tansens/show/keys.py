@@ -1,4 +1,4 @@
-"""The names under which values are logged: the one place where a record becomes strings."""
+"""Names the values that are logged; only here does a record become strings."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
 
 
 def check_set_names(names: Iterable[object]) -> None:
-    """Refuses names of targets under which values of two sets, or of a set and something else, would share a key.
+    """Raises ValueError if two values would be logged under one key because of how the targets are named.
 
     Args:
         names: The names of all targets.
 
     Raises:
-        ValueError: If a name is empty, has a slash, is the reference's or that of all sets, is ``class``, ends like a key's
-            ending, or differs from another one only by characters that some loggers leave out.
+        ValueError: If a name is empty, has a slash, is reserved, ends like a key of a standard error or an interval, or
+            differs from another one only by characters that some loggers leave out.
 
     Example:
         >>> check_set_names(["test", "blurred digits"])

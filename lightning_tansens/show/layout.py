@@ -1,4 +1,4 @@
-"""The charts of a run's page: which logged values belong together."""
+"""Groups logged values into charts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a monitor: a table of the sets, and the picture of their course."""
+"""Shows a monitor in a notebook: a table of the sets and a picture of the run."""
 
 from __future__ import annotations
 

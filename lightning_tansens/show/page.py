@@ -1,4 +1,4 @@
-"""The page of one run: what its loggers are sent beside Lightning's own scalars."""
+"""Sends scalars, charts, tables and pictures of one run to its loggers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Page:
         self._nodes: dict[int, dict[str, Tensor]] = {}
 
     def compare(self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
-        """Says by which values runs are compared, before Lightning sends the hyperparameters.
+        """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters.
 
         Args:
             targets: The names of the targets.
@@ -79,7 +79,7 @@ class Page:
             self._send(lambda writer: writer.compare(compared_keys(targets, estimators, self._keys), hparams))
 
     def resume(self, from_step: int) -> None:
-        """Takes out what an interrupted process had sent, before a run goes on from a checkpoint.
+        """Removes what an interrupted process had sent, before a run goes on from a checkpoint.
 
         Args:
             from_step: The run's next step; for this one and later ones, everything is sent again.
@@ -94,7 +94,7 @@ class Page:
         distributions: Distributions | None = None,
         samples: Mapping[str, ShownSamples] | None = None,
     ) -> None:
-        """Sends what there is to see of a measurement but its scalars.
+        """Sends everything of a measurement except its scalars.
 
         Args:
             record: The measurement.

@@ -1,4 +1,4 @@
-"""The figures of a measurement."""
+"""Chooses and draws the figures of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURE = "empirical"
 
 @dataclass(frozen=True)
 class ShownSamples:
-    """The samples of a target beside their sensitivities, for the pictures of the least and the most sensitive ones.
+    """The samples of a target and their sensitivities, for the picture of the least and the most sensitive ones.
 
     Attributes:
         squares: ‖S(x)‖_F² of each sample, shape (M,).

@@ -1,4 +1,4 @@
-"""How good estimates were, wherever the truth is known: errors, correlations, coverage and regret of each estimator."""
+"""Scores estimators where the truth is known: errors, correlations, coverage and regret."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_tansens.show.keys import ALL_SETS, QUANTITIES
 
 @dataclass(frozen=True)
 class Point:
-    """One estimate beside the truth.
+    """One estimate and the truth.
 
     Attributes:
         step: Which measurement it belongs to; the checkpoint that it judges.

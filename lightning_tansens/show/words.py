@@ -1,4 +1,4 @@
-"""How a set's estimates are put into words, the same on the console, in figures, tables and notebooks."""
+"""Puts estimates into words, the same on the console, in figures, tables and notebooks."""
 
 from __future__ import annotations
 

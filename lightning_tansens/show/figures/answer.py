@@ -1,4 +1,4 @@
-"""The first picture of a run: loss and accuracy of each unlabelled set, how sure they are, and how they compare."""
+"""Draws the first picture of a run: how well the network does on each unlabelled set, and how sure that is."""
 
 from __future__ import annotations
 

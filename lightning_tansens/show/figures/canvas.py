@@ -1,4 +1,4 @@
-"""Figures of matplotlib, which is an optional dependency, without its global state."""
+"""Draws with matplotlib, an optional dependency, without its global state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = (6.8, 4.4)
 
 
 def check_matplotlib() -> None:
-    """Refuses to draw without matplotlib.
+    """Raises if matplotlib is not installed.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed; the message says how to install it.

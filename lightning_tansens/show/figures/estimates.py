@@ -1,4 +1,4 @@
-"""Estimates of a target's loss or accuracy against the truth."""
+"""Draws estimates of a target's loss or accuracy, and the truth."""
 
 from __future__ import annotations
 

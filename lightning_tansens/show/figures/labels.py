@@ -1,4 +1,4 @@
-"""What measures are called on an axis, with their units."""
+"""Names and units of measures, for axes."""
 
 from __future__ import annotations
 

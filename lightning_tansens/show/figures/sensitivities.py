@@ -1,4 +1,4 @@
-"""What a measure says of the sets over a training, and of the layers."""
+"""Draws a measure over the epochs, by set and by layer."""
 
 from __future__ import annotations
 

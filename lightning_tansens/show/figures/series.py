@@ -1,4 +1,4 @@
-"""Series of numbers out of the records of a monitor."""
+"""Takes series of numbers out of records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Series = NDArray[np.float64]
 
 
 def check_records(records: Records) -> None:
-    """Refuses what are no records.
+    """Raises unless these are records, at least one.
 
     Raises:
         TypeError: If they are no sequence of records.
@@ -50,7 +50,7 @@ def targets_of(records: Records) -> list[str]:
 
 
 def check_target(records: Records, target: str) -> None:
-    """Refuses a target that was not measured.
+    """Raises if a target was not measured.
 
     Raises:
         ValueError: If no record has it.

@@ -1,4 +1,4 @@
-"""How things look in every figure: one colour, marker and line for a name, so that charts agree with one another."""
+"""One colour, marker and line for each name, the same in every figure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_tansens.show.keys import ACTUAL, REFERENCE_NAMES
 
 @dataclass(frozen=True)
 class Style:
-    """What tells a series apart; the marker and the line do so in print, where colours are grey.
+    """The look of a series; in print, where colours are grey, marker and line tell it apart.
 
     Attributes:
         colour: A colour; those of a figure differ for colour-blind readers as well.
