@@ -16,12 +16,16 @@ from torchmetrics import MeanMetric
 
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
-from lightning_tansens.metrics import SensitivityMovement, default_measures
+from lightning_tansens.metrics import EmpiricalSensitivity, SensitivityMovement, default_measures
+from lightning_tansens.monitor import sharding
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
 from tests.launched import folder_of
 from tests.processes import PATIENCE, backend_of, share_one_gpu
 
-IN_STEP = {"gathered_bytes": 0}
+#: No gathered weight is kept.
+AS_USED = {"gathered_bytes": 0}
+#: No copy is close enough to the sharded network.
+IN_STEP = {"in step": True}
 
 
 class Sharded(BoringModule):
@@ -192,32 +196,39 @@ def monitor_of(**options):
         "num_loss_samples": 9,
         "test_dataloaders": {"test": BreaksData(10, seed=4, noise=True), "one": Points(1)},
         "compare_with_labels": True,
-        "measures": [*default_measures(), SensitivityMovement()],
+        "measures": [EmpiricalSensitivity(method="input_space"), *default_measures()[1:], SensitivityMovement()],
         "estimators": [*default_estimators(), Calibrated([Gaussian(0.2), Gaussian(0.5), Gaussian(1.0)])],
         "verbose": True,
     }
-    return make_monitor(**{**everything, **options})
+    options = {**everything, **options}
+    sharding.TOLERANCE = -1.0 if options.pop("in step", False) else 0.05
+    return make_monitor(**options)
 
 
 #: By name: the module, the monitor's options (None for no monitor), and what breaks on one process.
 CASES = {
     "gathered": (Double, {}, None),
+    "as used": (Double, AS_USED, None),
     "in step": (Double, IN_STEP, None),
     "a copy that fails": (CountsOnShards, {}, None),
     "a copy that differs": (OtherOnShards, {}, None),
     "alone": (Trained, None, None),
     "with gathering": (Trained, {}, None),
+    "with gathering as used": (Trained, AS_USED, None),
     "with calls in step": (Trained, IN_STEP, None),
     "from the top, alone": (FromTheTop, None, None),
     "from the top, a part gathered": (FromTheTop, {"network": "network"}, None),
+    "from the top, a part as used": (FromTheTop, {"network": "network", **AS_USED}, None),
     "from the top, a part in step": (FromTheTop, {"network": "network", **IN_STEP}, None),
     "holds much": (HoldsMuch, {}, None),
     "lower precision, alone": (LowerPrecision, None, None),
     "lower precision": (LowerPrecision, {}, None),
     "nothing breaks, alone": (Trained, None, "nothing"),
     "data break, gathered": (Trained, {"measures": None}, "data"),
+    "data break, as used": (Trained, AS_USED, "data"),
     "data break, in step": (Trained, IN_STEP, "data"),
     "forward breaks, gathered": (Falls, {}, "forward"),
+    "forward breaks, as used": (Falls, AS_USED, "forward"),
 }
 
 
@@ -237,7 +248,7 @@ def train(name, folder, sizes=None, **trainer):
     checkpoint, device = ModelCheckpoint(folder, "{epoch}", save_top_k=-1), trainer.get("accelerator", "cpu")
     callbacks += [Watch(folder, "fit"), checkpoint]
     run = fit(*callbacks, enable_checkpointing=True, **{**arguments, "strategy": strategy_of(sizes, device)})
-    if name in ("gathered", "in step"):
+    if name in ("gathered", "as used", "in step"):
         run.callbacks[:] = [Watch(folder, "test") if isinstance(callback, Watch) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
         arguments |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}

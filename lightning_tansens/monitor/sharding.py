@@ -1,8 +1,8 @@
 """How a network is reached whose parameters are spread over processes; the only place that knows the strategies.
 
-Where the whole network fits into a budget, each process gets a plain copy and measures that by itself. Where not, the
-processes call the sharded network equally often, because each call talks to the others; the sensitivities, which need
-derivatives of the whole network, are left out.
+Each process measures a plain copy by itself. Where the whole network does not fit into a budget, the copy's weights are
+gathered one by one as they are used. Where a copy does not compute the same, and where a strategy wraps the module, the
+processes call the network itself equally often, because each call talks to the others; the sensitivities are left out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from lightning_tansens.monitor.data.subsets import Subset
-from lightning_tansens.monitor.gathering import gathered, gathered_size, is_sharded, whole
+from lightning_tansens.monitor.gathering import (
+    copied_with,
+    distributed_tensors,
+    gathered,
+    gathered_size,
+    is_sharded,
+    whole,
+)
 from lightning_tansens.monitor.module import find_network
-from lightning_tansens.monitor.processes import Lockstep, any_process, together
+from lightning_tansens.monitor.processes import Lockstep, any_process, every_process, serving, together
+from lightning_tansens.monitor.supply import Supply
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
 from lightning_tansens.tangent.tracing import tensors_in
@@ -58,10 +66,7 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
     sharded = Sharded(trainer, name)
     size = gathered_size(trainer.lightning_module)
     if size > budget:
-        sharded.call_together(
-            f"the whole network takes {size:,} bytes, more than gathered_bytes={budget:,}; allow more where a copy of that "
-            "size fits on each process: Options(gathered_bytes=...)"
-        )
+        sharded.gather_as_used(size, budget)
     return sharded
 
 
@@ -143,6 +148,22 @@ class Sharded(_InStep):
     """
 
     note = "the network is sharded; a plain copy of it is gathered for each measurement"
+    #: Of a copy whose weights are gathered as they are used, what each process keeps of them; None for a whole copy.
+    _budget: int | None = None
+
+    def gather_as_used(self, size: int, budget: int) -> None:
+        """Takes a copy whose weights are gathered one by one.
+
+        Args:
+            size: The bytes of the network.
+            budget: The bytes of gathered weights that a process keeps.
+
+        """
+        self._budget = budget
+        self.note = (
+            f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
+            "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
+        )
 
     @contextmanager
     def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
@@ -152,9 +173,17 @@ class Sharded(_InStep):
             stack.enter_context(undisturbed(pl_module))
             module = pl_module
             if self.lockstep is None:
-                module = gathered(pl_module, partial(together, self._trainer))
+                module = self._copy(pl_module, stack)
                 stack.enter_context(undisturbed(module))
             yield Reached(module, find_network(module, self._name))
+
+    def _copy(self, pl_module: pl.LightningModule, stack: ExitStack) -> pl.LightningModule:
+        if self._budget is None:
+            return gathered(pl_module, partial(together, self._trainer))
+        supply = Supply(self._budget, partial(every_process, self._trainer))
+        stack.enter_context(serving(supply.finish))
+        with together(self._trainer):
+            return copied_with(pl_module, {one: supply.remote(one) for one in distributed_tensors(pl_module)})
 
     def settle(
         self,
