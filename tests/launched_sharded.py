@@ -4,14 +4,17 @@ import json
 import threading
 
 import lightning.pytorch as pl
+import pytest
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import MeanMetric
 
 from lightning_tansens.estimators import Calibrated, default_estimators
@@ -132,6 +135,16 @@ class Falls(Trained):
         return super().forward(inputs)
 
 
+class FallsLate(Trained):
+    """Raises where its layers need the other processes no more."""
+
+    def forward(self, inputs):
+        outputs = Trained.forward(self, inputs)
+        if BREAKING["forward"] and dist.get_rank() == 1:
+            raise RuntimeError("fell on one process")
+        return outputs
+
+
 #: What goes wrong now, on the second process.
 BREAKING = {"data": False, "forward": False}
 
@@ -229,6 +242,7 @@ CASES = {
     "data break, in step": (Trained, IN_STEP, "data"),
     "forward breaks, gathered": (Falls, {}, "forward"),
     "forward breaks, as used": (Falls, AS_USED, "forward"),
+    "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
 }
 
 
@@ -253,6 +267,30 @@ def train(name, folder, sizes=None, **trainer):
         run.test(run.lightning_module, datamodule=data, verbose=False)
         arguments |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
         fit(monitor_of(**options), Watch(folder, "resumed"), **{**arguments, "strategy": strategy_of(sizes, device)})
+
+
+class Streams(IterableDataset):
+    """A stream that each process reads by itself."""
+
+    def __iter__(self):
+        yield from Points(8, seed=dist.get_rank())
+
+
+def refuse(launched):
+    """Fits with streams that differ where processes split single layers: a target of a copy or in step, the reference."""
+    streams = DataLoader(Streams(), batch_size=4)
+
+    def run(**options):
+        arguments = {**launched.trainer(), "strategy": strategy_of((1, 2)), "max_epochs": 1}
+        return fit(monitor_of(test_dataloaders={"mine": streams}, **options), module=Trained, **arguments)
+
+    assert measured(run()) >= {"mine_loss/estimate"}  # each process measures what it reads
+    with pytest.raises(MisconfigurationException, match="the mine set: expected the same samples on all processes that"):
+        run(**IN_STEP)
+    with pytest.raises(
+        MisconfigurationException, match="the reference set: expected the same samples on all processes that"
+    ):
+        run(reference=streams)
 
 
 def train_all(launched):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, train, train_all
+from tests.launched_sharded import CASES, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -149,6 +149,7 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
         ("data break, in step", "nothing breaks, alone"),
         ("forward breaks, gathered", "nothing breaks, alone"),
         ("forward breaks, as used", "nothing breaks, alone"),
+        ("forward breaks late, in step", "nothing breaks, alone"),
     ],
 )
 def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, found):
@@ -164,7 +165,7 @@ def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, fou
     "name",
     [
         *("data break, gathered", "data break, as used", "data break, in step"),
-        *("forward breaks, gathered", "forward breaks, as used"),
+        *("forward breaks, gathered", "forward breaks, as used", "forward breaks late, in step"),
     ],
 )
 def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
@@ -173,6 +174,10 @@ def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
         assert [row["epoch"] for row in one["history"]] == [1]
         assert one["history"] == ranks[0]["history"]
         assert "tansens/test_loss/estimate" in one["history"][0]
+
+
+def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
+    launch(refuse, tmp_path, limit=240)
 
 
 @pytest.mark.gpu

@@ -11,7 +11,6 @@ import torch
 
 from lightning_tansens.errors import FailedElsewhereError
 
-
 #: What keeps the other processes going, before this one talks to all of them.
 _serving: list[Callable[[], None]] = []
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial, wraps
 from typing import Any, NamedTuple, cast
 
@@ -96,7 +97,7 @@ class Unsharded:
         self,
         pl_module: pl.LightningModule,
         reached: Reached,
-        read: Callable[[], Any],
+        reads: Mapping[str, Callable[[], Any]],
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
@@ -105,7 +106,7 @@ class Unsharded:
         Args:
             pl_module: The module as it is trained.
             reached: What :meth:`reached` yielded.
-            read: Reads a batch of inputs, the same on every process.
+            reads: By the set's name, what reads a batch of inputs, the same on every process; first the reference's.
             output: Picks the tensor of outputs.
             subsets: The subsets, which are shared differently where processes call the network together.
 
@@ -189,21 +190,38 @@ class Sharded(_InStep):
         self,
         pl_module: pl.LightningModule,
         reached: Reached,
-        read: Callable[[], Any],
+        reads: Mapping[str, Callable[[], Any]],
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
         if self.lockstep is None:
-            with together(self._trainer):
-                inputs = read()
+            (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
             self._compare(reached.network, sharded.network, inputs, output)
+        if self.lockstep is not None:
+            self._read_alike(reads)
         self._shared(subsets)
         return reached if self.lockstep is None else sharded
 
+    def _read_alike(self, reads: Mapping[str, Callable[[], Any]]) -> list[Any]:
+        """Reads batches, and refuses ones that differ among processes that split single layers."""
+        with together(self._trainer):
+            batches = [read() for read in reads.values()]
+            sums = [_checksum(batch) for batch in batches]
+        shares = every_process(self._trainer, _share(self._trainer)[0])
+        for name, own in zip(reads, sums):
+            found = every_process(self._trainer, own)
+            if len({*zip(shares, found)}) > len({*shares}):
+                raise MisconfigurationException(
+                    f"the {name} set: expected the same samples on all processes that split the network's layers among them "
+                    "(tensor parallel), but they read different ones, as from a stream that each process reads by itself; "
+                    "pass a set with __getitem__, or let the stream depend on the data-parallel rank alone"
+                )
+        return batches
+
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
-        expected = _outputs(network, inputs, output)
+        expected = _outputs(network, inputs, output, together(self._trainer))
         try:
             difference = _difference(_outputs(own, inputs, output), expected)
             said = f"their outputs differ by {difference:.1%}"
@@ -251,7 +269,7 @@ class Wrapped(_InStep):
         self,
         pl_module: pl.LightningModule,
         reached: Reached,
-        read: Callable[[], Any],
+        reads: Mapping[str, Callable[[], Any]],
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
@@ -283,10 +301,20 @@ class ThroughStrategy(nn.Module):
 
 def _lockstep(trainer: pl.Trainer) -> Lockstep:
     """Processes that split single layers get the same samples, of which the first alone tells."""
+    share = _share(trainer)
+    return Lockstep(trainer, share, speaks=share[0] not in every_process(trainer, share[0])[: trainer.global_rank])
+
+
+def _share(trainer: pl.Trainer) -> tuple[int, int]:
     sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-    share = sampling["rank"], sampling["num_replicas"]
-    everyone = trainer.strategy.all_gather(torch.tensor(share[0], device=trainer.strategy.root_device))
-    return Lockstep(trainer, share, speaks=share[0] not in everyone.reshape(-1).tolist()[: trainer.global_rank])
+    return sampling["rank"], sampling["num_replicas"]
+
+
+def _checksum(inputs: Any) -> int:
+    found = 0
+    for tensor in tensors_in([inputs]):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
+    return found
 
 
 @contextmanager
@@ -315,9 +343,12 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _outputs(network: nn.Module, inputs: Any, output: OutputPicker | None) -> list[Tensor]:
+def _outputs(
+    network: nn.Module, inputs: Any, output: OutputPicker | None, agreeing: AbstractContextManager[None] | None = None
+) -> list[Tensor]:
     with evaluation(network), torch.no_grad():
-        found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
+        with agreeing or nullcontext():
+            found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
         return [whole(tensor).double() for tensor in tensors_in(found) if tensor.is_floating_point()]
 
 
