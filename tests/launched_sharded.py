@@ -22,7 +22,7 @@ from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import EmpiricalSensitivity, SensitivityMovement, default_measures
 from lightning_tansens.monitor import sharding
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
-from tests.launched import folder_of
+from tests.launched import folder_of, short_batches, snapshots
 from tests.processes import PATIENCE, backend_of, share_one_gpu
 
 #: No gathered weight is kept.
@@ -192,6 +192,7 @@ class Watch(pl.Callback):
             "history": [row for monitor in monitors for row in untimed(monitor.history)],
             "notes": [note for monitor in monitors if monitor._measurement for note in monitor._measurement.notes()],
             "keys": sorted(measured(trainer)),
+            "snapshots": {name: kept for monitor in monitors for name, kept in snapshots(monitor).items()},
         }
         (self.folder / f"{self.stage}.{trainer.global_rank}.json").write_text(json.dumps(found))
 
@@ -223,6 +224,9 @@ CASES = {
     "gathered": (Double, {}, None),
     "as used": (Double, AS_USED, None),
     "in step": (Double, IN_STEP, None),
+    "snapshots, gathered": (Double, {"snapshots_per_epoch": 2}, None),
+    "snapshots, as used": (Double, {"snapshots_per_epoch": 2, **AS_USED}, None),
+    "snapshots, in step": (Double, {"snapshots_per_epoch": 2, **IN_STEP}, None),
     "a copy that fails": (CountsOnShards, {}, None),
     "a copy that differs": (OtherOnShards, {}, None),
     "alone": (Trained, None, None),
@@ -256,6 +260,7 @@ def train(name, folder, sizes=None, **trainer):
     folder.mkdir(parents=True, exist_ok=True)
     module, options, breaks = CASES[name]
     data = BoringData(noise=True, validation=breaks is None)
+    data = short_batches(data) if name.startswith("snapshots") else data
     arguments = {"data": data, "module": module, "default_root_dir": folder, "logger": True, **trainer}
     monitors = [] if options is None else [monitor_of(**options)]
     callbacks = [*([] if breaks is None else [Break(breaks)]), *monitors]

@@ -16,7 +16,7 @@ from tests.launched_sharded import CASES, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
-LIMIT = 600
+LIMIT = 900
 #: The sizes of the mesh, data parallel and tensor parallel.
 TWO = [(2, 1), (1, 2)]
 FOUR = [(4, 1), (2, 2)]
@@ -65,6 +65,14 @@ def test_gathered_networks_give_the_values_of_one_process(stage, rows, found):
             assert without_step(row) == pytest.approx(without_step(other), rel=1e-6, abs=1e-12, nan_ok=True)
             assert {"tansens/empirical/test", "tansens/layer_norm", "tansens/one_loss/estimate"} <= row.keys()
     assert any("a plain copy of it is gathered" in note for note in found["gathered", "fit"][0]["notes"])
+
+
+@pytest.mark.parametrize("way", ["gathered", "as used", "in step"])
+def test_snapshots_within_epochs_are_of_all_processes(way, found):
+    expected = alone("snapshots, gathered")["fit"]["snapshots"]
+    assert {len(kept) for kept in expected.values()} == {4}  # within two epochs, and at their ends
+    for one in found[f"snapshots, {way}", "fit"]:
+        assert one["snapshots"] == expected
 
 
 def test_a_copy_has_what_the_module_holds(found):
