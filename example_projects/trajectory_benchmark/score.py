@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from snapshots import NetworkOutputs, SetInfo
 
 from lightning_tansens.estimators import Estimator, Headline, Outputs, SetSummary, default_estimators, estimate_set
+from lightning_tansens.estimators.headline.copies import ROWS, SAMPLES, copies_for
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.record import HEADLINE
 
@@ -31,6 +32,9 @@ COLUMNS = (
 
 #: When a network is scored, as a share of its snapshots.
 MOMENTS = (0.35, 0.7, 1.0)
+
+#: The number of copies that the headline makes of a table; it makes another one of images.
+TABLE_COPIES = len(copies_for(torch.zeros(1, 8)))
 
 #: The headline with what a user may state of the class shares; "auto" is among the default estimators.
 STATED = ("same", "free")
@@ -43,7 +47,7 @@ def score(
     scores: Path = Path("trajectory_scores"),
     networks: list[str] | None = None,
     estimators: list[str] | None = None,
-    copied: int = 256,
+    copied: int | None = None,
 ) -> None:
     """Scores every network that has none yet.
 
@@ -52,7 +56,7 @@ def score(
         scores: Where the CSVs are written.
         networks: Which networks; None for all.
         estimators: The keys of those to score; None for all. The trivial one and the headline's variants are always there.
-        copied: How many samples of the reference its copies have; a monitor's have 256.
+        copied: How many samples of the reference its copies have; None for as many as a monitor's.
 
     """
     scores.mkdir(parents=True, exist_ok=True)
@@ -69,19 +73,22 @@ def score(
         print(target, flush=True)
 
 
-def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied: int = 256) -> Iterator[Row]:
+def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied: int | None = None) -> Iterator[Row]:
     """Yields a row for each moment, set, quantity and estimator; labels of a target serve the comparison alone.
 
     Args:
         network: Its outputs.
         keys: Of the estimators to score; None for all.
-        copied: How many samples of the reference its copies have.
+        copied: How many samples of the reference its copies have; None for as many as a monitor's.
 
     """
     chosen = [one for one in default_estimators() if one.key == HEADLINE or keys is None or one.key in keys]
     variants: dict[str, list[Estimator]] = {"": chosen, **{f": {stated}": [Headline(stated)] for stated in STATED}}
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
-    copies = [labelled(network, one, moments, copied) for one in network.of_role("copy")]
+    perturbed = list(network.of_role("copy"))
+    if copied is None:
+        copied = ROWS if len(perturbed) == TABLE_COPIES else SAMPLES
+    copies = [labelled(network, one, moments, copied) for one in perturbed]
     references = {
         moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
         for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()

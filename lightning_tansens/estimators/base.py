@@ -35,7 +35,6 @@ class Estimator(ABC):
         key: The name of its estimates and of its score.
         quantities: What it estimates, "loss" or "accuracy" or both; empty for a score alone.
         needs: What must be gathered for it.
-        copied_samples: How many samples of each copy it needs; None for whole copies with their losses.
         looks_at_target: Whether its estimates depend on the target at all.
         of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
             the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
@@ -45,7 +44,6 @@ class Estimator(ABC):
     key: str
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     needs: frozenset[Need] = frozenset({Need.CLASSES})
-    copied_samples: int | None = None
     looks_at_target: bool = True
     of_cross_entropy: ClassVar[bool] = False
 
@@ -63,6 +61,15 @@ class Estimator(ABC):
 
         """
         return ()
+
+    def samples_of_copies(self, inputs: Any) -> int | None:
+        """Returns how many samples of each copy are needed; None, the default, for whole copies with their losses.
+
+        Args:
+            inputs: As above.
+
+        """
+        return None
 
     def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         """Estimates what the target's labels would give.

@@ -28,7 +28,7 @@ from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.tangent.network import OutputPicker
+from lightning_tansens.tangent.batches import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
 _SEEN = 64
@@ -156,19 +156,25 @@ class Drawing:
             for transform in estimator.copies_for(inputs, classes):
                 wanted.setdefault(transform, []).append(estimator)
         return [
-            self._copy(reference, f"{reference.name} (copy {number})", transform, estimators)
+            self._copy(reference, f"{reference.name} (copy {number})", transform, estimators, inputs)
             for number, (transform, estimators) in enumerate(wanted.items(), 1)
         ]
 
     def _copy(
-        self, reference: MeasuredSet, name: str, transform: Callable[[Any], Any], estimators: Sequence[Estimator]
+        self,
+        reference: MeasuredSet,
+        name: str,
+        transform: Callable[[Any], Any],
+        estimators: Sequence[Estimator],
+        inputs: Any,
     ) -> MeasuredSet:
         assert self._known is not None
         keys = {key for estimator in estimators for key in estimator.measure_keys}
         perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
         reading = self._reading(labelled=True, perturb=perturb)
-        samples = [estimator.copied_samples for estimator in estimators if estimator.copied_samples is not None]
-        if len(samples) == len(estimators):
+        wanted = [estimator.samples_of_copies(inputs) for estimator in estimators]
+        samples = [number for number in wanted if number is not None]
+        if len(samples) == len(wanted):
             losses = self._known.class_scores is False  # those of classes follow from the outputs
             few = max(samples)
             reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)

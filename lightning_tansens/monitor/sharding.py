@@ -111,6 +111,20 @@ class Unsharded:
             subsets: The subsets, which are shared differently where processes call the network together.
 
         """
+        reached = self._checked(pl_module, reached, reads, output)
+        if self.lockstep is not None:
+            for subset in subsets:
+                subset.share(*self.lockstep.share)
+        return reached
+
+    def _checked(
+        self,
+        pl_module: pl.LightningModule,
+        reached: Reached,
+        reads: Mapping[str, Callable[[], Any]],
+        output: OutputPicker | None,
+    ) -> Reached:
+        """What is measured, after what was reached has been compared with the module."""
         return reached
 
 
@@ -132,11 +146,6 @@ class _InStep(Unsharded):
         self.note = (
             f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
         )
-
-    def _shared(self, subsets: Sequence[Subset]) -> None:
-        if self.lockstep is not None:
-            for subset in subsets:
-                subset.share(*self.lockstep.share)
 
 
 class Sharded(_InStep):
@@ -186,13 +195,12 @@ class Sharded(_InStep):
         with together(self._trainer):
             return copied_with(pl_module, {one: supply.remote(one) for one in distributed_tensors(pl_module)})
 
-    def settle(
+    def _checked(
         self,
         pl_module: pl.LightningModule,
         reached: Reached,
         reads: Mapping[str, Callable[[], Any]],
         output: OutputPicker | None,
-        subsets: Sequence[Subset],
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
@@ -201,7 +209,6 @@ class Sharded(_InStep):
             self._compare(reached.network, sharded.network, inputs, output)
         if self.lockstep is not None:
             self._read_alike(reads)
-        self._shared(subsets)
         return reached if self.lockstep is None else sharded
 
     def _read_alike(self, reads: Mapping[str, Callable[[], Any]]) -> list[Any]:
@@ -264,18 +271,6 @@ class Wrapped(_InStep):
         find_network(pl_module, None)
         with isolated_rng():
             yield Reached(pl_module, ThroughStrategy(self._trainer.strategy, pl_module))
-
-    def settle(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        reads: Mapping[str, Callable[[], Any]],
-        output: OutputPicker | None,
-        subsets: Sequence[Subset],
-    ) -> Reached:
-        """Shares the subsets anew."""
-        self._shared(subsets)
-        return reached
 
 
 class ThroughStrategy(nn.Module):

@@ -45,6 +45,16 @@ _ROUNDING_ALONG, _ALL_ROUNDING = 0.4, 0.03
 #: x is moved by this multiple of its root mean square first: at zero, where black pixels are, lie kinks.
 _AWAY_FROM_KINKS = 0.05
 
+#: Where TF32 is switched on and off, and what stands for off; reading torch's older settings fails for a user of the newer.
+_PRECISIONS: list[tuple[Any, str, Any]] = (
+    [
+        (part, "fp32_precision", "ieee")
+        for part in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    ]
+    if hasattr(torch.backends.cudnn, "conv")
+    else [(part, "allow_tf32", False) for part in (torch.backends.cudnn, torch.backends.cuda.matmul)]
+)
+
 #: A network is refused if it fails at this many places; at one of them may lie a kink.
 _PLACES = 3
 
@@ -63,10 +73,11 @@ def verify(network: Network, axes: BatchAxes | None, order: Literal[1, 2] = 2) -
     """
     if not network.trainable and order == 2:  # then everything is zero
         return
-    for place in range(_PLACES):
-        problem = _problem(network, axes, order, place)
-        if not problem:
-            return
+    with _full_precision():
+        for place in range(_PLACES):
+            problem = _problem(network, axes, order, place)
+            if not problem:
+                return
     raise UnsupportedNetworkError(problem)
 
 
@@ -188,6 +199,19 @@ def _differ(function: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, 
     size, distance = fine.norm(), (fine - derivative.to(fine)).norm()
     # a function that does not move at all between the steps is rounded, and its derivative a surrogate by intent
     return bool(size > 0 and distance > _DIFFER[x.dtype] * size and (coarse - fine).norm() <= _AGREE * distance)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Switches TF32 off, whose rounding on a GPU is taken for a part that is missing."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _PRECISIONS]
+    for owner, name, full in _PRECISIONS:
+        setattr(owner, name, full)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 @contextmanager

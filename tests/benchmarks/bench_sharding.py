@@ -72,7 +72,6 @@ def row(width: int, samples: int, repeats: int) -> list[float]:
     with torch.no_grad():
         forward = slowest(repeats, lambda: plain(inputs))
     probing = slowest(repeats, lambda: tangent_sensitivity(plain, inputs, method="input_space"))
-    del plain
     gathers: list[int] = []
     supply = Supply(0, lambda number: gathers.append(number) or _asked(number))  # type: ignore[func-returns-value]
     remote = copied_with(network, {one: supply.remote(one) for one in distributed_tensors(network)})

@@ -1,4 +1,4 @@
-"""One command for a machine with a GPU: its tests, CPU values beside GPU values, and the costs; under eight minutes.
+"""One command for a machine with a GPU: CPU values beside GPU values, the costs, and the tests; under eight minutes.
 
     python -m tests.benchmarks.gpu [--out docs/results/gpu.csv] [--small]
 
@@ -70,11 +70,16 @@ def peak(call: Callable[[], object]) -> str:
 def tests() -> Generator[Row]:
     """Runs the tests that need a GPU, on several processes that share it."""
     files = [str(file) for file in sorted(Path("tests").glob("test_*.py")) if "mark.gpu" in file.read_text(encoding="utf-8")]
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "8", "-m", "gpu", "--tb=short", *files]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    yield "GPU tests", "", "", (run.stdout.strip().splitlines() or [f"exit status {run.returncode}"])[-1], ""
-    if run.returncode:
-        raise RuntimeError(run.stdout[-6000:])
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "auto", "-m", "gpu", "--tb=short", *files]
+    try:
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
+        output, failed = run.stdout, run.returncode != 0
+    except subprocess.TimeoutExpired as stopped:
+        output, failed = (stopped.stdout or b"").decode(), True
+    yield "GPU tests", "", "", (output.strip().splitlines() or ["no output"])[-1].strip("= "), ""
+    if failed:
+        print("\n".join(line for line in output.splitlines() if "FAILED" in line), output[-6000:], sep="\n", file=sys.stderr)
+        raise RuntimeError("tests failed or took more than 240 s")
 
 
 def agreement(networks: dict[str, tuple[nn.Module, tuple[int, ...]]]) -> Generator[Row]:
@@ -185,8 +190,6 @@ def parts(small: bool) -> Iterator[Generator[Row]]:
         if small
         else {"ResNet-50, 224 px": (resnet50(num_classes=10), image), "ViT-B/16, 224 px": (vit_b_16(num_classes=10), image)}
     )
-    if DEVICE.type == "cuda":
-        yield tests()
     yield agreement({"MLP 4x100": (narrow, (3072,)), "ResNet-18, 32 px": (resnet18(num_classes=10), (3, 32, 32))})
     yield closed_form(*((300, 64) if small else (3000, 10_000)))
     for name, (network, shape) in (dict([wide]) | large).items():
@@ -195,6 +198,8 @@ def parts(small: bool) -> Iterator[Generator[Row]]:
     yield share_of_an_epoch("MLP 4x100", narrow, (3072,), 3200 if small else 50_000, 64)
     if not small:
         yield share_of_an_epoch("ResNet-18, 32 px", resnet18(num_classes=10), (3, 32, 32), 10_000, 64)
+    if DEVICE.type == "cuda":
+        yield tests()
 
 
 def rows(small: bool) -> Generator[Row]:

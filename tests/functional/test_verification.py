@@ -439,3 +439,26 @@ def test_deep_networks_in_16_bits(way):
     expected = tangent_sensitivity(copy.deepcopy(model), x[:2], method=way)
     values = tangent_sensitivity(model.bfloat16(), x[:2].bfloat16(), method=way)
     torch.testing.assert_close(values.float(), expected, rtol=0.15, atol=0)
+
+
+def test_derivatives_are_compared_in_full_precision():
+    seen = []
+
+    def settings():
+        return [getattr(owner, name) for owner, name, _ in verification._PRECISIONS]
+
+    def forward(m, x):
+        seen.append(settings())
+        return m.head(torch.tanh(m.e(x)))
+
+    before, full = settings(), [full for *_, full in verification._PRECISIONS]
+    try:
+        for owner, name, value in verification._PRECISIONS:
+            setattr(owner, name, "tf32" if value == "ieee" else True)
+        of_the_user = settings()
+        tangent_sensitivity(Lambda(forward, e=nn.Linear(3, 4), head=nn.Linear(4, 2)), torch.randn(5, 3))
+        assert full in seen
+        assert seen[-1] == settings() == of_the_user != full
+    finally:
+        for (owner, name, _), value in zip(verification._PRECISIONS, before, strict=True):
+            setattr(owner, name, value)

@@ -29,7 +29,7 @@ class Points:
     Attributes:
         candidates: Of the first head, for the error, shape (M, 4), and the loss, shape (M, 3).
         free: The regression estimator's ratios of error and loss, shape (M, 2).
-        signatures: The gate's numbers, the first of them 1, shape (M, 6).
+        signatures: The gate's numbers, the first of them 1, shape (M, 7).
 
     """
 
@@ -66,6 +66,8 @@ class Calibration:
         #: The least error and loss, and the reference's own, shape (2,).
         self.least = np.array([0.5 / count, 1e-4])
         self.level = np.maximum(truth.mean(0), self.least)
+        #: The largest log ratios: an error is a little better than chance at least.
+        self.most = np.array([np.log((1 - 0.3 / self.classes) / self.level[0]), np.inf])
         right = count - int(truth[:, 0].sum())
         self.threshold = np.sort(samples.confidence)[count - right] if right else np.inf
         self.edges = np.array([self._edges(samples.confidence[samples.predictions == c]) for c in range(self.classes)])
@@ -89,7 +91,6 @@ class Calibration:
     def points(self, samples: Samples, weights: Array) -> Points:
         """Returns re-weightings of a set, by weights with rows of sum 1, shape (M, N)."""
         found, own, level = self._numbers(samples, weights), self._own, self.level
-        top = 1 - 0.3 / self.classes  # of the error: a little better than chance
 
         def ratio(name: str, least: float = 1e-3) -> Array:
             return np.asarray(np.log((found[name] + least) / (own[name] + least)))
@@ -98,7 +99,7 @@ class Calibration:
         error = np.stack([ratio("disagreement"), ratio("soft_error"), ratio("threshold"), hard], 1)
         loss = np.stack([ratio("pseudo_loss"), ratio("soft_loss"), ratio("hard_loss")], 1)
         least = np.maximum(self.least, np.array([0.1, 0.05]) * level)
-        free = np.log(np.clip(self.regression.predict(found["features"]), least, [top, np.inf]) / level)
+        free = np.log(np.maximum(self.regression.predict(found["features"]), least) / level)
         shift, disagreement = found["shift"], found["disagreement"]
         signatures = [
             np.ones(len(weights)),
@@ -107,10 +108,11 @@ class Calibration:
             ratio("disagreement", 3e-3),
             0.5 * np.log(np.maximum(found["divergence"], 1e-3)) + 1,
             0.5 * np.log(self.regression.distance(found["features"]) + 0.01),
+            loss[:, 1] - loss[:, 0],  # a transport goes wrong where class shares change, and earlier predictions do not
         ]
         return Points(
-            (np.clip(error, -ERROR_RANGE, np.log(top / level[0])), np.clip(loss, -LOSS_RANGE, LOSS_RANGE)),
-            free,
+            (np.clip(error, -ERROR_RANGE, self.most[0]), np.clip(loss, -LOSS_RANGE, LOSS_RANGE)),
+            np.minimum(free, self.most),
             np.clip(np.stack(signatures, 1), -SIGNATURE_RANGE, SIGNATURE_RANGE),
         )
 

@@ -16,8 +16,26 @@ from lightning_tansens.estimators.calibrated.perturbations import Contrast, Mask
 #: Images with shorter sides are blurred less; the strengths of larger ones grow with the side, from 32 pixels on.
 SMALL, SIDE = 16, 32
 
+#: How many samples of a copy are looked at, and how many of a table's whose rows have no more numbers than this.
+SAMPLES, ROWS, LONGEST_ROW = 256, 1024, 1000
+
 #: Of tables: noise in units of the columns' deviations, the shares of entries, the number of columns.
 TABLE_NOISE, TABLE_SHARE, TABLE_COLUMNS = 0.8, 0.35, 3
+
+
+def samples_for(inputs: Any) -> int:
+    """Returns how many samples of each copy to look at: more of a table, whose forward pass is cheap.
+
+    Args:
+        inputs: The first inputs of the reference, as the network gets them.
+
+    Example:
+        >>> samples_for(torch.zeros(2, 30)), samples_for(torch.zeros(2, 3, 32, 32))
+        (1024, 256)
+
+    """
+    is_table = isinstance(inputs, Tensor) and inputs.dim() == 2 and inputs.shape[1] <= LONGEST_ROW
+    return ROWS if is_table else SAMPLES
 
 
 @dataclass(frozen=True)

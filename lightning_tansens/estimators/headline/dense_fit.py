@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
 from lightning_tansens.estimators.headline.fit import FEWEST_COPIES, NOISE, Answer, ClassShares
-from lightning_tansens.estimators.headline.gate import DEFAULT, fit_gate, logistic, sharpened
+from lightning_tansens.estimators.headline.gate import fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, simplex_weights
 from lightning_tansens.estimators.headline.interval import NEAREST, Spread, nearby
 from lightning_tansens.estimators.headline.reweighting import reweightings
@@ -23,6 +23,9 @@ SHARES = (1.4, 0.5, 1.0, 1.0)
 
 #: Log ratios of losses are cut off at ± this, and the gate's numbers at the other.
 LOSS_RANGE, SIGNATURE_RANGE = 3.0, 5.0
+
+#: The gate's coefficients without perturbed copies.
+DEFAULT = np.array([0.8, 1.8, 1.7, -0.7, -1.5, -0.2])
 
 #: The number of quantiles of an output, for its histogram and for shares that are re-weighted.
 BINS, PARTS = 10, 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,7 +14,7 @@ from lightning_tansens.checks import check_callable, check_choice, check_counts,
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.perturbations import Transform
-from lightning_tansens.estimators.headline.copies import Shift, copies_for
+from lightning_tansens.estimators.headline.copies import Shift, copies_for, samples_for
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
 from lightning_tansens.estimators.headline.fit import FEWEST_COPIES, Answer, ClassShares, Fit
@@ -55,8 +55,8 @@ class Headline(Estimator):
     left out of the fit, and how far the estimates differ. Where outputs are no class scores the loss alone is estimated, by
     the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
 
-    Each copy costs a forward pass of ``copied_samples`` of the reference at each measurement. The documentation says how
-    good the estimate is and what it does not cover.
+    Each copy costs a forward pass of some of the reference's samples at each measurement. The documentation says how good
+    the estimate is and what it does not cover.
 
     Args:
         class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
@@ -67,11 +67,11 @@ class Headline(Estimator):
         seed: Of the re-weightings.
         criterion: For outputs that are no class scores, see :class:`PseudoLabelLoss`; None for the squared error.
         pseudo_labels: As above.
-        copied_samples: How many samples of each copy are looked at; None for all, which costs more and is better for the
-            loss (the documentation has figures).
+        copied_samples: How many samples of each copy are looked at: "auto" for 1,024 of a table with rows of at most 1,000
+            numbers and 256 of anything else, a number, or None for all.
 
     Raises:
-        ValueError: If the class shares or the pseudo-labels are none of these, or the seed is none.
+        ValueError: If the class shares, the pseudo-labels, the number of samples or the seed is none of these.
         TypeError: If a copy or the criterion cannot be called.
 
     Example:
@@ -91,7 +91,7 @@ class Headline(Estimator):
         seed: int = 0,
         criterion: Callable[[Any, Any], Any] | None = None,
         pseudo_labels: PseudoLabels = "outputs",
-        copied_samples: int | None = 256,
+        copied_samples: int | Literal["auto"] | None = "auto",
     ) -> None:
         check_choice("class_shares", class_shares, get_args(ClassShares))
         check_choice("pseudo_labels", pseudo_labels, get_args(PseudoLabels))
@@ -104,10 +104,12 @@ class Headline(Estimator):
                 raise TypeError(f"copies: expected callables on a sample, but got {transform!r}")
         self.class_shares: ClassShares = class_shares
         self.copies = None if copies is None else tuple(copies)
-        if copied_samples is not None:
+        if isinstance(copied_samples, str):
+            check_choice("copied_samples", copied_samples, ("auto",), "or a number or None")
+        elif copied_samples is not None:
             check_counts(copied_samples=copied_samples)
         self.seed, self.criterion, self.pseudo_labels = seed, criterion, pseudo_labels
-        self.copied_samples = copied_samples
+        self.copied_samples: int | Literal["auto"] | None = copied_samples
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
         """Returns what makes the copies, see ``copies``.
@@ -121,6 +123,10 @@ class Headline(Estimator):
         if self.copies is not None:
             return self.copies
         return tuple(copy for copy in copies_for(inputs, self.seed) if class_scores or not isinstance(copy, Shift))
+
+    def samples_of_copies(self, inputs: Any) -> int | None:
+        """Returns ``copied_samples``, or what it stands for with these inputs."""
+        return samples_for(inputs) if self.copied_samples == "auto" else self.copied_samples
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         own, outputs = reference.usable, target.usable

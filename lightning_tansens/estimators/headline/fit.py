@@ -39,7 +39,7 @@ FEWEST_COPIES = 2
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """The first head, and the gate's coefficients, shape (6,)."""
+    """The first head, and the gate's coefficients, shape (7,)."""
 
     same: WeightedCandidates
     gate: Array
@@ -139,7 +139,7 @@ class Fit:
         """Returns log ratios (M, 2), the gate (M,), and the variances within and between the heads (M, 2, 2)."""
         own = self._points.of((self._kinds == "bootstrap") & (self._bases < 0))
         noise = NOISE * (model.same.predict(own.candidates) - own.free).std(0) + 1e-9
-        difference = model.same.predict(points.candidates) - points.free
+        difference = np.minimum(model.same.predict(points.candidates), self.calibration.most) - points.free
         same = points.free + difference**3 / (difference**2 + noise**2)
         stated = np.full(len(same), float(class_shares == "free"))
         gate = logistic(points.signatures @ model.gate) if class_shares == "auto" else stated

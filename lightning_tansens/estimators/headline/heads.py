@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +10,10 @@ import numpy as np
 from lightning_tansens.estimators.headline.transport import Array
 
 #: How strongly the weights of the first head are drawn towards equal ones, for the error and for the loss.
-SHRINK = (0.03, 0.1)
+SHRINK = (0.03, 0.3)
+
+#: How strongly the first head's stretch is drawn towards one, for the error and for the loss.
+STRETCH = (0.2, 1.0)
 
 #: How strongly the regression's coefficients are drawn towards zero.
 RIDGE = 0.1
@@ -55,37 +58,48 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
 class WeightedCandidates:
     r"""The first head: weighted means of the candidates' ratios of the error, geometric ones of those of the loss.
 
-    .. math:: a_{err} = \log \sum_k w_k e^{x_k}, \qquad a_{loss} = \sum_k w_k x_k
+    .. math:: a_{err} = b \log \sum_k w_k e^{x_k}, \qquad a_{loss} = b \sum_k w_k x_k
 
-    for log ratios x, with weights that :func:`simplex_weights` fits on the same scales.
+    for log ratios x, with weights that :func:`simplex_weights` fits on the same scales, and a stretch :math:`b \ge 1` for
+    each of the two: large changes are under-estimated otherwise.
 
     Attributes:
         error, loss: w, shapes (K,).
+        stretch: b, shape (2,).
 
     """
 
     error: Array
     loss: Array
+    stretch: Array = field(default_factory=lambda: np.ones(2))
 
     @classmethod
     def fitted(cls, candidates: tuple[Array, Array], truth: Array) -> WeightedCandidates:
-        """Fits to the true log ratios of labelled copies, shape (M, 2); equal weights without any."""
+        r"""Fits to the true log ratios of labelled copies, shape (M, 2); equal weights without any.
+
+        .. math:: b = \max\Big(1, \frac{\overline{a y} + \lambda}{\overline{a^2} + \lambda}\Big)
+
+        over the copies, with a of the weights alone, the truth y and λ of :data:`STRETCH`.
+        """
         error, loss = candidates
         if not len(truth):
             return cls(*(np.full(of.shape[1], 1 / of.shape[1]) for of in candidates))
-        return cls(
+        found = cls(
             simplex_weights(np.exp(error), np.exp(truth[:, 0]), SHRINK[0]), simplex_weights(loss, truth[:, 1], SHRINK[1])
         )
+        own, drawn = found.predict(candidates), np.array(STRETCH)
+        slopes = ((own * truth).mean(0) + drawn) / (np.square(own).mean(0) + drawn)
+        return replace(found, stretch=np.maximum(slopes, 1.0))
 
     def predict(self, candidates: tuple[Array, Array]) -> Array:
         """Returns a, shape (M, 2)."""
         error, loss = candidates
-        return np.stack([np.log(np.exp(error) @ self.error), loss @ self.loss], 1)
+        return np.asarray(self.stretch * np.stack([np.log(np.exp(error) @ self.error), loss @ self.loss], 1))
 
     def spread(self, candidates: tuple[Array, Array], centre: Array) -> Array:
         """Returns the weighted mean square of the candidates about a centre of shape (M, 2), shape (M, 2)."""
-        pairs = zip(candidates, (self.error, self.loss), centre.T, strict=True)
-        return np.stack([np.square(of - middle[:, None]) @ weights for of, weights, middle in pairs], 1)
+        pairs = zip(candidates, (self.error, self.loss), self.stretch, centre.T, strict=True)
+        return np.stack([np.square(by * of - middle[:, None]) @ weights for of, weights, by, middle in pairs], 1)
 
 
 @dataclass(frozen=True, eq=False)
