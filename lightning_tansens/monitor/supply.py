@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -41,8 +41,9 @@ class Supply:
 
     def remote(self, tensor: DTensor) -> Remote:
         """Returns what stands for a tensor; all processes must call it for the same tensors in the same order."""
-        self._tensors.append(tensor.detach())
-        return Remote(self, len(self._tensors) - 1, tensor.detach().to_local(), tensor)
+        held = cast(DTensor, tensor.detach())
+        self._tensors.append(held)
+        return Remote(self, len(self._tensors) - 1, held.to_local(), held)
 
     def whole(self, number: int) -> Tensor:
         """Returns a whole tensor, once all processes need one or are done."""
@@ -89,8 +90,12 @@ class Remote(Tensor):
 
     #: The bytes of the gradients that a process may hold at once.
     gradient_bytes: int
+    _supply: Supply
+    _number: int
+    _shard: Tensor
+    _views: tuple[View, ...]
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, supply: Supply, number: int, shard: Tensor, like: Tensor, views: tuple[View, ...] = ()) -> Remote:
@@ -115,7 +120,7 @@ class Remote(Tensor):
         raise NotImplementedError
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Runs an operation on whole tensors; a view is taken when it is needed."""
         kwargs = kwargs or {}
         spec = func._schema
