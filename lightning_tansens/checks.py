@@ -68,6 +68,8 @@ def check_callable(name: str, value: object) -> None:
     """Raises TypeError unless the value is a callable or None, which stands for a default."""
     if value is not None and not callable(value):
         raise TypeError(f"{name}: expected a callable or None, but got {value!r}")
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        raise TypeError(f"{name}: expected a callable or None, but got the class {value.__name__}; pass {value.__name__}()")
 
 
 def check_tensor(name: str, value: object) -> None:

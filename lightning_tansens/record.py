@@ -38,7 +38,7 @@ class Estimate:
     Example:
         >>> estimate = Estimate(0.36, low=0.27, high=0.43, verdict="worse")
         >>> estimate.reliable, str(estimate)
-        (True, '0.36, between 0.27 and 0.43 with 95 % confidence: worse than the reference')
+        (True, '0.36 [0.27, 0.43], worse than the reference')
 
     """
 
@@ -56,13 +56,13 @@ class Estimate:
         return not self.doubts
 
     def __str__(self) -> str:
-        """Says it in a sentence."""
-        known = self.low is not None and self.high is not None
-        said = f"{self.value:.3g}" + (f", between {self.low:.3g} and {self.high:.3g} with 95 % confidence" if known else "")
+        """Returns the value, its interval, the verdict and the doubts; :attr:`basis` is left to whoever wants it."""
+        text = f"{self.value:.3g}"
+        if self.low is not None and self.high is not None:
+            text += f" [{self.low:.3g}, {self.high:.3g}]"
         if self.verdict is not None:
-            said += ": " + (f"{self.verdict} than the reference" if self.verdict in ("worse", "better") else self.verdict)
-        said += f", if {self.basis}" if self.basis else ""
-        return said + (f"; not reliable: {', '.join(self.doubts)}" if self.doubts else "")
+            text += f", {self.verdict}" + " than the reference" * (self.verdict in ("worse", "better"))
+        return text + (f" (not reliable: {', '.join(self.doubts)})" if self.doubts else "")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SetEstimates:
 
     Example:
         >>> print(SetEstimates("test", loss=Estimate(0.36, low=0.27, high=0.43, verdict="worse")))
-        test: loss 0.36, between 0.27 and 0.43 with 95 % confidence: worse than the reference.
+        test: loss 0.36 [0.27, 0.43], worse than the reference
 
     """
 
@@ -85,10 +85,10 @@ class SetEstimates:
     accuracy: Estimate | None = None
 
     def __str__(self) -> str:
-        """Says both in sentences."""
+        """Returns both, the accuracy first."""
         found = {"accuracy": self.accuracy, "loss": self.loss}
-        said = [f"{quantity} {estimate}." for quantity, estimate in found.items() if estimate is not None]
-        return f"{self.name}: {' '.join(said) or 'no estimate yet.'}"
+        known = [f"{quantity} {estimate}" for quantity, estimate in found.items() if estimate is not None]
+        return f"{self.name}: {'; '.join(known) or 'no estimate yet'}"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import SensitivityMovement, default_measures
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
 from tests.launched import folder_of
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, backend_of, share_one_gpu
 
 IN_STEP = {"gathered_bytes": 0}
 
@@ -38,8 +38,12 @@ class Sharded(BoringModule):
             # the layers in between see all units
             first, last = ColwiseParallel(output_layouts=Replicate()), RowwiseParallel(input_layouts=Replicate())
             parallelize_module(self.network, tensor, {"0": first, "4": last})
-        if data.size() > 1:
+        if data.size() > 1 or tensor.size() == 1:
             self.shard(data)
+            if data.device_type == "cuda" and dist.get_backend() == "gloo":
+                for module in self.modules():
+                    if isinstance(module, FSDPModule):
+                        module.set_force_sum_reduction_for_comms(True)  # gloo takes no means on a GPU
 
     def shard(self, mesh):
         for part in (self.network[0], self.network[-1], self.network):
@@ -217,8 +221,10 @@ CASES = {
 }
 
 
-def strategy_of(sizes):
-    return "auto" if sizes is None else ModelParallelStrategy(*sizes, process_group_backend="gloo", timeout=PATIENCE)
+def strategy_of(sizes, device="cpu"):
+    if sizes is None:
+        return "auto"
+    return ModelParallelStrategy(*sizes, process_group_backend=backend_of(device), timeout=PATIENCE)
 
 
 def train(name, folder, sizes=None, **trainer):
@@ -228,19 +234,20 @@ def train(name, folder, sizes=None, **trainer):
     arguments = {"data": data, "module": module, "default_root_dir": folder, "logger": True, **trainer}
     monitors = [] if options is None else [monitor_of(**options)]
     callbacks = [*([] if breaks is None else [Break(breaks)]), *monitors]
-    checkpoint = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+    checkpoint, device = ModelCheckpoint(folder, "{epoch}", save_top_k=-1), trainer.get("accelerator", "cpu")
     callbacks += [Watch(folder, "fit"), checkpoint]
-    run = fit(*callbacks, enable_checkpointing=True, **{**arguments, "strategy": strategy_of(sizes)})
+    run = fit(*callbacks, enable_checkpointing=True, **{**arguments, "strategy": strategy_of(sizes, device)})
     if name in ("gathered", "in step"):
         run.callbacks[:] = [Watch(folder, "test") if isinstance(callback, Watch) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
         arguments |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
-        fit(monitor_of(**options), Watch(folder, "resumed"), **{**arguments, "strategy": strategy_of(sizes)})
+        fit(monitor_of(**options), Watch(folder, "resumed"), **{**arguments, "strategy": strategy_of(sizes, device)})
 
 
 def train_all(launched):
-    """Trains the cases that are named behind the sizes of the mesh, or all."""
-    sizes = tuple(map(int, launched.arguments[:2]))
-    for name in launched.arguments[2:] or CASES:
+    """Trains the cases that are named behind the device and the sizes of the mesh, or all."""
+    device, *sizes = launched.arguments[:3]
+    share_one_gpu(device)
+    for name in launched.arguments[3:] or CASES:
         where = folder_of(name, launched.folder)
-        train(name, where, sizes, **launched.trainer(where))
+        train(name, where, tuple(map(int, sizes)), accelerator=device, **launched.trainer(where))

@@ -67,7 +67,8 @@ def run(*command, limit=LIMIT, folder=None):
 
     """
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED_BY}
-    environment |= {"PYTHONPATH": str(folder or ROOT), "OMP_NUM_THREADS": "1"}
+    paths = [str(folder or ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
         code = limited([*map(str, command)], limit, env=environment, stdout=said, stderr=complained, cwd=folder)
         for file in (said, complained):
@@ -124,9 +125,10 @@ def launch(function, folder, *arguments, way="torchrun", processes=2, nodes=1, l
         return run(sys.executable, *(torchrun if way == "torchrun" else []), *script, limit=limit)
 
     with ThreadPoolExecutor(nodes) as pool:
-        for ended in pool.map(start, range(nodes)):
-            first = ended.complained.find("Traceback")  # torchrun's own is the last one
-            assert ended.code == 0, f"{ended.said[-1000:]}\n{ended.complained[first:][:4000]}"
+        failed = [ended for ended in pool.map(start, range(nodes)) if ended.code != 0]
+    # torchrun's own traceback is the last one
+    first = [f"{ended.said[-1000:]}\n{ended.complained[ended.complained.find('Traceback') :][:4000]}" for ended in failed]
+    assert not failed, "\n".join(first)
     saved = [torch.load(file, weights_only=False) for file in sorted(folder.glob("saved.*.pt"))]
     assert len(saved) in (0, processes * nodes)
     return saved
@@ -173,6 +175,17 @@ class Launched:
     def save(self, value):
         """Hands a value to the process of the test; the number is torchrun's."""
         torch.save(value, self.folder / f"saved.{os.environ['RANK']}.pt")
+
+
+def backend_of(device):
+    """What processes talk through on "cpu" or "gpu": gloo also where several share one GPU, which NCCL does not let them."""
+    return "nccl" if device == "gpu" and os.environ.get("WORLD_SIZE", "1") == "1" else "gloo"
+
+
+def share_one_gpu(device):
+    """Joins the processes before Lightning does, which would bind a group to its device; gloo's groups are not."""
+    if device == "gpu" and backend_of(device) == "gloo":
+        dist.init_process_group("gloo", timeout=PATIENCE)
 
 
 def logger_of(name, folder):

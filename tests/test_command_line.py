@@ -477,6 +477,14 @@ def change(**sections):
     return lambda written: {key: value for key, value in {**written, **sections}.items() if value is not None}
 
 
+def monitor_with(**arguments):
+    def changed(written):
+        written["trainer"]["callbacks"][0]["init_args"] |= arguments
+        return written
+
+    return changed
+
+
 def without_monitor(written):
     return {**written, "trainer": {**written["trainer"], "callbacks": None}}
 
@@ -511,6 +519,14 @@ CONFIGURATIONS = {
         lambda written: {**written, "trainer": {**written["trainer"], "max_epochs": "two"}},
         r"written\.yaml: trainer\.max_epochs: expected int or None, but got two$",
     ),
+    "a measure by its key": (
+        monitor_with(measures=["empirical"]),
+        r"TangentSensitivityMonitor: measures: expected class paths \(package\.module\.Class\), but got empirical$",
+    ),
+    "a network that there is not": (
+        monitor_with(network="body"),
+        r"evaluate: expected a configuration that can be measured: network='body': expected the name of a submodule",
+    ),
     "a constructor that fails": (
         change(model={"class_path": f"{__name__}.Unmade"}),
         r"written\.yaml: .*a disk'?$",
@@ -541,7 +557,9 @@ def test_files_that_are_no_plain_yaml(text, run, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", "--config", str(tmp_path / "bad.yaml"), "--ckpt", str(folder / "checkpoints")])
     assert ended.value.code == 2
-    assert_said(capsys, r"bad\.yaml: expected a YAML file")
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(r"bad\.yaml: expected a YAML file", said)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from lightning_tansens.monitor.trainer_loggers import say
 from lightning_tansens.record import Estimate
-from lightning_tansens.show.console import WIDTH, aligned_table, measurement_line, slow_progress, summary_table
+from lightning_tansens.show import console
+from lightning_tansens.show.console import WIDTH, aligned_table, measurement_text, slow_progress, summary_table
 from tests.boring import fit
 from tests.records import record, target, with_target
 
@@ -38,7 +39,7 @@ SINGLE = target(
 
 def line(*targets, epoch=9, seconds=0.61, **reference):
     reference = {"reference": 2.92, "accuracy": 0.48, "name": "val", **reference}
-    return measurement_line(record(epoch, targets=targets, seconds={"total": seconds}, **reference)).split("\n")
+    return measurement_text(record(epoch, targets=targets, seconds={"total": seconds}, **reference)).split("\n")
 
 
 HEAD = "epoch 9  val: accuracy 0.48, loss 2.92"
@@ -240,6 +241,11 @@ def test_other_processes_say_nothing(monkeypatch, capsys):
     assert "a line" not in capsys.readouterr().out
 
 
+@pytest.fixture
+def shown_early(monkeypatch):
+    monkeypatch.setattr(console, "SECONDS_BEFORE_BAR", 0.05)
+
+
 def count(batches, seconds, **options):
     with slow_progress(batches, "measuring", **options) as progress:
         for _ in range(batches):
@@ -252,8 +258,9 @@ def test_a_bar_that_is_not_slow_is_not_shown(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_slow_bar_is_shown_and_taken_away(capsys):
-    count(6, 0.15, after_seconds=0.4)
+def test_a_slow_bar_is_shown_and_taken_away(capsys, monkeypatch):
+    monkeypatch.setattr(console, "SECONDS_BEFORE_BAR", 0.4)
+    count(6, 0.15)
     said = capsys.readouterr().err
     shown = said.split("\r")
     bars = [line for line in shown if "measuring" in line]
@@ -264,14 +271,14 @@ def test_a_slow_bar_is_shown_and_taken_away(capsys):
     assert "\n" not in said
 
 
-def test_a_slow_bar_can_be_off(capsys):
-    count(3, 0.1, after_seconds=0.05, enabled=False)
+def test_a_slow_bar_can_be_off(capsys, shown_early):
+    count(3, 0.1, enabled=False)
     assert capsys.readouterr().err == ""
 
 
-def test_a_slow_bar_goes_away_when_the_measurement_fails(capsys):
+def test_a_slow_bar_goes_away_when_the_measurement_fails(capsys, shown_early):
     def fail():
-        with slow_progress(9, "measuring", after_seconds=0.01) as progress:
+        with slow_progress(9, "measuring") as progress:
             for _ in range(3):
                 time.sleep(0.15)
                 progress.update()

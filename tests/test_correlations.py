@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from lightning_tansens.metrics import ClassSensitivity, EmpiricalSensitivity, OutputSensitivity
-from lightning_tansens.monitor.correlations import gap_correlations
-from lightning_tansens.show.correlations import correlations
+from lightning_tansens.show.correlations import correlations, gap_correlations
 from tests.boring import BoringData, fit, make_monitor
 from tests.records import measure, record, target, with_target
 

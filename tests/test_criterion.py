@@ -548,6 +548,19 @@ def test_a_forward_that_takes_the_batch_is_told_of_unpack(whole):
             fit(monitor, module=TakesThePair, data=loader(Pairs()))
 
 
+class SelfSupervised(BoringModule):
+    def training_step(self, batch, _):
+        return self(batch[0]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def test_a_training_without_targets_is_told_to_name_the_loss():
+    with pytest.raises(MisconfigurationException, match=r"batches of SelfSupervised\.training_step have no targets"):
+        fit(make_monitor(test_dataloaders=Points()), module=SelfSupervised, data=loader(Points(labels=None)))
+
+
 def test_a_loss_that_grows_with_its_set_is_told(monkeypatch):
     said = []
     monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)

@@ -100,5 +100,5 @@ def test_shifted_digits(tmp_path, monkeypatch, capsys):
     runpy.run_path(str(EXAMPLES / "shifted_digits" / "main.py"), run_name="__main__")
     printed = capsys.readouterr().out
     for name in ("same", "blurred", "dimmed"):
-        assert re.search(rf"^{name}: accuracy 0\.\d+, between .* in truth 0\.\d\d$", printed, re.MULTILINE)
+        assert re.search(rf"^{name}: accuracy 0\.\d+ \[.* in truth 0\.\d\d$", printed, re.MULTILINE)
     assert picture.read_bytes().startswith(b"\x89PNG")

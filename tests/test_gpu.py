@@ -6,7 +6,7 @@ import torch
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.tangent.network import map_tensors
+from lightning_tansens.tangent.batches import map_tensors
 from tests.boring import BoringData, BoringModule, Recorder, fit, make_monitor, untimed
 from tests.cases import CHAINS, Case, mlp
 from tests.guarantees.recording import full_monitor

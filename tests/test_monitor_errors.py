@@ -58,6 +58,16 @@ ARGUMENTS = [
     ({"test_dataloaders": [Points()]}, TypeError, "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by"),
     ({"measures": ["empirical"]}, TypeError, "measures: expected Measure objects, but got str"),
     (
+        {"measures": [EmpiricalSensitivity]},
+        TypeError,
+        "measures: expected Measure objects, but got the class EmpiricalSensitivity; pass EmpiricalSensitivity()",
+    ),
+    (
+        {"criterion": nn.CrossEntropyLoss},
+        TypeError,
+        "criterion: expected a callable or None, but got the class CrossEntropyLoss; pass CrossEntropyLoss()",
+    ),
+    (
         {"measures": [EmpiricalSensitivity(), EmpiricalSensitivity(outputs="each")]},
         ValueError,
         "measures, estimators: expected each key once, but got ['empirical'] more than once; leave one of them out",
@@ -213,6 +223,18 @@ FITS = {
         {},
         TypeError,
         "unpack: expected a callable that returns (inputs, targets), but it returned NoneType; return (inputs, None)",
+    ),
+    "an unpack for other batches": (
+        {"unpack": lambda batch: (batch["image"], batch["label"])},
+        {},
+        TypeError,
+        "unpack: expected a callable that takes a batch, but with list it raised TypeError: list indices must be integers",
+    ),
+    "an output that is not there": (
+        {"output": lambda value: value.logits},
+        {},
+        TypeError,
+        "output: expected a callable that picks the outputs from what the network returns, but with Tensor it raised Attri",
     ),
     "an unknown submodule": (
         {"network": "backbone"},

@@ -10,7 +10,7 @@ from lightning_tansens.estimators.calibrated import Masked, Noise, Perturbed
 from lightning_tansens.monitor.data.kept_inputs import KeptInputs
 from lightning_tansens.monitor.data.subsets import CACHE_BYTES, CacheBudget
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line
+from lightning_tansens.show.console import measurement_text
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, state_of
 
 SIZES = {"num_samples": 9, "num_loss_samples": 60}
@@ -28,8 +28,8 @@ def test_it_is_logged_and_said_by_default():
         assert logged[f"{key}_high"] == pytest.approx(found.high)
         assert logged[f"{key}_reliable"] == found.reliable
         assert found.low < found.value < found.high
-        assert str(found).startswith(f"{found.value:.3g}, between {found.low:.3g} and {found.high:.3g} with 95 % confidence")
-    assert f"[{monitor.estimates['test'].accuracy.low:.2f}, " in measurement_line(monitor.records[-1])
+        assert str(found).startswith(f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]")
+    assert f"[{monitor.estimates['test'].accuracy.low:.2f}, " in measurement_text(monitor.records[-1])
     assert str(monitor.estimates["test"]).startswith("test: accuracy 0.")
     assert "fewer than 3 earlier measurements" in monitor.records[2].targets["test"].estimates["loss"]["estimate"].doubts
     assert "fewer than 3 earlier measurements" not in monitor.estimates["test"].loss.doubts

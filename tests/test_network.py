@@ -6,7 +6,8 @@ from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.tangent.network import Network, batch_length, call_model, map_tensors
+from lightning_tansens.tangent.batches import batch_length, call_model, map_tensors
+from lightning_tansens.tangent.network import Network
 from tests.cases import Lambda, mlp
 from tests.helpers import assert_equal
 from tests.modules import Language, draw_tokens, normal

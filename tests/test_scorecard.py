@@ -63,7 +63,7 @@ def test_scores(quantity):
 
 def test_two_measurements_of_an_epoch_are_two_points():
     records = [record(targets=[target(loss=1.0, losses={"trivial": estimate})]) for estimate in (1.1, 1.5)]
-    (score,) = Scorecard.from_history(records).compute()
+    (score,) = Scorecard.from_records(records).compute()
     assert (score.count, score.mae_ratio, score.rmse_ratio) == (2, 1, 1)
 
 
@@ -161,7 +161,7 @@ def test_a_recorded_history_is_scored():
         rows = list(csv.DictReader(file))
     errors = [abs(float(row["tansens/test_loss/empirical"]) - float(row["tansens/test_loss/actual"])) for row in rows]
     records = runpy.run_path(str(COMMON))["read_records"](RECORDED)
-    scores = {(score.quantity, score.estimator): score for score in Scorecard.from_history(records).compute()}
+    scores = {(score.quantity, score.estimator): score for score in Scorecard.from_records(records).compute()}
     assert scores["loss", "empirical"].mae == pytest.approx(np.mean(errors))
     assert scores["loss", "empirical"].count == len(rows) == 50
     assert {name for _, name in scores} == {"trivial", "empirical", "layer_norm", "active_nodes"}
@@ -174,7 +174,7 @@ def test_records_without_a_truth_are_passed_over_and_missing_estimates_counted()
         record(1, targets=[target(losses=losses)]),
         record(2, targets=[target(loss=1.5, losses={"trivial": 1.0})]),
     ]
-    scores = {score.estimator: score for score in Scorecard.from_history(history).compute()}
+    scores = {score.estimator: score for score in Scorecard.from_records(history).compute()}
     assert set(scores) == {"trivial", "mine"}
     assert (scores["mine"].count, scores["mine"].undefined, scores["mine"].coverage) == (1, 1, 1)
 
@@ -183,7 +183,7 @@ def test_an_interval_of_its_own_is_taken():
     """Here the truth lies outside of it, though within two standard errors."""
     found = [Estimate(2.0, stderr=0.5, low=1.9, high=2.1), Estimate(2.0, stderr=0.1, low=1.0, high=2.1)]
     history = [record(epoch, targets=[target(loss=1.5, losses={"mine": one})]) for epoch, one in enumerate(found)]
-    assert [Scorecard.from_history([one]).compute()[0].coverage for one in history] == [0, 1]
+    assert [Scorecard.from_records([one]).compute()[0].coverage for one in history] == [0, 1]
 
 
 def test_csv(tmp_path):

@@ -10,7 +10,8 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
 from lightning_tansens.metrics.copies import copied
-from lightning_tansens.monitor.data.reading import Reading, unpack_pair
+from lightning_tansens.monitor.data.batches import unpack_batch
+from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.sets import MeasuredSet
 from tests.cases import mlp
@@ -27,7 +28,7 @@ def identity(batch):
 def measured(data, *, loss=True, measures=None, batch_size=6, transfer=identity, **reading):
     measures = measures or [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
     loss = LabelledLoss() if loss is True else loss or None
-    return MeasuredSet("train", Subset(data, 100, batch_size), transfer, measures, loss, Reading(unpack_pair, **reading))
+    return MeasuredSet("train", Subset(data, 100, batch_size), transfer, measures, loss, Reading(unpack_batch, **reading))
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 20])
@@ -163,10 +164,10 @@ def test_a_copy_is_empty():
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_unpack(kind):
     inputs, targets = torch.zeros(2, 3), torch.ones(2)
-    assert unpack_pair(kind([inputs, targets])) == (inputs, targets)
-    assert unpack_pair(kind([inputs])) == (inputs, None)
-    assert unpack_pair(inputs) == (inputs, None)
-    assert unpack_pair(kind([{"x": inputs}, targets]))[0]["x"] is inputs
+    assert unpack_batch(kind([inputs, targets])) == (inputs, targets)
+    assert unpack_batch(kind([inputs])) == (inputs, None)
+    assert unpack_batch(inputs) == (inputs, None)
+    assert unpack_batch(kind([{"x": inputs}, targets]))[0]["x"] is inputs
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_other_batches_are_refused(batch, came):
     with pytest.raises(
         TypeError, match=rf"expected a tuple or list \(inputs, targets\) or \(inputs,\), but got {came}; pass unpack"
     ):
-        unpack_pair(batch)
+        unpack_batch(batch)
 
 
 def test_a_measure_that_fails_loses_its_own_values_alone():

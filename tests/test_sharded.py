@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.launched import folder_of
 from tests.launched_sharded import CASES, train, train_all
@@ -27,9 +28,14 @@ pytestmark = SEVERAL_PROCESSES
 def found(request, tmp_path_factory):
     """What each process has found, by case and stage."""
     folder, processes = tmp_path_factory.mktemp("sharded"), request.param[0] * request.param[1]
-    launch(train_all, folder, *map(str, request.param), processes=processes, limit=LIMIT)
+    launch(train_all, folder, "cpu", *map(str, request.param), processes=processes, limit=LIMIT)
+    return written(folder, CASES, processes)
+
+
+def written(folder, cases, processes):
+    """What each process has written, by case and stage."""
     ranks = {}
-    for case in CASES:
+    for case in cases:
         for file in sorted(folder_of(case, folder).glob("*.json")):
             ranks.setdefault((case, file.name.split(".")[0]), []).append(json.loads(file.read_text()))
     assert all(len(one) == processes for one in ranks.values())
@@ -140,3 +146,22 @@ def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
         assert [row["epoch"] for row in one["history"]] == [1]
         assert one["history"] == ranks[0]["history"]
         assert "tansens/test_loss/estimate" in one["history"][0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_on_a_gpu(processes, tmp_path):
+    """Processes that share a GPU, in double precision; the values are those of a CPU."""
+    check_device("gpu", processes, tmp_path)
+
+
+def check_device(device, processes, folder):
+    cases = ["gathered", "in step", "alone", "with gathering", "with calls in step"]
+    launch(train_all, folder, device, str(processes), "1", *cases, processes=1, nodes=processes, limit=240)
+    found = written(folder, cases, processes)
+    for stage, rows in {"fit": 2, "test": 3, "resumed": 3}.items():
+        test_gathered_networks_give_the_values_of_one_process(stage, rows, found)
+        test_networks_that_are_called_in_step_give_the_estimates_of_one_process(stage, rows, found)
+    for name in cases[3:]:
+        test_training_is_bitwise_what_it_is_without_the_monitor(name, "alone", found)

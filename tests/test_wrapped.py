@@ -1,5 +1,10 @@
 """Strategies that wrap the module and call it themselves (FSDP1, DeepSpeed): what needs no GPU, and what does."""
 
+import functools
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -8,7 +13,10 @@ from torch import nn
 from lightning_tansens.estimators import default_estimators
 from lightning_tansens.monitor import sharding
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, untimed
+from tests.launched_wrapped import train, train_all
+from tests.processes import launch, several_processes
 from tests.test_monitor_training import assert_same
+from tests.test_sharded import without_step
 
 
 class Wrapper(nn.Module):
@@ -81,18 +89,63 @@ def test_a_loss_that_is_no_cross_entropy_has_to_be_passed(monkeypatch):
         fit(monitor, module=lambda: BoringModule(loss="mse_loss"), data=data, strategy=WrapsStrategy("cpu"))
 
 
+# --------------------------------------------------------------------------------------- the strategies themselves
+
+
+#: In single precision, of batches that are divided differently among the processes.
+TOLERANCES = {"cpu": 1e-5, "gpu": 1e-4}
+
+
+@functools.cache
+def alone(device):
+    """One process with the whole network, on a device."""
+    with tempfile.TemporaryDirectory() as folder:
+        return train(None, device, Path(folder))
+
+
+def check(name, device, folder, processes):
+    """Values are those of one process, and the training is bitwise what it is without the monitor."""
+    ways = {"processes": processes} if device == "cpu" else {"processes": 1, "nodes": processes}  # which share the GPU
+    saved = [one[name] for one in launch(train_all, folder, device, name, limit=240, **ways)]
+    assert len(saved) == processes
+    for found in saved:
+        for stage, rows in {"fit": 2, "resumed": 3}.items():
+            expected, history = alone(device)[stage]["history"], found[stage]["history"]
+            assert len(history) == rows
+            assert history == saved[0][stage]["history"]
+            for row, other in zip(history, expected, strict=True):
+                known = {key: other[key] for key in row}
+                close = pytest.approx(without_step(known), rel=TOLERANCES[device], abs=TOLERANCES[device], nan_ok=True)
+                assert without_step(row) == close
+                assert {"tansens/test_loss/estimate", "tansens/test_loss/actual"} <= row.keys()
+                assert "tansens/empirical/test" not in row
+        (note,) = [note for note in found["fit"]["notes"] if "sensitivities are left out" in note]
+        assert "derivatives have not been tried with" in note
+        assert len(set(found["with"]["losses"])) > 1
+        assert found["with"]["losses"] == found["without"]["losses"]
+        assert_same(found["with"]["states"], found["without"]["states"])
+
+
+@several_processes
+@pytest.mark.parametrize("processes", [1, 2])
+def test_fsdp_on_a_cpu(processes, tmp_path):
+    check("fsdp", "cpu", tmp_path, processes)
+
+
+@several_processes
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed")
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_on_a_cpu(stage, processes, tmp_path):
+    check(f"deepspeed {stage}", "cpu", tmp_path, processes)
+
+
+@several_processes
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", ["fsdp", "deepspeed_stage_3"])
-def test_estimates_of_the_real_strategies(name):
-    if name.startswith("deepspeed"):
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed 2", "deepspeed 3"])
+def test_strategies_on_a_gpu(name, processes, tmp_path):
+    if name != "fsdp":
         pytest.importorskip("deepspeed")
-    monitor, alone, with_monitor, without = monitor_of(), monitor_of(), Recorder(), Recorder()
-    arguments = {"strategy": name, "accelerator": "gpu"}
-    fit(monitor, with_monitor, **arguments)
-    fit(without, **arguments)
-    fit(alone, accelerator="gpu")
-    assert [loss for loss, _ in with_monitor.losses] == [loss for loss, _ in without.losses]
-    for row, other in zip(untimed(monitor.history), untimed(alone.history), strict=True):
-        assert "tansens/test_loss/estimate" in row
-        assert row == pytest.approx({key: other[key] for key in row}, rel=1e-4)
+    check(name, "gpu", tmp_path, processes)

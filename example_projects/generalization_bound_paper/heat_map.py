@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_tansens.show.figures.canvas import figure_of
 from lightning_tansens.show.figures.series import Series
-from lightning_tansens.show.figures.style import ORDERED, SIGNED
+from lightning_tansens.show.figures.style import ORDERED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def draw_matrix(
 
     """
     low, high = limits or (None, None)
-    image = ax.imshow(matrix, cmap=SIGNED if limits else ORDERED, vmin=low, vmax=high, aspect="auto")
+    image = ax.imshow(matrix, cmap="RdBu_r" if limits else ORDERED, vmin=low, vmax=high, aspect="auto")
     figure_of(ax).colorbar(image, ax=ax, label=label)
     for axis, names, name in ((ax.xaxis, outputs, "output"), (ax.yaxis, classes, "class")):
         step = -(-len(names) // 25)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens.show.figures import plot_answer
 
 sys.path.append(str(Path(__file__).parents[1]))
 from common import Classifier
@@ -62,28 +63,7 @@ def main(epochs: int, picture: Path | None) -> None:
         estimates = monitor.estimates[name]
         print(f"{name}: accuracy {estimates.accuracy}; in truth {target.accuracy:.2f}")
     if picture is not None:
-        draw(monitor, picture)
-
-
-def draw(monitor: TangentSensitivityMonitor, picture: Path) -> None:
-    """Draws the estimate, the reference and the truth of each test set over the epochs."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    names = list(monitor.records[-1].targets)
-    for name, axis in zip(names, figure.subplots(1, len(names), sharey=True), strict=True):
-        known = [record for record in monitor.records if "estimate" in record.targets[name].estimates.get("accuracy", {})]
-        epochs = [record.epoch + 1 for record in known]
-        estimates = [record.targets[name].estimates["accuracy"]["estimate"] for record in known]
-        low, high = ([getattr(one, end) for one in estimates] for end in ("low", "high"))
-        axis.fill_between(epochs, low, high, alpha=0.25, color="tab:blue", linewidth=0)
-        axis.plot(epochs, [one.value for one in estimates], color="tab:blue", label="estimate, no labels")
-        axis.plot(epochs, [record.reference.accuracy for record in known], "--", color="gray", label="validation")
-        axis.plot(epochs, [record.targets[name].accuracy for record in known], color="black", label="truth")
-        axis.set(title=name, xlabel="epoch", ylim=(0, 1))
-    figure.axes[0].set_ylabel("accuracy")
-    figure.axes[0].legend(loc="lower right", frameon=False)
-    figure.savefig(picture, dpi=110)
+        plot_answer(monitor.records)[0].savefig(picture)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_tansens.command_line.errors import UsageError, useful_part
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+from lightning_tansens.monitor.module import defines
 
 #: One process that measures and does nothing else; what the user sets comes behind and wins.
 MEASURE_ALONE = {
@@ -117,15 +117,15 @@ def configure(
     trainer.limit_val_batches = trainer.limit_test_batches = 1  # an argument "1" may be read as 1.0, all of them
     owners = [owner for owner in (built.datamodule, built.model) if owner is not None]
     loaders = {name: loader for name, loader in _LOADERS.items() if stage in (None, name)}
-    stages = [name for name, loader in loaders.items() if any(is_overridden(loader, owner) for owner in owners)]
+    stages = [name for name, loader in loaders.items() if any(defines(owner, loader) for owner in owners)]
     if not stages:
         raise UsageError(
             f"{config}: expected a datamodule or a model with one of {list(loaders.values())}, but got "
             f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
             "its class: --data module.Class"
         )
-    chosen = next((name for name in stages if is_overridden(f"{name}_step", built.model)), stages[0])
-    if not is_overridden(f"{chosen}_step", built.model):  # no loop runs without one
+    chosen = next((name for name in stages if defines(built.model, f"{name}_step")), stages[0])
+    if not defines(built.model, f"{chosen}_step"):  # no loop runs without one
         setattr(built.model, f"{chosen}_step", _no_step)
     return Configured(built.model, built.datamodule, trainer, monitors, chosen)
 
@@ -139,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         contents = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: expected a YAML file, but it cannot be read: {error}") from error
+        raise UsageError(f"{path}: expected a YAML file, but it cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(contents, dict):
         raise UsageError(f"{path}: expected a configuration of LightningCLI, but got {type(contents).__name__}")
     return contents

@@ -39,4 +39,5 @@ def useful_part(error: str) -> str:
     given = re.search(r"^ *Given value: (.{1,200})$", error, re.MULTILINE)
     if text.startswith("Expected a ") and given:
         text = f"expected {text.removeprefix('Expected a ')}, but got {given[1]}"
-    return ": ".join([*keys, text])
+    path = r"^expected dot import path string: (\S+).*"
+    return ": ".join([*keys, re.sub(path, r"expected class paths (package.module.Class), but got \1", text)])

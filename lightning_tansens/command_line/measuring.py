@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_tansens.command_line.checkpoints import Checkpoint, read_checkpoint
 from lightning_tansens.command_line.configuration import Configured
@@ -51,6 +52,9 @@ def measure_checkpoints(
         checkpoints: The checkpoints in the order of the run.
         complain: Called with the error of a checkpoint that cannot be used (UsageError) or measured; the next one follows.
 
+    Raises:
+        UsageError: If the configuration fits no checkpoint.
+
     """
     loading, monitors, trainer = _LoadWeights(), configured.monitors, configured.trainer
     trainer.callbacks = [loading, *monitors]  # type: ignore[attr-defined]
@@ -66,6 +70,8 @@ def measure_checkpoints(
         except UsageError as error:
             complain(UsageError(f"{checkpoint.path}: {error}"))
         except Exception as error:  # whatever the user's code raises
+            if isinstance(error, MisconfigurationException) and checkpoint is checkpoints[0]:  # it fits none of them
+                raise UsageError(f"expected a configuration that can be measured: {error}") from error
             complain(RuntimeError(f"{checkpoint.path}: the measurement failed: {_told(error)}"))
         if all(len(monitor.records) > count for monitor, count in zip(monitors, before, strict=True)):
             last = [monitor.records[-1] for monitor in monitors]

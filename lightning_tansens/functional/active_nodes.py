@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.batches import batch_length, call_model, map_tensors
 from lightning_tansens.tangent.isolation import evaluation, ordinary
-from lightning_tansens.tangent.network import batch_length, call_model, map_tensors
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.tracing import CallTracer

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 

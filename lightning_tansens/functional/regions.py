@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lightning_tansens.checks import check_tensor
 from lightning_tansens.functional.active_nodes import collect_from_activations
 from lightning_tansens.functional.finite import finite_samples
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
-from lightning_tansens.tangent.network import OutputPicker, Wrt
 
 
 class ActivationRegions(NamedTuple):
@@ -31,13 +31,8 @@ class ActivationRegions(NamedTuple):
     log_paths: Tensor
     active_nodes: Tensor
 
-    @property
-    def log_score(self) -> Tensor:
-        """The logarithm of Eq. 5's product, number of paths times P(A(x)|x), shape (N,); -inf without an active path."""
-        return self.log_paths + self.log_probability
 
-
-class NeuronMargins(NamedTuple):
+class Margins(NamedTuple):
     """How near each hidden unit comes to switching over a set; see :func:`neuron_margins`.
 
     Attributes:
@@ -184,7 +179,7 @@ def pattern_hashes(patterns: Tensor) -> Tensor:
     return torch.from_numpy(hashes).to(patterns.device)
 
 
-def neuron_margins(model: nn.Module, inputs: Any) -> NeuronMargins:
+def neuron_margins(model: nn.Module, inputs: Any) -> Margins:
     r"""Computes how near each hidden unit comes to switching on or off over a batch.
 
     .. math:: \rho_l = \min_x |h_l(x)|, \qquad \hat\rho_l = \min_x |\mathrm{sigmoid}(h_l(x)) - \tfrac12|
@@ -210,7 +205,7 @@ def neuron_margins(model: nn.Module, inputs: Any) -> NeuronMargins:
 
     """
     margins, _ = margins_and_finite(model, inputs)
-    return NeuronMargins(margins, torch.tanh(margins / 2) / 2)
+    return Margins(margins, torch.tanh(margins / 2) / 2)
 
 
 def margins_and_finite(model: nn.Module, inputs: Any) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_seed, checked_positions
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, bytes_per_sample, in_micro_batches
 from lightning_tansens.tangent.methods import check_probes, choose
-from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs
 from lightning_tansens.tangent.probes.parameter_space import parameter_space_products

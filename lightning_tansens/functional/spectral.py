@@ -19,8 +19,8 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_tansens.checks import check_model, check_share
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
+from lightning_tansens.tangent.batches import call_model, map_tensors
 from lightning_tansens.tangent.isolation import evaluation, ordinary
-from lightning_tansens.tangent.network import call_model, map_tensors
 
 #: Up to this number of inputs a layer is written out as a matrix.
 SMALL = 128
@@ -40,7 +40,7 @@ class Size:
 
 
 @dataclass
-class Memory:
+class Remembered:
     """Holds what is known of one network.
 
     Attributes:
@@ -62,7 +62,7 @@ class SpectralCache:
     """
 
     def __init__(self) -> None:
-        self._memories: WeakKeyDictionary[nn.Module, Memory] = WeakKeyDictionary()
+        self._memories: WeakKeyDictionary[nn.Module, Remembered] = WeakKeyDictionary()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpectralCache:
         return self
@@ -70,10 +70,10 @@ class SpectralCache:
     def __reduce__(self) -> tuple[type[SpectralCache], tuple[()]]:
         return SpectralCache, ()
 
-    def of(self, model: nn.Module) -> Memory:
+    def of(self, model: nn.Module) -> Remembered:
         """Returns what is known of a network."""
         check_model(model)
-        return self._memories.setdefault(model, Memory())
+        return self._memories.setdefault(model, Remembered())
 
     def learn_sizes(self, model: nn.Module, inputs: Any) -> None:
         """Learns the sizes of a network's convolutions from a forward pass.
@@ -163,7 +163,7 @@ def spectral_norms(
     return norms
 
 
-def _sizes(model: nn.Module, name: str, memory: Memory) -> list[Size] | list[None]:
+def _sizes(model: nn.Module, name: str, memory: Remembered) -> list[Size] | list[None]:
     """The sizes at which a layer is applied; a matrix has none."""
     path = name.rpartition(".")[0]
     if not isinstance(model.get_submodule(path), _ConvNd):
@@ -176,7 +176,7 @@ def _sizes(model: nn.Module, name: str, memory: Memory) -> list[Size] | list[Non
     return memory.sizes.get(path, [])
 
 
-def _norm(model: nn.Module, name: str, weight: Tensor, size: Size | None, memory: Memory, tolerance: float) -> Tensor:
+def _norm(model: nn.Module, name: str, weight: Tensor, size: Size | None, memory: Remembered, tolerance: float) -> Tensor:
     scale = weight.abs().amax().cpu().double()
     if not 0 < scale < torch.inf:
         return scale * 0  # nan where a weight is not finite

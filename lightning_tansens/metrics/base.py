@@ -16,7 +16,7 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence
-from lightning_tansens.tangent.network import OutputPicker
+from lightning_tansens.tangent.batches import OutputPicker
 
 AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.metrics.base import LabelledMeasure, check_classes
 from lightning_tansens.metrics.output_sensitivity import OutputSensitivity
-from lightning_tansens.tangent.network import batch_length
+from lightning_tansens.tangent.batches import batch_length
 
 
 class ClassSensitivity(OutputSensitivity, LabelledMeasure):

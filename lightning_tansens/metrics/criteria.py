@@ -191,6 +191,12 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
     return bool((slope[mask] <= 0).all() and slope.any() and (slope[~mask] >= -1e-6 * slope.abs().max()).all())
 
 
+def look_like_class_scores(outputs: Tensor, targets: Any) -> bool:
+    """Whether outputs may be scores of classes by their shape, (N, C) of two or more, with class indices (N,) or None."""
+    indices = isinstance(targets, Tensor) and targets.shape == outputs.shape[:1] and not targets.is_floating_point()
+    return outputs.dim() == 2 and outputs.shape[1] > 1 and (targets is None or indices)
+
+
 def _fixed(criterion: Criterion, outputs: Tensor, targets: Tensor) -> Tensor:
     """The criterion with its own parameters held fixed: class weights may be parameters, but have no derivative."""
     parameters = dict(criterion.named_parameters()) if isinstance(criterion, nn.Module) else {}

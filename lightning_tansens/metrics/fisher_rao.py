@@ -12,7 +12,7 @@ from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import MeanSensitivity
-from lightning_tansens.tangent.network import OutputPicker
+from lightning_tansens.tangent.batches import OutputPicker
 
 
 class FisherRaoSensitivity(MeanSensitivity):

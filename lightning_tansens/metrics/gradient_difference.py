@@ -19,8 +19,8 @@ from lightning_tansens.functional.gradient_difference import (
 )
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
-from lightning_tansens.tangent.isolation import Randomness
-from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
+from lightning_tansens.tangent.isolation import Randomness, sample_seed
 from lightning_tansens.tangent.outputs import Outputs
 
 #: φ; a command line takes a class only where the return type is left open.
@@ -138,7 +138,7 @@ class _SeededAt:
         randomness, rows = Randomness(self.perturbation), []
         with randomness.isolated():
             for one, position in zip(x.split(1), self.positions, strict=True):
-                seed = self.seed * 1_000_003 + position
+                seed = sample_seed(self.seed, position)
                 randomness.seed(seed)
                 if x.is_cuda:
                     torch.cuda.manual_seed_all(seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.metrics.base import positions_from
-from lightning_tansens.metrics.criteria import Criterion, TorchLoss
+from lightning_tansens.metrics.criteria import Criterion, TorchLoss, look_like_class_scores
 from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 from lightning_tansens.metrics.whole_set import WholeSet
@@ -201,7 +201,7 @@ class LabelledLoss(StatefulMetric):
         if self.class_scores is False or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
             return None
         single = bool(self.class_scores) and (outputs.dim() == 1 or outputs.shape[1:] == (1,))
-        if not single and not is_classification(outputs, targets):
+        if not single and not look_like_class_scores(outputs, targets):
             return None
         predicted = (outputs.reshape(-1) > 0).long() if single else outputs.argmax(1)
         labels = targets.detach().reshape(-1)
@@ -294,18 +294,6 @@ class LabelledLoss(StatefulMetric):
             return None
         order = self._joined("positions").argsort(stable=True)
         return self._whole.value(self._criterion[0], self._joined("kept"), order)
-
-
-def is_classification(outputs: Any, targets: Any) -> bool:
-    """Whether outputs (N, C) and targets (N,) may be logits and class indices, by their shapes."""
-    return (
-        isinstance(outputs, Tensor)
-        and isinstance(targets, Tensor)
-        and outputs.dim() == 2
-        and outputs.shape[1] > 1
-        and targets.dim() == 1
-        and not targets.is_floating_point()
-    )
 
 
 def _samples(outputs: Any, targets: Any) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
-from lightning_tansens.tangent.network import OutputPicker, Wrt
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.outputs import Outputs
 
 

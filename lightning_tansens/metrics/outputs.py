@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.checks import checked_positions
+from lightning_tansens.metrics.criteria import look_like_class_scores
 
 #: The most numbers that are kept of a sample's outputs where they are no class scores.
 MAX_NUMBERS = 4096
@@ -139,10 +140,7 @@ class SetOutputs(Metric):
             )
         samples = len(outputs)
         if self.class_scores is None:
-            integers = targets is None or (isinstance(targets, Tensor) and not targets.is_floating_point())
-            self.class_scores = (
-                outputs.dim() == 2 and outputs.shape[1] > 1 and integers and _shape(targets) in (None, (samples,))
-            )
+            self.class_scores = look_like_class_scores(outputs, targets)
         kept = outputs.detach().to(self.device, torch.float64 if outputs.dtype == torch.float64 else torch.float32)
         rows = {"positions": torch.tensor(list(positions), dtype=torch.int64, device=self.device)}
         rows["outputs"] = kept if self.class_scores else self._thinned(kept)

@@ -13,7 +13,7 @@ from lightning_tansens.checks import checked_positions
 from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
-from lightning_tansens.tangent.network import batch_length
+from lightning_tansens.tangent.batches import batch_length
 
 
 class SampleMeasure(Measure):

@@ -21,8 +21,9 @@ from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.monitor.criterion import KnownCriterion
+from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.hold_out import HeldOut, hold_out
-from lightning_tansens.monitor.data.reading import Unpack, unpack_pair
+from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measurement import Measurement
@@ -49,14 +50,14 @@ from lightning_tansens.monitor.trainer_loggers import (
 )
 from lightning_tansens.record import HEADLINE, Record, SetEstimates
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_line, summary_table
+from lightning_tansens.show.console import measurement_text, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.show.scorecard import Scorecard
+from lightning_tansens.tangent.batches import OutputPicker
 from lightning_tansens.tangent.isolation import isolated_rng
-from lightning_tansens.tangent.network import OutputPicker
 
 
 class TangentSensitivityMonitor(pl.Callback):
@@ -138,7 +139,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.estimators = default_estimators() if estimators is None else estimators
         self.num_samples = num_samples
         self.every_n_epochs = every_n_epochs
-        self.unpack = unpack_pair if unpack is None else unpack
+        self.unpack = unpack_batch if unpack is None else unpack
         self.output = output
         self.criterion = criterion
         self.network = network
@@ -199,7 +200,7 @@ class TangentSensitivityMonitor(pl.Callback):
     @property
     def scorecard(self) -> Scorecard:
         """How good the estimates were so far, where the truth is known."""
-        return Scorecard.from_history(self.records)
+        return Scorecard.from_records(self.records)
 
     def _repr_html_(self) -> str:
         """Shows a table of the sets in a notebook."""
@@ -420,12 +421,12 @@ class TangentSensitivityMonitor(pl.Callback):
             self._state.records.append(record)
             if not self._follows:
                 if self.verbose:
-                    say(trainer, measurement_line(record))
+                    say(trainer, measurement_text(record))
                 self._notices.say(record)
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples, self.brief(record))
+            page.show(record, self._state.records, distributions, samples)
         total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
         with together(trainer):
             record = replace(record, seconds={**record.seconds, "total": total})
@@ -447,7 +448,8 @@ class TangentSensitivityMonitor(pl.Callback):
                 self._explained(),
                 self.options.correlate_with_gap,
                 folder,
-                strict=self.options.on_failure == "raise",
+                self.options.on_failure == "raise",
+                self.brief,
             )
 
     def _logged(self, record: Record) -> dict[str, float]:

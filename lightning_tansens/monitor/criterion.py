@@ -138,6 +138,12 @@ def find_criterion(
         matching = [pair for pair in matching if _reproduces(pair[1], again)] or matching
     if not matching and _is_random(seen, look(batch)):
         return _certain(replace(seen, loss=None, reason=f"{name}.training_step returns another loss each time"), name)
+    if not matching and seen.targets is None:
+        raise MisconfigurationException(
+            f"criterion: expected one, because the batches of {name}.training_step have no targets; pass the loss of the "
+            "reference, on (outputs, targets), and a reference with labels: TangentSensitivityMonitor(criterion=callable, "
+            "reference=...)"
+        )
     if not matching:
         raise MisconfigurationException(
             f"criterion: expected a loss of (outputs, targets) that gives what {name}.training_step returns on a batch, "

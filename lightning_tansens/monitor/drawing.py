@@ -28,7 +28,7 @@ from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.tangent.network import OutputPicker
+from lightning_tansens.tangent.batches import OutputPicker
 
 #: How many samples an estimator sees that chooses its copies by the inputs.
 _SEEN = 64

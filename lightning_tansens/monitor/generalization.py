@@ -16,16 +16,17 @@ from torch.optim import Optimizer
 from lightning_tansens.bounds.generalization import Loss, lipschitz_constant, theorem5_bound
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.functional.gradient_difference import gradient_norms
+from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.drawn import draw_subset
-from lightning_tansens.monitor.data.reading import Unpack, unpack_pair
+from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.trainer_data import reference_data
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.processes import together
 from lightning_tansens.monitor.trainer_loggers import log_for_callbacks, logging_step
+from lightning_tansens.tangent.batches import call_model
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, undisturbed
-from lightning_tansens.tangent.network import call_model
 from lightning_tansens.tangent.sensitivity import tangent_sensitivity
 
 #: What is kept as the largest value so far, over samples, outputs, measurements and processes.
@@ -115,7 +116,7 @@ class GeneralizationBoundMonitor(pl.Callback):
         self.sample_size = sample_size
         self.confidence = confidence
         self.batch_size = batch_size
-        self.unpack = unpack_pair if unpack is None else unpack
+        self.unpack = unpack_batch if unpack is None else unpack
         self.network = network
         self.seed = seed
         self.prefix = prefix

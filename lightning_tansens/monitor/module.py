@@ -19,7 +19,7 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
 
     """
     if name is None:
-        if overrides(pl_module, "forward"):
+        if defines(pl_module, "forward"):
             return pl_module
         parts = [child for _, child in pl_module.named_children() if any(True for _ in child.parameters())]
         if len(parts) == 1:
@@ -38,7 +38,7 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
         ) from None
 
 
-def overrides(owner: Any, hook: str) -> bool:
+def defines(owner: Any, hook: str) -> bool:
     """Whether a module or datamodule of either namespace defines a hook."""
     names = ("LightningModule", "LightningDataModule")
     parent = next((cls for cls in reversed(type(owner).__mro__) if cls.__name__ in names and hasattr(cls, hook)), None)

@@ -163,4 +163,5 @@ def _check_items(name: str, items: object, kind: type) -> None:
         raise TypeError(f"{name}: expected a list of {kind.__name__} objects or None, but got {items!r}")
     for item in items:
         if not isinstance(item, kind):
-            raise TypeError(f"{name}: expected {kind.__name__} objects, but got {type(item).__name__}")
+            came = f"the class {item.__name__}; pass {item.__name__}()" if isinstance(item, type) else type(item).__name__
+            raise TypeError(f"{name}: expected {kind.__name__} objects, but got {came}")

@@ -17,8 +17,8 @@ from lightning_tansens.estimators import (
     score_set,
 )
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
-from lightning_tansens.monitor.correlations import gap_correlations
 from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
+from lightning_tansens.show.correlations import gap_correlations
 
 Key = TypeVar("Key")
 
@@ -61,15 +61,15 @@ def make_record(
     return Record(epoch, step, reference_record, of_targets, of_weights)
 
 
-def with_correlations(record: Record, history: Sequence[Record]) -> Record:
+def with_correlations(record: Record, before: Sequence[Record]) -> Record:
     """Adds to each target how its values correlate with the generalisation gap over the run so far.
 
     Args:
         record: The measurement now.
-        history: The measurements before.
+        before: The measurements before.
 
     """
-    run = [*history, record]
+    run = [*before, record]
     targets = {name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()}
     return replace(record, targets=targets)
 

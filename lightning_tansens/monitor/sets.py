@@ -24,7 +24,7 @@ from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.gathering import whole
 from lightning_tansens.monitor.processes import Lockstep, agreed
 from lightning_tansens.monitor.summaries import with_loss, with_measure
-from lightning_tansens.show.pictures import SHOWN, Samples
+from lightning_tansens.show.pictures import MEASURE, ShownSamples
 from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
@@ -334,15 +334,15 @@ class MeasuredSet:
         if self.outputs is not None:
             self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
 
-    def shown(self, summary: SetSummary) -> Samples | None:
+    def shown(self, summary: SetSummary) -> ShownSamples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""
-        influence = summary.influences.get(SHOWN)
+        influence = summary.influences.get(MEASURE)
         if influence is None:
             return None
-        squares = (influence.values.double().cpu() + 1) * summary.values[SHOWN][SHOWN]
+        squares = (influence.values.double().cpu() + 1) * summary.values[MEASURE][MEASURE]
         positions = influence.positions.cpu().long().tolist()
         numbers = [self.subset.indices[position] for position in positions]
-        return Samples(squares, numbers, lambda places: self.batches.inputs([positions[place] for place in places]))
+        return ShownSamples(squares, numbers, lambda places: self.batches.inputs([positions[place] for place in places]))
 
     def memories(self) -> dict[str, dict[str, Tensor]]:
         """Returns what the measures remember, by key."""

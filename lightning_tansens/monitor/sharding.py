@@ -105,6 +105,16 @@ class Unsharded:
             subsets: The subsets, which are shared differently where processes call the network together.
 
         """
+        reached = self._checked(pl_module, reached, read, output)
+        if self.lockstep is not None:
+            for subset in subsets:
+                subset.share(*self.lockstep.share)
+        return reached
+
+    def _checked(
+        self, pl_module: pl.LightningModule, reached: Reached, read: Callable[[], Any], output: OutputPicker | None
+    ) -> Reached:
+        """What is measured, after what was reached has been compared with the module."""
         return reached
 
 
@@ -126,11 +136,6 @@ class _InStep(Unsharded):
         self.note = (
             f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
         )
-
-    def _shared(self, subsets: Sequence[Subset]) -> None:
-        if self.lockstep is not None:
-            for subset in subsets:
-                subset.share(*self.lockstep.share)
 
 
 class Sharded(_InStep):
@@ -156,13 +161,8 @@ class Sharded(_InStep):
                 stack.enter_context(undisturbed(module))
             yield Reached(module, find_network(module, self._name))
 
-    def settle(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        read: Callable[[], Any],
-        output: OutputPicker | None,
-        subsets: Sequence[Subset],
+    def _checked(
+        self, pl_module: pl.LightningModule, reached: Reached, read: Callable[[], Any], output: OutputPicker | None
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
@@ -170,7 +170,6 @@ class Sharded(_InStep):
             with together(self._trainer):
                 inputs = read()
             self._compare(reached.network, sharded.network, inputs, output)
-        self._shared(subsets)
         return reached if self.lockstep is None else sharded
 
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
@@ -217,18 +216,6 @@ class Wrapped(_InStep):
         find_network(pl_module, None)
         with isolated_rng():
             yield Reached(pl_module, ThroughStrategy(self._trainer.strategy, pl_module))
-
-    def settle(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        read: Callable[[], Any],
-        output: OutputPicker | None,
-        subsets: Sequence[Subset],
-    ) -> Reached:
-        """Shares the subsets anew."""
-        self._shared(subsets)
-        return reached
 
 
 class ThroughStrategy(nn.Module):

@@ -1,4 +1,4 @@
-"""What a run says on the console: a line for each set, a table at the end, a bar while it takes long."""
+"""Texts for the console: a line for each set, a table at the end, and a bar while something takes long."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from tqdm.auto import tqdm
 from lightning_tansens.record import TRIVIAL, Quantity, Record
 from lightning_tansens.show.keys import ALL_SETS
 from lightning_tansens.show.scorecard import Scorecard
-from lightning_tansens.show.words import SHOWN, Answer, answer, said
+from lightning_tansens.show.words import SHOWN, SetAnswer, answer, said
 
 #: Columns of a terminal.
 WIDTH = 80
+
+#: How long something takes before a bar shows how far it is.
+SECONDS_BEFORE_BAR = 3.0
 
 #: Columns for the name of a set, so that values and verdict have room.
 _NAME = 14
@@ -21,8 +24,8 @@ _NAME = 14
 _TRUTH = "true"
 
 
-def measurement_line(record: Record) -> str:
-    """Says what a measurement has found: the reference's own values, and a line for each target.
+def measurement_text(record: Record) -> str:
+    """Returns what a measurement found: the reference's values, and a line for each target.
 
     Args:
         record: The measurement.
@@ -35,7 +38,7 @@ def measurement_line(record: Record) -> str:
         >>> from lightning_tansens.record import Estimate, SetRecord
         >>> loss = {"trivial": Estimate(2.92), "estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse")}
         >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
-        >>> print(measurement_line(Record(9, 90, SetRecord("val", loss=2.92), {"test": test}, seconds={"total": 0.61})))
+        >>> print(measurement_text(Record(9, 90, SetRecord("val", loss=2.92), {"test": test}, seconds={"total": 0.61})))
         epoch 9  val: loss 2.92                                                    0.6 s
           test    loss 3.61 [2.98, 4.34]  worse
             true  loss 3.70
@@ -61,15 +64,15 @@ def measurement_line(record: Record) -> str:
     return "\n".join(map(_cut, lines))
 
 
-def summary_table(history: Sequence[Record], scorecard: Path | None = None) -> str:
-    r"""Says what was found at the end of a run: what stands for each set, and how far it was off where the truth is known.
+def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> str:
+    r"""Returns the last estimates of a run, and their mean errors where the truth is known.
 
     .. math:: \mathrm{off} = \frac{1}{|E|} \sum_{e \in E} |\hat l(e) - l(e)|
 
     over all sets and all measurements :math:`E` that have both the estimate and the truth.
 
     Args:
-        history: The records of a run.
+        records: The records of a run.
         scorecard: The file that scores all estimators; None where there is none.
 
     Returns:
@@ -89,16 +92,16 @@ def summary_table(history: Sequence[Record], scorecard: Path | None = None) -> s
         the scores of all estimators: monitor.scorecard
 
     """
-    if not history:
+    if not records:
         return ""
-    last = history[-1]
+    last = records[-1]
     found = {name: answer(last, name) for name in last.targets}
     rows = [["  set", *(heading for of in SHOWN for heading in (of, f"vs {last.reference.name}")), "verdict"]]
     for name, one in found.items():
         cells = [cell for of in SHOWN for cell in (one.value(of), _change(last, one, of))]
         rows.append([_cut(f"  {name}", _NAME), *cells, one.mark])
     lines = [f"epoch {last.epoch}  {_own_values(last)}", *(aligned_table(rows).split("\n") if found else ())]
-    lines = [*map(_cut, lines), *_off(history, found)]
+    lines = [*map(_cut, lines), *_off(records, found)]
     if len(lines) > 1 + len(rows):
         here = scorecard is not None and scorecard.is_relative_to(Path.cwd())
         where = scorecard.relative_to(Path.cwd()) if scorecard is not None and here else scorecard
@@ -122,13 +125,12 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
 
 
-def slow_progress(total_batches: int, description: str, after_seconds: float = 3, enabled: bool = True) -> tqdm:
+def slow_progress(total_batches: int, description: str, enabled: bool = True) -> tqdm:
     """Returns a context manager that shows a bar if its block takes long, and takes it away afterwards.
 
     Args:
         total_batches: The number of calls of ``update()`` to come.
         description: What is going on.
-        after_seconds: From when on the bar is shown.
         enabled: Whether it may be shown at all: on rank 0, where the user wants bars.
 
     Example:
@@ -137,14 +139,8 @@ def slow_progress(total_batches: int, description: str, after_seconds: float = 3
         ...         _ = progress.update()
 
     """
-    return tqdm(
-        total=total_batches,
-        desc=description,
-        delay=after_seconds,
-        disable=not enabled,
-        leave=False,
-        dynamic_ncols=True,
-    )
+    look = {"desc": description, "delay": SECONDS_BEFORE_BAR, "leave": False, "dynamic_ncols": True}
+    return tqdm(total=total_batches, disable=not enabled, **look)
 
 
 def _own_values(record: Record) -> str:
@@ -152,7 +148,7 @@ def _own_values(record: Record) -> str:
     return f"{record.reference.name}: {', '.join(own) or 'no loss'}"
 
 
-def _change(record: Record, found: Answer, quantity: Quantity) -> str:
+def _change(record: Record, found: SetAnswer, quantity: Quantity) -> str:
     own = record.reference.labelled(quantity)
     if own is None or quantity not in found.estimates:
         return ""
@@ -161,9 +157,9 @@ def _change(record: Record, found: Answer, quantity: Quantity) -> str:
     return f"{change:+.{decimals}f}"
 
 
-def _off(history: Sequence[Record], found: Mapping[str, Answer]) -> list[str]:
+def _off(records: Sequence[Record], found: Mapping[str, SetAnswer]) -> list[str]:
     """How far what stands for the sets was off the truth, and the reference's own value, in one line."""
-    scores = {(one.quantity, one.set_name, one.estimator): one for one in Scorecard.from_history(history).compute()}
+    scores = {(one.quantity, one.set_name, one.estimator): one for one in Scorecard.from_records(records).compute()}
     own, reference = [], []
     for quantity in SHOWN:
         stands = next((one.estimates[quantity][0] for one in found.values() if quantity in one.estimates), "")
@@ -174,7 +170,7 @@ def _off(history: Sequence[Record], found: Mapping[str, Answer]) -> list[str]:
             own.append(f"{quantity} {said(quantity, score.mae)}")
             if trivial is not None and trivial.mae is not None and stands != TRIVIAL:
                 reference.append(said(quantity, trivial.mae))
-    than = f"; with {history[-1].reference.name}'s own values: {', '.join(reference)}" if reference else ""
+    than = f"; with {records[-1].reference.name}'s own values: {', '.join(reference)}" if reference else ""
     return [f"mean error: {', '.join(own)}{than}"] if own else []
 
 

@@ -1,4 +1,4 @@
-"""The names under which values are logged: the one place where a record becomes strings."""
+"""Names the values that are logged; only here does a record become strings."""
 
 from __future__ import annotations
 
@@ -6,20 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, MeasureRecord, Quantity, Record, SetRecord
-
-__all__ = [
-    "ACTUAL",
-    "ALL_SETS",
-    "HEADLINE",
-    "QUANTITIES",
-    "REFERENCE_NAMES",
-    "TRIVIAL",
-    "Keys",
-    "Quantity",
-    "check_set_names",
-    "flat_row",
-]
+from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
 
 #: Names that the monitor uses for the reference; a target cannot have them.
 REFERENCE_NAMES = ("train", "val", "reference")
@@ -105,16 +92,15 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
     return {"epoch": record.epoch, "step": record.step, **dict(_values(record, keys or Keys(), brief))}
 
 
-def check_set_names(names: Iterable[object], argument: str = "test_dataloaders") -> None:
-    """Refuses names of targets under which values of two sets, or of a set and something else, would share a key.
+def check_set_names(names: Iterable[object]) -> None:
+    """Raises ValueError if two values would be logged under one key because of how the targets are named.
 
     Args:
         names: The names of all targets.
-        argument: What the message calls them.
 
     Raises:
-        ValueError: If a name is empty, has a slash, is the reference's or that of all sets, is ``class``, ends like a key's
-            ending, or differs from another one only by characters that some loggers leave out.
+        ValueError: If a name is empty, has a slash, is reserved, ends like a key of a standard error or an interval, or
+            differs from another one only by characters that some loggers leave out.
 
     Example:
         >>> check_set_names(["test", "blurred digits"])
@@ -125,20 +111,20 @@ def check_set_names(names: Iterable[object], argument: str = "test_dataloaders")
     for name in names:
         if not isinstance(name, str) or not name or "/" in name or name in reserved:
             raise ValueError(
-                f"{argument}: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the reference's, "
-                f"{ALL_SETS!r}, which is all sets together, and 'class', of which there are losses, but got {name!r}; "
-                "rename that set"
+                f"test_dataloaders: expected names without '/' other than {list(REFERENCE_NAMES)}, which are the "
+                f"reference's, {ALL_SETS!r}, which is all sets together, and 'class', of which there are losses, but got "
+                f"{name!r}; rename that set"
             )
         if name.endswith(_ENDINGS):
             raise ValueError(
-                f"{argument}: expected names that end in none of {list(_ENDINGS)}, which stand for standard errors, "
+                f"test_dataloaders: expected names that end in none of {list(_ENDINGS)}, which stand for standard errors, "
                 f"intervals and reliability, but got {name!r}; rename that set"
             )
         shown = re.sub(r"[^-A-Za-z0-9_. ]", "", name)  # as MLflow does
         if shown in seen:
             raise ValueError(
-                f"{argument}: expected names that differ in letters or digits, but some loggers show both {seen[shown]!r} "
-                f"and {name!r} as {shown!r}; rename one of the sets"
+                "test_dataloaders: expected names that differ in letters or digits, but some loggers show both "
+                f"{seen[shown]!r} and {name!r} as {shown!r}; rename one of the sets"
             )
         seen[shown] = name
 

@@ -1,12 +1,12 @@
-"""The charts of a run's page: which logged values belong together."""
+"""Groups logged values into charts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lightning_tansens.record import Record
-from lightning_tansens.show.keys import ACTUAL, HEADLINE, TRIVIAL, Keys
+from lightning_tansens.record import HEADLINE, TRIVIAL, Record
+from lightning_tansens.show.keys import ACTUAL, Keys
 from lightning_tansens.show.words import SHOWN, headline
 
 #: For each category and each chart, its kind ("Multiline" or "Margin") and its keys, as TensorBoard wants them: a line for

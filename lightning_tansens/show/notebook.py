@@ -1,4 +1,4 @@
-"""What a notebook shows of a monitor: a table of the sets, and the picture of their course."""
+"""Shows a monitor in a notebook: a table of the sets and a picture of the run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lightning_tansens.show.words import answer, answer_rows
 _CELL = "style='text-align:left;white-space:nowrap'"
 
 
-def to_html(history: Sequence[Record]) -> str:
+def to_html(records: Sequence[Record]) -> str:
     """Returns HTML, from the records alone.
 
     Args:
-        history: The records of a monitor.
+        records: The records of a monitor.
 
     Returns:
         A table with a row for each set: its accuracy and loss with their intervals, the verdict, and what speaks against
@@ -32,9 +32,9 @@ def to_html(history: Sequence[Record]) -> str:
         '<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>'
 
     """
-    if not history:
+    if not records:
         return "<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>"
-    last = history[-1]
+    last = records[-1]
     rows = answer_rows(last)
     lines = ["".join(f"<th {_CELL}>{escape(heading)}</th>" for heading in rows[0])]
     for row, name in zip(rows, ("", *last.targets), strict=True):
@@ -45,11 +45,11 @@ def to_html(history: Sequence[Record]) -> str:
             cells["verdict"] = f"<span style='{look}'>{cells['verdict']}</span>"
         lines.append("".join(f"<td {_CELL}>{cell}</td>" for cell in cells.values()))
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    picture = _picture(history) if last.targets and find_spec("matplotlib") is not None else ""
+    picture = _picture(records) if last.targets and find_spec("matplotlib") is not None else ""
     return f"<div><table><caption>after epoch {last.epoch}</caption>{body}</table>{picture}</div>"
 
 
-def _picture(history: Sequence[Record]) -> str:
+def _picture(records: Sequence[Record]) -> str:
     file = BytesIO()
-    plot_answer(history)[0].savefig(file, format="png")
+    plot_answer(records)[0].savefig(file, format="png")
     return f"<img width='{WIDTH}' src='data:image/png;base64,{b64encode(file.getvalue()).decode()}'/>"

@@ -1,4 +1,4 @@
-"""What is said once in a run: what is missing and why, and how precise the values are."""
+"""Notes that a run prints once: what is missing and why, what a measurement costs, how precise it is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Notices:
         self._measurements = 0
 
     def say(self, record: Record) -> None:
-        """Says what has not been said of a measurement: one warning for each reason why values are missing.
+        """Prints the notes on a measurement that are new: one warning for each reason why values are missing.
 
         Args:
             record: The measurement.
@@ -79,7 +79,7 @@ def _tell(note: str) -> None:
 
 
 def changes(before: Record, now: Record) -> list[str]:
-    """Returns what a resumed run measures otherwise than the run did before: what starts now, and what does not go on.
+    """Returns what a resumed run measures and did not before, and the other way round.
 
     Args:
         before: The last measurement before.
@@ -119,7 +119,7 @@ _NAMES: dict[str, Callable[[Record], set[str]]] = {
 
 
 def cost_note(record: Record) -> str | None:
-    """Returns what the next measurements will take, where that is long, and what makes it less.
+    """Returns how long a measurement takes and how to shorten it; None where it is quick.
 
     Args:
         record: The first measurement.
@@ -136,7 +136,7 @@ def cost_note(record: Record) -> str | None:
 
 
 def precision_note(record: Record) -> str | None:
-    """Returns how well the empirical sensitivities are known and what knowing them better costs, if that is known.
+    """Returns how precise the empirical sensitivities are and what half the error costs; None where that is not known.
 
     Args:
         record: The measurement.

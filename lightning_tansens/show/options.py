@@ -1,4 +1,4 @@
-"""What a run shows beside its scalars: a choice that YAML can make."""
+"""Chooses what the loggers are sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LogChoice = Literal["default", "all"]
 
 @dataclass(frozen=True)
 class Display:
-    """Chooses what a monitor sends to the loggers beside scalars.
+    """Chooses what a monitor sends to the loggers.
 
     Args:
         log: Which scalars: "default" for the headline, the measures, their estimates, the trivial one and the truth, and

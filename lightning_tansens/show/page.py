@@ -1,4 +1,4 @@
-"""The page of one run: what its loggers are sent beside Lightning's own scalars."""
+"""Sends scalars, charts, tables and pictures of one run to its loggers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.layout import compared_keys, make_layout
 from lightning_tansens.show.loggers import Writer
 from lightning_tansens.show.options import Display
-from lightning_tansens.show.pictures import Samples, draw_figures
+from lightning_tansens.show.pictures import ShownSamples, draw_figures
 from lightning_tansens.show.scorecard import Scorecard
 from lightning_tansens.show.texts import describe
 from lightning_tansens.show.words import answer_rows
@@ -42,6 +42,7 @@ class Page:
         correlated: Whether correlations with the gap are recorded.
         folder: Where the run keeps files; None for nowhere.
         strict: Whether a writer that fails raises instead.
+        brief: Leaves out of a record what loggers are not sent: charts and figures of all estimates are without it.
 
     """
 
@@ -54,18 +55,19 @@ class Page:
         correlated: bool = False,
         folder: Path | None = None,
         strict: bool = False,
+        brief: Callable[[Record], Record] = lambda record: record,
     ) -> None:
         self._display, self._keys, self._writers = display, keys, list(writers)
         self._explained, self._correlated, self._folder = explained, correlated, folder
-        self._strict = strict
+        self._strict, self._brief = strict, brief
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
-        self._last: Mapping[str, Samples] | None = None  # of a measurement that has not been drawn yet
+        self._last: Mapping[str, ShownSamples] | None = None  # of a measurement that has not been drawn yet
         self._nodes: dict[int, dict[str, Tensor]] = {}
 
     def compare(self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
-        """Says by which values runs are compared, before Lightning sends the hyperparameters.
+        """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters.
 
         Args:
             targets: The names of the targets.
@@ -77,7 +79,7 @@ class Page:
             self._send(lambda writer: writer.compare(compared_keys(targets, estimators, self._keys), hparams))
 
     def resume(self, from_step: int) -> None:
-        """Takes out what an interrupted process had sent, before a run goes on from a checkpoint.
+        """Removes what an interrupted process had sent, before a run goes on from a checkpoint.
 
         Args:
             from_step: The run's next step; for this one and later ones, everything is sent again.
@@ -88,30 +90,28 @@ class Page:
     def show(
         self,
         record: Record,
-        history: Sequence[Record],
+        records: Sequence[Record],
         distributions: Distributions | None = None,
-        samples: Mapping[str, Samples] | None = None,
-        brief: Record | None = None,
+        samples: Mapping[str, ShownSamples] | None = None,
     ) -> None:
-        """Sends what there is to see of a measurement but its scalars.
+        """Sends everything of a measurement except its scalars.
 
         Args:
             record: The measurement.
-            history: The records of all measurements, this one at the end.
+            records: The records of all measurements, this one at the end.
             distributions: Its distributions over the samples.
             samples: The samples of the targets, by name.
-            brief: The record without what loggers are not sent, of which charts are laid out; None for the whole one.
 
         """
         if not self._writers:
             return
         if not self._shown:
             self._shown = True
-            self._begin(record if brief is None else brief)
+            self._begin(self._brief(record))
         if self._display.texts and record.targets:
             self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
         if self._draws and record.targets:
-            figure = plot_answer(history)[0]
+            figure = plot_answer(records)[0]
             self._send(lambda writer: writer.figure(self._keys.answer, figure, record.step))
         for set_name, measures in (distributions or {}).items() if self._display.histograms else ():
             for measure, parts in measures.items():
@@ -121,7 +121,7 @@ class Page:
         self._last = samples or {}
         self._keep_nodes(record.epoch, distributions or {})
         if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
-            self._draw(history, self._last)
+            self._draw(records, self._last)
 
     def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
         """Sends values by key to each logger in one call; last of all, where one of them is how long the rest has taken."""
@@ -130,21 +130,21 @@ class Page:
         if scalars:
             self._send(lambda writer: writer.scalars(scalars, record.step))
 
-    def finish(self, history: Sequence[Record]) -> None:
+    def finish(self, records: Sequence[Record]) -> None:
         """Sends what is known at the end: how good the estimates were, and the last figures.
 
         Args:
-            history: The records of all measurements.
+            records: The records of all measurements.
 
         """
         if self._last is not None:
-            self._draw(history, self._last)
-        if not history:
+            self._draw(records, self._last)
+        if not records:
             return
-        scorecard = Scorecard.from_history(history)
+        scorecard = Scorecard.from_records(records)
         rows = scorecard.to_rows()
         if rows and self._display.texts:
-            self._send(lambda writer: writer.table(self._keys.value("scorecard"), rows, history[-1].step))
+            self._send(lambda writer: writer.table(self._keys.value("scorecard"), rows, records[-1].step))
         if rows and self.scorecard_file is not None:
             self.scorecard_file.parent.mkdir(parents=True, exist_ok=True)
             scorecard.to_csv(self.scorecard_file)
@@ -188,12 +188,13 @@ class Page:
         if len(self._nodes) > 2 * EPOCHS_SHOWN:
             self._nodes = {epoch: self._nodes[epoch] for epoch in list(self._nodes)[::2]}
 
-    def _draw(self, history: Sequence[Record], samples: Mapping[str, Samples]) -> None:
+    def _draw(self, records: Sequence[Record], samples: Mapping[str, ShownSamples]) -> None:
         if not self._draws or not self._writers:
             return
         start = time.perf_counter()
-        for tag, figure in draw_figures(history, self._nodes_shown(), samples, self._display.num_images, self._keys):
-            self._send(lambda writer: writer.figure(tag, figure, history[-1].step))  # noqa: B023
+        drawn = [self._brief(record) for record in records]
+        for tag, figure in draw_figures(drawn, self._nodes_shown(), samples, self._display.num_images, self._keys):
+            self._send(lambda writer: writer.figure(tag, figure, records[-1].step))  # noqa: B023
         self._last = None
         self._drawing += time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""The figures of a measurement."""
+"""Chooses and draws the figures of a run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: The measure whose samples and layers are drawn.
-SHOWN = "empirical"
+MEASURE = "empirical"
 
 
 @dataclass(frozen=True)
-class Samples:
-    """The samples of a target beside their sensitivities, for the pictures of the least and the most sensitive ones.
+class ShownSamples:
+    """The samples of a target and their sensitivities, for the picture of the least and the most sensitive ones.
 
     Attributes:
         squares: ‖S(x)‖_F² of each sample, shape (M,).
@@ -52,16 +52,16 @@ class Samples:
 
 
 def draw_figures(
-    history: Sequence[Record],
+    records: Sequence[Record],
     active_nodes: Mapping[int, Mapping[str, Tensor]],
-    samples: Mapping[str, Samples],
+    samples: Mapping[str, ShownSamples],
     num_images: int,
     keys: Keys,
 ) -> Iterator[tuple[str, Figure]]:
     """Draws what there is to draw of a run so far, one figure after another.
 
     Args:
-        history: The records of all measurements.
+        records: The records of all measurements.
         active_nodes: For some epochs, the number of active nodes of each sample of each set.
         samples: The samples of the targets, by name.
         num_images: How many of the least and of the most sensitive images are drawn.
@@ -71,13 +71,13 @@ def draw_figures(
         A tag and a figure.
 
     """
-    for target in history[-1].targets.values():
+    for target in records[-1].targets.values():
         for quantity, found in target.estimates.items():
             if found:
-                yield keys.value("figures", f"{target.name}_{quantity}"), plot_estimates(history, target.name, quantity)[0]
-        measure = target.measures.get(SHOWN)
+                yield keys.value("figures", f"{target.name}_{quantity}"), plot_estimates(records, target.name, quantity)[0]
+        measure = target.measures.get(MEASURE)
         if measure is not None and measure.parts:
-            yield keys.value("figures", f"{target.name}_layers"), plot_layer_shares(history, target.name, SHOWN)[0]
+            yield keys.value("figures", f"{target.name}_layers"), plot_layer_shares(records, target.name, MEASURE)[0]
     if active_nodes:
         yield keys.value("figures", "active_nodes"), plot_histograms_over_epochs(active_nodes)[0]
     for name, of_set in samples.items() if num_images else ():

@@ -1,10 +1,10 @@
-"""How good estimates were, wherever the truth is known: errors, correlations, coverage and regret of each estimator."""
+"""Scores estimators where the truth is known: errors, correlations, coverage and regret."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.checks import check_choice, check_numbers, check_share, check_text
-from lightning_tansens.record import Record
+from lightning_tansens.record import TRIVIAL, Quantity, Record
 from lightning_tansens.show.correlations import correlations
-from lightning_tansens.show.keys import ALL_SETS, QUANTITIES, TRIVIAL, Quantity
+from lightning_tansens.show.keys import ALL_SETS, QUANTITIES
 
 
 @dataclass(frozen=True)
 class Point:
-    """One estimate beside the truth.
+    """One estimate and the truth.
 
     Attributes:
         step: Which measurement it belongs to; the checkpoint that it judges.
@@ -43,7 +43,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Score:
+class EstimatorScore:
     """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined.
 
     Attributes:
@@ -116,16 +116,15 @@ class Scorecard:
         self._points: dict[tuple[Quantity, str, str], dict[float, Point]] = {}
 
     @classmethod
-    def from_history(cls, history: Iterable[Record], confidence: float = 0.95) -> Scorecard:
+    def from_records(cls, records: Sequence[Record]) -> Scorecard:
         """Scores what a monitor has recorded.
 
         Args:
-            history: The records; those without a truth are passed over. An estimate that other records have is not defined
+            records: The records; those without a truth are passed over. An estimate that other records have is not defined
                 where it is missing.
-            confidence: As above.
 
         """
-        scorecard, records = cls(confidence), list(history)
+        scorecard = cls()
         for target in dict.fromkeys(name for record in records for name in record.targets):
             found = [(step, record.targets[target]) for step, record in enumerate(records) if target in record.targets]
             for quantity in QUANTITIES:
@@ -188,7 +187,7 @@ class Scorecard:
         """Forgets all points."""
         self._points.clear()
 
-    def compute(self) -> list[Score]:
+    def compute(self) -> list[EstimatorScore]:
         """Returns a score for each quantity, set and estimator, and over all sets where there are several."""
         scores = []
         for quantity in QUANTITIES:
@@ -207,20 +206,20 @@ class Scorecard:
         """Writes the scores, one row each, with all digits; a number that is not defined is an empty cell."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([field.name for field in fields(Score)])
+            writer.writerow([field.name for field in fields(EstimatorScore)])
             writer.writerows(list(asdict(score).values()) for score in self.compute())
 
-    def _score(self, quantity: Quantity, set_name: str, sets: Sequence[str], name: str) -> Score:
+    def _score(self, quantity: Quantity, set_name: str, sets: Sequence[str], name: str) -> EstimatorScore:
         count = sum(len(self._points.get((quantity, on, name), {})) for on in sets)
         own, trivial = ({on: self._defined(quantity, on, of) for on in sets} for of in (name, TRIVIAL))
         points = [point for on_set in own.values() for point in on_set.values()]
         if not points:
-            return Score(quantity, set_name, name, 0, count)
+            return EstimatorScore(quantity, set_name, name, 0, count)
         errors = np.array([point.error for point in points])
         steps = {on: own[on].keys() & trivial[on].keys() for on in sets}  # the two are compared where both are defined
         pairs = [[of[on][step].error for on in sets for step in steps[on]] for of in (own, trivial)]
         both = [{on: {step: of[on][step] for step in of[on] if step in steps[on]} for on in sets} for of in (own, trivial)]
-        return Score(
+        return EstimatorScore(
             quantity,
             set_name,
             name,

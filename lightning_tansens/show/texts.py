@@ -1,4 +1,4 @@
-"""What each measure and estimator is, in one sentence: the first line of its docstring."""
+"""Describes measures and estimators by the first sentence of their docstrings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 
 
 def describe(explained: object) -> str:
-    """Returns the name under which something is logged and what it is, as Markdown.
+    """Returns a name in the log and a sentence about it, as Markdown.
 
     Args:
         explained: A measure or an estimator; its ``key`` is its name, its docstring begins with a sentence.

@@ -1,4 +1,4 @@
-"""How a set's estimates are put into words, the same on the console, in figures, tables and notebooks."""
+"""Puts estimates into words, the same on the console, in figures, tables and notebooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class SetAnswer:
     """What stands for a set, in words.
 
     Attributes:
@@ -65,7 +65,7 @@ class Answer:
         return with_range(quantity, estimate) + ("" if name == HEADLINE else f" ({name})")
 
 
-def answer(record: Record, name: str) -> Answer:
+def answer(record: Record, name: str) -> SetAnswer:
     """Returns what a measurement says of a target.
 
     Args:
@@ -82,7 +82,7 @@ def answer(record: Record, name: str) -> Answer:
     """
     one = record.targets[name]
     found = {quantity: estimate for quantity in SHOWN if (estimate := headline(one, quantity)) is not None}
-    return Answer(name, found, record.reference.name)
+    return SetAnswer(name, found, record.reference.name)
 
 
 def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
@@ -99,9 +99,9 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
     return None if name is None else (name, found[name])
 
 
-def first_quantity(history: Sequence[Record]) -> Quantity:
+def first_quantity(records: Sequence[Record]) -> Quantity:
     """Returns what is shown of a run where there is room for one quantity: the accuracy if some target's is estimated."""
-    sets = [target for record in history for target in record.targets.values()]
+    sets = [target for record in records for target in record.targets.values()]
     return "accuracy" if any(one.estimates.get("accuracy") for one in sets) else "loss"
 
 

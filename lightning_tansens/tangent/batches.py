@@ -15,6 +15,9 @@ from lightning_tansens.tangent.tracing import tensors_in
 #: Picks the tensor of outputs, shape (N, ...), out of what the network returns. Open types take any function from YAML.
 OutputPicker = Callable[[Any], Any]
 
+#: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
+Wrt = str | int | None
+
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Calls a model on a batch: a dict holds keyword arguments, a tuple or list positional ones.
@@ -147,13 +150,22 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     Returns:
         The tensor; the value as it is where there are several and none of that name.
 
+    Raises:
+        TypeError: If ``output`` does not take the value.
+
     Example:
         >>> pick_output({"loss": torch.tensor(0.5), "logits": torch.tensor([[1.0, 2.0]])})
         tensor([[1., 2.]])
 
     """
     if output is not None:
-        return output(value)
+        try:
+            return output(value)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise TypeError(
+                f"output: expected a callable that picks the outputs from what the network returns, but with "
+                f"{type(value).__name__} it raised {type(error).__name__}: {error}"
+            ) from error
     if isinstance(value, Tensor):
         return value
     parts = entries(value)
@@ -164,7 +176,7 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     return tensors[0] if len(tensors) == 1 else value
 
 
-def find_wrt(model: nn.Module, inputs: Any) -> str | int | None:
+def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
     """Finds x in a batch that is not one tensor of floating-point numbers.
 
     It is the only such tensor in the batch, by key or position; or, where there is none, the output of the only embedding

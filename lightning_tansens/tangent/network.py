@@ -13,7 +13,7 @@ from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import (
     OutputPicker,
-    batch_length,
+    Wrt,
     call_model,
     entries,
     find_wrt,
@@ -22,11 +22,6 @@ from lightning_tansens.tangent.batches import (
     rebuilt,
 )
 from lightning_tansens.tangent.isolation import ordinary
-
-__all__ = ["Network", "OutputPicker", "Wrt", "batch_length", "call_model", "map_tensors"]
-
-#: Names x: None for a lone tensor, an argument's position or name, or (a dotted name) the module whose output is x.
-Wrt = str | int | None
 
 
 class Network:

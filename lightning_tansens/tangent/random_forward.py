@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.tangent.batches import call_model, map_tensors
 from lightning_tansens.tangent.isolation import undisturbed
 from lightning_tansens.tangent.isolation.randomness import Randomness, attributes
-from lightning_tansens.tangent.network import call_model, map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_model, check_numbers
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import modes, undisturbed
-from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.parameter_space import inner_products
 from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes

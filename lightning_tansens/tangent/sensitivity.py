@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_choice, checked_positions
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.batches import OutputPicker, Wrt, map_tensors
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose, leave_input_space
-from lightning_tansens.tangent.network import Network, OutputPicker, Wrt, map_tensors
+from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.tangent.probes.all_directions import exact_by_forward_mode

@@ -1,9 +1,10 @@
-"""One command for a machine with a GPU: its tests, CPU values beside GPU values, and the costs; under eight minutes.
+"""One command for a machine with a GPU: CPU values beside GPU values, the costs, and the tests; under eight minutes.
 
     python -m tests.benchmarks.gpu [--out docs/results/gpu.csv] [--small]
 
 It appends nothing: the table is written anew, with the device's name in each row. ``--small`` takes small networks and few
-samples, for a try on a CPU. Each row has a quantity, a network, a precision, a value, and its unit.
+samples, for a try on a CPU. Each row has a quantity, a network, a precision, a value, and its unit. A part that fails
+leaves a row with the reason, and the command goes on with the next one and ends with exit status 1.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import gc
 import subprocess
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -28,6 +31,7 @@ from torchvision.models import resnet18, resnet50, vit_b_16
 from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
+from lightning_tansens.tangent.methods import Method
 from tests.benchmarks.bench_exact import mlp
 from tests.benchmarks.bench_stochastic import ViTTiny
 
@@ -63,18 +67,22 @@ def peak(call: Callable[[], object]) -> str:
     return f"{(torch.cuda.max_memory_allocated() - before) / 2**30:.3f}"
 
 
-def tests() -> Iterator[Row]:
-    """Runs the tests that need a GPU."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/test_gpu.py"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    yield "GPU tests", "", "", (run.stdout.strip().splitlines() or [f"exit status {run.returncode}"])[-1], ""
+def tests() -> Generator[Row]:
+    """Runs the tests that need a GPU, on several processes that share it."""
+    files = [str(file) for file in sorted(Path("tests").glob("test_*.py")) if "mark.gpu" in file.read_text(encoding="utf-8")]
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "auto", "-m", "gpu", "--tb=short", *files]
+    try:
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
+        output, failed = run.stdout, run.returncode != 0
+    except subprocess.TimeoutExpired as stopped:
+        output, failed = (stopped.stdout or b"").decode(), True
+    yield "GPU tests", "", "", (output.strip().splitlines() or ["no output"])[-1].strip("= "), ""
+    if failed:
+        print("\n".join(line for line in output.splitlines() if "FAILED" in line), output[-6000:], sep="\n", file=sys.stderr)
+        raise RuntimeError("tests failed or took more than 240 s")
 
 
-def agreement(networks: dict[str, tuple[nn.Module, tuple[int, ...]]]) -> Iterator[Row]:
+def agreement(networks: dict[str, tuple[nn.Module, tuple[int, ...]]]) -> Generator[Row]:
     """The largest relative difference between the values of the CPU and of the device."""
     for name, (network, shape) in networks.items():
         inputs = torch.randn(4, *shape)
@@ -90,7 +98,7 @@ def agreement(networks: dict[str, tuple[nn.Module, tuple[int, ...]]]) -> Iterato
         )
 
 
-def closed_form(width: int, samples: int) -> Iterator[Row]:
+def closed_form(width: int, samples: int) -> Generator[Row]:
     """The closed form of every output of a wide ReLU network."""
     network, inputs = mlp(3072, width, width, width, 10).to(DEVICE), torch.randn(samples, 3072, device=DEVICE)
     name = f"3072-{width}x3-10, {samples} images x 10 outputs"
@@ -102,8 +110,8 @@ def closed_form(width: int, samples: int) -> Iterator[Row]:
     yield "closed form, peak memory", name, "fp32", peak(measure), "GiB"
 
 
-def probes(name: str, network: nn.Module, shape: tuple[int, ...], batch: int, precision: str) -> Iterator[Row]:
-    """One probe, in training steps on the same batch; with bf16 the step is under autocast and the probe in bf16."""
+def probes(name: str, network: nn.Module, shape: tuple[int, ...], batch: int, precision: str) -> Generator[Row]:
+    """A probe of each form, in training steps on the same batch; in bf16 the step is under autocast."""
     network, bf16 = network.to(DEVICE), precision == "bf16"
     inputs, labels = torch.randn(batch, *shape, device=DEVICE), torch.randint(10, (batch,), device=DEVICE)
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9)
@@ -117,18 +125,18 @@ def probes(name: str, network: nn.Module, shape: tuple[int, ...], batch: int, pr
         F.cross_entropy(outputs.float(), labels).backward()
         optimizer.step()
 
-    def probe() -> None:
-        tangent_sensitivity(measured, given, method="input_space")
-
     of_step = seconds(step)
     yield "training step", name, precision, f"{of_step:.4f}", "s"
-    try:
-        probe()
-    except UnsupportedNetworkError as error:
-        yield "probe", name, precision, "refused", str(error).split(";")[0]
-        return
-    yield "probe", name, precision, f"{seconds(probe) / of_step:.2f}", "training steps"
-    yield "probe, peak memory", name, precision, peak(probe), "GiB"
+    for method in ("input_space", "parameter_space"):
+
+        def probe(method: Method = method) -> None:
+            tangent_sensitivity(measured, given, method=method)
+
+        try:
+            yield f"probe, {method}", name, precision, f"{seconds(probe) / of_step:.2f}", "training steps"
+            yield f"probe, {method}, peak memory", name, precision, peak(probe), "GiB"
+        except (UnsupportedNetworkError, torch.OutOfMemoryError) as error:
+            yield f"probe, {method}", name, precision, "refused", str(error).split(";")[0]
 
 
 class Net(pl.LightningModule):
@@ -157,7 +165,7 @@ class Net(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
-def share_of_an_epoch(name: str, network: nn.Module, shape: tuple[int, ...], images: int, batch: int) -> Iterator[Row]:
+def share_of_an_epoch(name: str, network: nn.Module, shape: tuple[int, ...], images: int, batch: int) -> Generator[Row]:
     """The monitor at its defaults against an epoch of 50,000 images, scaled up from as many as are given."""
     data, test = (TensorDataset(torch.randn(n, *shape), torch.randint(10, (n,))) for n in (images, min(images, 2000)))
     net, monitor = Net(network), TangentSensitivityMonitor(DataLoader(test, batch), verbose=False)
@@ -172,8 +180,8 @@ def share_of_an_epoch(name: str, network: nn.Module, shape: tuple[int, ...], ima
     yield "share of an epoch", name, "fp32", f"{taken / epoch:.4f}", ""
 
 
-def rows(small: bool) -> Iterator[Row]:
-    """All of the table."""
+def parts(small: bool) -> Iterator[Generator[Row]]:
+    """All of the table, in parts that do not depend on one another."""
     narrow = mlp(3072, 100, 100, 100, 100, 10)
     image = (3, 32, 32) if small else (3, 224, 224)
     wide = ("MLP 3x1000", (mlp(3072, 1000, 1000, 1000, 10), (3072,)))
@@ -182,16 +190,36 @@ def rows(small: bool) -> Iterator[Row]:
         if small
         else {"ResNet-50, 224 px": (resnet50(num_classes=10), image), "ViT-B/16, 224 px": (vit_b_16(num_classes=10), image)}
     )
-    if DEVICE.type == "cuda":
-        yield from tests()
-    yield from agreement({"MLP 4x100": (narrow, (3072,)), "ResNet-18, 32 px": (resnet18(num_classes=10), (3, 32, 32))})
-    yield from closed_form(*((300, 64) if small else (3000, 10_000)))
+    yield agreement({"MLP 4x100": (narrow, (3072,)), "ResNet-18, 32 px": (resnet18(num_classes=10), (3, 32, 32))})
+    yield closed_form(*((300, 64) if small else (3000, 10_000)))
     for name, (network, shape) in (dict([wide]) | large).items():
         for precision in ("fp32", "bf16"):
-            yield from probes(name, network, shape, 8 if small else 64, precision)
-    yield from share_of_an_epoch("MLP 4x100", narrow, (3072,), 3200 if small else 50_000, 64)
+            yield probes(name, network, shape, 8 if small else 64, precision)
+    yield share_of_an_epoch("MLP 4x100", narrow, (3072,), 3200 if small else 50_000, 64)
     if not small:
-        yield from share_of_an_epoch("ResNet-18, 32 px", resnet18(num_classes=10), (3, 32, 32), 10_000, 64)
+        yield share_of_an_epoch("ResNet-18, 32 px", resnet18(num_classes=10), (3, 32, 32), 10_000, 64)
+    if DEVICE.type == "cuda":
+        yield tests()
+
+
+def rows(small: bool) -> Generator[Row]:
+    """The rows of all parts; where one fails, the reason instead."""
+    start = time.perf_counter()
+    for part in parts(small):
+        try:
+            yield from part
+        except Exception as error:
+            traceback.print_exc()
+            yield (
+                "failed",
+                part.__name__,
+                "",
+                type(error).__name__,
+                str(error).strip().splitlines()[-1] if str(error) else "",
+            )
+        finally:
+            gc.collect()
+    yield "the whole command", "", "", f"{time.perf_counter() - start:.0f}", "s"
 
 
 def main() -> None:
@@ -213,10 +241,13 @@ def main() -> None:
     with arguments.out.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(("device", "torch", "size", "quantity", "network", "precision", "value", "unit"))
+        failed = False
         for row in rows(arguments.small):
+            failed |= row[0] == "failed"
             writer.writerow((name, torch.__version__, "small" if arguments.small else "full", *row))
             opened.flush()
             print(*row, sep="\t", flush=True)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

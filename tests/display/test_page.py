@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -152,6 +153,17 @@ def test_a_full_disk_raises_where_failures_do():
 def test_other_failures_are_not_hidden():
     with pytest.raises(ValueError, match="a mistake"):
         run([Recording("figure", ValueError("a mistake"))])
+
+
+def test_charts_and_figures_leave_out_what_loggers_are_not_sent(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("lightning_tansens.show.page.draw_figures", lambda records, *others: drawn.append(records) or [])
+    writer, short = Recording(), target(losses={"trivial": 1.0})
+    run([writer], epochs=2, brief=lambda one: replace(one, targets={"test": short}))
+    assert [one.targets for records in drawn for one in records] == 3 * [{"test": short}]
+    ((layout,),) = writer.of("layout")
+    assert list(layout["t: estimated against actual"]) == ["loss of test"]
+    assert len(writer.of("table")[0][1]) == 3  # which says what is known of both sets
 
 
 def test_without_writers_nothing_is_drawn(monkeypatch):

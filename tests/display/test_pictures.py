@@ -8,7 +8,7 @@ from lightning_tansens.functional import tangent_sensitivity
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.show import Display, page
 from lightning_tansens.show.keys import Keys
-from lightning_tansens.show.pictures import Samples, draw_figures
+from lightning_tansens.show.pictures import ShownSamples, draw_figures
 from tests.boring import BoringModule, Points, fit, loader, make_monitor
 from tests.figures.histories import history
 from tests.records import record, target
@@ -70,7 +70,7 @@ def test_the_extreme_images_are_those_of_the_test_set(drawn, tmp_path):
 
 
 def samples(inputs, squares=(3.0, 1.0, 2.0, 5.0, 4.0)):
-    return Samples(torch.tensor(squares), [10 * n for n in range(len(squares))], lambda places: inputs[places])
+    return ShownSamples(torch.tensor(squares), [10 * n for n in range(len(squares))], lambda places: inputs[places])
 
 
 def test_the_least_and_the_most_sensitive_images():
@@ -86,7 +86,7 @@ def test_the_least_and_the_most_sensitive_images():
 def test_other_inputs_are_no_images(shape):
     assert samples(torch.zeros(5, *shape)).extreme_images(2) is None
     assert samples(torch.full((5, 1, 2, 2), torch.nan)).extreme_images(2) is None
-    assert Samples(torch.ones(1), [0], lambda places: torch.zeros(1, 1, 2, 2)).extreme_images(2) is None
+    assert ShownSamples(torch.ones(1), [0], lambda places: torch.zeros(1, 1, 2, 2)).extreme_images(2) is None
 
 
 def test_which_figures_there_are():

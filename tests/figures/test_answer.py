@@ -213,9 +213,9 @@ def test_the_words_stand_out_from_their_colours(verdict):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="history: expected a test set, but none was measured; pass test_dataloaders"):
+    with pytest.raises(ValueError, match="records: expected a test set, but none was measured; pass test_dataloaders"):
         plot_answer([record()])
-    with pytest.raises(ValueError, match="history: expected a record for each measurement, but got none"):
+    with pytest.raises(ValueError, match="records: expected a record for each measurement, but got none"):
         plot_answer([])
     with pytest.raises(ValueError, match=r"quantity: expected one of \['loss', 'accuracy'\], but got 'error'"):
         plot_answer(run(), "error")

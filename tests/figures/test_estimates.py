@@ -197,9 +197,9 @@ def test_what_is_refused(plot):
         plot(records, quantity="error")
     with pytest.raises(ValueError, match=r"quantity: expected estimates of the accuracy of \['other'\], but there are none"):
         plot(records, target="other", quantity="accuracy")
-    with pytest.raises(ValueError, match="history: expected a record for each measurement, but got none"):
+    with pytest.raises(ValueError, match="records: expected a record for each measurement, but got none"):
         plot([])
-    with pytest.raises(TypeError, match=r"history: expected the records of a monitor, a list of Record, but got Record"):
+    with pytest.raises(TypeError, match=r"records: expected the records of a monitor, a list of Record, but got Record"):
         plot(records[0])
     with pytest.raises(TypeError, match=r"but got list of dict; pass monitor.records"):
         plot([{"tansens/train_loss": 1.0}])

@@ -92,13 +92,11 @@ def test_paths_against_enumeration():
     assert 0 in paths
     assert max(paths) > 4
     assert [round(math.exp(value), 9) for value in regions.log_paths] == paths
-    torch.testing.assert_close(regions.log_score, regions.log_paths + regions.log_probability, rtol=0, atol=0)
 
 
 def test_no_active_path():
     regions = activation_regions(passing(-1.0, -2.0), torch.tensor([[1.0], [-1.0]], dtype=torch.float64))
     assert regions.log_paths.tolist() == [-math.inf, math.log(2)]
-    assert regions.log_score[0] == -math.inf
     assert regions.log_probability[0].isfinite()
 
 

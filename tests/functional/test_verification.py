@@ -1,8 +1,11 @@
 """Every way is right or refuses by name: derivatives that a trace or autograd does not see whole."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
@@ -422,3 +425,40 @@ def test_verification_says_nothing_of_half_precision(monkeypatch):
     monkeypatch.setattr(verification, "_differ", lambda *args: calls.append(args))
     chosen_method(mlp(4, 5, 2, activation=nn.Tanh).bfloat16(), torch.randn(3, 4).bfloat16(), "stochastic")
     assert not calls
+
+
+@pytest.mark.parametrize("way", ["input_space", "parameter_space"])
+def test_deep_networks_in_16_bits(way):
+    # rounding moves the first layers' gradients by a fifth of their norm; it is not taken for a part that is missing
+    torch.manual_seed(0)
+    model, x = torchvision.models.resnet18(num_classes=10), torch.randn(8, 3, 32, 32)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    for _ in range(4):  # away from a new network's means and biases, which round to the same in any order
+        model(x).square().sum().backward()
+        optimizer.step()
+    expected = tangent_sensitivity(copy.deepcopy(model), x[:2], method=way)
+    values = tangent_sensitivity(model.bfloat16(), x[:2].bfloat16(), method=way)
+    torch.testing.assert_close(values.float(), expected, rtol=0.15, atol=0)
+
+
+def test_derivatives_are_compared_in_full_precision():
+    seen = []
+
+    def settings():
+        return [getattr(owner, name) for owner, name, _ in verification._PRECISIONS]
+
+    def forward(m, x):
+        seen.append(settings())
+        return m.head(torch.tanh(m.e(x)))
+
+    before, full = settings(), [full for *_, full in verification._PRECISIONS]
+    try:
+        for owner, name, value in verification._PRECISIONS:
+            setattr(owner, name, "tf32" if value == "ieee" else True)
+        of_the_user = settings()
+        tangent_sensitivity(Lambda(forward, e=nn.Linear(3, 4), head=nn.Linear(4, 2)), torch.randn(5, 3))
+        assert full in seen
+        assert seen[-1] == settings() == of_the_user != full
+    finally:
+        for (owner, name, _), value in zip(verification._PRECISIONS, before, strict=True):
+            setattr(owner, name, value)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.checks import check_numbers, check_share
-from lightning_tansens.tangent.isolation import Randomness
+from lightning_tansens.tangent.isolation import Randomness, sample_seed
 
 #: Changes one sample, a tensor without the batch's dimension, and keeps its shape.
 Transform = Callable[[Any], Any]
@@ -132,7 +132,7 @@ class Perturbed:
         perturbed = []
         with self._randomness.isolated():
             for sample, position in zip(inputs.detach().cpu(), positions, strict=True):
-                self._randomness.seed(self._seed * 1_000_003 + position)
+                self._randomness.seed(sample_seed(self._seed, position))
                 changed = self._transform(sample.clone())
                 if not isinstance(changed, Tensor) or changed.shape != sample.shape:
                     came = f"shape {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_tansens.monitor.data.batches import unpack_batch
-from lightning_tansens.tangent.network import OutputPicker
+from lightning_tansens.tangent.batches import OutputPicker
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -52,17 +52,21 @@ def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
     """Returns a batch's inputs and targets.
 
     Raises:
-        TypeError: If ``unpack`` returns no pair.
+        TypeError: If ``unpack`` does not take the batch or returns no pair.
 
     """
-    pair = unpack(batch)
+    try:
+        pair = unpack(batch)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        if unpack is unpack_batch:
+            raise
+        raise TypeError(
+            f"unpack: expected a callable that takes a batch, but with {type(batch).__name__} it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(
             f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
             "(inputs, None) where there are no targets"
         )
     return pair[0], pair[1]
-
-
-#: Splits a batch unless the user says how.
-unpack_pair = unpack_batch

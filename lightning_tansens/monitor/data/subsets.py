@@ -15,6 +15,7 @@ from lightning_tansens.monitor.data.open_files import no_file_left_open
 from lightning_tansens.monitor.data.shared_memory import SharedWriteError
 from lightning_tansens.monitor.data.shared_state import nothing_shared_changes
 from lightning_tansens.monitor.data.sources import Opened, Source
+from lightning_tansens.tangent.isolation import sample_seed
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
 
 #: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
@@ -222,7 +223,7 @@ class Subset:
         if self._drawn is not None:
             with opened.reading():
                 return opened.collate([copy.deepcopy(self._drawn[key]) for key in keys])
-        seeds = [self._seed * 1_000_003 + (key if isinstance(key, int) else p) for key, p in zip(keys, positions)]
+        seeds = [sample_seed(self._seed, key if isinstance(key, int) else p) for key, p in zip(keys, positions)]
         with opened.reading():
             return opened.collate([opened.sample(key, seed) for key, seed in zip(keys, seeds)])
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_tansens.monitor.data.copying import Copier
 from lightning_tansens.monitor.data.shared_memory import SharedWriteError, unwritten
 from lightning_tansens.monitor.data.transfer import Stage
-from lightning_tansens.monitor.module import overrides
+from lightning_tansens.monitor.module import defines
 from lightning_tansens.tangent.isolation import isolated_rng
 
 # without parameters, which jsonargparse does not resolve from YAML
@@ -154,8 +154,8 @@ def _own_test_data(trainer: pl.Trainer, stages: ExitStack | None) -> Any:
 def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str, stages: ExitStack | None) -> Any:
     """What the datamodule (a copy of it, after its own ``setup``), or else the LightningModule, has for another stage."""
     datamodule: Any = getattr(trainer, "datamodule", None)
-    owner = datamodule if overrides(datamodule, hook) else trainer.lightning_module
-    if not overrides(owner, hook):
+    owner = datamodule if defines(datamodule, hook) else trainer.lightning_module
+    if not defines(owner, hook):
         return None
     with isolated_rng():
         try:

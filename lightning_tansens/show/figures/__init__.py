@@ -1,8 +1,7 @@
-"""Figures of what was recorded: pure functions of a monitor's records or of tensors, drawn by matplotlib.
+"""Figures: pure functions of a monitor's records or of tensors, drawn by matplotlib.
 
-Most take ``ax``, a matplotlib axis to draw on, and returns the figure and the axis, as torchmetrics does; what has several
-panels returns the figure and its axes. Figures are not registered with pyplot: a training that draws them keeps its backend
-and its memory.
+Most take ``ax``, an axis to draw on, and return the figure and the axis, as torchmetrics does. Figures are not registered
+with pyplot, so a training that draws them keeps its backend and its memory.
 """
 
 from lightning_tansens.show.figures.answer import plot_answer

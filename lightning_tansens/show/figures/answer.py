@@ -1,4 +1,4 @@
-"""The first picture of a run: loss and accuracy of each unlabelled set, how sure they are, and how they compare."""
+"""Draws the first picture of a run: how well the network does on each unlabelled set, and how sure that is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.record import Estimate, Quantity
+from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
 from lightning_tansens.show.figures.canvas import check_matplotlib
-from lightning_tansens.show.figures.series import History, check_history, epochs, on_set, series, targets_of
+from lightning_tansens.show.figures.series import Records, check_records, epochs, on_set, series, targets_of
 from lightning_tansens.show.figures.style import ESTIMATES, VERDICTS
-from lightning_tansens.show.keys import ACTUAL, HEADLINE, QUANTITIES, TRIVIAL
-from lightning_tansens.show.words import SHOWN, Answer, answer, first_quantity, headline, said
+from lightning_tansens.show.keys import ACTUAL, QUANTITIES
+from lightning_tansens.show.words import SHOWN, SetAnswer, answer, first_quantity, headline, said
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ _SMALLEST = 0.8
 _ELEMENTS = ("estimate", "95 % interval", "reference", "truth")
 
 
-def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Figure, Axes]:
+def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Figure, Axes]:
     """Draws the estimate of each target over the epochs, with the last one and its verdict as the title.
 
     A panel has the estimate with its 95 % interval, the reference's own value, dashed, and the truth where labels were
@@ -50,7 +50,7 @@ def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Fig
     All panels have the same scales.
 
     Args:
-        history: The records of a monitor.
+        records: The records of a monitor.
         quantity: "accuracy" or "loss"; None takes the accuracy where it is estimated.
 
     Returns:
@@ -58,8 +58,8 @@ def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Fig
         third of the time of an axis for each panel.
 
     Raises:
-        TypeError: If the history is no list of records.
-        ValueError: If it is empty or has no target.
+        TypeError: If they are no list of records.
+        ValueError: If they are empty or have no target.
 
     Example:
         >>> from lightning_tansens.record import Estimate, Record, SetRecord
@@ -70,11 +70,11 @@ def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Fig
         ['accuracy', 'worse', 'test', 'accuracy 0.36 [0.27, 0.43]']
 
     """
-    check_history(history)
-    targets = targets_of(history)
+    check_records(records)
+    targets = targets_of(records)
     if not targets:
-        raise ValueError("history: expected a test set, but none was measured; pass test_dataloaders to the monitor")
-    chosen = first_quantity(history) if quantity is None else quantity
+        raise ValueError("records: expected a test set, but none was measured; pass test_dataloaders to the monitor")
+    chosen = first_quantity(records) if quantity is None else quantity
     check_choice("quantity", chosen, QUANTITIES)
     check_matplotlib()
     from matplotlib.figure import Figure
@@ -89,17 +89,17 @@ def plot_answer(history: History, quantity: Quantity | None = None) -> tuple[Fig
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
     ax.set_axis_off()
     ax.text(9, (_BOTTOM + height) / 2, chosen, rotation=90, ha="center", va="center", size=_SMALL)
-    scales = _epochs_shown(history), _values_shown(history, targets, chosen)
+    scales = _epochs_shown(records), _values_shown(records, targets, chosen)
     for number, target in enumerate(targets):
         row, column = divmod(number, columns)
         corner = _LEFT + column * wide, height - (row + 1) * tall + _GAP
         panel = _Panel(ax, *corner, wide - _GAP, tall - _GAP - title, *scales)
-        last = next(record for record in reversed(history) if target in record.targets)
+        last = next(record for record in reversed(records) if target in record.targets)
         panel.write(answer(last, target), chosen, lines)
         panel.scale(8 // columns, 2 + 3 // rows, number + columns >= len(targets), column == 0)
-        panel.draw(history, target, chosen)
+        panel.draw(records, target, chosen)
     ax.text(3, _BOTTOM - 12, "epoch", size=_SMALL)
-    _explain(ax, history[-1].reference.name)
+    _explain(ax, records[-1].reference.name)
     return figure, ax
 
 
@@ -123,7 +123,7 @@ class _Panel:
         low, high = self.values
         return self.bottom + (np.clip(value, low, high) - low) / (high - low) * self.height
 
-    def write(self, found: Answer, quantity: Quantity, lines: int) -> None:
+    def write(self, found: SetAnswer, quantity: Quantity, lines: int) -> None:
         """The title: a bar with the name and the verdict, and the values below it."""
         from matplotlib.patches import Rectangle
 
@@ -180,9 +180,9 @@ class _Panel:
         corner = [self.left, self.left, right], [top, self.bottom, self.bottom]
         self.ax.plot(*corner, color="#404040", linewidth=0.5, zorder=1)
 
-    def draw(self, history: History, target: str, quantity: Quantity) -> None:
+    def draw(self, records: Records, target: str, quantity: Quantity) -> None:
         """The four elements."""
-        at, found = self.x(epochs(history)), _estimates(history, target, quantity)
+        at, found = self.x(epochs(records)), _estimates(records, target, quantity)
         values, low, high = (
             series(None if one is None else getattr(one, name) for one in found) for name in ("value", "low", "high")
         )
@@ -192,9 +192,9 @@ class _Panel:
             bottom, top = (np.concatenate([self.y(end)] * len(around)) for end in (low, high))
             self.ax.fill_between(np.concatenate(around), bottom, top, label="95 % interval", **look)
         for name, label, line in (
-            (TRIVIAL, "reference", series(record.reference.labelled(quantity) for record in history)),
+            (TRIVIAL, "reference", series(record.reference.labelled(quantity) for record in records)),
             (HEADLINE, "estimate", values),
-            (ACTUAL, "truth", series(one.labelled(quantity) for one in on_set(history, target))),
+            (ACTUAL, "truth", series(one.labelled(quantity) for one in on_set(records, target))),
         ):
             known, style = np.isfinite(line), ESTIMATES[name]
             if known.any():
@@ -215,17 +215,17 @@ def _explain(ax: Axes, reference: str) -> None:
     ax.legend(shown.values(), shown, loc=(0.1, 0.01), fontsize=_SMALL, handlelength=1.8, columnspacing=1.4, **look)
 
 
-def _epochs_shown(history: History) -> tuple[float, float]:
+def _epochs_shown(records: Records) -> tuple[float, float]:
     """The first and the last epoch, with some room."""
-    first, last = history[0].epoch, history[-1].epoch
+    first, last = records[0].epoch, records[-1].epoch
     room = max(0.03 * (last - first), 0.1)
     return first - room, last + room
 
 
-def _values_shown(history: History, targets: list[str], quantity: Quantity) -> tuple[float, float]:
+def _values_shown(records: Records, targets: list[str], quantity: Quantity) -> tuple[float, float]:
     """Limits with all estimates, references and truths inside, and intervals as far as they do not flatten these."""
-    found = [one for target in targets for one in _estimates(history, target, quantity) if one is not None]
-    labelled = [one.labelled(quantity) for record in history for one in record.sets]
+    found = [one for target in targets for one in _estimates(records, target, quantity) if one is not None]
+    labelled = [one.labelled(quantity) for record in records for one in record.sets]
     always = _known([*labelled, *(one.value for one in found)])
     ends = _known(end for one in found for end in (one.low, one.high))
     low, high = (min(always), max(always)) if always else (0.0, 1.0)
@@ -239,5 +239,5 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and np.isfinite(value)]
 
 
-def _estimates(history: History, target: str, quantity: Quantity) -> list[Estimate | None]:
-    return [of[1] if (of := headline(one, quantity)) else None for one in on_set(history, target)]
+def _estimates(records: Records, target: str, quantity: Quantity) -> list[Estimate | None]:
+    return [of[1] if (of := headline(one, quantity)) else None for one in on_set(records, target)]

@@ -1,4 +1,4 @@
-"""Figures of matplotlib, which is an optional dependency, without its global state."""
+"""Draws with matplotlib, an optional dependency, without its global state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from lightning_tansens.show.figures.style import ORDERED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 #: Inches of a figure with one axis.
@@ -19,7 +18,7 @@ SIZE = (6.8, 4.4)
 
 
 def check_matplotlib() -> None:
-    """Refuses to draw without matplotlib.
+    """Raises if matplotlib is not installed.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed; the message says how to install it.
@@ -69,22 +68,11 @@ def figure_of(ax: Axes) -> Figure:
 
 def set_epochs(ax: Axes) -> None:
     """Labels the horizontal axis as epochs, with whole numbers."""
-    ax.set_xlabel("epoch")
-    whole_numbers(ax.xaxis)
-    ax.grid(alpha=0.3)
-
-
-def whole_numbers(axis: Axis, most: int = 10) -> None:
-    """Puts whole numbers on an axis.
-
-    Args:
-        axis: The axis.
-        most: How many at most.
-
-    """
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    ax.grid(alpha=0.3)
 
 
 def ordered_colours(number: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Distributions over the samples of sets, such as that of the number of active hidden units."""
+"""Draws distributions over samples, such as the number of active hidden units."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _first_with(set_name: str, rows: Mapping[int, Mapping[str, Numbers]]) -> int
 
 
 def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:
-    """Returns each sample's number by set, as NumPy arrays; refuses what is not finite or not one number per sample."""
+    """Returns each sample's number by set, as NumPy arrays; raises unless there is one finite number per sample."""
     if not isinstance(samples, Mapping) or not all(isinstance(values, Tensor) for values in samples.values()):
         raise TypeError(f"{argument}: expected a dict of tensors by the sets' names, but got {_described(samples)}")
     if not samples:

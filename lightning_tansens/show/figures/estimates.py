@@ -1,4 +1,4 @@
-"""Estimates of a target's loss or accuracy against the truth."""
+"""Draws estimates of a target's loss or accuracy, and the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.record import Estimate
+from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
 from lightning_tansens.show.figures.canvas import (
     legend_beside,
     one_axis,
@@ -19,9 +19,9 @@ from lightning_tansens.show.figures.canvas import (
 )
 from lightning_tansens.show.figures.labels import estimate_label
 from lightning_tansens.show.figures.series import (
-    History,
+    Records,
     Series,
-    check_history,
+    check_records,
     check_target,
     epochs,
     estimates,
@@ -31,7 +31,7 @@ from lightning_tansens.show.figures.series import (
     truth_of,
 )
 from lightning_tansens.show.figures.style import estimate_style
-from lightning_tansens.show.keys import ACTUAL, HEADLINE, QUANTITIES, TRIVIAL, Quantity
+from lightning_tansens.show.keys import ACTUAL, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def plot_estimates(
-    history: History, target: str = "test", quantity: Quantity = "loss", ax: Axes | None = None
+    records: Records, target: str = "test", quantity: Quantity = "loss", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """Draws the estimates of a target's loss or accuracy over the epochs, with the truth where labels were compared.
 
@@ -48,7 +48,7 @@ def plot_estimates(
     norms after the first epoch, lie outside of the axis, which says how many.
 
     Args:
-        history: The records of a monitor.
+        records: The records of a monitor.
         target: The name of the target.
         quantity: "loss", in units of the criterion, or "accuracy".
         ax: A matplotlib axis to draw on; None for one of a new figure.
@@ -57,7 +57,7 @@ def plot_estimates(
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of records.
+        TypeError: If they are no list of records.
         ValueError: If nothing of the kind was estimated.
 
     Example:
@@ -69,8 +69,8 @@ def plot_estimates(
         ["trivial: the reference's own", 'empirical']
 
     """
-    found = _checked_estimates(history, [target], quantity)[target]
-    truth = series(one.labelled(quantity) for one in on_set(history, target))
+    found = _checked_estimates(records, [target], quantity)[target]
+    truth = series(one.labelled(quantity) for one in on_set(records, target))
     figure, ax = one_axis(ax, 8)
     values = {name: _values(of) for name, of in found.items()}
     known = {**values, **({} if np.isnan(truth).all() else {ACTUAL: truth})}
@@ -81,10 +81,10 @@ def plot_estimates(
             look["marker"] = style.marker or "o"
         order = {ACTUAL: 4, HEADLINE: 3.5, TRIVIAL: 3}.get(name, 2)
         every = some_points(len(line), number)
-        ax.plot(epochs(history), line, label=estimate_label(name), zorder=order, markevery=every, **look)
+        ax.plot(epochs(records), line, label=estimate_label(name), zorder=order, markevery=every, **look)
         low, high = _band(found.get(name, []))
         if not np.isnan(low).all():
-            ax.fill_between(epochs(history), low, high, color=style.colour, alpha=0.15, linewidth=0)
+            ax.fill_between(epochs(records), low, high, color=style.colour, alpha=0.15, linewidth=0)
     bottom, top, outside = robust_limits(np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values()))
     ax.set_ylim(bottom, top)
     say_outside(ax, outside)
@@ -95,12 +95,12 @@ def plot_estimates(
 
 
 def plot_scatter_estimates(
-    history: History, target: str | Sequence[str] | None = None, quantity: Quantity = "loss", ax: Axes | None = None
+    records: Records, target: str | Sequence[str] | None = None, quantity: Quantity = "loss", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """Draws each estimate against the truth, one marker an estimator; on the diagonal an estimate is right.
 
     Args:
-        history: Records with true values, of one run or of several, in any order.
+        records: Records with true values, of one run or of several, in any order.
         target: The name of a target, or several; None for all whose truth is known.
         quantity: As in :func:`plot_estimates`, which returns and raises the same.
         ax: As there.
@@ -113,17 +113,17 @@ def plot_scatter_estimates(
         ('empirical', [[1.5, 1.25]])
 
     """
-    check_history(history)
+    check_records(records)
     if target is None:
-        known = targets_of(history)
-        targets = [name for name in known if any(one.labelled(quantity) is not None for one in on_set(history, name))]
+        known = targets_of(records)
+        targets = [name for name in known if any(one.labelled(quantity) is not None for one in on_set(records, name))]
         targets = targets or known  # of which the truth is missed below
     else:
         targets = [target] if isinstance(target, str) else list(target)
-    found = _checked_estimates(history, targets, quantity)
-    truth = _all_of(truth_of(history, one, quantity) for one in targets)
+    found = _checked_estimates(records, targets, quantity)
+    truth = _all_of(truth_of(records, one, quantity) for one in targets)
     figure, ax = one_axis(ax, 7.2, 4.8)
-    nothing = [None] * len(history)
+    nothing = [None] * len(records)
     names = dict.fromkeys(name for of in found.values() for name in of)
     of_all = {name: _all_of(_values(of.get(name, nothing)) for of in found.values()) for name in names}
     for name, line in of_all.items():
@@ -145,16 +145,16 @@ def plot_scatter_estimates(
 
 
 def _checked_estimates(
-    history: History, targets: Sequence[str], quantity: Quantity
+    records: Records, targets: Sequence[str], quantity: Quantity
 ) -> dict[str, dict[str, list[Estimate | None]]]:
     """The estimates of each target, by name."""
-    check_history(history)
+    check_records(records)
     check_choice("quantity", quantity, QUANTITIES)
     if not targets:
         raise ValueError("target: expected a test set, but none was measured; pass test_dataloaders to the monitor")
     for target in targets:
-        check_target(history, target)
-    found = {target: estimates(history, target, quantity) for target in targets}
+        check_target(records, target)
+    found = {target: estimates(records, target, quantity) for target in targets}
     if not any(found.values()):
         raise ValueError(
             f"quantity: expected estimates of the {quantity} of {list(targets)}, but there are none; an accuracy is "

@@ -1,4 +1,4 @@
-"""The images of a set that a network is least and most sensitive on."""
+"""Draws the images that a network is least and most sensitive to."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What measures are called on an axis, with their units."""
+"""Names and units of measures, for axes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_tansens.show.keys import ACTUAL, TRIVIAL
+from lightning_tansens.record import TRIVIAL
+from lightning_tansens.show.keys import ACTUAL
 
 
 @dataclass(frozen=True)

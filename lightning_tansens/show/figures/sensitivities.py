@@ -1,4 +1,4 @@
-"""What a measure says of the sets over a training, and of the layers."""
+"""Draws a measure over the epochs, by set and by layer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from lightning_tansens.show.figures.canvas import legend_beside, one_axis, ordered_colours, set_epochs, some_points
 from lightning_tansens.show.figures.labels import part_label, value_label
 from lightning_tansens.show.figures.series import (
-    History,
+    Records,
     Series,
-    check_history,
+    check_records,
     epochs,
     measured,
     measured_on,
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 MAX_LAYERS = 12
 
 
-def plot_sensitivities(history: History, measure: str = "empirical", ax: Axes | None = None) -> tuple[Figure, Axes]:
+def plot_sensitivities(records: Records, measure: str = "empirical", ax: Axes | None = None) -> tuple[Figure, Axes]:
     """Draws a measure on the reference, dashed, and on each target over the epochs.
 
     The axis is logarithmic unless the measure is a logarithm itself or not positive. The bands are one standard error on
     either side, where it is known.
 
     Args:
-        history: The records of a monitor.
+        records: The records of a monitor.
         measure: The name of a measure or of another value that is taken on sets, such as ``empirical_norm``, or of a measure
             of the weights alone.
         ax: A matplotlib axis to draw on; None for one of a new figure.
@@ -44,7 +44,7 @@ def plot_sensitivities(history: History, measure: str = "empirical", ax: Axes | 
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of records.
+        TypeError: If they are no list of records.
         ValueError: If the measure was not taken.
 
     Example:
@@ -56,20 +56,20 @@ def plot_sensitivities(history: History, measure: str = "empirical", ax: Axes | 
         (['train', 'test'], 'log')
 
     """
-    check_history(history)
-    names = dict.fromkeys(one.name for record in history for one in record.sets)
-    found = {name: of for name in names if not np.isnan((of := measured(history, measure, name))[0]).all()}
+    check_records(records)
+    names = dict.fromkeys(one.name for record in records for one in record.sets)
+    found = {name: of for name in names if not np.isnan((of := measured(records, measure, name))[0]).all()}
     of_weights = not found
     if of_weights:
-        found = {"weights": (measured_on(history, measure, history[-1].reference.name), series([None] * len(history)))}
+        found = {"weights": (measured_on(records, measure, records[-1].reference.name), series([None] * len(records)))}
     figure, ax = one_axis(ax)
     positive = True
     for number, (name, (values, errors)) in enumerate(found.items()):
         style = estimate_style(measure) if of_weights else set_style(name)
         positive &= bool((values[np.isfinite(values)] > 0).all())
-        ax.plot(epochs(history), values, label=name, markevery=some_points(len(values), number), **style.of_line())
+        ax.plot(epochs(records), values, label=name, markevery=some_points(len(values), number), **style.of_line())
         if not np.isnan(errors).all():
-            ax.fill_between(epochs(history), values - errors, values + errors, color=style.colour, alpha=0.2, linewidth=0)
+            ax.fill_between(epochs(records), values - errors, values + errors, color=style.colour, alpha=0.2, linewidth=0)
     label = value_label(measure)
     if positive and not label.logarithm:
         _set_logarithmic(ax)
@@ -81,7 +81,7 @@ def plot_sensitivities(history: History, measure: str = "empirical", ax: Axes | 
 
 
 def plot_layer_shares(
-    history: History, set_name: str = "test", measure: str = "empirical", ax: Axes | None = None
+    records: Records, set_name: str = "test", measure: str = "empirical", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     r"""Draws the share of each layer in a measure on a set over the epochs, as areas that add up to one.
 
@@ -91,7 +91,7 @@ def plot_layer_shares(
     The first layer is at the bottom. Of more than twelve layers the smallest are drawn as one.
 
     Args:
-        history: The records of a monitor.
+        records: The records of a monitor.
         set_name: The name of the reference or of a target.
         measure: A measure whose layers are known.
         ax: A matplotlib axis to draw on; None for one of a new figure.
@@ -100,7 +100,7 @@ def plot_layer_shares(
         The figure and the axis.
 
     Raises:
-        TypeError: If the history is no list of records.
+        TypeError: If they are no list of records.
         ValueError: If the layers are not known.
 
     Example:
@@ -111,18 +111,18 @@ def plot_layer_shares(
         ['0', '2']
 
     """
-    check_history(history)
-    found = [one.measures[measure].parts if measure in one.measures else {} for one in on_set(history, set_name)]
+    check_records(records)
+    found = [one.measures[measure].parts if measure in one.measures else {} for one in on_set(records, set_name)]
     layers = list(dict.fromkeys(layer for parts in found for layer in parts))
     if not layers:
         raise ValueError(
-            f"history: expected the layers of {measure!r} on {set_name!r}, but got none; use "
+            f"records: expected the layers of {measure!r} on {set_name!r}, but got none; use "
             "EmpiricalSensitivity(per_layer=True) in the monitor, and the name of a set it measures"
         )
     # a layer that is frozen in between has no share then
     values = np.array([[parts.get(layer, 0.0) for parts in found] for layer in layers])
     known = values.sum(0) > 0
-    places, values = epochs(history)[known], values[:, known]
+    places, values = epochs(records)[known], values[:, known]
     shares, labels = _largest(values / values.sum(0), layers)
     figure, ax = one_axis(ax, 7.6)
     colours = ordered_colours(len(labels))

@@ -1,4 +1,4 @@
-"""Series of numbers out of the records of a monitor."""
+"""Takes series of numbers out of records."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tansens.record import Estimate, Record, SetRecord
-from lightning_tansens.show.keys import Quantity
+from lightning_tansens.record import Estimate, Quantity, Record, SetRecord
 
 #: The records of a run, in order.
-History = Sequence[Record]
+Records = Sequence[Record]
 
 Series = NDArray[np.float64]
 
 
-def check_history(history: History) -> None:
-    """Refuses what are no records.
+def check_records(records: Records) -> None:
+    """Raises unless these are records, at least one.
 
     Raises:
-        TypeError: If the history is no sequence of records.
-        ValueError: If it is empty.
+        TypeError: If they are no sequence of records.
+        ValueError: If there are none.
 
     """
-    if not isinstance(history, Sequence) or not all(isinstance(record, Record) for record in history):
-        of = f" of {type(history[0]).__name__}" if isinstance(history, Sequence) and len(history) else ""
+    if not isinstance(records, Sequence) or not all(isinstance(record, Record) for record in records):
+        of = f" of {type(records[0]).__name__}" if isinstance(records, Sequence) and len(records) else ""
         raise TypeError(
-            f"history: expected the records of a monitor, a list of Record, but got {type(history).__name__}{of}; pass "
+            f"records: expected the records of a monitor, a list of Record, but got {type(records).__name__}{of}; pass "
             "monitor.records"
         )
-    if not history:
-        raise ValueError("history: expected a record for each measurement, but got none; draw after the first measurement")
+    if not records:
+        raise ValueError("records: expected a record for each measurement, but got none; draw after the first measurement")
 
 
 def series(values: Iterable[float | None]) -> Series:
@@ -40,72 +39,66 @@ def series(values: Iterable[float | None]) -> Series:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def epochs(history: History) -> Series:
+def epochs(records: Records) -> Series:
     """Returns the epochs of the measurements, shape (T,)."""
-    return series(record.epoch for record in history)
+    return series(record.epoch for record in records)
 
 
-def targets_of(history: History) -> list[str]:
+def targets_of(records: Records) -> list[str]:
     """Returns the names of all targets, in the order in which they were measured."""
-    return list(dict.fromkeys(target for record in history for target in record.targets))
+    return list(dict.fromkeys(target for record in records for target in record.targets))
 
 
-def check_target(history: History, target: str) -> None:
-    """Refuses a target that was not measured.
+def check_target(records: Records, target: str) -> None:
+    """Raises if a target was not measured.
 
     Raises:
         ValueError: If no record has it.
 
     """
-    known = targets_of(history)
+    known = targets_of(records)
     if target not in known:
         raise ValueError(f"target: expected one of the test sets {known}, but got {target!r}")
 
 
-def on_set(history: History, name: str) -> list[SetRecord]:
+def on_set(records: Records, name: str) -> list[SetRecord]:
     """Returns what each measurement found on the reference or a target; an empty record where it was not measured."""
-    return [next((one for one in record.sets if one.name == name), SetRecord(name)) for record in history]
+    return [next((one for one in record.sets if one.name == name), SetRecord(name)) for record in records]
 
 
-def estimates(history: History, target: str, quantity: Quantity) -> dict[str, list[Estimate | None]]:
+def estimates(records: Records, target: str, quantity: Quantity) -> dict[str, list[Estimate | None]]:
     """Returns the estimates of a target's loss or accuracy at each measurement, by estimator, the trivial one first."""
-    found = [one.estimates.get(quantity, {}) for one in on_set(history, target)]
+    found = [one.estimates.get(quantity, {}) for one in on_set(records, target)]
     return {name: [each.get(name) for each in found] for name in dict.fromkeys(name for each in found for name in each)}
 
 
-def truth_of(history: History, target: str, quantity: Quantity) -> Series:
+def truth_of(records: Records, target: str, quantity: Quantity) -> Series:
     """Returns the true loss or accuracy of a target, shape (T,).
 
     Raises:
         ValueError: If labels were not compared.
 
     """
-    truth = series(one.labelled(quantity) for one in on_set(history, target))
+    truth = series(one.labelled(quantity) for one in on_set(records, target))
     if np.isnan(truth).all():
         raise ValueError(
-            f"history: expected the true {quantity} of {target!r}, but got none; pass compare_with_labels=True to the "
+            f"records: expected the true {quantity} of {target!r}, but got none; pass compare_with_labels=True to the "
             "monitor"
         )
     return truth
 
 
-def gap_of(history: History, target: str) -> Series:
-    """Returns the generalisation gap, abs(true loss − reference loss), shape (T,)."""
-    check_target(history, target)
-    return np.abs(truth_of(history, target, "loss") - series(record.reference.loss for record in history))
-
-
-def measured(history: History, name: str, set_name: str | None = None) -> tuple[Series, Series]:
+def measured(records: Records, name: str, set_name: str | None = None) -> tuple[Series, Series]:
     """Returns the values of a measure, or of another value by its name, and their standard errors, shapes (T,).
 
     Args:
-        history: The records.
+        records: The records.
         name: The value's name, such as ``empirical_norm``; standard errors are known of a measure's main value alone.
         set_name: The set; None for what is measured of the weights alone.
 
     """
     values, errors = [], []
-    for record, one in zip(history, on_set(history, set_name or ""), strict=True):
+    for record, one in zip(records, on_set(records, set_name or ""), strict=True):
         measures = record.weights if set_name is None else one.measures
         found = next(((key, measure) for key, measure in measures.items() if name in measure.values), None)
         values.append(one.scores.get(name) if found is None else found[1].values[name])
@@ -113,17 +106,17 @@ def measured(history: History, name: str, set_name: str | None = None) -> tuple[
     return series(values), series(errors)
 
 
-def measured_on(history: History, name: str, target: str) -> Series:
+def measured_on(records: Records, name: str, target: str) -> Series:
     """Returns the values of a measure on a target, or those of the weights where it needs no data, shape (T,).
 
     Raises:
         ValueError: If it was not measured; the message has the nearest names.
 
     """
-    values = next((found for on in (None, target) if not np.isnan(found := measured(history, name, on)[0]).all()), None)
+    values = next((found for on in (None, target) if not np.isnan(found := measured(records, name, on)[0]).all()), None)
     if values is None:
-        known = {value for record in history for of in record.weights.values() for value in of.values}
-        for one in on_set(history, target):
+        known = {value for record in records for of in record.weights.values() for value in of.values}
+        for one in on_set(records, target):
             known |= {*one.scores, *(value for of in one.measures.values() for value in of.values)}
         near = get_close_matches(name, sorted(known), n=4, cutoff=0)
         raise ValueError(f"measure: expected what was measured on {target!r}, but got {name!r}; the nearest are {near}")

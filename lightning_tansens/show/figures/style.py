@@ -1,17 +1,17 @@
-"""How things look in every figure: one colour, marker and line for a name, so that charts agree with one another."""
+"""One colour, marker and line for each name, the same in every figure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_tansens.record import Verdict
-from lightning_tansens.show.keys import ACTUAL, HEADLINE, REFERENCE_NAMES, TRIVIAL
+from lightning_tansens.record import HEADLINE, TRIVIAL, Verdict
+from lightning_tansens.show.keys import ACTUAL, REFERENCE_NAMES
 
 
 @dataclass(frozen=True)
 class Style:
-    """What tells a series apart; the marker and the line do so in print, where colours are grey.
+    """The look of a series; in print, where colours are grey, marker and line tell it apart.
 
     Attributes:
         colour: A colour; those of a figure differ for colour-blind readers as well.
@@ -37,8 +37,8 @@ class Style:
 
 
 #: The nearest two are 22 apart (CIELAB) for readers without green cones, black and the grey of the trivial one included.
-_COLOURS = ("#0077BB", "#B15928", "#E69F00", "#33BBEE", "#AA4499", "#332288", "#EE6677", "#661100", "#DDCC77")
-_BLUE, _BROWN, _ORANGE, _SKY, _PURPLE, _INDIGO, _PINK, _MAROON, _SAND = _COLOURS
+COLOURS = ("#0077BB", "#B15928", "#E69F00", "#33BBEE", "#AA4499", "#332288", "#EE6677", "#661100", "#DDCC77")
+_BLUE, _BROWN, _ORANGE, _SKY, _PURPLE, _INDIGO, _PINK, _MAROON, _SAND = COLOURS
 
 #: The truth, the trivial estimate and the headline; estimates from measures (dash-dotted), outputs (solid), and
 #: earlier outputs or copies (dotted).
@@ -104,11 +104,7 @@ SETS = {name: Style(_BROWN, "s", "--") for name in REFERENCE_NAMES} | {"test": S
 #: For what has an order, such as epochs or layers: even in lightness, so that it reads in grey too.
 ORDERED = "viridis"
 
-#: For correlations, from −1 to 1.
-SIGNED = "RdBu_r"
-
 _MARKERS = ("p", "*", ">", "h", "d", "8", "H")
-_LINES = ("-", "--", ":", "-.")
 _given: dict[str, dict[str, Style]] = {"estimate": {}, "set": {}}
 
 
@@ -125,16 +121,11 @@ def set_style(name: str) -> Style:
     return SETS.get(name) or _next_style("set", name)
 
 
-def output_style(number: int) -> Style:
-    """Returns the style of an output or a class: 36 of them differ in their colour or their line."""
-    return Style(_COLOURS[number % len(_COLOURS)], "", _LINES[number // len(_COLOURS) % len(_LINES)])
-
-
 def _next_style(kind: str, name: str) -> Style:
     given = _given[kind]
     if name not in given:
         # blue and brown are taken: by references and "test", or by estimates that are drawn more often
-        colours = _COLOURS[2:]
+        colours = COLOURS[2:]
         number = len(given)
         line = "-" if kind == "set" else "--"
         given[name] = Style(

@@ -1,4 +1,4 @@
-"""How values, distributions, figures and texts reach loggers."""
+"""Writers, which send values, distributions, figures and texts to loggers."""
 
 from importlib import import_module
 from pkgutil import iter_modules

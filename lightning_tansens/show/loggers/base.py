@@ -1,4 +1,4 @@
-"""One interface to what loggers take; each kind of logger has a file of its own."""
+"""The interface of writers, which send things to loggers; each kind of logger has a file of its own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightning_tansens.show.layout import Layout
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-#: For each category and each chart, its kind ("Multiline" or "Margin") and its keys.
-Layout = Mapping[str, Mapping[str, list[Any]]]
-
 
 #: Letters in a line of a table's cell.
 LONGEST_LINE = 21
 
 
 class Writer:
-    """What can be sent to a logger; this one takes scalars alone, a subclass overrides what its logger can take.
+    """Sends scalars to a logger and drops everything else; a subclass overrides what its logger can take.
 
     To support another logger, subclass this and register it: ``writer_of.register(MyLogger, MyWriter)``.
 
@@ -39,7 +37,7 @@ class Writer:
         self.logger = logger
 
     def void(self, from_step: int) -> None:
-        """Takes out what an interrupted process had sent for this step and later ones, before its run goes on."""
+        """Removes what an interrupted process had sent for this step and later ones."""
 
     def begin(self) -> None:
         """Prepares for the first measurement."""
@@ -64,7 +62,7 @@ class Writer:
         """Sends the grouping of scalars into charts."""
 
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
-        """Says, before the first step, by which scalars runs are compared.
+        """Names the scalars by which runs are compared, before the first step.
 
         Args:
             keys: The scalars' keys.

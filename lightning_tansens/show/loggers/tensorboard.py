@@ -28,7 +28,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from lightning_tansens.show.loggers.base import Layout, Writer, markdown_table, writer_of
+from lightning_tansens.show.layout import Layout
+from lightning_tansens.show.loggers.base import Writer, markdown_table, writer_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

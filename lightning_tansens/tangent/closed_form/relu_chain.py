@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.closed_form.exact import verified_chain
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.network import Network, OutputPicker, Wrt
+from lightning_tansens.tangent.network import Network
 
 #: The number of a layer's largest weights that are looked at before all of them are.
 CANDIDATES = 256

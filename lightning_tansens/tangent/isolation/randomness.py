@@ -18,6 +18,11 @@ _DEPTH = 6
 _WIDTH = 100
 
 
+def sample_seed(seed: int, position: int) -> int:
+    """Returns the seed of what is random about one sample."""
+    return seed * 1_000_003 + position
+
+
 @contextmanager
 def isolated_rng() -> Iterator[None]:
     """Restores the global random states after the block, also where it raises."""

@@ -115,8 +115,3 @@ def operator_of(function: Function) -> Operator:
 def revision() -> int:
     """Returns how often operators were registered, for those who remember what they found out about a network."""
     return len(_revisions)
-
-
-def registered() -> dict[Function, Operator]:
-    """Returns the records of all functions that are known, by the function."""
-    return dict(_known)

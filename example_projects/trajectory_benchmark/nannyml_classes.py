@@ -1,7 +1,7 @@
 """Scores NannyML's own CBPE on the tables of this benchmark, next to the package's estimates of the accuracy.
 
 pip install nannyml
-python example_projects/trajectory_benchmark/nannyml_peer.py --outputs outputs --scores scores --table nannyml.csv
+python example_projects/trajectory_benchmark/nannyml_classes.py --outputs outputs --scores scores --table nannyml.csv
 """
 
 from __future__ import annotations
