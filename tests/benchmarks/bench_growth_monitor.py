@@ -97,9 +97,12 @@ def draw(path: Path, folder: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     exponents = []
-    figure, axes = plt.subplots(len(PANELS), len(SWEEPS), figsize=(12, 5.5), layout="constrained", sharex="col")
+    figure, axes = plt.subplots(
+        len(PANELS), len(SWEEPS), figsize=(12, 5.5), layout="constrained", sharex="col", sharey="row"
+    )
     for column, (kind, series) in enumerate(read(path).items()):
         ((_, rows),) = series.items()
         values = [int(row[kind]) for row in rows]
@@ -107,6 +110,8 @@ def draw(path: Path, folder: Path) -> None:
             axis.loglog(values, [float(row[name]) for row in rows], "o-", color="tab:blue")
             axis.set(title=f"{title}, by {kind}")
             axis.set_xticks(values, [str(value) for value in values])
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
         exponents.append((kind, *[exponent(rows, kind, name) for name in PANELS]))
