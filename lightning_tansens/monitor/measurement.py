@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.errors import FailedElsewhereError
+from lightning_tansens.errors import FailedElsewhereError, TooLargeError
 from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
@@ -105,7 +105,7 @@ class Measurement:
                 except Exception as error:
                     misfits[measure.key] = error
         for key, misfit in misfits.items():
-            if not keep_going:
+            if not keep_going and not isinstance(misfit, TooLargeError):
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
         if is_random(network, first):

@@ -1,16 +1,17 @@
 """How a network is reached whose parameters are spread over processes; the only place that knows the strategies.
 
-Where the whole network fits into a budget, each process gets a plain copy and measures that by itself. Where not, the
-processes call the sharded network equally often, because each call talks to the others; the sensitivities, which need
-derivatives of the whole network, are left out.
+Each process measures a plain copy by itself. Where the whole network does not fit into a budget, the copy's weights are
+gathered one by one as they are used. Where a copy does not compute the same, and where a strategy wraps the module, the
+processes call the network itself equally often, because each call talks to the others; the sensitivities are left out.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial, wraps
 from typing import Any, NamedTuple, cast
 
@@ -22,9 +23,17 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from lightning_tansens.monitor.data.subsets import Subset
-from lightning_tansens.monitor.gathering import gathered, gathered_size, is_sharded, whole
+from lightning_tansens.monitor.gathering import (
+    copied_with,
+    distributed_tensors,
+    gathered,
+    gathered_size,
+    is_sharded,
+    whole,
+)
 from lightning_tansens.monitor.module import find_network
-from lightning_tansens.monitor.processes import Lockstep, any_process, together
+from lightning_tansens.monitor.processes import Lockstep, any_process, every_process, serving, together
+from lightning_tansens.monitor.supply import Supply
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
 from lightning_tansens.tangent.tracing import tensors_in
@@ -33,6 +42,9 @@ from lightning_tansens.tangent.tracing import tensors_in
 TOLERANCE = 0.05
 #: From this share on the difference is told.
 TOLD = 1e-3
+
+#: By the set's name, what reads a batch of inputs.
+Reads = Mapping[str, Callable[[], Any]]
 
 
 class Reached(NamedTuple):
@@ -58,10 +70,7 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
     sharded = Sharded(trainer, name)
     size = gathered_size(trainer.lightning_module)
     if size > budget:
-        sharded.call_together(
-            f"the whole network takes {size:,} bytes, more than gathered_bytes={budget:,}; allow more where a copy of that "
-            "size fits on each process: Options(gathered_bytes=...)"
-        )
+        sharded.gather_as_used(size, budget)
     return sharded
 
 
@@ -91,7 +100,7 @@ class Unsharded:
         self,
         pl_module: pl.LightningModule,
         reached: Reached,
-        read: Callable[[], Any],
+        reads: Reads,
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
@@ -100,19 +109,19 @@ class Unsharded:
         Args:
             pl_module: The module as it is trained.
             reached: What :meth:`reached` yielded.
-            read: Reads a batch of inputs, the same on every process.
+            reads: By the set's name, what reads a batch of inputs, the same on every process; first the reference's.
             output: Picks the tensor of outputs.
             subsets: The subsets, which are shared differently where processes call the network together.
 
         """
-        reached = self._checked(pl_module, reached, read, output)
+        reached = self._checked(pl_module, reached, reads, output)
         if self.lockstep is not None:
             for subset in subsets:
                 subset.share(*self.lockstep.share)
         return reached
 
     def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, read: Callable[[], Any], output: OutputPicker | None
+        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
     ) -> Reached:
         """What is measured, after what was reached has been compared with the module."""
         return reached
@@ -148,6 +157,22 @@ class Sharded(_InStep):
     """
 
     note = "the network is sharded; a plain copy of it is gathered for each measurement"
+    #: Of a copy whose weights are gathered as they are used, what each process keeps of them; None for a whole copy.
+    _budget: int | None = None
+
+    def gather_as_used(self, size: int, budget: int) -> None:
+        """Takes a copy whose weights are gathered one by one.
+
+        Args:
+            size: The bytes of the network.
+            budget: The bytes of gathered weights that a process keeps.
+
+        """
+        self._budget = budget
+        self.note = (
+            f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
+            "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
+        )
 
     @contextmanager
     def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
@@ -157,23 +182,48 @@ class Sharded(_InStep):
             stack.enter_context(undisturbed(pl_module))
             module = pl_module
             if self.lockstep is None:
-                module = gathered(pl_module, partial(together, self._trainer))
+                module = self._copy(pl_module, stack)
                 stack.enter_context(undisturbed(module))
             yield Reached(module, find_network(module, self._name))
 
+    def _copy(self, pl_module: pl.LightningModule, stack: ExitStack) -> pl.LightningModule:
+        if self._budget is None:
+            return gathered(pl_module, partial(together, self._trainer))
+        supply = Supply(self._budget, partial(every_process, self._trainer))
+        stack.enter_context(serving(supply.finish))
+        with together(self._trainer):
+            return copied_with(pl_module, {one: supply.remote(one) for one in distributed_tensors(pl_module)})
+
     def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, read: Callable[[], Any], output: OutputPicker | None
+        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
         if self.lockstep is None:
-            with together(self._trainer):
-                inputs = read()
+            (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
             self._compare(reached.network, sharded.network, inputs, output)
+        if self.lockstep is not None:
+            self._read_alike(reads)
         return reached if self.lockstep is None else sharded
 
+    def _read_alike(self, reads: Reads) -> list[Any]:
+        """Reads batches, and refuses ones that differ among processes that split single layers."""
+        with together(self._trainer):
+            batches = [read() for read in reads.values()]
+            sums = [_checksum(batch) for batch in batches]
+        shares = every_process(self._trainer, _share(self._trainer)[0])
+        for name, own in zip(reads, sums):
+            found = every_process(self._trainer, own)
+            if len({*zip(shares, found)}) > len({*shares}):
+                raise MisconfigurationException(
+                    f"the {name} set: expected the same samples on all processes that split the network's layers among them "
+                    "(tensor parallel), but they read different ones, as from a stream that each process reads by itself; "
+                    "pass a set with __getitem__, or let the stream depend on the data-parallel rank alone"
+                )
+        return batches
+
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
-        expected = _outputs(network, inputs, output)
+        expected = _outputs(network, inputs, output, together(self._trainer))
         try:
             difference = _difference(_outputs(own, inputs, output), expected)
             said = f"their outputs differ by {difference:.1%}"
@@ -241,10 +291,20 @@ class ThroughStrategy(nn.Module):
 
 def _lockstep(trainer: pl.Trainer) -> Lockstep:
     """Processes that split single layers get the same samples, of which the first alone tells."""
+    share = _share(trainer)
+    return Lockstep(trainer, share, speaks=share[0] not in every_process(trainer, share[0])[: trainer.global_rank])
+
+
+def _share(trainer: pl.Trainer) -> tuple[int, int]:
     sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-    share = sampling["rank"], sampling["num_replicas"]
-    everyone = trainer.strategy.all_gather(torch.tensor(share[0], device=trainer.strategy.root_device))
-    return Lockstep(trainer, share, speaks=share[0] not in everyone.reshape(-1).tolist()[: trainer.global_rank])
+    return sampling["rank"], sampling["num_replicas"]
+
+
+def _checksum(inputs: Any) -> int:
+    found = 0
+    for tensor in tensors_in([inputs]):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
+    return found
 
 
 @contextmanager
@@ -273,9 +333,12 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _outputs(network: nn.Module, inputs: Any, output: OutputPicker | None) -> list[Tensor]:
+def _outputs(
+    network: nn.Module, inputs: Any, output: OutputPicker | None, agreeing: AbstractContextManager[None] | None = None
+) -> list[Tensor]:
     with evaluation(network), torch.no_grad():
-        found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
+        with agreeing or nullcontext():
+            found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
         return [whole(tensor).double() for tensor in tensors_in(found) if tensor.is_floating_point()]
 
 
