@@ -168,7 +168,7 @@ def score(table: Path = Path("segmentation.csv"), seeds: list[int] | None = None
     Args:
         table: Where the table goes.
         seeds: One network is trained for each; None for 0 to 2.
-        epochs: How long.
+        epochs: How long, six at least: the first of the moments needs an earlier one.
 
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
