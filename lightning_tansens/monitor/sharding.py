@@ -44,6 +44,9 @@ TOLERANCE = 0.05
 #: From this share on the difference is told.
 TOLD = 1e-3
 
+#: By the set's name, what reads a batch of inputs.
+Reads = Mapping[str, Callable[[], Any]]
+
 
 class Reached(NamedTuple):
     """What is measured: a module, whose training step tells the loss, and the network in it."""
@@ -98,7 +101,7 @@ class Unsharded:
         self,
         pl_module: pl.LightningModule,
         reached: Reached,
-        reads: Mapping[str, Callable[[], Any]],
+        reads: Reads,
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
@@ -119,11 +122,7 @@ class Unsharded:
         return reached
 
     def _checked(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        reads: Mapping[str, Callable[[], Any]],
-        output: OutputPicker | None,
+        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
     ) -> Reached:
         """What is measured, after what was reached has been compared with the module."""
         return reached
@@ -202,11 +201,7 @@ class Sharded(_InStep):
             return copied_with(pl_module, {one: supply.remote(one) for one in distributed_tensors(pl_module)})
 
     def _checked(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        reads: Mapping[str, Callable[[], Any]],
-        output: OutputPicker | None,
+        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
@@ -217,7 +212,7 @@ class Sharded(_InStep):
             self._read_alike(reads)
         return reached if self.lockstep is None else sharded
 
-    def _read_alike(self, reads: Mapping[str, Callable[[], Any]]) -> list[Any]:
+    def _read_alike(self, reads: Reads) -> list[Any]:
         """Reads batches, and refuses ones that differ among processes that split single layers."""
         with together(self._trainer):
             batches = [read() for read in reads.values()]
