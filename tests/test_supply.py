@@ -13,6 +13,7 @@ from lightning_tansens.errors import TooLargeError
 from lightning_tansens.functional import tangent_sensitivity
 from lightning_tansens.monitor.gathering import copied_with, distributed_tensors
 from lightning_tansens.monitor.supply import Supply
+from lightning_tansens.tangent import methods
 from lightning_tansens.tangent.memory import portions
 from lightning_tansens.tangent.methods import choose
 from lightning_tansens.tangent.network import Network
@@ -136,6 +137,16 @@ def test_a_network_is_checked_part_by_part():
     assert "the closed form needs a gradient of all weights at once" in choice.reason
     assert choice.axes == choose(Network(copy.deepcopy(network), inputs.double()), "input_space").axes
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_copies_of_a_network_are_examined_once(monkeypatch):
+    examined, examine = [], methods._examine
+    monkeypatch.setattr(methods, "_examine", lambda *arguments: examined.append(arguments) or examine(*arguments))
+    network, choices = nn.Linear(4, 3).eval(), {}
+    for copied in (network, copy.deepcopy(network)):
+        methods.share_choices(copied, choices)
+        choose(Network(copied, torch.ones(6, 4)))
+    assert len(examined) == 1
 
 
 @pytest.mark.parametrize(

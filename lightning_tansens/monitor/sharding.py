@@ -36,6 +36,7 @@ from lightning_tansens.monitor.processes import Lockstep, any_process, every_pro
 from lightning_tansens.monitor.supply import Supply
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
+from lightning_tansens.tangent.methods import share_choices
 from lightning_tansens.tangent.tracing import tensors_in
 
 #: A gathered copy whose outputs differ by a larger share from those of the sharded network computes something else.
@@ -160,6 +161,10 @@ class Sharded(_InStep):
     #: Of a copy whose weights are gathered as they are used, what each process keeps of them; None for a whole copy.
     _budget: int | None = None
 
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(trainer, name)
+        self._choices: dict[object, Any] = {}
+
     def gather_as_used(self, size: int, budget: int) -> None:
         """Takes a copy whose weights are gathered one by one.
 
@@ -184,6 +189,7 @@ class Sharded(_InStep):
             if self.lockstep is None:
                 module = self._copy(pl_module, stack)
                 stack.enter_context(undisturbed(module))
+                share_choices(find_network(module, self._name), self._choices)
             yield Reached(module, find_network(module, self._name))
 
     def _copy(self, pl_module: pl.LightningModule, stack: ExitStack) -> pl.LightningModule:

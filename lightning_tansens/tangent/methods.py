@@ -69,6 +69,17 @@ class Choice:
 _choices: WeakKeyDictionary[nn.Module, dict[object, tuple[int, Choice]]] = WeakKeyDictionary()
 
 
+def share_choices(model: nn.Module, choices: dict[object, tuple[int, Choice]]) -> None:
+    """Lets copies of a network be examined once for all of them.
+
+    Args:
+        model: A copy.
+        choices: What was chosen for the copies before, to which this one's choices are added.
+
+    """
+    _choices[model] = choices
+
+
 def choose(network: Network, method: Method = "auto") -> Choice:
     """Chooses the way to measure a network; the same network at the same input shape is examined once.
 
