@@ -1,16 +1,8 @@
 """Settings of all tests."""
 
 import pytest
-from _pytest.doctest import DoctestModule
 
 # no torch up here: the process that hands the tests out to the others needs none
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collect_file():
-    """Looks for no examples in the docstrings of tests, which takes as long as importing them."""
-    collectors = yield
-    return [collector for collector in collectors if not isinstance(collector, DoctestModule)]
 
 
 @pytest.fixture(scope="session", autouse=True)
