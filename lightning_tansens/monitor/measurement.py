@@ -17,8 +17,8 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.processes import agreed
+from lightning_tansens.monitor.reach import Unsharded
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.monitor.sharding import Unsharded
 from lightning_tansens.monitor.summaries import floats
 from lightning_tansens.tangent.random_forward import is_random
 

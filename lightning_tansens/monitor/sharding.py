@@ -1,4 +1,4 @@
-"""How a network is reached whose parameters are spread over processes; the only place that knows the strategies.
+"""How a network is reached whose parameters are spread over processes; :func:`sharding_of` alone tells the strategies apart.
 
 Each process measures a plain copy by itself. Where the whole network does not fit into a budget, the copy's weights are
 gathered one by one as they are used. Where a copy does not compute the same, and where a strategy wraps the module, the
@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial, wraps
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.gathering import (
     copied_with,
     distributed_tensors,
@@ -32,10 +31,12 @@ from lightning_tansens.monitor.gathering import (
     whole,
 )
 from lightning_tansens.monitor.module import find_network
-from lightning_tansens.monitor.processes import Lockstep, any_process, every_process, serving, together
+from lightning_tansens.monitor.processes import any_process, every_process, serving, together
+from lightning_tansens.monitor.reach import InStep, Reached, Reads, Unsharded, share_of
 from lightning_tansens.monitor.supply import Supply
+from lightning_tansens.monitor.wrapped import Wrapped
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
+from lightning_tansens.tangent.isolation import evaluation, undisturbed
 from lightning_tansens.tangent.methods import share_choices
 from lightning_tansens.tangent.tracing import tensors_in
 
@@ -43,16 +44,6 @@ from lightning_tansens.tangent.tracing import tensors_in
 TOLERANCE = 0.05
 #: From this share on the difference is told.
 TOLD = 1e-3
-
-#: By the set's name, what reads a batch of inputs.
-Reads = Mapping[str, Callable[[], Any]]
-
-
-class Reached(NamedTuple):
-    """What is measured: a module, whose training step tells the loss, and the network in it."""
-
-    module: pl.LightningModule
-    network: nn.Module
 
 
 def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded:
@@ -75,80 +66,7 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
     return sharded
 
 
-class Unsharded:
-    """Each process holds the whole network, and measures it without the others.
-
-    Args:
-        name: The name of the submodule that is measured; None for the LightningModule.
-
-    """
-
-    #: How processes call the network together; None where each calls it by itself.
-    lockstep: Lockstep | None = None
-    #: What a user should know; None for nothing.
-    note: str | None = None
-
-    def __init__(self, name: str | None = None) -> None:
-        self._name = name
-
-    @contextmanager
-    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
-        """Yields what is measured, undisturbed; all processes must enter it."""
-        with undisturbed(pl_module):
-            yield Reached(pl_module, find_network(pl_module, self._name))
-
-    def settle(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        reads: Reads,
-        output: OutputPicker | None,
-        subsets: Sequence[Subset],
-    ) -> Reached:
-        """Decides for all processes alike what is measured, inside of :meth:`reached`.
-
-        Args:
-            pl_module: The module as it is trained.
-            reached: What :meth:`reached` yielded.
-            reads: By the set's name, what reads a batch of inputs, the same on every process; first the reference's.
-            output: Picks the tensor of outputs.
-            subsets: The subsets, which are shared differently where processes call the network together.
-
-        """
-        reached = self._checked(pl_module, reached, reads, output)
-        if self.lockstep is not None:
-            for subset in subsets:
-                subset.share(*self.lockstep.share)
-        return reached
-
-    def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
-    ) -> Reached:
-        """What is measured, after what was reached has been compared with the module."""
-        return reached
-
-
-class _InStep(Unsharded):
-    """The processes hold parts of the network, and call it together once :meth:`call_together` says so."""
-
-    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
-        super().__init__(name)
-        self._trainer = trainer
-
-    def call_together(self, reason: str) -> None:
-        """Leaves the sensitivities out.
-
-        Args:
-            reason: Why, for :attr:`note`.
-
-        """
-        self.lockstep = _lockstep(self._trainer)
-        self.note = (
-            f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
-        )
-
-
-class Sharded(_InStep):
+class Sharded(InStep):
     """The parameters are distributed tensors, as with ``fully_shard`` and ``parallelize_module``.
 
     Args:
@@ -217,7 +135,7 @@ class Sharded(_InStep):
         with together(self._trainer):
             batches = [read() for read in reads.values()]
             sums = [_checksum(batch) for batch in batches]
-        shares = every_process(self._trainer, _share(self._trainer)[0])
+        shares = every_process(self._trainer, share_of(self._trainer)[0])
         for name, own in zip(reads, sums):
             found = every_process(self._trainer, own)
             if len({*zip(shares, found)}) > len({*shares}):
@@ -242,68 +160,6 @@ class Sharded(_InStep):
             )
         elif difference > TOLD:
             self.note = f"{self.note}; its outputs differ by {difference:.2%}, as in lower precision"
-
-
-class Wrapped(_InStep):
-    """The strategy wraps the module and calls it itself (FSDP1, DeepSpeed); it is called as in a validation.
-
-    Args:
-        trainer: The Trainer.
-        name: The name of the submodule that is measured, which has to be None.
-
-    Raises:
-        MisconfigurationException: If it is not.
-
-    """
-
-    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
-        super().__init__(trainer, name)
-        strategy = type(trainer.strategy).__name__
-        if name is not None:
-            raise MisconfigurationException(
-                f"network={name!r}: expected None with {strategy}, which only calls the whole LightningModule; leave it "
-                "out, or train with ModelParallelStrategy"
-            )
-        self.call_together(f"derivatives have not been tried with {strategy}; train with ModelParallelStrategy for them")
-
-    @contextmanager
-    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
-        """Yields the module, and what calls it through the strategy; the strategy's own memory is left alone."""
-        find_network(pl_module, None)
-        with isolated_rng():
-            yield Reached(pl_module, ThroughStrategy(self._trainer.strategy, pl_module))
-
-
-class ThroughStrategy(nn.Module):
-    """Calls a module as a validation step does: through the strategy's wrapper, in eval mode and without gradients.
-
-    Args:
-        strategy: The strategy.
-        pl_module: The module, whose ``forward`` is called.
-
-    """
-
-    def __init__(self, strategy: Strategy, pl_module: pl.LightningModule) -> None:
-        super().__init__()
-        wrapper = pl_module if strategy.model is None else strategy.model
-
-        @wraps(pl_module.forward)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            with modes(wrapper, dict.fromkeys(wrapper.modules(), False)), torch.no_grad():
-                return wrapper(*args, **kwargs)
-
-        self.forward = forward
-
-
-def _lockstep(trainer: pl.Trainer) -> Lockstep:
-    """Processes that split single layers get the same samples, of which the first alone tells."""
-    share = _share(trainer)
-    return Lockstep(trainer, share, speaks=share[0] not in every_process(trainer, share[0])[: trainer.global_rank])
-
-
-def _share(trainer: pl.Trainer) -> tuple[int, int]:
-    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-    return sampling["rank"], sampling["num_replicas"]
 
 
 def _checksum(inputs: Any) -> int:
