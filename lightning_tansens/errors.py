@@ -5,6 +5,10 @@ class UnsupportedNetworkError(ValueError):
     """The network cannot be measured by the method that was asked for."""
 
 
+class TooLargeError(UnsupportedNetworkError):
+    """A network whose weights are gathered as they are used would have to be held as a whole."""
+
+
 class UndefinedEstimateError(ValueError):
     """A measure has values, but they define no estimate (a ratio of numbers of opposite sign, a zero reference)."""
 

@@ -25,6 +25,7 @@ STOPS = "stopped by an estimate"
 DOUBLE = "double precision"
 TESTED = "tested after the fit"
 USED = "as it is used"
+WITHIN = "snapshots within epochs"
 COPIES = [Gaussian(0.2), Gaussian(0.5), Gaussian(1.0)]
 #: As in a project: two target sets, one of them with fewer samples than there are processes, and everything on.
 USUAL = {
@@ -47,6 +48,7 @@ CASES = {
     "input-space probes": ({"num_samples": 7, "method": "input_space"}, {}),
     "parameter-space probes": ({"num_samples": 7, "method": "parameter_space"}, {}),
     "estimators": ({"num_samples": 3, "num_loss_samples": 9, "all_estimators": True}, {}),
+    WITHIN: ({"num_samples": 3, "num_loss_samples": 9, "all_estimators": True, "snapshots_per_epoch": 2}, {}),
     DOUBLE: ({"num_samples": 7, "num_loss_samples": 10}, {"precision": "64-true"}),
     TESTED: ({"num_samples": 7}, {}),
     STOPS: ({"num_samples": 7}, {"max_epochs": 9}),
@@ -63,6 +65,7 @@ class Write(pl.Callback):
     def write(self, trainer):
         (monitor,) = [callback for callback in trainer.callbacks if hasattr(callback, "history")]
         found = {"history": untimed(monitor.history), "keys": sorted(measured(trainer)), "epoch": trainer.current_epoch}
+        found["snapshots"] = snapshots(monitor)
         (self.folder / f"{self.stage}.{trainer.global_rank}.json").write_text(json.dumps(found))
 
     def on_train_end(self, trainer, pl_module):
@@ -70,6 +73,18 @@ class Write(pl.Callback):
 
     def on_test_end(self, trainer, pl_module):
         self.write(trainer)
+
+
+def snapshots(monitor):
+    """The predicted classes of the snapshots by set, shape (number of snapshots, number of samples)."""
+    kept = monitor._measurement.trajectories() if monitor._measurement else {}
+    return {name: state["predictions"].tolist() for name, state in kept.items()}
+
+
+def short_batches(data):
+    """Lets an epoch have several batches, also where processes share it."""
+    data.loader_args["batch_size"] = 2
+    return data
 
 
 def monitor_of(name):
@@ -105,6 +120,7 @@ def train(name, folder, way):
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = BoringData(noise=True, validation=name == "validation")
+    data = short_batches(data) if name == WITHIN else data
     options = {"module": lambda: BoringModule(lr=0.0), "data": data, **CASES[name][1], **way(folder)}
     callbacks = []
     if name in (STOPS, USED):

@@ -4,24 +4,31 @@ import json
 import threading
 
 import lightning.pytorch as pl
+import pytest
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import MeanMetric
 
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
-from lightning_tansens.metrics import SensitivityMovement, default_measures
+from lightning_tansens.metrics import EmpiricalSensitivity, SensitivityMovement, default_measures
+from lightning_tansens.monitor import sharding
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
-from tests.launched import folder_of
+from tests.launched import folder_of, short_batches, snapshots
 from tests.processes import PATIENCE, backend_of, share_one_gpu
 
-IN_STEP = {"gathered_bytes": 0}
+#: No gathered weight is kept.
+AS_USED = {"gathered_bytes": 0}
+#: No copy is close enough to the sharded network.
+IN_STEP = {"in step": True}
 
 
 class Sharded(BoringModule):
@@ -128,6 +135,16 @@ class Falls(Trained):
         return super().forward(inputs)
 
 
+class FallsLate(Trained):
+    """Raises where its layers need the other processes no more."""
+
+    def forward(self, inputs):
+        outputs = Trained.forward(self, inputs)
+        if BREAKING["forward"] and dist.get_rank() == 1:
+            raise RuntimeError("fell on one process")
+        return outputs
+
+
 #: What goes wrong now, on the second process.
 BREAKING = {"data": False, "forward": False}
 
@@ -175,6 +192,7 @@ class Watch(pl.Callback):
             "history": [row for monitor in monitors for row in untimed(monitor.history)],
             "notes": [note for monitor in monitors if monitor._measurement for note in monitor._measurement.notes()],
             "keys": sorted(measured(trainer)),
+            "snapshots": {name: kept for monitor in monitors for name, kept in snapshots(monitor).items()},
         }
         (self.folder / f"{self.stage}.{trainer.global_rank}.json").write_text(json.dumps(found))
 
@@ -192,32 +210,43 @@ def monitor_of(**options):
         "num_loss_samples": 9,
         "test_dataloaders": {"test": BreaksData(10, seed=4, noise=True), "one": Points(1)},
         "compare_with_labels": True,
-        "measures": [*default_measures(), SensitivityMovement()],
+        "measures": [EmpiricalSensitivity(method="input_space"), *default_measures()[1:], SensitivityMovement()],
         "estimators": [*default_estimators(), Calibrated([Gaussian(0.2), Gaussian(0.5), Gaussian(1.0)])],
         "verbose": True,
     }
-    return make_monitor(**{**everything, **options})
+    options = {**everything, **options}
+    sharding.TOLERANCE = -1.0 if options.pop("in step", False) else 0.05
+    return make_monitor(**options)
 
 
 #: By name: the module, the monitor's options (None for no monitor), and what breaks on one process.
 CASES = {
     "gathered": (Double, {}, None),
+    "as used": (Double, AS_USED, None),
     "in step": (Double, IN_STEP, None),
+    "snapshots, gathered": (Double, {"snapshots_per_epoch": 2}, None),
+    "snapshots, as used": (Double, {"snapshots_per_epoch": 2, **AS_USED}, None),
+    "snapshots, in step": (Double, {"snapshots_per_epoch": 2, **IN_STEP}, None),
     "a copy that fails": (CountsOnShards, {}, None),
     "a copy that differs": (OtherOnShards, {}, None),
     "alone": (Trained, None, None),
     "with gathering": (Trained, {}, None),
+    "with gathering as used": (Trained, AS_USED, None),
     "with calls in step": (Trained, IN_STEP, None),
     "from the top, alone": (FromTheTop, None, None),
     "from the top, a part gathered": (FromTheTop, {"network": "network"}, None),
+    "from the top, a part as used": (FromTheTop, {"network": "network", **AS_USED}, None),
     "from the top, a part in step": (FromTheTop, {"network": "network", **IN_STEP}, None),
     "holds much": (HoldsMuch, {}, None),
     "lower precision, alone": (LowerPrecision, None, None),
     "lower precision": (LowerPrecision, {}, None),
     "nothing breaks, alone": (Trained, None, "nothing"),
     "data break, gathered": (Trained, {"measures": None}, "data"),
+    "data break, as used": (Trained, AS_USED, "data"),
     "data break, in step": (Trained, IN_STEP, "data"),
     "forward breaks, gathered": (Falls, {}, "forward"),
+    "forward breaks, as used": (Falls, AS_USED, "forward"),
+    "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
 }
 
 
@@ -231,17 +260,42 @@ def train(name, folder, sizes=None, **trainer):
     folder.mkdir(parents=True, exist_ok=True)
     module, options, breaks = CASES[name]
     data = BoringData(noise=True, validation=breaks is None)
+    data = short_batches(data) if name.startswith("snapshots") else data
     arguments = {"data": data, "module": module, "default_root_dir": folder, "logger": True, **trainer}
     monitors = [] if options is None else [monitor_of(**options)]
     callbacks = [*([] if breaks is None else [Break(breaks)]), *monitors]
     checkpoint, device = ModelCheckpoint(folder, "{epoch}", save_top_k=-1), trainer.get("accelerator", "cpu")
     callbacks += [Watch(folder, "fit"), checkpoint]
     run = fit(*callbacks, enable_checkpointing=True, **{**arguments, "strategy": strategy_of(sizes, device)})
-    if name in ("gathered", "in step"):
+    if name in ("gathered", "as used", "in step"):
         run.callbacks[:] = [Watch(folder, "test") if isinstance(callback, Watch) else callback for callback in run.callbacks]
         run.test(run.lightning_module, datamodule=data, verbose=False)
         arguments |= {"ckpt_path": folder / "epoch=0.ckpt", "max_epochs": 3}
         fit(monitor_of(**options), Watch(folder, "resumed"), **{**arguments, "strategy": strategy_of(sizes, device)})
+
+
+class Streams(IterableDataset):
+    """A stream that each process reads by itself."""
+
+    def __iter__(self):
+        yield from Points(8, seed=dist.get_rank())
+
+
+def refuse(launched):
+    """Fits with streams that differ where processes split single layers: a target of a copy or in step, the reference."""
+    streams = DataLoader(Streams(), batch_size=4)
+
+    def run(**options):
+        arguments = {**launched.trainer(), "strategy": strategy_of((1, 2)), "max_epochs": 1}
+        return fit(monitor_of(test_dataloaders={"mine": streams}, **options), module=Trained, **arguments)
+
+    assert measured(run()) >= {"mine_loss/estimate"}  # each process measures what it reads
+    with pytest.raises(MisconfigurationException, match="the mine set: expected the same samples on all processes that"):
+        run(**IN_STEP)
+    with pytest.raises(
+        MisconfigurationException, match="the reference set: expected the same samples on all processes that"
+    ):
+        run(reference=streams)
 
 
 def train_all(launched):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launched import CASES, DOUBLE, STOPS, TESTED, USED, folder_of, train, train_all
+from tests.launched import CASES, DOUBLE, STOPS, TESTED, USED, WITHIN, folder_of, train, train_all
 from tests.processes import LIMIT, launch, limited, run, several_processes
 
 #: Seconds, for a run of all cases.
@@ -102,6 +102,15 @@ def test_several_processes_give_the_values_of_one(name, processes):
         assert_same_on_all(processes[name, stage], expected[stage])
     if name == STOPS:
         assert expected["fit"]["epoch"] == 2
+
+
+@several_processes
+def test_snapshots_within_epochs_are_of_all_processes(processes):
+    expected = alone(WITHIN)["fit"]["snapshots"]
+    assert {len(kept) for kept in expected.values()} == {4}  # within two epochs, and at their ends
+    assert {len(kept[0]) for kept in expected.values()} >= {9}
+    for found in processes[WITHIN, "fit"]:
+        assert found["snapshots"] == expected
 
 
 @several_processes

@@ -34,7 +34,8 @@ def test_nodes_give_the_values_of_one_process(tmp_path):
 
 def test_sharded_nodes_give_the_values_of_one_process(tmp_path):
     """Parallel in data over the nodes, in tensors within each."""
-    found = found_by(tmp_path, "sharded", "gathered", "in step")
+    found = found_by(tmp_path, "sharded", "gathered", "as used", "in step")
     for stage, rows in {"fit": 2, "test": 3, "resumed": 3}.items():
         test_sharded.test_gathered_networks_give_the_values_of_one_process(stage, rows, found)
+        test_sharded.test_weights_that_are_gathered_as_they_are_used_give_the_values_of_one_process(stage, rows, found)
         test_sharded.test_networks_that_are_called_in_step_give_the_estimates_of_one_process(stage, rows, found)

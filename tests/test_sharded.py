@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, train, train_all
+from tests.launched_sharded import CASES, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
-LIMIT = 600
+LIMIT = 900
 #: The sizes of the mesh, data parallel and tensor parallel.
 TWO = [(2, 1), (1, 2)]
 FOUR = [(4, 1), (2, 2)]
@@ -67,6 +67,14 @@ def test_gathered_networks_give_the_values_of_one_process(stage, rows, found):
     assert any("a plain copy of it is gathered" in note for note in found["gathered", "fit"][0]["notes"])
 
 
+@pytest.mark.parametrize("way", ["gathered", "as used", "in step"])
+def test_snapshots_within_epochs_are_of_all_processes(way, found):
+    expected = alone("snapshots, gathered")["fit"]["snapshots"]
+    assert {len(kept) for kept in expected.values()} == {4}  # within two epochs, and at their ends
+    for one in found[f"snapshots, {way}", "fit"]:
+        assert one["snapshots"] == expected
+
+
 def test_a_copy_has_what_the_module_holds(found):
     (expected,) = alone("holds much").values()
     for one in found["holds much", "fit"]:
@@ -80,6 +88,23 @@ def test_a_copy_in_full_precision_tells_how_far_it_is_from_the_sharded_network(f
     over_data = request.node.callspec.params["found"][0] > 1
     assert sum("outputs differ by" in note and "as in lower precision" in note for note in notes) == over_data
     assert "tansens/empirical/test" in found["lower precision", "fit"][0]["history"][0]
+
+
+@pytest.mark.parametrize(("stage", "rows"), [("fit", 2), ("test", 3), ("resumed", 3)])
+def test_weights_that_are_gathered_as_they_are_used_give_the_values_of_one_process(stage, rows, found):
+    expected, ranks = alone()[stage], found["as used", stage]
+    for one in ranks:
+        assert one["history"] == ranks[0]["history"]
+        assert len(one["history"]) == rows
+        for row, other in zip(one["history"], expected["history"], strict=True):
+            known = {key: other[key] for key in row}
+            assert without_step(row) == pytest.approx(without_step(known), rel=1e-6, abs=1e-12, nan_ok=True)
+            assert all("movement" in key for key in other.keys() - row.keys())  # which needs a gradient of all weights
+            assert {"tansens/empirical/test", "tansens/layer_norm", "tansens/one_loss/estimate"} <= row.keys()
+    notes = found["as used", "fit"][0]["notes"]
+    assert any("more than gathered_bytes=0; its weights are gathered one by one" in note for note in notes)
+    assert any("'movement' is left out" in note and "a gradient of all weights at once" in note for note in notes)
+    assert any("measured by input_space" in note for note in notes)
 
 
 @pytest.mark.parametrize(("stage", "rows"), [("fit", 2), ("test", 3), ("resumed", 3)])
@@ -98,7 +123,7 @@ def test_networks_that_are_called_in_step_give_the_estimates_of_one_process(stag
             assert all(any(measure in key for measure in measures) for key in left_out)
             assert {"tansens/test_loss/estimate", "tansens/test_loss/actual", "tansens/one_loss/calibrated"} <= row.keys()
     (note,) = [note for note in found["in step", "fit"][0]["notes"] if "sensitivities are left out" in note]
-    assert "more than gathered_bytes=0" in note
+    assert "a gathered copy of it does not compute the same" in note
 
 
 @pytest.mark.parametrize(
@@ -121,13 +146,18 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
     ("name", "reference"),
     [
         ("with gathering", "alone"),
+        ("with gathering as used", "alone"),
         ("with calls in step", "alone"),
         ("lower precision", "lower precision, alone"),
         ("from the top, a part gathered", "from the top, alone"),
+        ("from the top, a part as used", "from the top, alone"),
         ("from the top, a part in step", "from the top, alone"),
         ("data break, gathered", "nothing breaks, alone"),
+        ("data break, as used", "nothing breaks, alone"),
         ("data break, in step", "nothing breaks, alone"),
         ("forward breaks, gathered", "nothing breaks, alone"),
+        ("forward breaks, as used", "nothing breaks, alone"),
+        ("forward breaks late, in step", "nothing breaks, alone"),
     ],
 )
 def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, found):
@@ -139,7 +169,13 @@ def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, fou
             assert one[part] == other[part]
 
 
-@pytest.mark.parametrize("name", ["data break, gathered", "data break, in step", "forward breaks, gathered"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data break, gathered", "data break, as used", "data break, in step"),
+        *("forward breaks, gathered", "forward breaks, as used", "forward breaks late, in step"),
+    ],
+)
 def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
     ranks = found[name, "fit"]
     for one in ranks:
@@ -148,20 +184,32 @@ def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
         assert "tansens/test_loss/estimate" in one["history"][0]
 
 
+def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
+    launch(refuse, tmp_path, limit=240)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    "processes",
+    [
+        1,
+        pytest.param(2, marks=pytest.mark.xfail(run=False, reason="torch 2.11 crashes: FSDP2 over gloo")),
+    ],
+)
 def test_on_a_gpu(processes, tmp_path):
     """Processes that share a GPU, in double precision; the values are those of a CPU."""
     check_device("gpu", processes, tmp_path)
 
 
 def check_device(device, processes, folder):
-    cases = ["gathered", "in step", "alone", "with gathering", "with calls in step"]
+    ways = ["with gathering", "with gathering as used", "with calls in step"]
+    cases = ["gathered", "as used", "in step", "alone", *ways]
     launch(train_all, folder, device, str(processes), "1", *cases, processes=1, nodes=processes, limit=240)
     found = written(folder, cases, processes)
     for stage, rows in {"fit": 2, "test": 3, "resumed": 3}.items():
         test_gathered_networks_give_the_values_of_one_process(stage, rows, found)
+        test_weights_that_are_gathered_as_they_are_used_give_the_values_of_one_process(stage, rows, found)
         test_networks_that_are_called_in_step_give_the_estimates_of_one_process(stage, rows, found)
-    for name in cases[3:]:
+    for name in ways:
         test_training_is_bitwise_what_it_is_without_the_monitor(name, "alone", found)

@@ -142,6 +142,19 @@ def test_no_estimate_depends_on_the_targets_labels(outputs):
         assert one[place + 1 :] == other[place + 1 :]
 
 
+def test_copies_have_as_many_samples_as_a_monitor_s(outputs, monkeypatch):
+    import score
+
+    taken = []
+    monkeypatch.setattr(score, "labelled", lambda network, one, moments, first=None: taken.append(first) or {})
+    copies = [replace(next(outputs.of_role("copy")), name=f"copy {number}") for number in range(4)]
+    others = [one for one in outputs.sets if one.role == "reference"]
+    for count, expected in ((4, 1024), (3, 256)):
+        taken.clear()
+        list(score.score_network(replace(outputs, sets=[*others, *copies[:count]])))
+        assert taken == [expected] * count + [None]
+
+
 def test_chosen_estimators_alone(outputs):
     from score import score_network
 
@@ -239,6 +252,21 @@ def test_architectures(name, side):
 
     network = make_network(name, (3, side, side), 7, [16, 24] if name != "mixer" else [16, 16])
     assert network(torch.rand(2, 3, side, side)).shape == (2, 7)
+
+
+def test_a_segmentation_is_scored(monkeypatch, tmp_path):
+    import segmentation
+
+    for name, count in {"TRAIN": 20, "REFERENCE": 24, "TARGET": 8}.items():
+        monkeypatch.setattr(segmentation, name, count)
+    images, classes = segmentation.draw(30, seed=1, discs=1.0)
+    assert set(classes.unique().tolist()) == {0, 1}
+    assert float(images[classes[:, None] == 1].mean()) > 0.2 + float(images[classes[:, None] == 0].mean())
+    segmentation.score(tmp_path / "table.csv", [0], epochs=6)
+    rows = read(tmp_path / "table.csv")
+    counts = {"none": 9, "noise": 9, "blur": 9, "darker": 9, "crowded": 6, "small": 6, "shapes": 6}
+    assert {row["family"]: int(row["targets"]) for row in rows} == counts
+    assert all(float(row["trivial"]) > 0 and float(row["estimate"]) > 0 for row in rows)
 
 
 def test_unknown_names_are_refused():

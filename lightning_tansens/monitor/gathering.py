@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -50,18 +50,33 @@ def gathered(module: AnyModule, together: Callable[[], AbstractContextManager[No
             :func:`~lightning_tansens.monitor.processes.together` does.
 
     """
-    distributed = [tensor for tensor in _tensors(module) if isinstance(tensor, DTensor)]
+    distributed = distributed_tensors(module)
     with together():  # memory that is missing on one process is noticed before they talk to each other
         full = [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.to_local().device) for tensor in distributed]
     for empty, tensor in zip(full, distributed):
         empty.copy_(tensor.full_tensor())
     with together():
-        memo: dict[int, Any] = {id(value): value for name, value in vars(module).items() if name in _SHARED_NAMES}
-        for plain, tensor in zip(full, distributed):
-            is_parameter = isinstance(tensor, nn.Parameter)
-            memo[id(tensor)] = nn.Parameter(plain, requires_grad=tensor.requires_grad) if is_parameter else plain
-        copied: AnyModule = _copied(module, memo)
-    return copied
+        return copied_with(module, dict(zip(distributed, full)))
+
+
+def copied_with(module: AnyModule, stand_ins: Mapping[DTensor, Tensor]) -> AnyModule:
+    """Returns a copy in which other tensors take the place of the distributed ones.
+
+    Args:
+        module: The module.
+        stand_ins: What takes the place of each distributed tensor.
+
+    """
+    memo: dict[int, Any] = {id(value): value for name, value in vars(module).items() if name in _SHARED_NAMES}
+    for tensor, other in stand_ins.items():
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(other, requires_grad=tensor.requires_grad) if is_parameter else other
+    return _copied(module, memo)
+
+
+def distributed_tensors(module: nn.Module) -> list[DTensor]:
+    """Returns the parameters and buffers that are spread over processes."""
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if isinstance(tensor, DTensor)]
 
 
 def _copied(root: AnyModule, memo: dict[int, Any]) -> AnyModule:
@@ -89,11 +104,6 @@ def _attribute(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     except Exception:  # a handle, a process group: the copy uses that of the module
         return value
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def _plain_class(module: nn.Module) -> type:

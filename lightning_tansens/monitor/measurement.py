@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.errors import FailedElsewhereError
+from lightning_tansens.errors import FailedElsewhereError, TooLargeError
 from lightning_tansens.estimators import SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.processes import agreed
+from lightning_tansens.monitor.reach import Unsharded
 from lightning_tansens.monitor.sets import MeasuredSet
-from lightning_tansens.monitor.sharding import Unsharded
 from lightning_tansens.monitor.summaries import floats
 from lightning_tansens.tangent.random_forward import is_random
 
@@ -105,7 +105,7 @@ class Measurement:
                 except Exception as error:
                     misfits[measure.key] = error
         for key, misfit in misfits.items():
-            if not keep_going:
+            if not keep_going and not isinstance(misfit, TooLargeError):
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
         if is_random(network, first):

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
@@ -59,7 +61,8 @@ def prepare(
     sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:
         subsets = [measured.subset for measured in sets]
-        reached = sharding.settle(pl_module, reached, lambda: sets[0].batches.first()[0], monitor.output, subsets)
+        reads = {measured.name: partial(_first_inputs, measured) for measured in sets}
+        reached = sharding.settle(pl_module, reached, reads, monitor.output, subsets)
         found = drawing.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
         rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
@@ -80,6 +83,11 @@ def prepare(
     if not follows:
         measurement.remember_first()
     return measurement, found
+
+
+def _first_inputs(measured: MeasuredSet) -> Any:
+    inputs, *_ = measured.batches.first()
+    return inputs
 
 
 def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:

@@ -48,7 +48,8 @@ class Options:
             a test set's true loss and the reference's; needs ``compare_with_labels``.
         limits: What a reliable estimate must fulfil.
         gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
-            into a copy on each process and measured there; of a larger one the sensitivities are left out.
+            into a copy on each process and measured there; of a larger one, weights are gathered as they are used, and a
+            process keeps as many bytes of them.
         prefix: What the logged keys begin with.
 
     Raises:

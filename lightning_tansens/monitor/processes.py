@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -10,6 +10,30 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_tansens.errors import FailedElsewhereError
+
+#: What keeps the other processes going, before this one talks to all of them.
+_serving: list[Callable[[], None]] = []
+
+
+@contextmanager
+def serving(serve: Callable[[], None]) -> Iterator[None]:
+    """Calls a function before each call to the other processes within a block, and at its end.
+
+    Args:
+        serve: Gives the others what they still need of this process, and returns once all have called it.
+
+    """
+    _serving.append(serve)
+    try:
+        yield
+    finally:
+        serve()
+        _serving.remove(serve)
+
+
+def _served() -> None:
+    for serve in _serving:
+        serve()
 
 
 @contextmanager
@@ -20,6 +44,7 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
+    _served()
     if not trainer.strategy.reduce_boolean_decision(error is None):
         raise error or FailedElsewhereError(
             "expected the measurement to succeed on every process, but it failed on another one, whose output says why"
@@ -58,11 +83,19 @@ def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:
 
 def slowest(trainer: pl.Trainer, seconds: float) -> float:
     """Returns the largest of the processes' times; all of them must call it."""
+    _served()
     longest = trainer.strategy.reduce(torch.tensor(seconds, device=trainer.strategy.root_device), reduce_op="max")
     return float(longest)
 
 
 def any_process(trainer: pl.Trainer, flags: Sequence[bool]) -> list[bool]:
     """Returns for each flag whether any process has it set; all of them must call it with as many flags."""
+    _served()
     joined = torch.tensor([float(flag) for flag in flags], device=trainer.strategy.root_device)
     return [bool(flag) for flag in trainer.strategy.reduce(joined, reduce_op="max")] if flags else []
+
+
+def every_process(trainer: pl.Trainer, number: int) -> list[int]:
+    """Returns a number of each process; all of them must call it."""
+    found = trainer.strategy.all_gather(torch.tensor(number, device=trainer.strategy.root_device))
+    return [int(one) for one in found.reshape(-1).tolist()]

@@ -288,10 +288,11 @@ class MeasuredSet:
     def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
         features = None
         with evaluation(network), torch.no_grad():
-            if self._reading.features:
-                found, features = outputs_and_features(network, inputs, self._reading.output)
-            else:
-                found = pick_output(call_model(network, inputs), self._reading.output)
+            with agreed(self._lockstep):  # one that fails before its layers have talked to the others lets them wait
+                if self._reading.features:
+                    found, features = outputs_and_features(network, inputs, self._reading.output)
+                else:
+                    found = pick_output(call_model(network, inputs), self._reading.output)
             if self._lockstep is not None:
                 found, features = map_tensors(whole, found), None if features is None else whole(features)
         # a network that squeezes its outputs, on a last batch of one sample

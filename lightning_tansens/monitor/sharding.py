@@ -1,45 +1,49 @@
-"""How a network is reached whose parameters are spread over processes; the only place that knows the strategies.
+"""How a network is reached whose parameters are spread over processes; :func:`sharding_of` alone tells the strategies apart.
 
-Where the whole network fits into a budget, each process gets a plain copy and measures that by itself. Where not, the
-processes call the sharded network equally often, because each call talks to the others; the sensitivities, which need
-derivatives of the whole network, are left out.
+Each process measures a plain copy by itself. Where the whole network does not fit into a budget, the copy's weights are
+gathered one by one as they are used. Where a copy does not compute the same, and where a strategy wraps the module, the
+processes call the network itself equally often, because each call talks to the others; the sensitivities are left out.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
-from typing import Any, NamedTuple, cast
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from lightning_tansens.monitor.data.subsets import Subset
-from lightning_tansens.monitor.gathering import gathered, gathered_size, is_sharded, whole
+from lightning_tansens.monitor.gathering import (
+    copied_with,
+    distributed_tensors,
+    gathered,
+    gathered_size,
+    is_sharded,
+    whole,
+)
 from lightning_tansens.monitor.module import find_network
-from lightning_tansens.monitor.processes import Lockstep, any_process, together
+from lightning_tansens.monitor.processes import any_process, every_process, serving, together
+from lightning_tansens.monitor.reach import InStep, Reached, Reads, Unsharded, share_of
+from lightning_tansens.monitor.supply import Supply
+from lightning_tansens.monitor.wrapped import Wrapped
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, isolated_rng, modes, undisturbed
+from lightning_tansens.tangent.isolation import evaluation, undisturbed
+from lightning_tansens.tangent.methods import share_choices
 from lightning_tansens.tangent.tracing import tensors_in
 
 #: A gathered copy whose outputs differ by a larger share from those of the sharded network computes something else.
 TOLERANCE = 0.05
 #: From this share on the difference is told.
 TOLD = 1e-3
-
-
-class Reached(NamedTuple):
-    """What is measured: a module, whose training step tells the loss, and the network in it."""
-
-    module: pl.LightningModule
-    network: nn.Module
 
 
 def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded:
@@ -58,87 +62,11 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
     sharded = Sharded(trainer, name)
     size = gathered_size(trainer.lightning_module)
     if size > budget:
-        sharded.call_together(
-            f"the whole network takes {size:,} bytes, more than gathered_bytes={budget:,}; allow more where a copy of that "
-            "size fits on each process: Options(gathered_bytes=...)"
-        )
+        sharded.gather_as_used(size, budget)
     return sharded
 
 
-class Unsharded:
-    """Each process holds the whole network, and measures it without the others.
-
-    Args:
-        name: The name of the submodule that is measured; None for the LightningModule.
-
-    """
-
-    #: How processes call the network together; None where each calls it by itself.
-    lockstep: Lockstep | None = None
-    #: What a user should know; None for nothing.
-    note: str | None = None
-
-    def __init__(self, name: str | None = None) -> None:
-        self._name = name
-
-    @contextmanager
-    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
-        """Yields what is measured, undisturbed; all processes must enter it."""
-        with undisturbed(pl_module):
-            yield Reached(pl_module, find_network(pl_module, self._name))
-
-    def settle(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        read: Callable[[], Any],
-        output: OutputPicker | None,
-        subsets: Sequence[Subset],
-    ) -> Reached:
-        """Decides for all processes alike what is measured, inside of :meth:`reached`.
-
-        Args:
-            pl_module: The module as it is trained.
-            reached: What :meth:`reached` yielded.
-            read: Reads a batch of inputs, the same on every process.
-            output: Picks the tensor of outputs.
-            subsets: The subsets, which are shared differently where processes call the network together.
-
-        """
-        reached = self._checked(pl_module, reached, read, output)
-        if self.lockstep is not None:
-            for subset in subsets:
-                subset.share(*self.lockstep.share)
-        return reached
-
-    def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, read: Callable[[], Any], output: OutputPicker | None
-    ) -> Reached:
-        """What is measured, after what was reached has been compared with the module."""
-        return reached
-
-
-class _InStep(Unsharded):
-    """The processes hold parts of the network, and call it together once :meth:`call_together` says so."""
-
-    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
-        super().__init__(name)
-        self._trainer = trainer
-
-    def call_together(self, reason: str) -> None:
-        """Leaves the sensitivities out.
-
-        Args:
-            reason: Why, for :attr:`note`.
-
-        """
-        self.lockstep = _lockstep(self._trainer)
-        self.note = (
-            f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
-        )
-
-
-class Sharded(_InStep):
+class Sharded(InStep):
     """The parameters are distributed tensors, as with ``fully_shard`` and ``parallelize_module``.
 
     Args:
@@ -148,6 +76,26 @@ class Sharded(_InStep):
     """
 
     note = "the network is sharded; a plain copy of it is gathered for each measurement"
+    #: Of a copy whose weights are gathered as they are used, what each process keeps of them; None for a whole copy.
+    _budget: int | None = None
+
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(trainer, name)
+        self._choices: dict[object, Any] = {}
+
+    def gather_as_used(self, size: int, budget: int) -> None:
+        """Takes a copy whose weights are gathered one by one.
+
+        Args:
+            size: The bytes of the network.
+            budget: The bytes of gathered weights that a process keeps.
+
+        """
+        self._budget = budget
+        self.note = (
+            f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
+            "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
+        )
 
     @contextmanager
     def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
@@ -157,23 +105,49 @@ class Sharded(_InStep):
             stack.enter_context(undisturbed(pl_module))
             module = pl_module
             if self.lockstep is None:
-                module = gathered(pl_module, partial(together, self._trainer))
+                module = self._copy(pl_module, stack)
                 stack.enter_context(undisturbed(module))
+                share_choices(find_network(module, self._name), self._choices)
             yield Reached(module, find_network(module, self._name))
 
+    def _copy(self, pl_module: pl.LightningModule, stack: ExitStack) -> pl.LightningModule:
+        if self._budget is None:
+            return gathered(pl_module, partial(together, self._trainer))
+        supply = Supply(self._budget, partial(every_process, self._trainer))
+        stack.enter_context(serving(supply.finish))
+        with together(self._trainer):
+            return copied_with(pl_module, {one: supply.remote(one) for one in distributed_tensors(pl_module)})
+
     def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, read: Callable[[], Any], output: OutputPicker | None
+        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
         if self.lockstep is None:
-            with together(self._trainer):
-                inputs = read()
+            (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
             self._compare(reached.network, sharded.network, inputs, output)
+        if self.lockstep is not None:
+            self._read_alike(reads)
         return reached if self.lockstep is None else sharded
 
+    def _read_alike(self, reads: Reads) -> list[Any]:
+        """Reads batches, and refuses ones that differ among processes that split single layers."""
+        with together(self._trainer):
+            batches = [read() for read in reads.values()]
+            sums = [_checksum(batch) for batch in batches]
+        shares = every_process(self._trainer, share_of(self._trainer)[0])
+        for name, own in zip(reads, sums):
+            found = every_process(self._trainer, own)
+            if len({*zip(shares, found)}) > len({*shares}):
+                raise MisconfigurationException(
+                    f"the {name} set: expected the same samples on all processes that split the network's layers among them "
+                    "(tensor parallel), but they read different ones, as from a stream that each process reads by itself; "
+                    "pass a set with __getitem__, or let the stream depend on the data-parallel rank alone"
+                )
+        return batches
+
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
-        expected = _outputs(network, inputs, output)
+        expected = _outputs(network, inputs, output, together(self._trainer))
         try:
             difference = _difference(_outputs(own, inputs, output), expected)
             said = f"their outputs differ by {difference:.1%}"
@@ -188,63 +162,11 @@ class Sharded(_InStep):
             self.note = f"{self.note}; its outputs differ by {difference:.2%}, as in lower precision"
 
 
-class Wrapped(_InStep):
-    """The strategy wraps the module and calls it itself (FSDP1, DeepSpeed); it is called as in a validation.
-
-    Args:
-        trainer: The Trainer.
-        name: The name of the submodule that is measured, which has to be None.
-
-    Raises:
-        MisconfigurationException: If it is not.
-
-    """
-
-    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
-        super().__init__(trainer, name)
-        strategy = type(trainer.strategy).__name__
-        if name is not None:
-            raise MisconfigurationException(
-                f"network={name!r}: expected None with {strategy}, which only calls the whole LightningModule; leave it "
-                "out, or train with ModelParallelStrategy"
-            )
-        self.call_together(f"derivatives have not been tried with {strategy}; train with ModelParallelStrategy for them")
-
-    @contextmanager
-    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
-        """Yields the module, and what calls it through the strategy; the strategy's own memory is left alone."""
-        find_network(pl_module, None)
-        with isolated_rng():
-            yield Reached(pl_module, ThroughStrategy(self._trainer.strategy, pl_module))
-
-
-class ThroughStrategy(nn.Module):
-    """Calls a module as a validation step does: through the strategy's wrapper, in eval mode and without gradients.
-
-    Args:
-        strategy: The strategy.
-        pl_module: The module, whose ``forward`` is called.
-
-    """
-
-    def __init__(self, strategy: Strategy, pl_module: pl.LightningModule) -> None:
-        super().__init__()
-        wrapper = pl_module if strategy.model is None else strategy.model
-
-        @wraps(pl_module.forward)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            with modes(wrapper, dict.fromkeys(wrapper.modules(), False)), torch.no_grad():
-                return wrapper(*args, **kwargs)
-
-        self.forward = forward
-
-
-def _lockstep(trainer: pl.Trainer) -> Lockstep:
-    """Processes that split single layers get the same samples, of which the first alone tells."""
-    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-    share = sampling["rank"], sampling["num_replicas"]
-    everyone = trainer.strategy.all_gather(torch.tensor(share[0], device=trainer.strategy.root_device))
-    return Lockstep(trainer, share, speaks=share[0] not in everyone.reshape(-1).tolist()[: trainer.global_rank])
+def _checksum(inputs: Any) -> int:
+    found = 0
+    for tensor in tensors_in([inputs]):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
+    return found
 
 
 @contextmanager
@@ -273,9 +195,12 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _outputs(network: nn.Module, inputs: Any, output: OutputPicker | None) -> list[Tensor]:
+def _outputs(
+    network: nn.Module, inputs: Any, output: OutputPicker | None, agreeing: AbstractContextManager[None] | None = None
+) -> list[Tensor]:
     with evaluation(network), torch.no_grad():
-        found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
+        with agreeing or nullcontext():
+            found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
         return [whole(tensor).double() for tensor in tensors_in(found) if tensor.is_floating_point()]
 
 

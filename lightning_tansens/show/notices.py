@@ -8,9 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
 
 from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record
-
-#: The measure whose precision is told.
-_MEASURE = "empirical"
+from lightning_tansens.show.pictures import MEASURE
 
 #: From how many seconds on a measurement's cost is told.
 _SLOW = 10.0
@@ -144,14 +142,14 @@ def precision_note(record: Record) -> str | None:
     """
     found = []
     for one in record.sets:
-        measure = one.measures.get(_MEASURE)
-        value = None if measure is None else measure.values.get(_MEASURE)
+        measure = one.measures.get(MEASURE)
+        value = None if measure is None else measure.values.get(MEASURE)
         if measure is not None and measure.stderr is not None and value and not one.whole:
             found.append(f"{measure.stderr / value:.1%} on {one.name}, {one.samples} samples")
     seconds = record.seconds.get("total")
     if not found or seconds is None:
         return None
     return (
-        f"{_MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for "
+        f"{MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for "
         f"a measurement instead of {seconds:.1f} s"
     )

@@ -19,8 +19,7 @@ from lightning_tansens.show.loggers import Writer
 from lightning_tansens.show.options import Display
 from lightning_tansens.show.pictures import ShownSamples, draw_figures
 from lightning_tansens.show.scorecard import Scorecard
-from lightning_tansens.show.texts import describe
-from lightning_tansens.show.words import answer_rows
+from lightning_tansens.show.words import answer_rows, describe
 
 #: So many epochs are overlaid in a figure of distributions; more than that are thinned out.
 EPOCHS_SHOWN = 8

@@ -21,7 +21,7 @@ from lightning_tansens.show.keys import Keys
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The measure whose samples and layers are drawn.
+#: The measure whose samples and layers are drawn, and whose precision is told.
 MEASURE = "empirical"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -154,3 +155,19 @@ def answer_rows(record: Record) -> list[dict[str, str]]:
         rows.append(row | {"verdict": found.mark, "remarks": "; ".join([*found.doubts, *basis])})
     headings = [heading for heading in rows[-1] if any(row.get(heading) for row in rows)]
     return [{heading: row.get(heading, "") for heading in headings} for row in rows]
+
+
+def describe(explained: object) -> str:
+    """Returns a name in the log and a sentence about it, as Markdown.
+
+    Args:
+        explained: A measure or an estimator; its ``key`` is its name, its docstring begins with a sentence.
+
+    Example:
+        >>> from lightning_tansens.metrics import InputOutputSensitivity
+        >>> describe(InputOutputSensitivity())
+        "**input_output**: The mean norm of the network's Jacobian over a set, and the loss estimate built on it."
+
+    """
+    sentence = (inspect.getdoc(type(explained)) or "").partition("\n")[0]
+    return f"**{getattr(explained, 'key', type(explained).__name__)}**: {sentence}"

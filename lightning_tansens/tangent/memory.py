@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_tansens.tangent.network import Network
 
@@ -48,6 +49,38 @@ def bytes_per_sample(network: Network) -> int:
             raise
         return 0  # torch.func inside of forward takes no such hooks
     return COPIES * sum(kept.values()) // len(few)
+
+
+def portions(parameters: Mapping[str, nn.Parameter]) -> list[dict[str, nn.Parameter]]:
+    """Divides parameters into parts whose gradients may be held at once: all, but for those that say ``gradient_bytes``.
+
+    Args:
+        parameters: The parameters by name.
+
+    """
+    found: list[dict[str, nn.Parameter]] = [{}]
+    taken = 0
+    for name, parameter in parameters.items():
+        size = parameter.numel() * parameter.element_size() if hasattr(parameter, "gradient_bytes") else 0
+        if taken and taken + size > getattr(parameter, "gradient_bytes", taken):
+            found.append({})
+            taken = 0
+        found[-1][name] = parameter
+        taken += size
+    return found
+
+
+@contextmanager
+def trained_alone(parameters: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Freezes all but a part of the trainable parameters for a block."""
+    others = [parameter for name, parameter in parameters.items() if name not in part]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks], sample_bytes: int = 0) -> Blocks:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_choice, check_counts
-from lightning_tansens.errors import UnsupportedNetworkError
+from lightning_tansens.errors import TooLargeError, UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain
 from lightning_tansens.tangent.closed_form.exact import verified_chain
 from lightning_tansens.tangent.closed_form.links import LinearLink
-from lightning_tansens.tangent.memory import bytes_per_sample, out_of_memory
+from lightning_tansens.tangent.memory import bytes_per_sample, out_of_memory, portions, trained_alone
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.registry import revision
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
@@ -34,6 +34,9 @@ AFFORDABLE = 32.0
 
 #: The number of choices that are remembered for a network.
 REMEMBERED = 64
+
+#: Why some ways are not taken where weights are gathered one by one.
+_TOO_LARGE = "needs a gradient of all weights at once, which is larger than what is allowed of them"
 
 #: The number of samples on which a network is examined.
 _EXAMINED = 3
@@ -64,6 +67,17 @@ class Choice:
 
 
 _choices: WeakKeyDictionary[nn.Module, dict[object, tuple[int, Choice]]] = WeakKeyDictionary()
+
+
+def share_choices(model: nn.Module, choices: dict[object, tuple[int, Choice]]) -> None:
+    """Lets copies of a network be examined once for all of them.
+
+    Args:
+        model: A copy.
+        choices: What was chosen for the copies before, to which this one's choices are added.
+
+    """
+    _choices[model] = choices
 
 
 def choose(network: Network, method: Method = "auto") -> Choice:
@@ -142,7 +156,12 @@ def _examine(network: Network, method: Method) -> Choice:
     _refuse_mixed_samples(network)
     few = network.first_three()
     no_closed_form = ""
-    if method in ("auto", "exact"):
+    in_parts = len(portions(network.trainable)) > 1
+    if in_parts and method in ("exact", "parameter_space"):
+        raise TooLargeError(f"{method} {_TOO_LARGE}")
+    if in_parts:
+        no_closed_form = f"the closed form {_TOO_LARGE}; "
+    elif method in ("auto", "exact"):
         chain = _attempt("the closed form", lambda: verified_chain(few))
         if isinstance(chain, str):
             no_closed_form = f"no closed form for {chain.split(' cannot be measured exactly')[0].split('; ')[0]}; "
@@ -152,6 +171,8 @@ def _examine(network: Network, method: Method) -> Choice:
             no_closed_form = f"the closed form would cost about {_steps(cost)}; "
     axes = "as asked for" if method == "parameter_space" else _attempt("input space", lambda: _axes(network))
     if isinstance(axes, str):
+        if in_parts:
+            raise TooLargeError(f"{axes}, and parameter_space {_TOO_LARGE}")
         if method == "input_space":
             raise UnsupportedNetworkError(
                 f"method='input_space': {axes}; use method='parameter_space', which needs no rules"
@@ -168,12 +189,21 @@ def _examine(network: Network, method: Method) -> Choice:
 
 def _axes(network: Network) -> BatchAxes:
     """Finds where the samples are in each layer, in a network that can be measured in input space."""
-    few = network.first_three()
-    axes = find_batch_axes(few)
+    few, trainable = network.first_three(), network.trainable
+    parts = portions(trainable)
+    for part in parts if len(parts) > 1 else ():
+        with trained_alone(trainable, part):
+            verify(few, _found(find_batch_axes(few)))
+    axes = _found(find_batch_axes(few, covered=len(parts) > 1))
+    if len(parts) == 1:
+        verify(few, axes)
+    refuse_other_layers(network, axes)
+    return axes
+
+
+def _found(axes: BatchAxes | str) -> BatchAxes:
     if isinstance(axes, str):
         raise UnsupportedNetworkError(axes)
-    verify(few, axes)
-    refuse_other_layers(network, axes)
     return axes
 
 

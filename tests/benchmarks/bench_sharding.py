@@ -23,7 +23,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.monitor.gathering import gathered, gathered_size
+from lightning_tansens.monitor.gathering import copied_with, distributed_tensors, gathered, gathered_size
+from lightning_tansens.monitor.supply import Supply
 from tests.benchmarks.bench_exact import mlp, processor, table
 
 DEPTH, OUTPUTS, WIDTHS = 8, 10, (256, 512, 1024, 2048)
@@ -71,8 +72,25 @@ def row(width: int, samples: int, repeats: int) -> list[float]:
     with torch.no_grad():
         forward = slowest(repeats, lambda: plain(inputs))
     probing = slowest(repeats, lambda: tangent_sensitivity(plain, inputs, method="input_space"))
+    gathers: list[int] = []
+    supply = Supply(0, lambda number: gathers.append(number) or _asked(number))  # type: ignore[func-returns-value]
+    remote = copied_with(network, {one: supply.remote(one) for one in distributed_tensors(network)})
+
+    def use() -> None:
+        del gathers[:]
+        tangent_sensitivity(remote, inputs, method="input_space")
+        supply.finish()
+
+    using = slowest(repeats, use)
+    uses = sum(number >= 0 for number in gathers) / len(distributed_tensors(network))
     moved = size * (1 - 1 / dist.get_world_size())
-    return [count, moved / 1e6, gathering, calling, forward, probing, training]
+    return [count, moved / 1e6, gathering, calling, forward, probing, using, training, uses]
+
+
+def _asked(number: int) -> list[int]:
+    found = [torch.zeros(1, dtype=torch.long) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, torch.tensor([number]))
+    return [int(one) for one in found]
 
 
 def main() -> None:
@@ -87,9 +105,11 @@ def main() -> None:
         print(f"{processor()}, torch {torch.__version__}, {dist.get_world_size()} processes")
         growth = np.log(np.array(rows[-1]) / np.array(rows[-2])) / np.log(rows[-1][0] / rows[-2][0])
         shown = [
-            [f"{one[0] / 1e6:.1f} M", f"{one[1]:.1f} MB", *(f"{1e3 * part:.0f} ms" for part in one[2:])] for one in rows
+            [f"{one[0] / 1e6:.1f} M", f"{one[1]:.1f} MB", *(f"{1e3 * part:.0f} ms" for part in one[2:-1]), f"{one[-1]:.1f}"]
+            for one in rows
         ]
-        header = ("parameters", "moved", "gather", "call in step", "call of the copy", "probe of the copy", "training step")
+        copies = ("call of the copy", "probe of the copy", "probe, weights as used")
+        header = ("parameters", "moved", "gather", "call in step", *copies, "training step", "gathers of a weight")
         table(
             f"{DEPTH} layers, {arguments.samples} samples", header, [*shown, ["exponent", *(f"{b:.2f}" for b in growth[1:])]]
         )

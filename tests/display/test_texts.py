@@ -4,7 +4,7 @@ import pytest
 
 from lightning_tansens import metrics
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.show.texts import describe
+from lightning_tansens.show.words import describe
 
 MEASURES = [
     measure

@@ -66,10 +66,15 @@ def test_the_headline_with_what_is_known():
                     {"class_path": f"{ROOM}.calibrated.Masked", "init_args": {"share": 0.2}},
                 ],
                 "seed": 3,
+                "copied_samples": 64,
             },
         }
     )
     assert (found.class_shares, found.copies, found.seed) == ("same", (Blur(1.0), Masked(0.2)), 3)
+    assert found.copied_samples == 64
+    for stated in ("auto", None):
+        (found,) = parsed({"class_path": f"{ROOM}.Headline", "init_args": {"copied_samples": stated}})
+        assert found.copied_samples == stated
 
 
 def test_a_criterion_by_its_path():

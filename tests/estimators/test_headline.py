@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators import Headline, Limits, Outputs, PseudoLabelLoss, SetSummary, Trajectory, estimate_set
@@ -302,11 +303,24 @@ def test_outputs_that_are_no_classes_have_the_pseudo_label_loss():
         ({"seed": -1.5}, ValueError, "seed: expected"),
         ({"criterion": 3}, TypeError, "criterion: expected a callable or None, but got 3"),
         ({"pseudo_labels": "other"}, ValueError, "pseudo_labels: expected one of"),
+        (
+            {"copied_samples": "all"},
+            ValueError,
+            r"copied_samples: expected one of \['auto'\] or a number or None, but got 'all'",
+        ),
+        ({"copied_samples": 0}, ValueError, "copied_samples: expected a positive integer, but got 0"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         Headline(**arguments)
+
+
+def test_a_table_has_more_samples_in_its_copies():
+    row, long_row, image = torch.zeros(2, 1000), torch.zeros(2, 1001), torch.zeros(2, 1, 8, 8)
+    assert [Headline().samples_of_copies(inputs) for inputs in (row, long_row, image, "text")] == [1024, 256, 256, 256]
+    for stated in (50, None):
+        assert Headline(copied_samples=stated).samples_of_copies(row) == stated
 
 
 def test_copies_by_the_user():

@@ -1,6 +1,7 @@
 """Each part of the headline against plain NumPy or SciPy."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,23 @@ def test_weighted_candidates():
     assert fitted.error.argmax() == 1
     assert fitted.loss.argmax() == 2
     assert WeightedCandidates.fitted((error[:0], loss[:0]), exact[:0]).loss == pytest.approx(np.full(3, 1 / 3))
+
+
+def test_the_first_head_is_stretched_to_the_copies():
+    error, loss = RNG.random((5, 4)), RNG.normal(size=(5, 3))
+    assert WeightedCandidates.fitted((error, loss), np.zeros((5, 2))).stretch == pytest.approx([1, 1])  # never shrunk
+    truth = np.stack([error[:, 1], loss[:, 2]], 1) * 3
+    head = WeightedCandidates.fitted((error, loss), truth)
+    plain = WeightedCandidates(head.error, head.loss).predict((error, loss))
+    for quantity, drawn_to_one in enumerate((0.2, 1.0)):
+        own, true = plain[:, quantity], truth[:, quantity]
+        slope = (np.mean(own * true) + drawn_to_one) / (np.mean(own**2) + drawn_to_one)
+        assert slope > 1.2
+        assert head.stretch[quantity] == pytest.approx(slope)
+        assert head.predict((error, loss))[:, quantity] == pytest.approx(slope * own)
+    centre = head.predict((error, loss))
+    squares = np.square(head.stretch[1] * loss - centre[:, 1:])
+    assert head.spread((error, loss), centre)[:, 1] == pytest.approx(squares @ head.loss)
 
 
 def test_the_regression_estimator_is_least_squares():
@@ -217,6 +235,8 @@ def test_the_calibration_of_the_reference():
         mean = away[m].mean(0)
         assert found["shift"][m] == pytest.approx(np.abs(mean).sum() / 2)
         assert found["scatter"][m] == pytest.approx(np.mean([np.abs(row - mean).sum() / 2 for row in away[m]]))
+    signatures, losses = calibration.points(samples, moved).signatures, calibration.points(samples, moved).candidates[1]
+    assert signatures[:, 6] == pytest.approx(np.clip(losses[:, 1] - losses[:, 0], -5, 5))
     assert calibration.log_ratios(np.array([[0.0, 0.0]])) == pytest.approx(
         np.log([[0.5 / 300 / calibration.level[0], 1e-4 / calibration.level[1]]])
     )
@@ -292,6 +312,16 @@ def test_an_interval_reaches_further_to_the_side_on_which_copies_lay():
     for one in fit.estimate(other):
         assert one.high / one.ratio < one.ratio / one.low
     assert loss.low < loss.ratio < loss.high
+
+
+def test_no_error_is_far_above_chance():
+    known = reference(200)
+    fit = Fit(known.outputs, [copy.outputs for copy in known.copies])
+    stretched = replace(fit.model, same=replace(fit.model.same, stretch=np.array([50.0, 1.0])))
+    ratios = fit._predict(stretched, fit._points, "same")[0]
+    most = np.log((1 - 0.3 / CLASSES) / fit.calibration.level[0])
+    assert stretched.same.predict(fit._points.candidates)[:, 0].max() > 2 * most
+    assert ratios[:, 0].max() <= most
 
 
 def test_heads_that_differ_by_noise_are_drawn_together():

@@ -80,7 +80,7 @@ def plot_histograms_over_epochs(
     ax.set_xlabel(name)
     ax.set_ylabel("epoch")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize="small", loc="upper right")
+    ax.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
     return figure, ax
 
 

@@ -15,11 +15,12 @@ from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis, fi
 from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradients_of, run_traced
 
 
-def find_batch_axes(network: Network) -> BatchAxes | str:
+def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
     """Finds where the samples are in each call's tensors, on three samples.
 
     Args:
         network: The network on at least one sample, in eval mode; the samples of a batch must be independent.
+        covered: Whether it is known that each trainable parameter has a rule.
 
     Returns:
         The axes, or the reason why the rules do not cover the network.
@@ -35,7 +36,7 @@ def find_batch_axes(network: Network) -> BatchAxes | str:
             weighting = torch.linspace(1, 2, trace.output.shape[1]).to(trace.output)  # probabilities sum up to a constant
             gradients = gradients_of(trace, (trace.output[n] * weighting).sum(), retain=False)
             supports.append([_support(call, gradient) for call, gradient in zip(trace.calls, gradients)])
-    missing = _uncovered(few, trace) or _ambiguous(trace, gradients)
+    missing = ("" if covered else _uncovered(few, trace)) or _ambiguous(trace, gradients)
     if missing:
         return missing
     axes = []

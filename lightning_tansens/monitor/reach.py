@@ -1,0 +1,111 @@
+"""What is measured: a network that each process calls by itself, or all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+from torch import nn
+
+from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.module import find_network
+from lightning_tansens.monitor.processes import Lockstep, every_process
+from lightning_tansens.tangent.batches import OutputPicker
+from lightning_tansens.tangent.isolation import undisturbed
+
+#: By the set's name, what reads a batch of inputs.
+Reads = Mapping[str, Callable[[], Any]]
+
+
+class Reached(NamedTuple):
+    """What is measured: a module, whose training step tells the loss, and the network in it."""
+
+    module: pl.LightningModule
+    network: nn.Module
+
+
+class Unsharded:
+    """Each process holds the whole network, and measures it without the others.
+
+    Args:
+        name: The name of the submodule that is measured; None for the LightningModule.
+
+    """
+
+    #: How processes call the network together; None where each calls it by itself.
+    lockstep: Lockstep | None = None
+    #: What a user should know; None for nothing.
+    note: str | None = None
+
+    def __init__(self, name: str | None = None) -> None:
+        self._name = name
+
+    @contextmanager
+    def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
+        """Yields what is measured, undisturbed; all processes must enter it."""
+        with undisturbed(pl_module):
+            yield Reached(pl_module, find_network(pl_module, self._name))
+
+    def settle(
+        self,
+        pl_module: pl.LightningModule,
+        reached: Reached,
+        reads: Reads,
+        output: OutputPicker | None,
+        subsets: Sequence[Subset],
+    ) -> Reached:
+        """Decides for all processes alike what is measured, inside of :meth:`reached`.
+
+        Args:
+            pl_module: The module as it is trained.
+            reached: What :meth:`reached` yielded.
+            reads: By the set's name, what reads a batch of inputs, the same on every process; first the reference's.
+            output: Picks the tensor of outputs.
+            subsets: The subsets, which are shared differently where processes call the network together.
+
+        """
+        reached = self._checked(pl_module, reached, reads, output)
+        if self.lockstep is not None:
+            for subset in subsets:
+                subset.share(*self.lockstep.share)
+        return reached
+
+    def _checked(
+        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
+    ) -> Reached:
+        """What is measured, after what was reached has been compared with the module."""
+        return reached
+
+
+class InStep(Unsharded):
+    """The processes hold parts of the network, and call it together once :meth:`call_together` says so."""
+
+    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+        super().__init__(name)
+        self._trainer = trainer
+
+    def call_together(self, reason: str) -> None:
+        """Leaves the sensitivities out.
+
+        Args:
+            reason: Why, for :attr:`note`.
+
+        """
+        self.lockstep = _lockstep(self._trainer)
+        self.note = (
+            f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
+        )
+
+
+def _lockstep(trainer: pl.Trainer) -> Lockstep:
+    """Processes that split single layers get the same samples, of which the first alone tells."""
+    share = share_of(trainer)
+    return Lockstep(trainer, share, speaks=share[0] not in every_process(trainer, share[0])[: trainer.global_rank])
+
+
+def share_of(trainer: pl.Trainer) -> tuple[int, int]:
+    """Returns which share of the samples this process reads, and of how many."""
+    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+    return sampling["rank"], sampling["num_replicas"]
