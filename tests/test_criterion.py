@@ -20,6 +20,7 @@ from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor import Options
 from lightning_tansens.monitor.drawing import is_shared_alike
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp
+from tests.tiers import cases
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=GENERATOR)
@@ -142,7 +143,14 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("case", FOUND)
+#: The other ones take the same way through the code with another loss or type.
+BY_DEFAULT = (
+    *("cross-entropy", "one logit, (N, 1) float", "multi-label", "squeezed", "Huber", "Gaussian", "probabilities"),
+    *("a module with weights", "weights in a buffer", "own module", "an embedding with classes", "ignored labels"),
+)
+
+
+@pytest.mark.parametrize("case", cases({name: name for name in FOUND}, *BY_DEFAULT))
 def test_the_loss_of_the_training_is_found(case, caplog):
     make, targets, said, classifies = FOUND[case]
     with caplog.at_level(logging.INFO):

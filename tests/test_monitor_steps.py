@@ -18,6 +18,7 @@ from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, measured
 from tests.test_monitor_training import TwoOptimizers
+from tests.tiers import cases
 
 KEY = "tansens/test_loss/empirical"
 
@@ -29,11 +30,21 @@ VALIDATIONS = {
 }
 
 
-@pytest.mark.parametrize("on_train_epoch_end", [True, False])
-@pytest.mark.parametrize(("validation", "options"), VALIDATIONS.values(), ids=VALIDATIONS)
+def validated_and_ending(*endings):
+    """The kinds of validation, each with the values of Lightning's ``on_train_epoch_end`` that go with it."""
+    return {
+        f"{name}, {ending}": (validation, options, ending)
+        for name, (validation, options) in VALIDATIONS.items()
+        for ending in endings
+        if validation or ending is not False  # there is no validation to act after
+    }
+
+
+@pytest.mark.parametrize(
+    ("validation", "options", "on_train_epoch_end"),
+    cases(validated_and_ending(True, False), "none, True", "every other epoch, False", "twice an epoch, True"),
+)
 def test_checkpoints_are_chosen_by_the_values_of_their_own_weights(validation, options, on_train_epoch_end, tmp_path):
-    if not validation and not on_train_epoch_end:
-        pytest.skip("there is no validation to save after")
     checkpoint = ModelCheckpoint(
         tmp_path,
         "{epoch}-{step}",
@@ -53,11 +64,14 @@ def test_checkpoints_are_chosen_by_the_values_of_their_own_weights(validation, o
         assert float(score) == values[step]
 
 
-@pytest.mark.parametrize("on_train_epoch_end", [None, True, False])
-@pytest.mark.parametrize(("validation", "options"), VALIDATIONS.values(), ids=VALIDATIONS)
+@pytest.mark.parametrize(
+    ("validation", "options", "on_train_epoch_end"),
+    cases(
+        validated_and_ending(None, True, False),
+        *("none, None", "every epoch, False", "every other epoch, True", "twice an epoch, None"),
+    ),
+)
 def test_early_stopping_stops_by_an_estimate(validation, options, on_train_epoch_end):
-    if not validation and on_train_epoch_end is False:
-        pytest.skip("there is no validation to stop after")
     # with no learning nothing improves: the check after the first one stops
     stopping = EarlyStopping(KEY, patience=1, check_on_train_epoch_end=on_train_epoch_end, verbose=False)
     data = BoringData(validation=validation)
@@ -127,7 +141,9 @@ LOGGED = {
 }
 
 
-@pytest.mark.parametrize(("module", "validation", "options"), LOGGED.values(), ids=LOGGED)
+@pytest.mark.parametrize(
+    ("module", "validation", "options"), cases(LOGGED, "validation within the epoch", "accumulation", "two optimizers")
+)
 def test_event_file_csv_file_and_history_agree(module, validation, options, tmp_path):
     loggers = [TensorBoardLogger(tmp_path, "", ""), CSVLogger(tmp_path, "", "")]
     monitor = make_monitor()
