@@ -64,6 +64,7 @@ def test_mnist(run_example, tmp_path):
     check(run_example("mnist", f"--data.data_dir={tmp_path}", "--data.download=false"))
 
 
+@pytest.mark.thorough
 def test_cifar10(run_example, image_folder):
     check(run_example("cifar10", f"--data.data_dir={image_folder}"))
 

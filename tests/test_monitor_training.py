@@ -129,7 +129,8 @@ RUNS = {
 
 #: The other ones differ from these in one option of the Trainer.
 BY_DEFAULT = (
-    *("dropout, BatchNorm, shuffling, augmentation", "BatchNorm in eval mode", "validation within accumulation"),
+    *("dropout, BatchNorm, shuffling, augmentation", "accumulated gradients", "BatchNorm in eval mode"),
+    "validation within accumulation",
     *("two optimizers", "weighted sampler", "loader with a generator", "stream", "workers", "bfloat16 autocast"),
 )
 

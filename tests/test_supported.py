@@ -147,8 +147,8 @@ PROJECTS = {
 
 
 BY_DEFAULT = (
-    *("squeezed outputs", "manual optimisation", "low-rank adapters", "spectral norm", "mixture of experts"),
-    *("own autograd.Function", "random forward", "scripted as a whole"),
+    *("squeezed outputs", "manual optimisation", "low-rank adapters", "weight norm", "spectral norm"),
+    *("mixture of experts", "own autograd.Function", "random forward", "scripted as a whole"),
 )
 
 
