@@ -98,7 +98,8 @@ def test_weighted_candidates():
 
 
 def test_the_first_head_is_stretched_to_the_copies():
-    error, loss = RNG.random((5, 4)), RNG.normal(size=(5, 3))
+    generator = np.random.default_rng(0)
+    error, loss = generator.random((5, 4)), generator.normal(size=(5, 3))
     assert WeightedCandidates.fitted((error, loss), np.zeros((5, 2))).stretch == pytest.approx([1, 1])  # never shrunk
     truth = np.stack([error[:, 1], loss[:, 2]], 1) * 3
     head = WeightedCandidates.fitted((error, loss), truth)
@@ -203,7 +204,12 @@ def test_reweightings():
     moved = np.stack([np.bincount(labels, row, CLASSES) for row in found.weights])
     distances = {kind: np.abs(moved[found.kinds == kind] - own).sum(1).mean() for kind in np.unique(found.kinds)}
     assert distances["bootstrap"] < 0.15 < 0.4 < distances["shares"]
-    assert found.some(11) == pytest.approx(found.weights[[5, 7, 17]])
+    own, *of_copies = found.with_copies([range(200)] * 11 + [range(150)])
+    assert own is found
+    assert of_copies[10].weights == pytest.approx(np.concatenate([np.full((1, 200), 1 / 200), found.weights[[4, 6, 16]]]))
+    first = found.weights[[5, 7, 17], :150]
+    assert of_copies[11].weights[1:] == pytest.approx(first / first.sum(1, keepdims=True))
+    assert of_copies[11].kinds.tolist() == ["plain", "bootstrap", "shares", "subpopulation"]
     again, other = reweightings(labels, CLASSES, samples.places, 7), reweightings(labels, CLASSES, samples.places, 8)
     assert (again.weights == found.weights).all()
     assert (other.weights != found.weights).any()
@@ -277,8 +283,8 @@ def test_error_rates_are_logits_and_losses_logarithms():
     assert off_scale(found, level)[0] == pytest.approx([2, 3])
     step = 1e-6
     moved = on_scale(ratios[0] + step, level) - found[0]
-    assert slopes(0.4) == pytest.approx(moved / step, rel=1e-4)
-    assert slopes(1.0) == pytest.approx([50, 1])
+    assert slopes(np.array([0.4, 0.7])) == pytest.approx(moved / step, rel=1e-4)
+    assert slopes(np.array([1.0, 0.7])) == pytest.approx([50, 1])
 
 
 def test_errors_of_a_copy_are_those_of_a_fit_without_it():

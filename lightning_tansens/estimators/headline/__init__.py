@@ -2,6 +2,7 @@
 
 from lightning_tansens.estimators.headline.copies import Blur, Shift, copies_for
 from lightning_tansens.estimators.headline.estimator import Headline
-from lightning_tansens.estimators.headline.fit import ClassShares, Fit
+from lightning_tansens.estimators.headline.fit import Fit
+from lightning_tansens.estimators.headline.gated_heads import ClassShares
 
 __all__ = ["Blur", "ClassShares", "Fit", "Headline", "Shift", "copies_for"]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from lightning_tansens.estimators.headline.heads import RegressionEstimator
 from lightning_tansens.estimators.headline.samples import Samples
-from lightning_tansens.estimators.headline.transport import Array, hard_kernel, plan_means, scale_columns
+from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
+from lightning_tansens.estimators.outputs import Array
 
 #: Log ratios of losses are cut off at ± this, and those of the error from below at the other.
 LOSS_RANGE, ERROR_RANGE = 3.0, 2.5
@@ -27,25 +28,24 @@ class Points:
     """M sets, as the heads and the gate see them; ratios are logarithms of estimates over the reference's own level.
 
     Attributes:
-        candidates: Of the first head, for the error, shape (M, 4), and the loss, shape (M, 3).
-        free: The regression estimator's ratios of error and loss, shape (M, 2).
-        signatures: The gate's numbers, the first of them 1, shape (M, 7).
+        candidates: Of the first head, for each of the Q quantities (error and loss, or the loss alone), shape (M, K).
+        free: The regression estimator's ratios, shape (M, Q).
+        signatures: The gate's numbers, the first of them 1, shape (M, G).
 
     """
 
-    candidates: tuple[Array, Array]
+    candidates: tuple[Array, ...]
     free: Array
     signatures: Array
 
     def of(self, places: NDArray[np.bool_]) -> Points:
-        error, loss = self.candidates
-        return Points((error[places], loss[places]), self.free[places], self.signatures[places])
+        return Points(tuple(of[places] for of in self.candidates), self.free[places], self.signatures[places])
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Points:
-        error, loss = (np.concatenate([part.candidates[j] for part in parts]) for j in (0, 1))
+        candidates = tuple(map(np.concatenate, zip(*(part.candidates for part in parts), strict=True)))
         free, signatures = (np.concatenate([getattr(part, name) for part in parts]) for name in ("free", "signatures"))
-        return cls((error, loss), free, signatures)
+        return cls(candidates, free, signatures)
 
 
 class Calibration:

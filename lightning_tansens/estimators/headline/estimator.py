@@ -17,7 +17,8 @@ from lightning_tansens.estimators.calibrated.perturbations import Transform
 from lightning_tansens.estimators.headline.copies import Shift, copies_for, samples_for
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
-from lightning_tansens.estimators.headline.fit import FEWEST_COPIES, Answer, ClassShares, Fit
+from lightning_tansens.estimators.headline.fit import Fit
+from lightning_tansens.estimators.headline.gated_heads import FEWEST_COPIES, Answer, ClassShares
 from lightning_tansens.estimators.headline.without_classes import drawn_pseudo_label_loss, fit_of, squared_error
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
@@ -44,7 +45,7 @@ _DENSE_FITS: WeakKeyDictionary[SetSummary, dict[Any, DenseFit | None]] = WeakKey
 class Headline(Estimator):
     r"""Estimates loss and accuracy with 95 % intervals, from the network's outputs now and at earlier measurements.
 
-    Two heads are each right under one assumption, and a gate weighs them (see :class:`~.fit.Fit` for the formula):
+    Two heads are each right under one assumption, and a gate weighs them (see :class:`~.gated_heads.GatedHeads`):
 
     * *The class shares are the reference's* (other images of the same things): a weighted mean of the disagreement with
       earlier snapshots, of transports onto the class shares, of a threshold and of pseudo-label losses.

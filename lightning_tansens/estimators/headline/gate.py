@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tansens.estimators.headline.transport import Array
+from lightning_tansens.estimators.outputs import Array
 
 #: The strength of the ridge.
 RIDGE = 0.3

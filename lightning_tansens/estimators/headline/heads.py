@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
-from lightning_tansens.estimators.headline.transport import Array
+from lightning_tansens.estimators.outputs import Array
 
-#: How strongly the weights of the first head are drawn towards equal ones, for the error and for the loss.
-SHRINK = (0.03, 0.3)
+#: How strongly the first head's weights are drawn towards equal ones, for the error and the loss, and for a loss alone.
+SHRINK, SHRINK_ALONE = (0.03, 0.3), 0.1
 
 #: How strongly the first head's stretch is drawn towards one, for the error and for the loss.
 STRETCH = (0.2, 1.0)
@@ -74,7 +74,7 @@ class WeightedCandidates:
     stretch: Array = field(default_factory=lambda: np.ones(2))
 
     @classmethod
-    def fitted(cls, candidates: tuple[Array, Array], truth: Array) -> WeightedCandidates:
+    def fitted(cls, candidates: tuple[Array, ...], truth: Array) -> WeightedCandidates:
         r"""Fits to the true log ratios of labelled copies, shape (M, 2); equal weights without any.
 
         .. math:: b = \max\Big(1, \frac{\overline{a y} + \lambda}{\overline{a^2} + \lambda}\Big)
@@ -91,15 +91,34 @@ class WeightedCandidates:
         slopes = ((own * truth).mean(0) + drawn) / (np.square(own).mean(0) + drawn)
         return replace(found, stretch=np.maximum(slopes, 1.0))
 
-    def predict(self, candidates: tuple[Array, Array]) -> Array:
+    def predict(self, candidates: tuple[Array, ...]) -> Array:
         """Returns a, shape (M, 2)."""
         error, loss = candidates
         return np.asarray(self.stretch * np.stack([np.log(np.exp(error) @ self.error), loss @ self.loss], 1))
 
-    def spread(self, candidates: tuple[Array, Array], centre: Array) -> Array:
+    def spread(self, candidates: tuple[Array, ...], centre: Array) -> Array:
         """Returns the weighted mean square of the candidates about a centre of shape (M, 2), shape (M, 2)."""
         pairs = zip(candidates, (self.error, self.loss), self.stretch, centre.T, strict=True)
         return np.stack([np.square(by * of - middle[:, None]) @ weights for of, weights, by, middle in pairs], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedLosses:
+    r"""The first head where there is the loss alone: :math:`a = \sum_k w_k x_k`, see :class:`WeightedCandidates`."""
+
+    weights: Array
+
+    @classmethod
+    def fitted(cls, candidates: tuple[Array, ...], truth: Array) -> WeightedLosses:
+        (losses,) = candidates
+        equal = np.full(losses.shape[1], 1 / losses.shape[1])
+        return cls(simplex_weights(losses, truth[:, 0], SHRINK_ALONE) if len(truth) else equal)
+
+    def predict(self, candidates: tuple[Array, ...]) -> Array:
+        return np.asarray(candidates[0] @ self.weights)[:, None]
+
+    def spread(self, candidates: tuple[Array, ...], centre: Array) -> Array:
+        return np.asarray(np.square(candidates[0] - centre) @ self.weights)[:, None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from lightning_tansens.estimators.headline.calibration import Calibration
-from lightning_tansens.estimators.headline.transport import Array
+from lightning_tansens.estimators.outputs import Array
 
 #: Of a normal distribution, for 95 %.
 QUANTILE = 1.96
@@ -61,19 +61,20 @@ class Spread:
 
 
 def on_scale(ratios: Array, level: Array) -> Array:
-    """Returns the logits of error rates and the logarithms of losses, shape (..., 2).
+    """Returns the logits of error rates and the logarithms of losses, shape (..., Q); the loss is the last quantity.
 
     Args:
-        ratios: Logarithms of ratios to the reference's level, shape (..., 2).
-        level: The reference's error rate and loss, shape (2,).
+        ratios: Logarithms of ratios to the reference's level, shape (..., Q).
+        level: The reference's error rate and loss, or its loss alone, shape (Q,).
 
     """
-    return np.stack([logit(np.clip(np.exp(ratios[..., 0]) * level[0], EDGE, 1 - EDGE)), ratios[..., 1]], -1)
+    errors = logit(np.clip(np.exp(ratios[..., :-1]) * level[:-1], EDGE, 1 - EDGE))
+    return np.concatenate([errors, ratios[..., -1:]], -1)
 
 
 def off_scale(values: Array, level: Array) -> Array:
     """Returns the ratios to the reference's level of what :func:`on_scale` gives."""
-    return np.stack([expit(values[..., 0]) / level[0], np.exp(values[..., 1])], -1)
+    return np.concatenate([expit(values[..., :-1]) / level[:-1], np.exp(values[..., -1:])], -1)
 
 
 def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors: Array) -> Array:
@@ -121,6 +122,6 @@ def variance_of_sampling(ratios: Array, calibration: Calibration, samples: int) 
     return np.asarray(residual * scale * (1 / count + 1 / samples) / values**2)
 
 
-def slopes(error: float) -> Array:
-    """Returns the derivatives by the logarithm of an error rate of its logit, and of a loss of its logarithm, shape (2,)."""
-    return np.array([1 / max(1 - error, STEEPEST), 1.0])
+def slopes(values: Array) -> Array:
+    """Returns the derivatives by the logarithm of an error rate of its logit, and of a loss of its logarithm, shape (Q,)."""
+    return np.append(1 / np.maximum(1 - values[:-1], STEEPEST), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,20 @@ class Reweightings:
         """Returns those of one kind."""
         return np.asarray(self.weights[self.kinds == kind])
 
-    def some(self, number: int) -> Array:
-        """Returns one of each kind, others for each number, shape (3, N)."""
-        places = [np.flatnonzero(self.kinds == kind) for kind in dict.fromkeys(self.kinds)]
-        return np.asarray(self.weights[[of[number % len(of)] for of in places]])
+    def with_copies(self, copies: Sequence[Sized]) -> list[Reweightings]:
+        """Returns these and, for each copy, its first samples as they are ("plain") and by one of each kind, by turns."""
+        kinds, found = list(dict.fromkeys(self.kinds)), [self]
+        places = [np.flatnonzero(self.kinds == kind) for kind in kinds]
+        for number, copy in enumerate(copies):
+            some = self.weights[[of[number % len(of)] for of in places], : len(copy)]
+            weights = np.concatenate([self.none(len(copy)), some / some.sum(1, keepdims=True)])
+            found.append(Reweightings(weights, np.array(["plain", *kinds])))
+        return found
+
+    @staticmethod
+    def none(count: int) -> Array:
+        """Returns equal weights, shape (1, count)."""
+        return np.full((1, count), 1 / count)
 
 
 def reweightings(classes: NDArray[np.int64], number: int, places: Array, seed: int) -> Reweightings:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lightning_tansens.estimators.outputs import TINY, Array
 
 #: The regularisation of the hard transport, in units of the cost 1 − q.
 BLUR = 0.05
 
 #: Iterations end at this change of a scaling's logarithm, after so many of them, or after so many multiplications.
 TOLERANCE, ITERATIONS, WORK = 1e-3, 100, 2e8
-
-#: Keeps quotients finite.
-TINY = 1e-12
 
 
 def hard_kernel(probabilities: Array, blur: float = BLUR) -> Array:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
-from lightning_tansens.estimators.headline.fit import FEWEST_COPIES
+from lightning_tansens.estimators.headline.gated_heads import FEWEST_COPIES
 from lightning_tansens.estimators.headline.interval import QUANTILE
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss

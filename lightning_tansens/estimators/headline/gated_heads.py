@@ -1,0 +1,151 @@
+"""Two heads and a gate on points: what the headline's fits have in common, with class scores and without."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_tansens.estimators.headline.calibration import Points
+from lightning_tansens.estimators.headline.gate import fit_gate, logistic, sharpened
+from lightning_tansens.estimators.headline.heads import WeightedCandidates, WeightedLosses
+from lightning_tansens.estimators.headline.interval import NEAREST, SHARES, Spread, nearby, off_scale, on_scale, slopes
+from lightning_tansens.estimators.headline.reweighting import Reweightings
+from lightning_tansens.estimators.outputs import Array
+
+#: What is assumed of the target's class shares: they are the reference's, they may be others, or the data decide.
+ClassShares = Literal["auto", "same", "free"]
+
+#: Heads that differ by less than this many standard deviations of the reference's own noise are drawn together.
+NOISE = 2.0
+
+#: With fewer corrupted copies than this the weights are equal ones and the gate is the default one.
+FEWEST_COPIES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The first head, and the gate's coefficients, shape (G,)."""
+
+    same: WeightedCandidates | WeightedLosses
+    gate: Array
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The estimate of one quantity of a set, as ratios to the reference's level.
+
+    Attributes:
+        ratio: The estimate.
+        low, high: The ends of its 95 % interval.
+        population: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
+        distance: Of the set's signature from the third nearest one that the fit has seen.
+
+    """
+
+    ratio: float
+    low: float
+    high: float
+    population: float
+    distance: float
+
+
+class GatedHeads(ABC):
+    r"""Estimates sets from their points, once it has seen those of a reference's re-weightings and of its copies.
+
+    .. math:: \log \hat r = a + \frac{g^2}{g^2 + (1 - g)^2} \, (b - a), \qquad g = \sigma(\theta^T s)
+
+    with the log ratio a of the first head, b of :class:`RegressionEstimator` and the signature s of a set. Where a and b
+    differ by no more than noise, a is drawn to b: with the difference d and twice its standard deviation τ over
+    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`.
+
+    Args:
+        points: The re-weightings of the reference and, after them, of each copy.
+        truth: Their true log ratios, shape (M, Q).
+        sets: The re-weightings, those of the reference first.
+        level: The reference's own error and loss, or its loss alone, shape (Q,).
+        most: The largest log ratios.
+
+    """
+
+    #: The gate's coefficients without copies, and how much of each part of the variance counts, see :class:`Spread`.
+    default_gate: ClassVar[Array]
+    shares: ClassVar[tuple[float, float, float, float]] = SHARES
+
+    def __init__(
+        self,
+        points: Sequence[Points],
+        truth: Array,
+        sets: Sequence[Reweightings],
+        level: Array,
+        most: Array | float = np.inf,
+    ) -> None:
+        self._points, self._truth, self._level, self._most = Points.joined(points), truth, level, most
+        self._kinds = np.concatenate([of.kinds for of in sets])
+        self._bases = np.repeat(np.arange(-1, len(sets) - 1), [len(of.kinds) for of in sets])
+        self.model = self._fit(np.ones(len(self._kinds), bool))
+        self._left_out = self._without_own_kind()
+        self._errors = on_scale(self._left_out, level) - on_scale(truth, level)
+
+    @staticmethod
+    @abstractmethod
+    def _head(candidates: tuple[Array, ...], truth: Array) -> WeightedCandidates | WeightedLosses:
+        """Fits the first head to the true log ratios of copies, of which there may be none."""
+
+    @abstractmethod
+    def _sampling(self, values: Array, count: int) -> Array:
+        """Returns the variances of the logarithms of estimated ratios, shape (Q,), over the draw of both sets' samples."""
+
+    def _answers(self, points: Points, count: int, class_shares: ClassShares) -> list[Answer]:
+        """Returns the answer for each quantity of a set with one point and so many samples."""
+        ratios, gate, spread = self._predict(self.model, points, class_shares)
+        seen, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
+        steep = np.square(slopes(values * level))
+        sampling, (within, between) = steep * self._sampling(values, count), steep * spread[0].T
+        copies = nearby(signature, ratios[0], seen, self._left_out, self._errors)
+        parts = zip(sampling, map(tuple, copies), within, between, strict=True)
+        reach = np.array([Spread(*part, self.shares).reach for part in parts])
+        middle = on_scale(ratios[0], level)
+        low, high = off_scale(middle - reach[:, 0], level), off_scale(middle + reach[:, 1], level)
+        distance = float(np.sqrt(np.sort(np.square(signature - seen).sum(1))[NEAREST - 1]))
+        ends = zip(values, low, high, strict=True)
+        return [Answer(float(value), float(down), float(up), float(gate[0]), distance) for value, down, up in ends]
+
+    def _fit(self, used: NDArray[np.bool_]) -> Model:
+        """Fits weights on corrupted copies as they are, and the gate on them against the reference's re-weightings."""
+        corrupted = used & (self._bases >= 0)
+        plain, moved = corrupted & (self._kinds == "plain"), used & (self._bases < 0)
+        if plain.sum() < FEWEST_COPIES:
+            plain = np.zeros_like(plain)
+        same = self._head(self._points.of(plain).candidates, self._truth[plain])
+        if not plain.any():
+            return Model(same, self.default_gate)
+        told = moved | (corrupted & np.isin(self._kinds, ("plain", "bootstrap")))
+        return Model(same, fit_gate(self._points.signatures[told], moved[told]))
+
+    def _predict(self, model: Model, points: Points, class_shares: ClassShares = "auto") -> tuple[Array, Array, Array]:
+        """Returns log ratios (M, Q), the gate (M,), and the variances within and between the heads (M, Q, 2)."""
+        own = self._points.of((self._kinds == "bootstrap") & (self._bases < 0))
+        noise = NOISE * (model.same.predict(own.candidates) - own.free).std(0) + 1e-9
+        difference = np.minimum(model.same.predict(points.candidates), self._most) - points.free
+        same = points.free + difference**3 / (difference**2 + noise**2)
+        stated = np.full(len(same), float(class_shares == "free"))
+        gate = logistic(points.signatures @ model.gate) if class_shares == "auto" else stated
+        within = (1 - gate[:, None]) * model.same.spread(points.candidates, same)
+        between = (gate * (1 - gate))[:, None] * np.square(same - points.free)
+        return same + sharpened(gate)[:, None] * (points.free - same), gate, np.stack([within, between], 2)
+
+    def _without_own_kind(self) -> Array:
+        """Returns the log ratios by fits without that kind, shape (M, Q)."""
+        found = np.zeros_like(self._truth)
+        groups = [self._bases == number for number in range(self._bases.max() + 1)]
+        groups += [(self._bases < 0) & (self._kinds == kind) for kind in dict.fromkeys(self._kinds) if kind != "plain"]
+        for group in groups:
+            whole = bool((self._kinds[group] == "bootstrap").all())
+            model = self.model if whole else self._fit(~group)
+            found[group] = self._predict(model, self._points.of(group))[0]
+        return found
