@@ -8,6 +8,7 @@ from lightning_tansens.metrics import EmpiricalSensitivity, LayerwiseNormSensiti
 from lightning_tansens.record import Record
 from lightning_tansens.show.keys import flat_row
 from tests.boring import BoringData, fit, make_monitor, untimed
+from tests.tiers import cases
 
 
 def train(folder, validation=False, ckpt_path=None, every_n_epochs=1, **kwargs):
@@ -19,8 +20,16 @@ def train(folder, validation=False, ckpt_path=None, every_n_epochs=1, **kwargs):
     return monitor
 
 
-@pytest.mark.parametrize(("every", "saved"), [(1, 1), (2, 1), (2, 2)])  # also between two measurements
-@pytest.mark.parametrize("validation", [False, True])
+RESUMED = {
+    f"{'validated' if validation else 'not validated'}, {every}, {saved}": (validation, every, saved)
+    for validation in (False, True)
+    for every, saved in ((1, 1), (2, 1), (2, 2))  # also between two measurements
+}
+
+
+@pytest.mark.parametrize(
+    ("validation", "every", "saved"), cases(RESUMED, "validated, 1, 1", "validated, 2, 1", "not validated, 2, 2")
+)
 def test_a_resumed_run_continues_the_series(validation, every, saved, tmp_path):
     options = {"validation": validation, "every_n_epochs": every, "max_epochs": 4}
     whole = train(tmp_path / "whole", **options)

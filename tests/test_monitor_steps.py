@@ -141,9 +141,7 @@ LOGGED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("module", "validation", "options"), cases(LOGGED, "validation within the epoch", "accumulation", "two optimizers")
-)
+@pytest.mark.parametrize(("module", "validation", "options"), cases(LOGGED, "validation within the epoch", "two optimizers"))
 def test_event_file_csv_file_and_history_agree(module, validation, options, tmp_path):
     loggers = [TensorBoardLogger(tmp_path, "", ""), CSVLogger(tmp_path, "", "")]
     monitor = make_monitor()

@@ -417,7 +417,7 @@ def project(namespace):
     return Module(), Data()
 
 
-@pytest.mark.parametrize("reference", ["train", "val"])
+@pytest.mark.parametrize("reference", ["val", pytest.param("train", marks=pytest.mark.thorough)])
 def test_both_namespaces_measure_the_same(reference, tmp_path):
     histories = []
     for namespace in (pl, pytorch_lightning):

@@ -90,7 +90,8 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
     def values(self) -> dict[str, Tensor]:
         """Returns log ψ*, and the mean and the standard deviation of the number of active nodes."""
         numbers = self.numbers()
-        mean, std = numbers.mean(), numbers.std(correction=0)
+        mean = numbers.mean()
+        std = numbers.std(correction=0) if len(numbers) else mean  # of which torch warns
         psi = log_psi(int(self.depths), float(mean), float(std)) if len(numbers) else math.nan
         return {"active_nodes": mean.new_tensor(psi), "active_nodes_mean": mean, "active_nodes_std": std}
 

@@ -187,7 +187,7 @@ def check_classes(targets: Any, samples: int, measure: Measure) -> None:
         came = f"shape {tuple(targets.shape)}, {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(
             f"targets: expected class indices of shape ({samples},), but got {came}; leave {type(measure).__name__} out "
-            "where the labels are no classes"
+            "where the labels are no classes, and pass as many as samples"
         )
 
 

@@ -119,6 +119,11 @@ class TorchLoss:
                 f"criterion: expected tensors of outputs and targets for {self.name}, but got {type(outputs).__name__} and "
                 f"{type(targets).__name__}; pick the outputs with output=callable, the targets with unpack=callable"
             )
+        if targets.is_complex():
+            raise ValueError(
+                f"targets: expected class indices or real numbers for {self.name}, but got {targets.dtype}; pick them with "
+                "unpack=callable"
+            )
         shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
         if self.of_classes and outputs.dim() > 1 and outputs.shape[1] < 2:
             raise ValueError(

@@ -350,7 +350,7 @@ def test_scalar_inputs(way):
 def test_the_next_way_is_taken_where_one_fails(monkeypatch):
     model, x = mlp(4, 5, 2, activation=nn.Tanh), torch.randn(3, 4)
 
-    def fails(network):
+    def fails(network, **_):
         raise RuntimeError("an internal assertion\nof autograd")
 
     monkeypatch.setattr(methods, "find_batch_axes", fails)
@@ -361,7 +361,7 @@ def test_the_next_way_is_taken_where_one_fails(monkeypatch):
     with pytest.raises(UnsupportedNetworkError, match="method='input_space': input space fails with RuntimeError: an int"):
         chosen_method(model, x, "input_space")
 
-    def is_full(network):
+    def is_full(network, **_):
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(methods, "find_batch_axes", is_full)
@@ -411,18 +411,16 @@ def test_networks_with_many_kinks_are_not_refused():
         assert tangent_sensitivity(model, torch.randn(4, 20), method=way).all()
 
 
-def test_lstm_is_measured():
+@pytest.mark.parametrize(
+    "options", cases({"plain": {}, "bidirectional": {"bidirectional": True}, "projected": {"proj_size": 2}}, "bidirectional")
+)
+def test_lstm_is_measured(options):
     torch.manual_seed(0)
-    for options in (
-        {"batch_first": True},
-        {"batch_first": True, "bidirectional": True},
-        {"batch_first": True, "proj_size": 2},
-    ):
-        lstm = nn.LSTM(4, 3, num_layers=2, **options)
-        width = lstm(torch.randn(1, 2, 4))[0].shape[-1]
-        model = Lambda(lambda m, x: m.head(m.lstm(x)[0][:, -1]), lstm=lstm, head=nn.Linear(width, 2)).double()
-        check(model, model, normal(3, 4)(2), "auto")
-        assert "torch.lstm" in chosen_method(model, normal(3, 4)(2)).reason
+    lstm = nn.LSTM(4, 3, num_layers=2, batch_first=True, **options)
+    width = lstm(torch.randn(1, 2, 4))[0].shape[-1]
+    model = Lambda(lambda m, x: m.head(m.lstm(x)[0][:, -1]), lstm=lstm, head=nn.Linear(width, 2)).double()
+    check(model, model, normal(3, 4)(2), "auto")
+    assert "torch.lstm" in chosen_method(model, normal(3, 4)(2)).reason
     blocks = tangent_sensitivity_blocks(nn.LSTM(4, 3, batch_first=True), torch.randn(2, 3, 4), output=lambda out: out[0])
     assert blocks["all"].all()
 
@@ -434,7 +432,7 @@ def test_verification_says_nothing_of_half_precision(monkeypatch):
     assert not calls
 
 
-@pytest.mark.parametrize("way", ["input_space", "parameter_space"])
+@pytest.mark.parametrize("way", ["input_space", pytest.param("parameter_space", marks=pytest.mark.thorough)])
 def test_deep_networks_in_16_bits(way):
     # rounding moves the first layers' gradients by a fifth of their norm; it is not taken for a part that is missing
     torch.manual_seed(0)

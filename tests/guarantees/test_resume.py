@@ -53,7 +53,8 @@ def killed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("when", "anew"),
     [
-        *(("measurement", False), (STRAIGHT, False)),
+        (STRAIGHT, False),
+        pytest.param("measurement", False, marks=pytest.mark.thorough),
         *(pytest.param(when, True, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING, STRAIGHT)),
     ],
 )

@@ -128,7 +128,7 @@ if hasattr(callbacks, "EMAWeightAveraging"):  # newer than the oldest Lightning 
 
 
 BY_DEFAULT = (
-    *("convolutions and a scheduler", "GAN", "augmentation in 2 workers", "stream with a state", "lazy linear", "pruning"),
+    *("convolutions and a scheduler", "GAN", "augmentation in 2 workers", "lazy linear", "pruning"),
     "the datamodule splits at each setup, validated late",
 )
 

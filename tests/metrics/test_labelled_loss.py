@@ -159,6 +159,7 @@ def test_beyond_the_bound_the_means_of_batches_are_averaged_and_it_says_so(monke
         (nn.MSELoss(), torch.zeros(5, 1), torch.zeros(5), "outputs and targets of one shape, because MSELoss"),
         (None, torch.zeros(5, 3), torch.full((5,), 255), "classes from 0 to 2 .* got 255 to 255; pass a criterion"),
         (None, (torch.zeros(5, 3),), torch.zeros(5).long(), "expected tensors of outputs and targets for cross_entropy"),
+        (None, torch.zeros(5, 3), torch.zeros(5, dtype=torch.cfloat), "targets: expected class indices or real numbers for"),
         (None, torch.zeros(5, 3), torch.tensor(1), "expected one for each sample, but got a scalar"),
         (lambda y, t: torch.zeros(2), torch.zeros(5, 3), torch.zeros(5), "expected one loss for each of the 5 samples"),
     ],
