@@ -33,7 +33,7 @@ class DifferenceOfConfidences(Estimator):
     quantities = ("accuracy",)
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, confidences = reference.labelled, target.classes.confidences
+        labelled, confidences = reference.labelled, target.class_scores.confidences
         gaps = labelled.correct - labelled.confidences
         error = root_of_squares(error_of_mean(confidences), error_of_mean(gaps))
         return {"accuracy": Estimate(float(gaps.mean() + confidences.mean()), error)}

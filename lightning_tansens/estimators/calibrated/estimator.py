@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from lightning_tansens.checks import check_callable, check_choice
+from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.features import Feature, log_features, measure_keys
-from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform
+from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform, checked_transforms
 from lightning_tansens.estimators.calibrated.ridge import Prediction, Ridge
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.metrics.uncertainty import relative_standard_error
@@ -57,19 +57,14 @@ class Calibrated(Estimator):
         self, copies: Sequence[Transform] | None = None, features: Sequence[Feature] = ("entropy", "confidence")
     ) -> None:
         copies = COPIES if copies is None else copies
-        if isinstance(copies, (str, bytes)) or not isinstance(copies, Sequence):
-            raise TypeError(f"copies: expected a list of callables on a sample, but got {copies!r}")
-        for transform in copies:
-            if transform is None:
-                raise TypeError("copies: expected callables on a sample, but got None")
-            check_callable("copies", transform)
+        self.copies = checked_transforms(copies)
         if len(copies) < MIN_COPIES:
             raise ValueError(f"copies: expected {MIN_COPIES} or more to fit on, but got {len(copies)}; add some")
         if isinstance(features, (str, bytes)) or not isinstance(features, Sequence) or not features:
             raise TypeError(f"features: expected a list of features, but got {features!r}")
         for feature in features:
             check_choice("features", feature, get_args(Feature))
-        self.copies, self.features = tuple(copies), tuple(features)
+        self.features = tuple(features)
         self.needs = frozenset({Need.CLASSES, Need.COPIES})
 
     @property
