@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import FailedElsewhereError, TooLargeError
-from lightning_tansens.estimators import SetSummary, Trajectory
+from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
@@ -218,10 +218,19 @@ class Measurement:
                 stack.enter_context(measured.synced(outputs_alone))
             yield
 
-    def take_snapshot(self) -> None:
-        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
-        for measured in self._every():
-            measured.take_snapshot()
+    def outputs(self) -> list[Outputs | None]:
+        """Returns the outputs on every set and copy, inside of :meth:`synced`."""
+        return [measured.found_outputs() for measured in self._every()]
+
+    def keep(self, outputs: Sequence[Outputs | None]) -> None:
+        """Adds what :meth:`outputs` returned to the earlier measurements', for all sets or, after an error, for none."""
+        every = self._every()
+        kept = [
+            measured.trajectory if found is None else (measured.trajectory or Trajectory()).updated(found)
+            for measured, found in zip(every, outputs, strict=True)
+        ]
+        for measured, trajectory in zip(every, kept, strict=True):
+            measured.trajectory = trajectory
 
     def summaries(self) -> list[SetSummary]:
         """Returns what was found on the reference and on each target, inside of :meth:`synced`."""

@@ -119,7 +119,9 @@ def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, measuremen
     with together(trainer), measurement.sharding.reached(pl_module) as (_, network):
         measurement.accumulate_outputs(network)
     with measurement.synced(outputs_alone=True), together(trainer):
-        measurement.take_snapshot()
+        outputs = measurement.outputs()
+    with together(trainer):
+        measurement.keep(outputs)
 
 
 def measure(
@@ -151,6 +153,7 @@ def measure(
     with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
         summaries = measurement.summaries()
     with together(trainer):
+        measurement.keep([found.outputs for found in (*summaries, *summaries[0].copies)])
         if options.on_failure == "raise":
             measurement.raise_failure()
         record = make_record(

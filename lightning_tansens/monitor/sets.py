@@ -320,20 +320,16 @@ class MeasuredSet:
                     summary = with_measure(summary, measure)
                 except Exception as error:  # states are synced: it fails on every process alike
                     self.failed[measure.key] = error
-        if self.outputs is not None:
-            outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
-            summary = replace(summary, outputs=outputs)
-            self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
+        summary = replace(summary, outputs=self.found_outputs())
         if self.loss is not None and self._reading.with_loss:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
-    def take_snapshot(self) -> None:
-        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
-        if self.outputs is not None:
-            self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
+    def found_outputs(self) -> Outputs | None:
+        """Returns the outputs, inside of :meth:`synced`; None where no estimator needs them."""
+        return None if self.outputs is None else Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
 
     def shown(self, summary: SetSummary) -> ShownSamples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""
