@@ -98,7 +98,8 @@ def test_weighted_candidates():
 
 
 def test_the_first_head_is_stretched_to_the_copies():
-    error, loss = RNG.random((5, 4)), RNG.normal(size=(5, 3))
+    generator = np.random.default_rng(0)  # of its own, whatever tests ran before
+    error, loss = generator.random((5, 4)), generator.normal(size=(5, 3))
     assert WeightedCandidates.fitted((error, loss), np.zeros((5, 2))).stretch == pytest.approx([1, 1])  # never shrunk
     truth = np.stack([error[:, 1], loss[:, 2]], 1) * 3
     head = WeightedCandidates.fitted((error, loss), truth)
