@@ -1,16 +1,24 @@
 """Settings of all tests."""
 
 import pytest
-import torch
-from PIL import Image
 
-# the networks are tiny; several threads only wait for one another
-torch.set_num_threads(1)
+# no torch up here: the process that hands the tests out to the others needs none
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """The networks are tiny; several threads only wait for one another."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
 def image_folder(tmp_path):
     """A few random images of ten classes in the layout of ImageFolder, the same in every test."""
+    import torch
+    from PIL import Image
+
     generator = torch.Generator().manual_seed(0)
     for part, count in {"train": 8, "test": 4}.items():
         for label in range(10):

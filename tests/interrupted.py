@@ -1,4 +1,4 @@
-"""A training that kills itself: python tests/interrupted.py FOLDER WHEN [PURGE_STEP].
+"""A training that kills itself: python tests/interrupted.py FOLDER WHEN.
 
 WHEN is never, epoch, measurement, or a way in which the checkpoint is half written: Lightning's or straight into the file.
 The training goes on from the last whole checkpoint in the folder, if there is one, and the loggers where they were.
@@ -89,14 +89,20 @@ def last_whole(folder):
     return None
 
 
-def main(folder, when, purge_step=None):
-    torch.set_num_threads(1)
-    killer = Killer(when)
+def write_half(killer, folder):
+    """Has Lightning write checkpoints next to the whole ones, and be killed in the midst of one."""
     tempfile.tempdir = str(folder)
     write = LocalFileOpener.write
     LocalFileOpener.write = lambda opener, contents: (
         killer.half(WHOLE_OR_NOTHING, opener.f, contents) if ".ckpt" in opener.path else write(opener, contents)
     )
+
+
+def train(folder, when="never", purge_step=None):
+    """Trains, or goes on; what is written to the process's own settings is written for one that is killed alone."""
+    killer = Killer(when)
+    if when != "never":
+        write_half(killer, folder)
     measures = [
         EmpiricalSensitivity(method="input_space"),
         LayerwiseNormSensitivity(),
@@ -128,4 +134,5 @@ def main(folder, when, purge_step=None):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
+    torch.set_num_threads(1)
+    train(Path(sys.argv[1]), sys.argv[2])

@@ -12,7 +12,7 @@ from tests.boring import Points
 from tests.launched import folder_of, train
 
 #: Seconds by which one process is late for each measurement.
-LATE = 3.0
+LATE = 1.0
 
 
 def slow_down():

@@ -18,8 +18,9 @@ from torchmetrics import Accuracy, MeanMetric, MetricCollection
 
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor import Options
-from lightning_tansens.monitor.drawing import is_shared_alike
+from lightning_tansens.monitor.set_factory import is_shared_alike
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp
+from tests.tiers import cases
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=GENERATOR)
@@ -142,7 +143,14 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("case", FOUND)
+#: The other ones take the same way through the code with another loss or type.
+BY_DEFAULT = (
+    *("cross-entropy", "one logit, (N, 1) float", "multi-label", "squeezed", "Huber", "Gaussian", "probabilities"),
+    *("a module with weights", "weights in a buffer", "own module", "an embedding with classes", "ignored labels"),
+)
+
+
+@pytest.mark.parametrize("case", cases({name: name for name in FOUND}, *BY_DEFAULT))
 def test_the_loss_of_the_training_is_found(case, caplog):
     make, targets, said, classifies = FOUND[case]
     with caplog.at_level(logging.INFO):
@@ -488,7 +496,7 @@ def test_the_truth_is_that_of_the_whole_set(number):
         assert truth.loss != pytest.approx(whole, rel=1e-5)
         assert truth.loss_stderr > 0
         assert abs(truth.loss - whole) < 4 * truth.loss_stderr
-    assert len(monitor._measurement.sets[1].outputs.arrays()["outputs"]) == 8
+    assert len(monitor._run.sets[1].outputs.arrays()["outputs"]) == 8
     assert Options().num_label_samples is None
 
 

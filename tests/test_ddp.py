@@ -127,9 +127,9 @@ def test_sums_agree_to_double_precision(processes):
     ("way", "count", "logger"),
     [
         ("ddp", 2, "default"),
-        ("ddp", 3, "csv"),
+        pytest.param("ddp", 3, "csv", marks=pytest.mark.slow),
         ("ddp_spawn", 2, "csv"),
-        ("ddp_spawn", 3, "default"),
+        pytest.param("ddp_spawn", 3, "default", marks=pytest.mark.slow),
         ("torchrun", 2, "mlflow"),
         ("torchrun", 3, "wandb"),
     ],

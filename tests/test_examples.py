@@ -40,13 +40,16 @@ def check(rows, reference="train"):
     assert float(rows[1][f"tansens/empirical/{reference}"]) > 0
 
 
-def test_digits(run_example, tmp_path, capsys):
+def test_digits_and_a_plot_of_its_history(run_example, tmp_path, capsys, monkeypatch):
     check(run_example("digits"))
     printed = capsys.readouterr().out
     assert re.search(r"^  test +0\.\d+ \[", printed, re.MULTILINE)
     assert re.search(r"^mean error: accuracy \d", printed, re.MULTILINE)
     assert "tansens_scorecard.csv" in printed
     assert list(tmp_path.glob("lightning_logs/digits/version_0/events*"))
+    monkeypatch.setattr(sys, "argv", ["plot_history.py", str(tmp_path / "history.csv"), str(tmp_path / "picture.png")])
+    runpy.run_path(str(EXAMPLES / "plot_history.py"), run_name="__main__")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.thorough
@@ -61,6 +64,7 @@ def test_mnist(run_example, tmp_path):
     check(run_example("mnist", f"--data.data_dir={tmp_path}", "--data.download=false"))
 
 
+@pytest.mark.thorough
 def test_cifar10(run_example, image_folder):
     check(run_example("cifar10", f"--data.data_dir={image_folder}"))
 
@@ -83,13 +87,6 @@ def test_cifar10_on_shifted_test_sets(run_example, image_folder, monkeypatch, tm
 def test_cifar10_with_held_out_reference(run_example, image_folder):
     options = ("--data.augment=false", "--data.validation_size=20", "--trainer.callbacks.reference=val")
     check(run_example("cifar10", f"--data.data_dir={image_folder}", *options), reference="val")
-
-
-def test_plot_of_a_history(run_example, tmp_path, monkeypatch):
-    run_example("digits")
-    monkeypatch.setattr(sys, "argv", ["plot_history.py", str(tmp_path / "history.csv"), str(tmp_path / "picture.png")])
-    runpy.run_path(str(EXAMPLES / "plot_history.py"), run_name="__main__")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.thorough

@@ -28,6 +28,7 @@ from tests.boring import (
     mlp,
     squared_error,
 )
+from tests.tiers import cases
 
 STATISTICS = (
     *("empirical", "empirical_norm", "empirical_max", "empirical_q50", "empirical_q95"),
@@ -108,8 +109,17 @@ TESTS = {
 }
 
 
-@pytest.mark.parametrize("labels", [False, True])
-@pytest.mark.parametrize(("tests", "names", "module", "data"), TESTS.values(), ids=TESTS)
+LABELLED = {
+    f"{name}, {'labels' if labels else 'no labels'}": (*case, labels)
+    for name, case in TESTS.items()
+    for labels in (False, True)
+}
+
+
+@pytest.mark.parametrize(
+    ("tests", "names", "module", "data", "labels"),
+    cases(LABELLED, "the datamodule's, no labels", "a dict, no labels", *(f"{name}, labels" for name in TESTS)),
+)
 def test_the_test_sets_name_their_keys(tests, names, module, data, labels):
     monitor = make_monitor(test_dataloaders=tests, compare_with_labels=labels)
     check(expected_keys(tests=names, actual=labels), monitor, module=module, data=data)

@@ -19,6 +19,7 @@ from lightning_tansens.metrics import LayerwiseNormSensitivity
 from lightning_tansens.metrics.outputs import SetOutputs
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, measured
 from tests.test_monitor_training import TwoOptimizers
+from tests.tiers import cases
 
 KEY = "tansens/test_loss/empirical"
 
@@ -30,11 +31,21 @@ VALIDATIONS = {
 }
 
 
-@pytest.mark.parametrize("on_train_epoch_end", [True, False])
-@pytest.mark.parametrize(("validation", "options"), VALIDATIONS.values(), ids=VALIDATIONS)
+def validated_and_ending(*endings):
+    """The kinds of validation, each with the values of Lightning's ``on_train_epoch_end`` that go with it."""
+    return {
+        f"{name}, {ending}": (validation, options, ending)
+        for name, (validation, options) in VALIDATIONS.items()
+        for ending in endings
+        if validation or ending is not False  # there is no validation to act after
+    }
+
+
+@pytest.mark.parametrize(
+    ("validation", "options", "on_train_epoch_end"),
+    cases(validated_and_ending(True, False), "none, True", "every other epoch, False", "twice an epoch, True"),
+)
 def test_checkpoints_are_chosen_by_the_values_of_their_own_weights(validation, options, on_train_epoch_end, tmp_path):
-    if not validation and not on_train_epoch_end:
-        pytest.skip("there is no validation to save after")
     checkpoint = ModelCheckpoint(
         tmp_path,
         "{epoch}-{step}",
@@ -54,11 +65,14 @@ def test_checkpoints_are_chosen_by_the_values_of_their_own_weights(validation, o
         assert float(score) == values[step]
 
 
-@pytest.mark.parametrize("on_train_epoch_end", [None, True, False])
-@pytest.mark.parametrize(("validation", "options"), VALIDATIONS.values(), ids=VALIDATIONS)
+@pytest.mark.parametrize(
+    ("validation", "options", "on_train_epoch_end"),
+    cases(
+        validated_and_ending(None, True, False),
+        *("none, None", "every epoch, False", "every other epoch, True", "twice an epoch, None"),
+    ),
+)
 def test_early_stopping_stops_by_an_estimate(validation, options, on_train_epoch_end):
-    if not validation and on_train_epoch_end is False:
-        pytest.skip("there is no validation to stop after")
     # with no learning nothing improves: the check after the first one stops
     stopping = EarlyStopping(KEY, patience=1, check_on_train_epoch_end=on_train_epoch_end, verbose=False)
     data = BoringData(validation=validation)
@@ -128,7 +142,9 @@ LOGGED = {
 }
 
 
-@pytest.mark.parametrize(("module", "validation", "options"), LOGGED.values(), ids=LOGGED)
+@pytest.mark.parametrize(
+    ("module", "validation", "options"), cases(LOGGED, "validation within the epoch", "accumulation", "two optimizers")
+)
 def test_event_file_csv_file_and_history_agree(module, validation, options, tmp_path):
     loggers = [TensorBoardLogger(tmp_path, "", ""), CSVLogger(tmp_path, "", "")]
     monitor = make_monitor()
@@ -211,7 +227,7 @@ def test_a_fit_of_few_epochs_has_several_snapshots_in_each(options):
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     kept = TwelvePredictions()
     fit(monitor, kept, data=BoringData(validation=bool(options)), max_epochs=4, **options)
-    target = monitor._measurement.sets[1]
+    target = monitor._run.sets[1]
     assert target.trajectory.count == len(kept.predictions) == 12
     assert target.trajectory.predictions.tolist() == np.array(kept.predictions)[:, target.subset.indices].tolist()
 
@@ -219,7 +235,7 @@ def test_a_fit_of_few_epochs_has_several_snapshots_in_each(options):
 def test_weights_that_have_not_changed_give_no_second_snapshot():
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     fit(monitor, data=BoringData(), max_epochs=2, accumulate_grad_batches=3)
-    assert monitor._measurement.sets[1].trajectory.count == 2
+    assert monitor._run.sets[1].trajectory.count == 2
 
 
 class Endless(IterableDataset):
@@ -235,7 +251,7 @@ def test_a_stream_has_snapshots_within_an_epoch_where_its_length_is_known(option
     monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=2, test_dataloaders=Points(10, seed=2))
     fit(monitor, data=DataLoader(Endless(), batch_size=4), **options)
-    target = monitor._measurement.sets[1]
+    target = monitor._run.sets[1]
     assert target.trajectory.count == snapshots
     assert [note for note in said if "limit_train_batches" in note] == said[-1:] * (snapshots == 1)
 
@@ -250,7 +266,7 @@ def test_a_failed_snapshot_is_said_once_and_the_training_goes_on():
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     with pytest.warns(UserWarning, match="not now"):
         fit(monitor, module=FailsOnce, data=BoringData())
-    assert monitor._measurement.sets[1].trajectory.count == 5
+    assert monitor._run.sets[1].trajectory.count == 5
 
 
 def test_a_snapshot_is_kept_for_all_sets_or_for_none(monkeypatch):
@@ -274,13 +290,13 @@ def test_a_snapshot_is_kept_for_all_sets_or_for_none(monkeypatch):
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     with pytest.warns(UserWarning, match="not now"):
         fit(Failing(), monitor, data=BoringData(validation=False), max_epochs=3)
-    assert [measured.trajectory.count for measured in monitor._measurement.sets] == [7, 7]
+    assert [measured.trajectory.count for measured in monitor._run.sets] == [7, 7]
 
 
 def test_an_epoch_without_a_measurement_begins_without_a_snapshot():
     monitor = make_monitor(estimators=[TemporalEnsemble()], every_n_epochs=3)
     fit(monitor, data=BoringData(), max_epochs=6)
-    assert monitor._measurement.sets[1].trajectory.count == 2
+    assert monitor._run.sets[1].trajectory.count == 2
 
 
 class CountsCalls(BoringData):

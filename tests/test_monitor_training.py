@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler
 
 from lightning_tansens.metrics import EmpiricalSensitivity
 from tests.boring import BoringData, BoringModule, Points, Recorder, WithTestLoader, fit, make_monitor, mlp
+from tests.tiers import cases
 
 
 def assert_same(a, b, path=""):
@@ -126,7 +127,15 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(("module", "data", "options"), RUNS.values(), ids=RUNS)
+#: The other ones differ from these in one option of the Trainer.
+BY_DEFAULT = (
+    *("dropout, BatchNorm, shuffling, augmentation", "accumulated gradients", "BatchNorm in eval mode"),
+    "validation within accumulation",
+    *("two optimizers", "weighted sampler", "loader with a generator", "stream", "workers", "bfloat16 autocast"),
+)
+
+
+@pytest.mark.parametrize(("module", "data", "options"), cases(RUNS, *BY_DEFAULT))
 def test_training_is_bitwise_the_same(module, data, options):
     runs = []
     for monitors in ([], [make_monitor(compare_with_labels=True, measures=None)]):

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_tansens.estimators import SetSummary
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.monitor.recording import make_record, without_estimators
+from lightning_tansens.monitor.records import make_record, without_estimators
 from lightning_tansens.show.keys import Keys, flat_row
 
 MEASURES = [EmpiricalSensitivity(), LayerwiseNormSensitivity("linear"), ActiveNodeSensitivity()]
@@ -117,6 +117,7 @@ def test_a_failed_measure_loses_its_own_values_alone():
         summary("train", loss=0.5), SetSummary("test", 100, values={"active_nodes": {"active_nodes": 4.0}}), failed=failed
     )
     assert made.targets["test"].missing["empirical"] == "RuntimeError: no kernel"
+    assert made.reference.missing == {}
     assert made.targets["test"].estimates["loss"].keys() == {"trivial", "layer_norm", "active_nodes"}
 
 

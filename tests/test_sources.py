@@ -370,6 +370,16 @@ def test_one_budget_for_all_subsets(monkeypatch):
     assert own.left == 80  # a pass that was broken off gives back what it took
 
 
+def test_a_set_that_does_not_fit_gives_back_what_its_first_batches_took(monkeypatch):
+    monkeypatch.setattr(subsets, "CACHE_BYTES", 20)  # a batch of four samples, and not two
+    data, budget = TensorDataset(torch.arange(10.0)), CacheBudget()
+    assert sum(len(batch[0]) for batch in Subset(data, 10, 4, budget=budget)) == 10
+    assert budget.left == 20
+    smaller = Subset(data, 5, 5, budget=budget)
+    list(smaller)
+    assert smaller._cache is not None
+
+
 def test_a_stream_of_a_million_is_bounded_by_the_subset():
     yielded = itertools.count()
     subset = Subset(Stream(lambda: (torch.tensor([next(yielded)]) for _ in range(1_000_000))), 50, 20)

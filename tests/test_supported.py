@@ -17,6 +17,7 @@ from lightning_tansens.functional import active_nodes
 from lightning_tansens.metrics import ActiveNodeSensitivity
 from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, mlp, points
 from tests.cases import Lambda
+from tests.tiers import cases
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/supported.md").read_text(encoding="utf-8")
@@ -145,7 +146,13 @@ PROJECTS = {
 }
 
 
-@pytest.mark.parametrize("name", PROJECTS)
+BY_DEFAULT = (
+    *("squeezed outputs", "manual optimisation", "low-rank adapters", "weight norm", "spectral norm"),
+    *("mixture of experts", "own autograd.Function", "random forward", "scripted as a whole"),
+)
+
+
+@pytest.mark.parametrize("name", cases({name: name for name in PROJECTS}, *BY_DEFAULT))
 def test_projects(name):
     module, data = PROJECTS[name]
     quiet = {"measures": None, "test_dataloaders": Points(10, seed=2, labels=None), "on_failure": "raise"}
@@ -193,8 +200,13 @@ class OneBad(Points):
         self.inputs[3, 1] = bad
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("where", ["test", "train", "both"])
+@pytest.mark.parametrize(
+    ("where", "bad"),
+    cases(
+        {f"{where}, {bad}": (where, float(bad)) for where in ("test", "train", "both") for bad in ("nan", "inf")},
+        *("test, nan", "train, inf", "both, nan"),
+    ),
+)
 def test_one_bad_sample_costs_one_warning_with_the_count(where, bad):
     train = OneBad(40, bad=bad) if where != "test" else Points(40)
     test = OneBad(40, seed=2, bad=bad) if where != "train" else Points(40, seed=2)

@@ -19,6 +19,7 @@ from lightning_tansens import (
 )
 from lightning_tansens.monitor.data.transfer import batch_transfer, in_stage
 from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp, untimed
+from tests.tiers import cases
 
 QUIET = {
     "enable_progress_bar": False,
@@ -77,20 +78,41 @@ def values(monitor):
     return [{key: value for key, value in row.items() if key not in ("epoch", "step")} for row in untimed(monitor.history)]
 
 
-@pytest.mark.parametrize("validation", [False, True])
-@pytest.mark.parametrize("kind", [Augmenting, AugmentingBefore, AugmentingData])
-@pytest.mark.parametrize("guard", GUARDS)
-def test_augmentation_for_the_training_touches_no_set(guard, kind, validation):
-    if kind is AugmentingData and guard != "the Trainer trains":
-        pytest.skip("a datamodule asks the Trainer alone")
-    plain, augmented = make_monitor(), make_monitor()
-    with torch.no_grad():
+KINDS = {"after": Augmenting, "before": AugmentingBefore, "the datamodule's": AugmentingData}
+AUGMENTED = {
+    f"{guard}, {kind}, {'validated' if validation else 'not validated'}": (guard, KINDS[kind], validation)
+    for guard in GUARDS
+    for kind in KINDS
+    for validation in (False, True)
+    if guard == "the Trainer trains" or kind != "the datamodule's"  # which asks the Trainer alone
+}
+BY_DEFAULT = (
+    *(f"{guard}, after, validated" for guard in GUARDS),
+    *("the Trainer trains, before, validated", "a part of it trains, before, not validated"),
+    "the Trainer trains, the datamodule's, not validated",
+)
+
+
+@pytest.fixture(scope="module")
+def plain_values():
+    """What is measured without augmentation, without and with a validation."""
+    found = []
+    for validation in (False, True):
+        plain = make_monitor()
         fit(plain, module=lambda: BoringModule(lr=0.0), data=BoringData(validation=validation))
+        found.append(values(plain))
+    return found
+
+
+@pytest.mark.parametrize(("guard", "kind", "validation"), cases(AUGMENTED, *BY_DEFAULT))
+def test_augmentation_for_the_training_touches_no_set(guard, kind, validation, plain_values):
+    augmented = make_monitor()
+    with torch.no_grad():
         if kind is AugmentingData:
             fit(augmented, module=lambda: BoringModule(lr=0.0), data=AugmentingData(validation=validation))
         else:
             fit(augmented, module=lambda: kind(GUARDS[guard]), data=BoringData(validation=validation))
-    assert values(augmented) == values(plain)
+    assert values(augmented) == plain_values[validation]
     assert values(augmented)[0] == values(augmented)[1]
 
 
@@ -117,7 +139,7 @@ def test_hooks_are_told_stage_and_loader():
     told = {entry[:3] for entry in TOLD}
     assert {("fit", "validate", 1), ("test", "test", 0), ("test", "test", 1), ("fit", "train", 0)} <= told
     assert all(stage == "test" for _, stage, _, length in TOLD if length == 1)
-    assert [measured.name for measured in monitor._measurement.sets] == ["val", "test_0", "test_1"]
+    assert [measured.name for measured in monitor._run.sets] == ["val", "test_0", "test_1"]
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])

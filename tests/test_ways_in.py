@@ -56,16 +56,17 @@ assert writer.takes_figures and sent == [("tansens/figures/test", "a figure", 3)
 WAYS = {"measure": MEASURE, "estimator": ESTIMATOR, "operator": OPERATOR, "writer": WRITER}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_diff_of_one_file_is_enough(way, tmp_path):
-    diff = DIFFS / f"{way}.diff"
-    lines = diff.read_text().splitlines()
-    assert len(lines) < 40
-    assert [line for line in lines if line.startswith("+++")] == [lines[1]]
-    assert lines[0] == "--- /dev/null"
+@pytest.mark.parametrize("ways", [[*WAYS], *(pytest.param([way], marks=pytest.mark.thorough) for way in WAYS)], ids=" ".join)
+def test_a_diff_of_one_file_is_enough(ways, tmp_path):
+    diffs = [DIFFS / f"{way}.diff" for way in ways]
+    for diff in diffs:
+        lines = diff.read_text().splitlines()
+        assert len(lines) < 40
+        assert [line for line in lines if line.startswith("+++")] == [lines[1]]
+        assert lines[0] == "--- /dev/null"
     for folder in ("lightning_tansens", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for command in (["git", "apply", diff], [sys.executable, "-c", WAYS[way]]):
+    for command in (["git", "apply", *diffs], [sys.executable, "-c", "".join(WAYS[way] for way in ways)]):
         ended = run(*command, limit=300, folder=tmp_path)
         assert ended.code == 0, ended.complained[-2000:]
 

@@ -20,14 +20,14 @@ from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.monitor.across_processes import measure, prepare, snapshot_is_due, take_snapshot
 from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.hold_out import HeldOut, hold_out
 from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
-from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.measuring import measure, prepare, snapshot_is_due, take_snapshot
+from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.options import (
     Options,
     check_callables,
@@ -36,7 +36,7 @@ from lightning_tansens.monitor.options import (
     check_sets,
 )
 from lightning_tansens.monitor.processes import slowest, together
-from lightning_tansens.monitor.recording import without_estimators
+from lightning_tansens.monitor.records import without_estimators
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
@@ -152,7 +152,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self._keys = Keys(self.options.prefix)
         self._state = MonitorState()
         self._mailbox = Mailbox()
-        self._measurement: Measurement | None = None
+        self._run: MeasuredRun | None = None
         #: What the last fit, or the first of evaluations that follow one another, has found.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
@@ -237,7 +237,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
-        self._measurement, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
+        self._run, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
 
     # ------------------------------------------------------------------------------------------------ hooks
 
@@ -247,7 +247,7 @@ class TangentSensitivityMonitor(pl.Callback):
             return
         if isinstance(self.reference, float):
             self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
-        self._measurement, self._criterion, self._follows = None, None, False
+        self._run, self._criterion, self._follows = None, None, False
         self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -275,8 +275,8 @@ class TangentSensitivityMonitor(pl.Callback):
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
                 self._page.resume(logging_step(trainer) + 1)
         with isolated_rng():
-            self._measurement = self._prepare(trainer, pl_module)
-        for note in self._measurement.notes():
+            self._run = self._prepare(trainer, pl_module)
+        for note in self._run.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
         if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
             rank_zero_info(
@@ -307,8 +307,8 @@ class TangentSensitivityMonitor(pl.Callback):
         if due and trainer.global_step not in (self._state.measured_step, self._snapshot_step):
             self._snapshot_step = trainer.global_step
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
-                assert self._measurement is not None
-                take_snapshot(trainer, pl_module, self._measurement)
+                assert self._run is not None
+                take_snapshot(trainer, pl_module, self._run)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
@@ -323,7 +323,7 @@ class TangentSensitivityMonitor(pl.Callback):
         elif self.verbose and self._failures.last is not None:  # a warning may have been filtered
             say(trainer, f"TangentSensitivityMonitor: no measurement succeeded; the last one failed: {self._failures.last}")
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
-            if self._page is not None and self._measurement is not None:
+            if self._page is not None and self._run is not None:
                 self._page.finish(records)
         self._mailbox.send(trainer, self._state)
 
@@ -346,7 +346,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: the records, and what the next measurement is compared with."""
-        return self._remembered(self._measurement).to_dict()
+        return self._remembered(self._run).to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a checkpoint was taken, unless evaluations follow one another.
@@ -367,9 +367,9 @@ class TangentSensitivityMonitor(pl.Callback):
             return
         self._state.measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
-            assert self._measurement is not None
+            assert self._run is not None
             assert self._page is not None
-            self._measure(trainer, pl_module, self._measurement, self._page)
+            self._measure(trainer, pl_module, self._run, self._page)
 
     def _too_soon(self, share: float) -> bool:
         """Whether a measurement as long as the last one would take more than its share of the time since."""
@@ -382,14 +382,14 @@ class TangentSensitivityMonitor(pl.Callback):
         """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
         policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
         with policy, isolated_rng(), torch.inference_mode(False):
-            measurement = self._prepare(trainer, pl_module)
-            self._measure(trainer, pl_module, measurement, self._new_page(trainer))
+            run = self._prepare(trainer, pl_module)
+            self._measure(trainer, pl_module, run, self._new_page(trainer))
             if self._follows:
-                self._state = self._remembered(measurement)
+                self._state = self._remembered(run)
 
-    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
-        before = self._measurement
-        measurement, criterion = prepare(
+    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> MeasuredRun:
+        before = self._run
+        run, criterion = prepare(
             trainer,
             pl_module,
             self,
@@ -401,22 +401,22 @@ class TangentSensitivityMonitor(pl.Callback):
         )
         if trainer.state.fn == TrainerFn.FITTING or self._follows:  # said once for a fit, or for a folder of checkpoints
             self._criterion = criterion
-        return measurement
+        return run
 
-    def _remembered(self, measurement: Measurement | None) -> MonitorState:
+    def _remembered(self, run: MeasuredRun | None) -> MonitorState:
         """What the next measurement is compared with: after this one, or else of a loaded checkpoint."""
-        if measurement is None:
+        if run is None:
             return self._state
         return replace(
             self._state,
-            weights_before=measurement.weights_before,
-            memories=measurement.memories(),
-            trajectories=measurement.trajectories(),
+            weights_before=run.weights_before,
+            memories=run.memories(),
+            trajectories=run.trajectories(),
         )
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: MeasuredRun, page: Page) -> None:
         start = time.perf_counter()
-        record, summaries = measure(trainer, pl_module, self, measurement, self._state.records)
+        record, summaries = measure(trainer, pl_module, self, run, self._state.records)
         with together(trainer):
             self._state.records.append(record)
             if not self._follows:
@@ -424,7 +424,7 @@ class TangentSensitivityMonitor(pl.Callback):
                     say(trainer, measurement_text(record))
                 self._notices.say(record)
             distributions = {summary.name: summary.distributions for summary in summaries}
-            pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
+            pairs = list(zip(run.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
             page.show(record, self._state.records, distributions, samples)
         total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes

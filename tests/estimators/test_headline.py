@@ -216,6 +216,13 @@ def test_few_snapshots_are_told(snapshots):
         assert abs(found[quantity].value - true) < abs(OWN[quantity] - true)
 
 
+@pytest.mark.parametrize(("of_target", "of_reference"), [(2, SNAPSHOTS), (SNAPSHOTS, 2)])
+def test_few_snapshots_of_one_set_are_enough_to_tell(of_target, of_reference):
+    inputs, _ = drawn(400, 14)
+    found = Headline().estimate(target(inputs, of_target), reference(snapshots=of_reference))
+    assert all("fewer than 3 earlier measurements" in one.doubts for one in found.values())
+
+
 def test_without_copies_the_gate_is_a_fixed_one():
     inputs, _ = drawn(400, 15)
     bare = replace(REFERENCE, copies=())

@@ -44,7 +44,7 @@ def test_plans_have_the_asked_sums(kernel):
 
 def test_the_hard_transport_is_the_linear_program_up_to_its_blur():
     blur, cost = 0.05, 1 - POSTERIOR
-    kernel = hard_kernel(POSTERIOR)
+    kernel = hard_kernel(POSTERIOR, blur)
     found = plan_means(kernel, WEIGHTS, scale_columns(kernel, WEIGHTS, SHARES, 1e-9), cost)
     rows, columns = np.kron(np.eye(14), np.ones(3)), np.kron(np.ones(14), np.eye(3))
     for weights, value in zip(WEIGHTS, found, strict=True):
@@ -98,7 +98,7 @@ def test_weighted_candidates():
 
 
 def test_the_first_head_is_stretched_to_the_copies():
-    generator = np.random.default_rng(0)  # of its own, whatever tests ran before
+    generator = np.random.default_rng(0)
     error, loss = generator.random((5, 4)), generator.normal(size=(5, 3))
     assert WeightedCandidates.fitted((error, loss), np.zeros((5, 2))).stretch == pytest.approx([1, 1])  # never shrunk
     truth = np.stack([error[:, 1], loss[:, 2]], 1) * 3
@@ -139,7 +139,7 @@ def test_the_gate_is_a_ridge_logistic_regression():
         signed = np.where(moved, 1, -1) * (signatures @ theta)
         return (weights * np.log1p(np.exp(-signed))).sum() + 0.3 / 2 * theta @ theta
 
-    found = fit_gate(signatures, moved)
+    found = fit_gate(signatures, moved, ridge=0.3)
     assert found == pytest.approx(minimize(objective, np.zeros(3), tol=1e-10).x, abs=1e-3)
     assert logistic(np.array([0.0, 1e9, -1e9])) == pytest.approx([0.5, 1, 0], abs=1e-8)
     assert sharpened(np.array([0.0, 0.25, 1.0])) == pytest.approx([0, 0.1, 1])

@@ -157,6 +157,9 @@ def test_the_error_of_the_temperature_is_its_spread():
         errors.append(found.stderr)
     assert np.mean(logs) == pytest.approx(0, abs=0.02)
     assert np.mean(errors) == pytest.approx(np.std(logs), rel=0.15)
+    # other units of the scores move log T by a constant
+    assert fit_temperature(3 * scores, labels).value == pytest.approx(3 * found.value, rel=1e-4)
+    assert fit_temperature(3 * scores, labels).stderr == pytest.approx(found.stderr, rel=1e-3)
 
 
 def test_certain_and_right_predictions_have_a_temperature_all_the_same():

@@ -70,7 +70,7 @@ def test_the_standard_error_is_the_spread_over_draws(classes, samples, of_target
     assert 0.7 < stderrs.mean() / values.std(ddof=1) < 1.5
 
 
-@pytest.mark.parametrize(("samples", "labelled"), [(300, 80), (80, 300)])
+@pytest.mark.parametrize(("samples", "labelled"), [pytest.param(300, 80, marks=pytest.mark.thorough), (80, 300)])
 def test_the_standard_error_is_the_bootstrap_s_that_solves_each_transport_anew(samples, labelled):
     """The smaller set has most of the error."""
     rng = np.random.default_rng(3)

@@ -22,6 +22,7 @@ from lightning_tansens.show.figures import (
 from lightning_tansens.show.figures.labels import VALUES
 from tests.figures.histories import history
 from tests.records import measure, record
+from tests.tiers import cases
 
 SAMPLES = {"train": torch.tensor([1, 2]), "test": torch.tensor([2, 3])}
 
@@ -61,7 +62,11 @@ def test_a_long_title_of_layers_has_room():
     assert_inside(plot_layer_shares(records, "train", "active_nodes")[0])
 
 
-@pytest.mark.parametrize("name", VALUES)
+#: The labels of most characters, and the shortest one.
+EXTREME = sorted(VALUES, key=lambda name: len(str(VALUES[name])))
+
+
+@pytest.mark.parametrize("name", cases({name: name for name in VALUES}, *EXTREME[-5:], EXTREME[0]))
 def test_every_label_has_room(name):
     figure, ax = plot_sensitivities([record(measures=measure(name, 1.0))], name)
     assert ax.get_ylabel() == str(VALUES[name])

@@ -14,6 +14,7 @@ from tests.cases import CHAINS, Lambda, frozen, mlp
 from tests.helpers import assert_equal, mixed_modes, reference, state_of
 from tests.networks import COVERED, UNCOVERED
 from tests.oracle import tangent_matrices
+from tests.tiers import cases
 
 ALL = COVERED | UNCOVERED
 
@@ -39,7 +40,22 @@ def test_every_network(name):
     assert_equal(norm, expected.mean(0).norm(), atol=1e-12 * scale)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+#: One for each way in which parameters and x meet; the matrix is made by autograd alone, whatever the layers.
+KINDS = (
+    *(
+        "linear",
+        "with biases",
+        "single output (N,)",
+        "outputs (N, C, 1)",
+        "batch norm before ReLU",
+        "batch norm on the input",
+    ),
+    *("dropout modules", "PReLU", "PReLU per unit", "clamp in place", "F.leaky_relu_", "normalised input", "frozen middle"),
+    *("frozen first", "nested modules", "dead branch", "deep"),
+)
+
+
+@pytest.mark.parametrize("name", cases({name: name for name in CHAINS}, *KINDS))
 def test_every_chain(name):
     case = CHAINS[name]
     model, inputs = case.make(samples=4)

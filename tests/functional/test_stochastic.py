@@ -21,6 +21,7 @@ from tests.cases import CHAINS, Lambda, mlp
 from tests.helpers import assert_equal, reference
 from tests.modules import Example, normal
 from tests.networks import COVERED, UNCOVERED
+from tests.tiers import cases
 
 KINDS = ["input_space", "parameter_space"]
 ALL = COVERED | UNCOVERED
@@ -46,7 +47,14 @@ UNBIASED = [(name, kind) for name in ["MLP with tanh", "ViT, tokens first", "emb
 ]
 
 
-@pytest.mark.parametrize(("name", "method"), UNBIASED)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    cases(
+        {f"{name}, {method}": (name, method) for name, method in UNBIASED},
+        *("MLP with tanh, input_space", "MLP with tanh, parameter_space", "ViT, tokens first, input_space"),
+        *("embedding, input_space", "LSTM, parameter_space"),
+    ),
+)
 def test_the_mean_over_probes_is_the_exact_value(name, method):
     values, exact = repeated(ALL[name], BUDGET, method)
     error = float(values.std()) / math.sqrt(BUDGET)

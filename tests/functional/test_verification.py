@@ -14,6 +14,7 @@ from lightning_tansens.tangent import methods, verification
 from tests.cases import Lambda, mlp
 from tests.helpers import assert_equal
 from tests.modules import normal
+from tests.tiers import cases
 
 WAYS = ["auto", "exact", "stochastic", "input_space", "parameter_space"]
 
@@ -260,8 +261,14 @@ INPLACE = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", INPLACE)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    cases(
+        {f"{name}, {way}": (name, way) for name in INPLACE for way in WAYS},
+        *(f"{name}, auto" for name in INPLACE),
+        *(f"Linear, add_, {way}" for way in WAYS if way != "auto"),
+    ),
+)
 def test_in_place_operators_on_sequences(name, way):
     torch.manual_seed(0)
     model = Lambda(lambda m, x: m.o(m.n(x).mean(1)), n=nn.Sequential(*INPLACE[name]()), o=nn.Linear(5, 2)).double()

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningCLI
 from tests.boring import OPTIONS, BoringData, BoringModule, fit, make_monitor, make_trainer
 from tests.guarantees.test_bad_input import FEW as MORE
 from tests.test_cli import MONITOR, run
+from tests.tiers import cases
 
 FEW = settings(MORE, max_examples=6)  # a command line takes a while
 MEASURES = "lightning_tansens.metrics"
@@ -162,7 +163,11 @@ def test_a_tag_of_python_in_yaml_is_refused(tag, argument, tmp_path, capsys):
     assert not RAN
 
 
-@pytest.mark.parametrize("text", ["__import__('os').getcwd()", "${oc.env:HOME}", "{{1 + 1}}", "$(echo 1)"])
+#: Code of Python and of a shell; an interpolation; a template.
+TEXTS = ("__import__('os').getcwd()", "${oc.env:HOME}", "{{1 + 1}}", "$(echo 1)")
+
+
+@pytest.mark.parametrize("text", cases({text: text for text in TEXTS}, *TEXTS[:2]))
 def test_text_stays_text(text, tmp_path):
     assert run(tmp_path, {"options": {"prefix": text}}, "test").options.prefix == text
 

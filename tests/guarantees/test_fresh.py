@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning_tansens import FreshEarlyStopping, FreshModelCheckpoint
 from lightning_tansens.metrics import EmpiricalSensitivity
 from tests.boring import BoringData, BoringModule, fit, make_monitor
+from tests.tiers import cases
 
 KEY = "tansens/empirical/test"
 
@@ -51,8 +52,19 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "options"), SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("at_epoch_end", [None, True])
+CHECKED = {
+    f"{name}, {at_epoch_end}": (arguments, options, at_epoch_end)
+    for name, (arguments, options) in SCHEDULES.items()
+    for at_epoch_end in (None, True)
+}
+BY_DEFAULT = (
+    *("every epoch, None", "every second validation, None", "two validations an epoch, None"),
+    *("two validations an epoch, True", "every third epoch, True", "every third epoch, every second validation, None"),
+    *("at the epoch's end, True", "no validation loop, None"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "options", "at_epoch_end"), cases(CHECKED, *BY_DEFAULT))
 def test_patience_counts_measurements(arguments, options, at_epoch_end):
     monitor = make_monitor(measures=[EmpiricalSensitivity()], **arguments)
     stop = FreshEarlyStopping(KEY, patience=2, check_on_train_epoch_end=at_epoch_end)
@@ -100,8 +112,7 @@ def test_a_failed_measurement_is_waited_for():
     assert trainer.current_epoch > 3
 
 
-@pytest.mark.parametrize(("arguments", "options"), SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("at_epoch_end", [None, True])
+@pytest.mark.parametrize(("arguments", "options", "at_epoch_end"), cases(CHECKED, *BY_DEFAULT))
 def test_checkpoints_are_of_measured_weights(arguments, options, at_epoch_end, tmp_path):
     monitor = make_monitor(measures=[EmpiricalSensitivity()], **arguments)
     save = FreshModelCheckpoint(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import sys
 
@@ -19,45 +20,63 @@ from lightning_tansens.metrics import (
     SpectralNormSensitivity,
 )
 from tests.boring import BoringData, Points, fit, make_monitor
-from tests.interrupted import EPOCHS, KILLED_IN, STRAIGHT, WHOLE_OR_NOTHING, last_whole
+from tests.interrupted import EPOCHS, KILLED_IN, STRAIGHT, WHOLE_OR_NOTHING, last_whole, train
 from tests.processes import ROOT, run
 
 
-def start(folder, *words):
-    return run(sys.executable, "-W", "ignore", ROOT / "tests" / "interrupted.py", folder, *words, limit=300)
-
-
-def assert_ended(started):
-    assert started.code == 0, started.complained[-2000:]
+def start(folder, when):
+    return run(sys.executable, "-W", "ignore", ROOT / "tests" / "interrupted.py", folder, when, limit=300)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
+    """The folder of a run that nobody interrupts."""
     folder = tmp_path_factory.mktemp("whole")
-    assert_ended(start(folder, "never"))
+    train(folder)
     return folder
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Returns a function that makes a folder, which nobody else uses, of a run that was killed at some moment."""
+    folders = {}
+
+    def copy_of(when):
+        if when not in folders:
+            folders[when] = tmp_path_factory.mktemp("killed")
+            assert start(folders[when], when).code == -signal.SIGKILL
+        return shutil.copytree(folders[when], tmp_path_factory.mktemp("again"), dirs_exist_ok=True)
+
+    return copy_of
+
+
 @pytest.mark.parametrize(
-    "when",
-    ["measurement", STRAIGHT, *(pytest.param(when, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING))],
+    ("when", "anew"),
+    [
+        *(("measurement", False), (STRAIGHT, False)),
+        *(pytest.param(when, True, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING, STRAIGHT)),
+    ],
 )
-def test_killed_and_resumed(when, whole, tmp_path):
-    killed = start(tmp_path, when)
-    assert killed.code == -signal.SIGKILL
+def test_killed_and_resumed(when, anew, whole, killed):
+    """It goes on in this process, or in one of its own."""
+    folder = killed(when)
     # nothing of the epoch in which it was killed can be read, and what is there loads without unpickling code
     there = KILLED_IN + (when == STRAIGHT)
-    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [f"epoch={epoch}.ckpt" for epoch in range(there)]
-    assert last_whole(tmp_path).name == f"epoch={KILLED_IN - 1}.ckpt"
+    assert sorted(path.name for path in folder.glob("*.ckpt")) == [f"epoch={epoch}.ckpt" for epoch in range(there)]
+    assert last_whole(folder).name == f"epoch={KILLED_IN - 1}.ckpt"
     for epoch in range(KILLED_IN):
-        torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)
+        torch.load(folder / f"epoch={epoch}.ckpt", weights_only=True)
     if when in (WHOLE_OR_NOTHING, STRAIGHT):  # the epoch was logged, and its checkpoint is lost
-        assert [step for step, _ in events_of(tmp_path)["tansens/empirical/test"]] == [2, 5, 8, 11]
-    assert_ended(start(tmp_path, "never"))
+        assert [step for step, _ in events_of(folder)["tansens/empirical/test"]] == [2, 5, 8, 11]
+    if anew:
+        started = start(folder, "never")
+        assert started.code == 0, started.complained[-2000:]
+    else:
+        train(folder)
     history = json.loads((whole / "history.json").read_text())
-    assert json.loads((tmp_path / "history.json").read_text()) == history
+    assert json.loads((folder / "history.json").read_text()) == history
     assert len(history) == EPOCHS
-    assert_the_same_is_logged(tmp_path, whole)
+    assert_the_same_is_logged(folder, whole)
 
 
 def assert_the_same_is_logged(folder, whole):
@@ -103,10 +122,10 @@ def rows_of(folder):
         return [{name: cell for name, cell in row.items() if not name.endswith("seconds")} for row in csv.DictReader(file)]
 
 
-def test_with_a_purge_step_lightnings_own_values_stand_once_too(whole, tmp_path):
-    start(tmp_path, WHOLE_OR_NOTHING)
-    assert_ended(start(tmp_path, "never", torch.load(last_whole(tmp_path), weights_only=True)["global_step"]))
-    found, expected = events_of(tmp_path), events_of(whole)
+def test_with_a_purge_step_lightnings_own_values_stand_once_too(whole, killed):
+    folder = killed(STRAIGHT)
+    train(folder, purge_step=torch.load(last_whole(folder), weights_only=True)["global_step"])
+    found, expected = events_of(folder), events_of(whole)
     assert len(expected["train_loss"]) == 18
     for tag in set(expected) - {CONFIG_SUMMARY_TAG}:
         steps = [step for step, _ in found[tag]]

@@ -116,7 +116,7 @@ def test_values_of_a_true_precision_are_those_of_the_rounded_weights(precision, 
 # -------------------------------------------------------------------------------------------------------- loggers
 
 
-@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("validation", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_every_logger_gets_every_value_at_the_same_steps(validation, tmp_path):
     loggers = [CSVLogger(tmp_path, "a", ""), CSVLogger(tmp_path, "b", ""), Ledger()]
     monitor = make_monitor()

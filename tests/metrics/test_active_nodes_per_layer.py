@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lightning_tansens.bounds.moments import log_psi
 from lightning_tansens.functional.active_nodes import preactivations
 from lightning_tansens.metrics import ActiveNodeSensitivity
 from tests.boring import BoringModule, fit, make_monitor, measured
@@ -35,6 +36,20 @@ def check(parts, distributions, expected, names):
     for i, name in enumerate(names):
         assert_equal(parts[name], expected[:, i].mean())
         assert_equal(distributions[name], expected[:, i])
+
+
+def test_the_influences_are_the_derivatives_by_the_samples_weights():
+    measure, step = fed(), 1e-4
+    numbers, found = measure.numbers(), measure.influence().values
+
+    def psi(weights):
+        mean = weights @ numbers
+        return log_psi(int(measure.depths), float(mean), float((weights @ (numbers - mean).square()).sqrt()))
+
+    even = torch.full((12,), 1 / 12, dtype=torch.float64)
+    for n, own in enumerate(torch.eye(12, dtype=torch.float64)):
+        more, less = (even + sign * step * (own - even) for sign in (1, -1))
+        assert float(found[n]) == pytest.approx((psi(more) - psi(less)) / (2 * step), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("split", SPLITS)

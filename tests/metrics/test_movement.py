@@ -42,7 +42,7 @@ def run(measure, batch=5, inputs=INPUTS):
 
 
 def test_against_matrices():
-    found = run(SensitivityMovement(num_probes=400))
+    found = run(SensitivityMovement(num_probes=400), batch=12)
     matrices = [tangent_matrix(model, INPUTS) for model in MOMENTS]
     assert found[0] == {}
     for t, name, before in [(1, "movement", 0), (2, "movement", 1), (2, "movement_from_start", 0)]:

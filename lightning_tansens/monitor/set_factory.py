@@ -1,4 +1,4 @@
-"""The sets of a run: the reference, the test sets, and the perturbed copies of the reference."""
+"""Makes the sets of a run: the reference, the test sets, and the perturbed copies of the reference."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def is_shared_alike(trainer: pl.Trainer, subset: Subset) -> bool:
     return trainer.world_size == 1 or not subset.followed
 
 
-class Drawing:
-    """Draws the sets of a monitor.
+class SetFactory:
+    """Makes the sets of a monitor.
 
     Args:
         trainer: The Trainer.

@@ -1,4 +1,4 @@
-"""The measuring of one run: its sets, what they are compared with, and the record of each measurement."""
+"""All sets of one run, which are measured again and again, and what they are compared with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEIGHTS = "the weights"
 WeightValues = Mapping[str, Mapping[str, float]]
 
 
-class Measurement:
+class MeasuredRun:
     """Measures the same sets again and again; it knows no Trainer.
 
     Under several processes, :meth:`prepare`, :meth:`accumulate` and :meth:`summaries` concern this process alone, while
