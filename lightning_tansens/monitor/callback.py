@@ -15,7 +15,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_counts, check_text
 from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
@@ -28,15 +27,9 @@ from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measured_run import MeasuredRun
-from lightning_tansens.monitor.options import (
-    Options,
-    check_callables,
-    check_labels_used,
-    check_measures_and_estimators,
-    check_sets,
-)
+from lightning_tansens.monitor.options import Options, check_arguments
 from lightning_tansens.monitor.processes import slowest, together
-from lightning_tansens.monitor.records import without_estimators
+from lightning_tansens.monitor.results import Results
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
@@ -48,19 +41,17 @@ from lightning_tansens.monitor.trainer_loggers import (
     wanted,
     writers,
 )
-from lightning_tansens.record import HEADLINE, Record, SetEstimates
+from lightning_tansens.record import HEADLINE, Record
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
-from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
-from lightning_tansens.show.scorecard import Scorecard
 from lightning_tansens.tangent.batches import OutputPicker
 from lightning_tansens.tangent.isolation import isolated_rng
 
 
-class TangentSensitivityMonitor(pl.Callback):
+class TangentSensitivityMonitor(Results):
     """Measures a network's sensitivity at epoch ends and estimates its loss and accuracy on data without labels.
 
     On a fixed random subset of the labelled reference and of each test set, the callback computes every measure and every
@@ -148,7 +139,7 @@ class TangentSensitivityMonitor(pl.Callback):
         self.display = Display() if display is None else display
         self.options = Options() if options is None else options
         self.default_measures, self.default_estimators = measures is None, estimators is None
-        self._check()
+        check_arguments(self)
         self._keys = Keys(self.options.prefix)
         self._state = MonitorState()
         self._mailbox = Mailbox()
@@ -165,61 +156,6 @@ class TangentSensitivityMonitor(pl.Callback):
         #: The samples that the last fit held back, with a number as the reference.
         self.held_out: HeldOut | None = None
         self._follows = False
-
-    def _check(self) -> None:
-        check_counts(num_samples=self.num_samples, every_n_epochs=self.every_n_epochs)
-        check_sets(self.test_dataloaders, self.reference)
-        check_measures_and_estimators(self.measures, self.estimators)
-        check_callables(unpack=self.unpack, output=self.output, criterion=self.criterion)
-        if self.network is not None:
-            check_text("network", self.network)
-        for name, kind in (("display", Display), ("options", Options)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected {kind.__name__} or None, but got {getattr(self, name)!r}")
-        check_labels_used(self.compare_with_labels, correlate_with_gap=self.options.correlate_with_gap)
-
-    # ---------------------------------------------------------------------------------------------- results
-
-    @property
-    def records(self) -> list[Record]:
-        """Everything that was computed, one record a measurement."""
-        self._mailbox.receive(self._state)
-        return self._state.records
-
-    @property
-    def estimates(self) -> dict[str, SetEstimates]:
-        """The headline's estimates at the last measurement, by set: ``monitor.estimates["test"].loss.low``."""
-        records = self.records
-        return {name: target.headline for name, target in records[-1].targets.items()} if records else {}
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """Everything that was computed as flat rows, one a measurement, with ``epoch`` and ``step``."""
-        return [flat_row(record, self._keys) for record in self.records]
-
-    @property
-    def scorecard(self) -> Scorecard:
-        """How good the estimates were so far, where the truth is known."""
-        return Scorecard.from_records(self.records)
-
-    def _repr_html_(self) -> str:
-        """Shows a table of the sets in a notebook."""
-        return to_html(self.records)
-
-    def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
-        """Says whether a key was logged with a value of the current weights."""
-        return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
-
-    def brief(self, record: Record) -> Record:
-        """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
-        if self._is_brief:
-            return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
-        return record
-
-    @property
-    def _is_brief(self) -> bool:
-        """Whether the loggers are sent the headline alone of the default estimators."""
-        return self.default_estimators and self.display.log == "default"
 
     def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
         """Lets the evaluations from now on continue one another, as the measurements of a fit do.

@@ -202,12 +202,15 @@ class MeasuredSet:
         for metric in [*measures, *of_outputs]:
             metric.reset()
         if not any(part[0] < self.subset.head for part in self.subset.positions()):
-            self._learn_shapes(measures, network, outputs)
+            self._learn_shapes(measures, network)
         for inputs, targets, positions in self.batches:
             if positions[0] < self.subset.head:
                 for measure in measures:
                     if measure.key not in self.failed:
-                        self._add_or_fail(measure, network, inputs, targets, positions)
+                        try:
+                            self._add(measure, network, inputs, targets, positions)
+                        except Exception as error:
+                            self.failed[measure.key] = error
             if of_outputs:
                 self._add_outputs(*self._forward(network, inputs), targets, positions)
             tick()
@@ -233,7 +236,7 @@ class MeasuredSet:
         with lockstep.together():
             next(batches, None)  # a subset keeps its samples once it is exhausted
 
-    def _learn_shapes(self, measures: list[Measure], network: nn.Module, outputs: bool) -> None:
+    def _learn_shapes(self, measures: list[Measure], network: nn.Module) -> None:
         """Lets a process without a sample know the shapes that it syncs."""
         inputs, _, _ = self.batches.first()
         for measure in measures:
@@ -241,14 +244,6 @@ class MeasuredSet:
                 measure.prepare(network, inputs)
             except Exception as error:
                 self.failed[measure.key] = error
-
-    def _add_or_fail(
-        self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]
-    ) -> None:
-        try:
-            self._add(measure, network, inputs, targets, positions)
-        except Exception as error:
-            self.failed[measure.key] = error
 
     def _add(
         self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
