@@ -80,7 +80,7 @@ class AgreementOnTheLine(Estimator):
 
 
 def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
-    """The predictions of all networks, and of which samples: those whose outputs were finite each time."""
+    """The predictions of all networks on the samples whose outputs were always finite, and which samples these are."""
     predictions = np.concatenate([earlier_predictions(outputs), outputs.predictions[None]])
     known = np.asarray((predictions >= 0).all(0))
     if not known.any():

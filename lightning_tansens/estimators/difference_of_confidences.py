@@ -17,7 +17,7 @@ class DifferenceOfConfidences(Estimator):
               - \Big(\frac1{N_{ref}} \sum_{n \in ref} \max_c p_c(x_n) - \frac1N \sum_{n \in te} \max_c p_c(x_n)\Big)
 
     This is the form without a regression on other sets ("DoC" as Garg et al. 2022 compare it), clamped to [0, 1]. The
-    standard error is that of the two sets' means; accuracy and confidence of the reference are taken as a pair.
+    standard error is the two means'; accuracy and confidence of the reference are taken as a pair.
 
     Example:
         >>> import numpy as np

@@ -47,8 +47,8 @@ class EntropyDifference(Estimator):
 
     .. math:: \hat l(X_{te}) = l(X_{ref}) + \bar H(X_{te}) - \bar H(X_{ref}), \qquad H(x) = -\sum_c p_c(x) \log p_c(x)
 
-    It is to the loss what the difference of confidences is to the accuracy. The standard error is that of the means; loss
-    and entropy of the reference are taken as a pair.
+    It estimates the loss as the difference of confidences estimates the accuracy. The standard error is the means'; loss and
+    entropy of the reference are taken as a pair.
 
     Example:
         >>> import numpy as np

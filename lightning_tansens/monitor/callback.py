@@ -1,4 +1,4 @@
-"""The callback: it decides when to measure, draws the sets and hands records to the loggers."""
+"""The callback: it decides when to measure, and hands the records to the loggers."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class TangentSensitivityMonitor(Results):
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forgets an earlier fit, and holds back what is to be the reference."""
+        """Forgets an earlier fit, and holds samples back for the reference."""
         if stage != TrainerFn.FITTING:
             return
         if isinstance(self.reference, float):

@@ -31,8 +31,8 @@ WeightValues = Mapping[str, Mapping[str, float]]
 class MeasuredRun:
     """Measures the same sets again and again; it knows no Trainer.
 
-    Under several processes, :meth:`prepare`, :meth:`accumulate` and :meth:`summaries` concern this process alone, while
-    :meth:`remember_first` and :meth:`synced` talk to the others, all of which must call them.
+    Every process must call :meth:`remember_first` and :meth:`synced`, which talk to the others; all other methods concern
+    this process alone.
 
     Args:
         measures: The measures, in the order in which they are logged.

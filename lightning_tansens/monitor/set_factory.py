@@ -35,7 +35,7 @@ _SEEN = 64
 
 
 class Choices(Protocol):
-    """The monitor's arguments that say what is measured on which samples."""
+    """The monitor's arguments that choose samples, measures and estimators."""
 
     test_dataloaders: Any
     reference: str | float | Data

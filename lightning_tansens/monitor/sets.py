@@ -32,7 +32,7 @@ from lightning_tansens.tangent.tracing import tensors_in
 
 
 class MeasuredSet:
-    """A subset of a set together with what is accumulated on it.
+    """A subset of a set, and the metrics that accumulate on it.
 
     Args:
         name: The set's name.
@@ -192,7 +192,7 @@ class MeasuredSet:
             self._accumulate(fresh, network, lambda: None, outputs=False)
 
     def remember_first(self) -> None:
-        """Syncs with the other processes, all of which must call it, and keeps the values before the first step."""
+        """Keeps the values before the first step; every process must call it, as it syncs."""
         for measure in self._without_memory():
             with measure.sync_context():
                 measure.remember()
@@ -297,7 +297,7 @@ class MeasuredSet:
 
     @contextmanager
     def synced(self, outputs_alone: bool = False) -> Iterator[None]:
-        """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
+        """Gathers what the processes have accumulated; every process must call it. Their own shares are back afterwards."""
         with ExitStack() as stack:
             for metric in ([] if self.outputs is None else [self.outputs]) if outputs_alone else self._metrics():
                 if getattr(metric, "key", None) not in self.failed:

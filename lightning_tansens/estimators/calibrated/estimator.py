@@ -29,9 +29,9 @@ class Calibrated(Estimator):
     .. math:: \log \frac{l(X_k)}{l(X_{ref})} \approx \sum_j \beta_j \log \frac{\phi_j(X_k)}{\phi_j(X_{ref})}, \qquad
               \hat l(X_{te}) = l(X_{ref}) \prod_j \Big(\frac{\phi_j(X_{te})}{\phi_j(X_{ref})}\Big)^{\beta_j}
 
-    over the copies X_k, with features φ_j that need no labels; the error rate is fitted in the same way. β is that of
-    :class:`~lightning_tansens.estimators.calibrated.ridge.Ridge`, and the standard error that of its prediction together
-    with the reference's own. Each copy costs as much as a test set with labels.
+    over the copies X_k, with features φ_j that need no labels; the error rate is fitted in the same way.
+    :class:`~lightning_tansens.estimators.calibrated.ridge.Ridge` fits β. The standard error adds its prediction's and the
+    reference's own. Each copy costs as much as a test set with labels.
 
     Args:
         copies: What makes a copy out of a sample (a tensor without the batch's dimension), keeping its shape: one copy of

@@ -162,7 +162,7 @@ class Headline(Estimator):
         return self._stated("loss", answer, reference.loss, doubts, sure=True)
 
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
-        """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
+        """The estimate of an error rate or a loss, and how it compares with the reference's own value."""
         value, low, high = own * answer.ratio, own * answer.low, own * answer.high
         # rounding must not put an estimate of next to nothing out of its own interval
         found = Estimate(value, low=min(low, value), high=max(high, value))
@@ -202,7 +202,7 @@ def _verdict(found: Estimate, own: float | None) -> Verdict:
 
 
 def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
-    """The number of earlier measurements of all sets, and what is to be doubted of it."""
+    """The fewest earlier measurements of a set, and the doubt that follows if these are few."""
     earlier = min(0 if one.earlier is None else one.earlier.count for one in sets)
     few = earlier < FEWEST_SNAPSHOTS
     return earlier, (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",) if few else ()
