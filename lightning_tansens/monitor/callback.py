@@ -41,7 +41,7 @@ from lightning_tansens.monitor.trainer_loggers import (
     wanted,
     writers,
 )
-from lightning_tansens.record import HEADLINE, Record
+from lightning_tansens.record import HEADLINE
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
@@ -368,7 +368,7 @@ class TangentSensitivityMonitor(Results):
             record = replace(record, seconds={**record.seconds, "total": total})
             self._state.records[-1] = record
             self._measured_at = time.perf_counter()
-            scalars = self._logged(record)
+            scalars = self.logged(record)
             everything = flat_row(record, self._keys)
             log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, everything))
             self._logged_step = trainer.global_step
@@ -381,17 +381,9 @@ class TangentSensitivityMonitor(Results):
                 self.display,
                 self._keys,
                 writers(trainer),
-                self._explained(),
+                [*self.measures, *self.estimators],
                 self.options.correlate_with_gap,
                 folder,
                 self.options.on_failure == "raise",
                 self.brief,
             )
-
-    def _logged(self, record: Record) -> dict[str, float]:
-        """The scalars for the loggers, by key."""
-        row = flat_row(self.brief(record), self._keys, brief=self.display.log == "default")
-        return {key: value for key, value in row.items() if key not in ("epoch", "step")}
-
-    def _explained(self) -> list[Measure | Estimator]:
-        return [*self.measures, *self.estimators]

@@ -62,6 +62,11 @@ class Results(pl.Callback):
             return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
         return record
 
+    def logged(self, record: Record) -> dict[str, float]:
+        """Returns the scalars that loggers are sent of a record, by key."""
+        row = flat_row(self.brief(record), self._keys, brief=self.display.log == "default")
+        return {key: value for key, value in row.items() if key not in ("epoch", "step")}
+
     @property
     def _is_brief(self) -> bool:
         """Whether the loggers are sent the headline alone of the default estimators."""
