@@ -190,7 +190,7 @@ class Watch(pl.Callback):
             "weights": self.weights,
             "random": torch.get_rng_state().tolist(),
             "history": [row for monitor in monitors for row in untimed(monitor.history)],
-            "notes": [note for monitor in monitors if monitor._measurement for note in monitor._measurement.notes()],
+            "notes": [note for monitor in monitors if monitor._run for note in monitor._run.notes()],
             "keys": sorted(measured(trainer)),
             "snapshots": {name: kept for monitor in monitors for name, kept in snapshots(monitor).items()},
         }

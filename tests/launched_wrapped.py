@@ -86,7 +86,7 @@ def still():
 
 
 def found_by(monitor, trainer):
-    return {"history": untimed(monitor.history), "keys": sorted(measured(trainer)), "notes": monitor._measurement.notes()}
+    return {"history": untimed(monitor.history), "keys": sorted(measured(trainer)), "notes": monitor._run.notes()}
 
 
 def train(name, device, folder, **options):

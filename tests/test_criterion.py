@@ -18,7 +18,7 @@ from torchmetrics import Accuracy, MeanMetric, MetricCollection
 
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor import Options
-from lightning_tansens.monitor.drawing import is_shared_alike
+from lightning_tansens.monitor.set_factory import is_shared_alike
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp
 from tests.tiers import cases
 
@@ -505,7 +505,7 @@ def test_the_truth_is_that_of_the_whole_set(number):
         assert truth.loss != pytest.approx(whole, rel=1e-5)
         assert truth.loss_stderr > 0
         assert abs(truth.loss - whole) < 4 * truth.loss_stderr
-    assert len(monitor._measurement.sets[1].outputs.arrays()["outputs"]) == 8
+    assert len(monitor._run.sets[1].outputs.arrays()["outputs"]) == 8
     assert Options().num_label_samples is None
 
 

@@ -29,7 +29,7 @@ def test_held_out_samples_are_the_reference_and_are_not_trained_on():
     monitor, recorder = held_monitor(), Recorder()
     data = Points(12)
     fit(monitor, recorder, data=DataLoader(data, 4, shuffle=True))
-    held = monitor._measurement.sets[0]
+    held = monitor._run.sets[0]
     assert held.name == "reference"
     reference = held.batches.inputs(range(3))
     trained = torch.cat([batch[0] for _, batch in recorder.losses])

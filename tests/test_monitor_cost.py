@@ -59,7 +59,7 @@ def test_a_copy_has_as_many_samples_as_its_estimators_need(estimators, samples, 
         test_dataloaders=Points(20, seed=2), estimators=estimators, num_samples=8, num_loss_samples=200, batch_size=60
     )
     fit(monitor, max_epochs=1, data=loader(Points(220)))
-    copies = monitor._measurement.copies
+    copies = monitor._run.copies
     assert [len(copy.outputs.arrays()["outputs"]) for copy in copies] == [samples] * len(copies)
     assert sum(bool(copy.loss.count) for copy in copies) == losses
     read = sum(len(part) for part in copies[0].batches.positions())

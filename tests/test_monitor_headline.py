@@ -46,7 +46,7 @@ def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):
     monkeypatch.setattr(Perturbed, "__call__", counted)
     monitor = make_monitor(test_dataloaders=Points(70, seed=2), estimators=[Headline()], batch_size=60, **SIZES)
     fit(monitor, max_epochs=3, data=loader(Points(70)))
-    assert len(monitor._measurement.copies) == 4
+    assert len(monitor._run.copies) == 4
     tried = sum(seen[:4])  # a first batch, on which everything is tried
     assert tried <= 4 * 5
     assert sum(seen) - tried == 4 * 60
@@ -89,7 +89,7 @@ def test_copies_that_two_estimators_want_are_drawn_once():
     shared = [Noise(0.2), Noise(0.5), Masked(0.3)]
     monitor = make_monitor(estimators=[Calibrated(shared), Headline(copies=[Noise(0.5), Masked(0.7)])], **SIZES)
     fit(monitor, max_epochs=1)
-    made = [copy.made_for for copy in monitor._measurement.copies]
+    made = [copy.made_for for copy in monitor._run.copies]
     assert made == [("calibrated",), ("calibrated", "estimate"), ("calibrated",), ("estimate",)]
 
 
@@ -107,7 +107,7 @@ def test_tokens_have_no_copies_and_an_estimate_in_doubt():
     tokens = TensorDataset(torch.randint(5, (60, 3), generator=generator), torch.randint(3, (60,), generator=generator))
     monitor = make_monitor(test_dataloaders=tokens, measures=[], estimators=[Headline()], **SIZES)
     fit(monitor, module=lambda: BoringModule(Embedded()), data=loader(tokens), max_epochs=4)
-    assert monitor._measurement.copies == []
+    assert monitor._run.copies == []
     found = monitor.estimates["test"].accuracy
     assert "no corrupted copies of the reference to be fitted on" in found.doubts
     assert found.low <= found.value <= found.high
@@ -122,7 +122,7 @@ def test_a_regression_has_a_loss_that_is_fitted_on_copies():
         data=loader(Points(60, labels="value")),
         max_epochs=5,
     )
-    assert len(monitor._measurement.copies) == 4
+    assert len(monitor._run.copies) == 4
     found = monitor.estimates["test"]
     assert found.accuracy is None
     assert found.loss.low < found.loss.value < found.loss.high
@@ -151,7 +151,7 @@ def test_a_segmentation_has_a_loss_that_is_fitted_on_copies():
         test_dataloaders=TensorDataset(images * 0.6), criterion=criterion, measures=[], estimators=[Headline()], **SIZES
     )
     fit(monitor, module=lambda: SegmentationModule(Segmenter(), criterion), data=loader(data), max_epochs=5)
-    assert len(monitor._measurement.copies) == 4  # not the translation, which would part the masks from their pixels
+    assert len(monitor._run.copies) == 4  # not the translation, which would part the masks from their pixels
     found = monitor.estimates["test"]
     assert found.accuracy is None
     assert found.loss.low < found.loss.value < found.loss.high

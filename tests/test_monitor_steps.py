@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
+from lightning_tansens.metrics.outputs import SetOutputs
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, measured
 from tests.test_monitor_training import TwoOptimizers
 from tests.tiers import cases
@@ -224,7 +225,7 @@ def test_a_fit_of_few_epochs_has_several_snapshots_in_each(options):
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     kept = TwelvePredictions()
     fit(monitor, kept, data=BoringData(validation=bool(options)), max_epochs=4, **options)
-    target = monitor._measurement.sets[1]
+    target = monitor._run.sets[1]
     assert target.trajectory.count == len(kept.predictions) == 12
     assert target.trajectory.predictions.tolist() == np.array(kept.predictions)[:, target.subset.indices].tolist()
 
@@ -232,7 +233,7 @@ def test_a_fit_of_few_epochs_has_several_snapshots_in_each(options):
 def test_weights_that_have_not_changed_give_no_second_snapshot():
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     fit(monitor, data=BoringData(), max_epochs=2, accumulate_grad_batches=3)
-    assert monitor._measurement.sets[1].trajectory.count == 2
+    assert monitor._run.sets[1].trajectory.count == 2
 
 
 class Endless(IterableDataset):
@@ -248,7 +249,7 @@ def test_a_stream_has_snapshots_within_an_epoch_where_its_length_is_known(option
     monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=2, test_dataloaders=Points(10, seed=2))
     fit(monitor, data=DataLoader(Endless(), batch_size=4), **options)
-    target = monitor._measurement.sets[1]
+    target = monitor._run.sets[1]
     assert target.trajectory.count == snapshots
     assert [note for note in said if "limit_train_batches" in note] == said[-1:] * (snapshots == 1)
 
@@ -263,10 +264,52 @@ def test_a_failed_snapshot_is_said_once_and_the_training_goes_on():
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
     with pytest.warns(UserWarning, match="not now"):
         fit(monitor, module=FailsOnce, data=BoringData())
-    assert monitor._measurement.sets[1].trajectory.count == 5
+    assert monitor._run.sets[1].trajectory.count == 5
+
+
+def test_a_snapshot_is_kept_for_all_sets_or_for_none(monkeypatch):
+    of_set, fails = SetOutputs.arrays, []
+
+    def arrays(self):
+        found = of_set(self)
+        if fails and found.get("labels") is None:  # the target, which comes after the reference
+            raise RuntimeError("not now")
+        return found
+
+    monkeypatch.setattr(SetOutputs, "arrays", arrays)
+
+    class Failing(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            fails[:] = [1] * (trainer.global_step == 1)
+
+        def on_train_epoch_end(self, trainer, *_):
+            fails[:] = [1] * (trainer.current_epoch == 1)
+
+    monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=3)
+    with pytest.warns(UserWarning, match="not now"):
+        fit(Failing(), monitor, data=BoringData(validation=False), max_epochs=3)
+    assert [measured.trajectory.count for measured in monitor._run.sets] == [7, 7]
 
 
 def test_an_epoch_without_a_measurement_begins_without_a_snapshot():
     monitor = make_monitor(estimators=[TemporalEnsemble()], every_n_epochs=3)
     fit(monitor, data=BoringData(), max_epochs=6)
-    assert monitor._measurement.sets[1].trajectory.count == 2
+    assert monitor._run.sets[1].trajectory.count == 2
+
+
+class CountsCalls(BoringData):
+    calls = 0
+
+    def val_dataloader(self):
+        self.calls += 1
+        return super().val_dataloader()
+
+
+@pytest.mark.parametrize(("reference", "more"), [("auto", 1), ("val", 1), ("train", 0)])
+@pytest.mark.parametrize("options", [{"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}, {}], ids=["late", "early"])
+def test_validation_data_are_made_once_more_at_the_most(reference, more, options):
+    alone, data = CountsCalls(validation=True), CountsCalls(validation=True)
+    fit(data=alone, **options)
+    fit(make_monitor(reference=reference), data=data, **options)
+    # before an epoch that does not validate, the Trainer has no validation data yet
+    assert data.calls == alone.calls + (more if options else 0)

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_tansens.estimators import SetSummary
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.monitor.recording import make_record, without_estimators
+from lightning_tansens.monitor.records import make_record, without_estimators
 from lightning_tansens.show.keys import Keys, flat_row
 
 MEASURES = [EmpiricalSensitivity(), LayerwiseNormSensitivity("linear"), ActiveNodeSensitivity()]

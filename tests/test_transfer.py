@@ -139,7 +139,7 @@ def test_hooks_are_told_stage_and_loader():
     told = {entry[:3] for entry in TOLD}
     assert {("fit", "validate", 1), ("test", "test", 0), ("test", "test", 1), ("fit", "train", 0)} <= told
     assert all(stage == "test" for _, stage, _, length in TOLD if length == 1)
-    assert [measured.name for measured in monitor._measurement.sets] == ["val", "test_0", "test_1"]
+    assert [measured.name for measured in monitor._run.sets] == ["val", "test_0", "test_1"]
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])

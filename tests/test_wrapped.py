@@ -76,7 +76,7 @@ def test_estimates_pass_through_the_wrapper_and_leave_the_training_alone(monkeyp
         assert "tansens/empirical/test" not in row
         assert row == pytest.approx({key: other[key] for key in row}, rel=1e-6)
     assert set(strategy.model.modes) == {(True, True, True), (False, False, False)}
-    (note,) = [note for note in monitor._measurement.notes() if "sensitivities are left out" in note]
+    (note,) = [note for note in monitor._run.notes() if "sensitivities are left out" in note]
     assert "derivatives have not been tried with WrapsStrategy" in note
 
 

@@ -145,17 +145,7 @@ def log_active_node_bound_of(
     """
     _check_chain(chain)
     check_choice("outputs", outputs, get_args(BoundedOutputs))
-    mean, std = chain.active_node_moments()
-    return log_active_node_bound(
-        chain.num_parameters,
-        chain.input_dim,
-        chain.depth,
-        mean,
-        std,
-        float(chain.max_weights.max()),
-        form=form,
-        num_outputs=chain.num_outputs if outputs == "sum" else 1,
-    )
+    return _by_moments(chain, chain.active_node_moments(), float(chain.max_weights.max()), form, outputs)
 
 
 def log_region_bounds(
@@ -213,16 +203,7 @@ def log_region_bounds(
         mean, std = moments
         check_numbers(moments_mean=mean)
         check_numbers(at_least=0, moments_std=std)
-        log_factor = log_active_node_bound(
-            chain.num_parameters,
-            chain.input_dim,
-            chain.depth,
-            mean,
-            std,
-            max_weight=1.0,
-            form=form,
-            num_outputs=chain.num_outputs if outputs == "sum" else 1,
-        )
+        log_factor = _by_moments(chain, (mean, std), 1.0, form, outputs)
     log_weights = chain.log_max_active_weights()
     return log_factor + (order * log_weights if order else torch.zeros_like(log_weights))
 
@@ -230,6 +211,13 @@ def log_region_bounds(
 def _check_chain(chain: object) -> None:
     if not isinstance(chain, ReluChain):
         raise TypeError(f"chain: expected a ReluChain, but got {type(chain).__name__}; pass what relu_chain returns")
+
+
+def _by_moments(
+    chain: ReluChain, moments: tuple[float, float], weight: float, form: ActiveNodeForm, outputs: BoundedOutputs
+) -> float:
+    branches, sizes = chain.num_outputs if outputs == "sum" else 1, (chain.num_parameters, chain.input_dim, chain.depth)
+    return log_active_node_bound(*sizes, *moments, weight, form=form, num_outputs=branches)
 
 
 def _width(chain: ReluChain, outputs: BoundedOutputs) -> int:

@@ -13,7 +13,7 @@ from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.disagreement import earlier_predictions
-from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import EARLY, Estimate, Quantity
 
@@ -61,7 +61,7 @@ class AgreementOnTheLine(Estimator):
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled = reference.labelled
         assert labelled.labels is not None
-        (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.classes)
+        (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.class_scores)
         networks = len(seen)
         if networks < 3 or len(of_target) != networks:
             raise UndefinedEstimateError(f"{EARLY}, two or more of both sets, but there are {networks - 1}")
@@ -80,7 +80,7 @@ class AgreementOnTheLine(Estimator):
 
 
 def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
-    """The predictions of all networks, and of which samples: those whose outputs were finite each time."""
+    """The predictions of all networks on the samples whose outputs were always finite, and which samples these are."""
     predictions = np.concatenate([earlier_predictions(outputs), outputs.predictions[None]])
     known = np.asarray((predictions >= 0).all(0))
     if not known.any():
@@ -88,17 +88,17 @@ def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool
     return predictions[:, known], known
 
 
-def _agreements(predictions: NDArray[np.integer]) -> NDArray[np.float64]:
+def _agreements(predictions: NDArray[np.integer]) -> Array:
     """The probits of the agreements of all pairs, shape (K (K - 1) / 2,)."""
     shares = [(predictions[k] == predictions[k + 1 :]).mean(1) for k in range(len(predictions) - 1)]
     return _probits(np.concatenate(shares), predictions.shape[1])
 
 
-def _probits(shares: NDArray[np.float64], samples: int) -> NDArray[np.float64]:
+def _probits(shares: Array, samples: int) -> Array:
     return np.asarray(ndtri(np.clip(shares, 0.5 / samples, 1 - 0.5 / samples)))
 
 
-def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+def _line(x: Array, y: Array) -> tuple[float, float]:
     """The slope and the level of the least squares; a slope of one where all x are alike."""
     spread = float(np.square(x - x.mean()).sum())
     slope = float((x - x.mean()) @ (y - y.mean())) / spread if spread > 1e-12 else 1.0

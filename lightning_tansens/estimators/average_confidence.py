@@ -31,9 +31,9 @@ class AverageConfidence(Estimator):
     quantities = ("accuracy",)
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        confidences = target.classes.confidences
+        confidences = target.class_scores.confidences
         return {"accuracy": Estimate(float(confidences.mean()), error_of_mean(confidences))}
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the average confidence."""
-        return {self.key: float(summary.classes.confidences.mean())}
+        return {self.key: float(summary.class_scores.confidences.mean())}

@@ -97,7 +97,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        """Estimates from a target without labels; ``target.classes`` and ``reference.labelled`` give outputs or raise."""
+        """Estimates from a target without labels; its ``class_scores``, and ``reference.labelled``, are outputs or raise."""
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns numbers to log of one set, by name; nothing by default."""

@@ -37,7 +37,7 @@ class ConfidenceBasedEstimation(Estimator):
     quantities = ("accuracy",)
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, confidences = reference.labelled, target.classes.confidences
+        labelled, confidences = reference.labelled, target.class_scores.confidences
         # samples of equal confidence are one point, so that their order does not matter
         points, place, counts = np.unique(labelled.confidences, return_inverse=True, return_counts=True)
         fit = isotonic_regression(np.bincount(place, labelled.correct) / counts, weights=counts.astype(np.float64))

@@ -17,7 +17,7 @@ class DifferenceOfConfidences(Estimator):
               - \Big(\frac1{N_{ref}} \sum_{n \in ref} \max_c p_c(x_n) - \frac1N \sum_{n \in te} \max_c p_c(x_n)\Big)
 
     This is the form without a regression on other sets ("DoC" as Garg et al. 2022 compare it), clamped to [0, 1]. The
-    standard error is that of the two sets' means; accuracy and confidence of the reference are taken as a pair.
+    standard error is the two means'; accuracy and confidence of the reference are taken as a pair.
 
     Example:
         >>> import numpy as np
@@ -33,7 +33,7 @@ class DifferenceOfConfidences(Estimator):
     quantities = ("accuracy",)
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, confidences = reference.labelled, target.classes.confidences
+        labelled, confidences = reference.labelled, target.class_scores.confidences
         gaps = labelled.correct - labelled.confidences
         error = root_of_squares(error_of_mean(confidences), error_of_mean(gaps))
         return {"accuracy": Estimate(float(gaps.mean() + confidences.mean()), error)}

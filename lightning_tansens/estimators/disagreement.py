@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
@@ -46,7 +46,7 @@ class DisagreementRatio(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled = reference.labelled
-        on_target, on_reference = disagreements(target.classes), disagreements(labelled)
+        on_target, on_reference = disagreements(target.class_scores), disagreements(labelled)
         if not on_reference.any():
             raise UndefinedEstimateError("expected predictions of the reference that have changed, but none has")
         errors = 1 - labelled.correct
@@ -54,7 +54,7 @@ class DisagreementRatio(Estimator):
         return {"accuracy": Estimate(1 - found.value, found.stderr)}
 
 
-def disagreements(outputs: Outputs) -> NDArray[np.float64]:
+def disagreements(outputs: Outputs) -> Array:
     """Returns the share of the earlier predictions that differ from today's, for each sample, shape (N,)."""
     earlier = earlier_predictions(outputs)
     known = earlier >= 0

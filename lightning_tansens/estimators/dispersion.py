@@ -32,7 +32,7 @@ class DispersionScore(Score):
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the score."""
-        outputs = summary.classes
+        outputs = summary.class_scores
         if outputs.features is None:
             raise UndefinedEstimateError(
                 "expected features, the input of the network's last layer, but got none; the network calls no linear or "

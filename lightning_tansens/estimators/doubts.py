@@ -56,7 +56,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of an estimate besides its value; None is what is not known.
+    """What an estimate is judged by; None stands for unknown.
 
     Attributes:
         samples: The number of samples of the smaller of the two sets.
@@ -89,7 +89,7 @@ def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ..
 
     """
     limits = limits or Limits()
-    # what is compared with nan is a doubt
+    # a comparison with nan counts as a doubt
     found = {
         Reason.NO_DATA: not evidence.of_target,
         Reason.FEW_ERRORS: evidence.errors is not None and evidence.errors < limits.errors,

@@ -50,7 +50,7 @@ class ImportanceWeighting(Estimator):
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled = reference.labelled
         inner = np.linspace(0, 1, self.bins + 1)[1:-1]
-        own, other = (np.digitize(found.confidences, inner, right=True) for found in (labelled, target.classes))
+        own, other = (np.digitize(found.confidences, inner, right=True) for found in (labelled, target.class_scores))
         counts, others = np.bincount(own, minlength=self.bins), np.bincount(other, minlength=self.bins)
         common = (others > 0) & (counts > 0)
         if not common.any():

@@ -44,7 +44,7 @@ class MaNo(Score):
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the score."""
-        outputs = summary.classes
+        outputs = summary.class_scores
         normalised = outputs.probabilities
         if not -outputs.log_probabilities.mean() > self.threshold:
             taylor = 1 + outputs.outputs + np.square(outputs.outputs) / 2

@@ -34,7 +34,7 @@ class NuclearNorm(Score):
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
         """Returns the normalised norm."""
-        probabilities = summary.classes.probabilities
+        probabilities = summary.class_scores.probabilities
         norms = []
         for block in np.array_split(probabilities, -(-len(probabilities) // BLOCK)):
             gram = block @ block.T if len(block) < block.shape[1] else block.T @ block

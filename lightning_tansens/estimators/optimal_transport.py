@@ -12,9 +12,9 @@ from scipy.special import softmax
 from lightning_tansens.checks import check_choice, check_numbers
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.estimators.transport import Array, transport
+from lightning_tansens.estimators.transport import transport
 from lightning_tansens.record import Estimate, Quantity
 
 #: Whose probabilities are moved: today's, or those of the temporal ensemble.
@@ -150,7 +150,7 @@ def labelled_pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, O
         UndefinedEstimateError: If there are too few samples for a transport between them.
 
     """
-    labelled, outputs = reference.labelled, target.classes
+    labelled, outputs = reference.labelled, target.class_scores
     if (samples := min(len(labelled), len(outputs))) < LEAST * labelled.classes:
         raise UndefinedEstimateError(
             f"expected {LEAST} samples or more for each of the {labelled.classes} classes, whose shares a transport "

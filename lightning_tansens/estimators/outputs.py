@@ -157,11 +157,6 @@ class Outputs:
         """The cross-entropy of each sample, in nats, shape (N,). Needs labels."""
         return np.asarray(-self.log_probabilities[np.arange(len(self)), self._labels])
 
-    @cached_property
-    def label_shares(self) -> Array:
-        """The share of each class among the labels, shape (C,). Needs labels."""
-        return np.asarray(np.bincount(self._labels, minlength=self.classes) / len(self))
-
     @property
     def past(self) -> Trajectory:
         """What earlier measurements said of these samples.

@@ -36,7 +36,7 @@ class EntropyRatio(Estimator):
     of_cross_entropy = True
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, entropies = reference.labelled, target.classes.entropies
+        labelled, entropies = reference.labelled, target.class_scores.entropies
         if not labelled.entropies.any():
             raise UndefinedEstimateError("expected a reference with entropy, but all of its predictions are certain")
         return {"loss": scaled(float(labelled.losses.mean()), entropies, labelled.entropies, labelled.losses)}
@@ -47,8 +47,8 @@ class EntropyDifference(Estimator):
 
     .. math:: \hat l(X_{te}) = l(X_{ref}) + \bar H(X_{te}) - \bar H(X_{ref}), \qquad H(x) = -\sum_c p_c(x) \log p_c(x)
 
-    It is to the loss what the difference of confidences is to the accuracy. The standard error is that of the means; loss
-    and entropy of the reference are taken as a pair.
+    It estimates the loss as the difference of confidences estimates the accuracy. The standard error is the means'; loss and
+    entropy of the reference are taken as a pair.
 
     Example:
         >>> import numpy as np
@@ -65,7 +65,7 @@ class EntropyDifference(Estimator):
     of_cross_entropy = True
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, entropies = reference.labelled, target.classes.entropies
+        labelled, entropies = reference.labelled, target.class_scores.entropies
         gaps = labelled.losses - labelled.entropies
         error = root_of_squares(error_of_mean(entropies), error_of_mean(gaps))
         return {"loss": Estimate(max(float(gaps.mean() + entropies.mean()), 0.0), error)}

@@ -14,7 +14,7 @@ from lightning_tansens.checks import check_callable, check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.disagreement import earlier_predictions, first_used
-from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
@@ -78,7 +78,7 @@ class PseudoLabelLoss(Estimator):
         paired = own.losses if labelled and self.criterion is None else np.ones(len(own))
         return {"loss": scaled(loss, on_target, on_reference, paired)}
 
-    def losses(self, outputs: Outputs) -> NDArray[np.float64]:
+    def losses(self, outputs: Outputs) -> Array:
         """Returns each sample's mean loss on the earlier measurements' pseudo-labels, shape (N,)."""
         past = outputs.past
         if outputs.is_classifier:
@@ -98,14 +98,14 @@ class PseudoLabelLoss(Estimator):
         labels = (labels > 0).astype(np.float32) if self.pseudo_labels == "signs" else labels
         return self._by_criterion(outputs, labels, known)
 
-    def _by_criterion(self, outputs: Outputs, labels: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def _by_criterion(self, outputs: Outputs, labels: NDArray[Any], known: NDArray[np.bool_]) -> Array:
         assert self.criterion is not None
         now = torch.from_numpy(outputs.outputs.astype(np.float32))
         rows = [_losses(self.criterion, now, torch.from_numpy(np.ascontiguousarray(row))) for row in labels]
         return np.asarray((np.stack(rows) * known).sum(0) / np.maximum(known.sum(0), 1))
 
 
-def _losses(criterion: Callable[[Any, Any], Any], outputs: Tensor, targets: Tensor) -> NDArray[np.float64]:
+def _losses(criterion: Callable[[Any, Any], Any], outputs: Tensor, targets: Tensor) -> Array:
     with torch.no_grad():
         losses = criterion(outputs, targets)
         if losses.dim() == 0 or len(losses) != len(outputs):  # a mean: one sample at a time

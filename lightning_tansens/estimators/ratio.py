@@ -45,7 +45,7 @@ class MeasureRatio(Estimator):
     .. math:: \hat l(X_{te}) = r \cdot l(X_{ref}), \qquad
               \widehat{acc} = 1 - (1 - acc_{ref}) \, r \text{ ("error")} \text{ or } r \cdot acc_{ref} \text{ ("ratio")}
 
-    The ratio is that of the measure on target and reference, or, for a measure of the weights, now and before. With "ratio"
+    The ratio compares the measure on target and reference or, for a measure of the weights, now and before. With "ratio"
     (Daróczy 2022) a ratio above one, which raises the estimated loss, raises the accuracy too; "error" points the right way.
     The standard error is by the delta method, with the covariance of what was found on the same samples.
 

@@ -136,7 +136,7 @@ class SetSummary:
         return outputs
 
     @property
-    def classes(self) -> Outputs:
+    def class_scores(self) -> Outputs:
         """The outputs, if they are class scores and can be estimated from.
 
         Raises:
@@ -156,7 +156,7 @@ class SetSummary:
             UndefinedEstimateError: If there are none.
 
         """
-        outputs = self.classes
+        outputs = self.class_scores
         if outputs.labels is None:
             raise UndefinedEstimateError(f"expected labels for the {self.name} set's {len(outputs)} samples, but got none")
         return outputs

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import error_of_mean, root_of_squares
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
@@ -46,7 +45,7 @@ class TemporalEnsemble(Estimator):
     needs = frozenset({Need.CLASSES, Need.EARLIER})
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        outputs, fit = target.classes, reference.labelled.temperature
+        outputs, fit = target.class_scores, reference.labelled.temperature
         losses, errors = expected(outputs, outputs.tempered(fit.value))
         moved = expected(outputs, outputs.tempered(fit.value * np.exp(STEP)))
         found: dict[Quantity, Estimate] = {}
@@ -57,7 +56,7 @@ class TemporalEnsemble(Estimator):
         return found
 
 
-def expected(outputs: Outputs, q: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def expected(outputs: Outputs, q: Array) -> tuple[Array, Array]:
     """Returns the loss and the error of today's predictions that probabilities q expect, shapes (N,).
 
     Args:

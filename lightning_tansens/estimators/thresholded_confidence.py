@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.outputs import Outputs
+from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import binomial_error, root_of_squares
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
@@ -54,7 +53,7 @@ class ThresholdedConfidence(Estimator):
         self.needs = frozenset({Need.CLASSES, Need.EARLIER} if score == "ensemble" else {Need.CLASSES})
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
-        labelled, outputs = reference.labelled, target.classes
+        labelled, outputs = reference.labelled, target.class_scores
         ordered, count = np.sort(self._scores(labelled)), len(labelled)
         right = int(labelled.correct.sum())
         threshold = ordered[count - right] if right else np.inf
@@ -62,7 +61,7 @@ class ThresholdedConfidence(Estimator):
         error = root_of_squares(binomial_error(value, len(outputs)), binomial_error(right / count, count))
         return {"accuracy": Estimate(value, error)}
 
-    def _scores(self, outputs: Outputs) -> NDArray[np.float64]:
+    def _scores(self, outputs: Outputs) -> Array:
         if self.score == "ensemble":
             return np.asarray(outputs.ensemble[np.arange(len(outputs)), outputs.predictions])
         return outputs.confidences if self.score == "confidence" else -outputs.entropies

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-Array = NDArray[np.float64]
+from lightning_tansens.estimators.outputs import Array
 
 #: The regularisations ε that are gone through, in units of the cost: the second starts where the first one ended.
 BLURS = (0.1, 0.01)

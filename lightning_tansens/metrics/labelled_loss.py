@@ -87,10 +87,7 @@ class LabelledLoss(StatefulMetric):
     def prepare(self, outputs: Any, targets: Any) -> None:
         """Learns the form of outputs and targets; every process calls it before the first update.
 
-        Raises:
-            TypeError: As :meth:`update` does.
-            ValueError: As :meth:`update` does.
-
+        It raises as :meth:`update` does.
         """
         with torch.no_grad():
             self._terms(outputs, targets)
@@ -129,10 +126,7 @@ class LabelledLoss(StatefulMetric):
     def update_finite(self, outputs: Any, targets: Any, positions: Sequence[int]) -> None:
         """Adds a batch without the samples whose outputs or targets are not finite; ``unusable`` counts these.
 
-        Raises:
-            TypeError: As :meth:`update` does.
-            ValueError: As :meth:`update` does.
-
+        It raises as :meth:`update` does.
         """
         if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and len(outputs) == len(positions) == len(targets):
             rows = outputs.reshape(len(outputs), -1)

@@ -1,4 +1,4 @@
-"""The callback: it decides when to measure, draws the sets and hands records to the loggers."""
+"""The callback: it decides when to measure, and hands the records to the loggers."""
 
 from __future__ import annotations
 
@@ -15,28 +15,21 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.checks import check_counts, check_text
 from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
+from lightning_tansens.monitor.across_processes import measure, prepare, snapshot_is_due, take_snapshot
 from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.hold_out import HeldOut, hold_out
 from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
-from lightning_tansens.monitor.measurement import Measurement
-from lightning_tansens.monitor.measuring import measure, prepare, snapshot_is_due, take_snapshot
-from lightning_tansens.monitor.options import (
-    Options,
-    check_callables,
-    check_labels_used,
-    check_measures_and_estimators,
-    check_sets,
-)
+from lightning_tansens.monitor.measured_run import MeasuredRun
+from lightning_tansens.monitor.options import Options, check_arguments
 from lightning_tansens.monitor.processes import slowest, together
-from lightning_tansens.monitor.recording import without_estimators
+from lightning_tansens.monitor.results import Results
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
@@ -48,19 +41,17 @@ from lightning_tansens.monitor.trainer_loggers import (
     wanted,
     writers,
 )
-from lightning_tansens.record import HEADLINE, Record, SetEstimates
+from lightning_tansens.record import HEADLINE
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text, summary_table
 from lightning_tansens.show.keys import Keys, flat_row
-from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
-from lightning_tansens.show.scorecard import Scorecard
 from lightning_tansens.tangent.batches import OutputPicker
 from lightning_tansens.tangent.isolation import isolated_rng
 
 
-class TangentSensitivityMonitor(pl.Callback):
+class TangentSensitivityMonitor(Results):
     """Measures a network's sensitivity at epoch ends and estimates its loss and accuracy on data without labels.
 
     On a fixed random subset of the labelled reference and of each test set, the callback computes every measure and every
@@ -148,11 +139,11 @@ class TangentSensitivityMonitor(pl.Callback):
         self.display = Display() if display is None else display
         self.options = Options() if options is None else options
         self.default_measures, self.default_estimators = measures is None, estimators is None
-        self._check()
+        check_arguments(self)
         self._keys = Keys(self.options.prefix)
         self._state = MonitorState()
         self._mailbox = Mailbox()
-        self._measurement: Measurement | None = None
+        self._run: MeasuredRun | None = None
         #: What the last fit, or the first of evaluations that follow one another, has found.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
@@ -165,61 +156,6 @@ class TangentSensitivityMonitor(pl.Callback):
         #: The samples that the last fit held back, with a number as the reference.
         self.held_out: HeldOut | None = None
         self._follows = False
-
-    def _check(self) -> None:
-        check_counts(num_samples=self.num_samples, every_n_epochs=self.every_n_epochs)
-        check_sets(self.test_dataloaders, self.reference)
-        check_measures_and_estimators(self.measures, self.estimators)
-        check_callables(unpack=self.unpack, output=self.output, criterion=self.criterion)
-        if self.network is not None:
-            check_text("network", self.network)
-        for name, kind in (("display", Display), ("options", Options)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected {kind.__name__} or None, but got {getattr(self, name)!r}")
-        check_labels_used(self.compare_with_labels, correlate_with_gap=self.options.correlate_with_gap)
-
-    # ---------------------------------------------------------------------------------------------- results
-
-    @property
-    def records(self) -> list[Record]:
-        """Everything that was computed, one record a measurement."""
-        self._mailbox.receive(self._state)
-        return self._state.records
-
-    @property
-    def estimates(self) -> dict[str, SetEstimates]:
-        """The headline's estimates at the last measurement, by set: ``monitor.estimates["test"].loss.low``."""
-        records = self.records
-        return {name: target.headline for name, target in records[-1].targets.items()} if records else {}
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """Everything that was computed as flat rows, one a measurement, with ``epoch`` and ``step``."""
-        return [flat_row(record, self._keys) for record in self.records]
-
-    @property
-    def scorecard(self) -> Scorecard:
-        """How good the estimates were so far, where the truth is known."""
-        return Scorecard.from_records(self.records)
-
-    def _repr_html_(self) -> str:
-        """Shows a table of the sets in a notebook."""
-        return to_html(self.records)
-
-    def is_fresh(self, trainer: pl.Trainer, key: str) -> bool:
-        """Says whether a key was logged with a value of the current weights."""
-        return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
-
-    def brief(self, record: Record) -> Record:
-        """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
-        if self._is_brief:
-            return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
-        return record
-
-    @property
-    def _is_brief(self) -> bool:
-        """Whether the loggers are sent the headline alone of the default estimators."""
-        return self.default_estimators and self.display.log == "default"
 
     def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
         """Lets the evaluations from now on continue one another, as the measurements of a fit do.
@@ -237,17 +173,17 @@ class TangentSensitivityMonitor(pl.Callback):
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
-        self._measurement, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
+        self._run, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
 
     # ------------------------------------------------------------------------------------------------ hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forgets an earlier fit, and holds back what is to be the reference."""
+        """Forgets an earlier fit, and holds samples back for the reference."""
         if stage != TrainerFn.FITTING:
             return
         if isinstance(self.reference, float):
             self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
-        self._measurement, self._criterion, self._follows = None, None, False
+        self._run, self._criterion, self._follows = None, None, False
         self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -275,8 +211,8 @@ class TangentSensitivityMonitor(pl.Callback):
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
                 self._page.resume(logging_step(trainer) + 1)
         with isolated_rng():
-            self._measurement = self._prepare(trainer, pl_module)
-        for note in self._measurement.notes():
+            self._run = self._prepare(trainer, pl_module)
+        for note in self._run.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
         if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
             rank_zero_info(
@@ -307,8 +243,8 @@ class TangentSensitivityMonitor(pl.Callback):
         if due and trainer.global_step not in (self._state.measured_step, self._snapshot_step):
             self._snapshot_step = trainer.global_step
             with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
-                assert self._measurement is not None
-                take_snapshot(trainer, pl_module, self._measurement)
+                assert self._run is not None
+                take_snapshot(trainer, pl_module, self._run)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after an epoch, unless a validation has just done so."""
@@ -323,7 +259,7 @@ class TangentSensitivityMonitor(pl.Callback):
         elif self.verbose and self._failures.last is not None:  # a warning may have been filtered
             say(trainer, f"TangentSensitivityMonitor: no measurement succeeded; the last one failed: {self._failures.last}")
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
-            if self._page is not None and self._measurement is not None:
+            if self._page is not None and self._run is not None:
                 self._page.finish(records)
         self._mailbox.send(trainer, self._state)
 
@@ -346,7 +282,7 @@ class TangentSensitivityMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: the records, and what the next measurement is compared with."""
-        return self._remembered(self._measurement).to_dict()
+        return self._remembered(self._run).to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a checkpoint was taken, unless evaluations follow one another.
@@ -367,9 +303,9 @@ class TangentSensitivityMonitor(pl.Callback):
             return
         self._state.measured_step = trainer.global_step
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
-            assert self._measurement is not None
+            assert self._run is not None
             assert self._page is not None
-            self._measure(trainer, pl_module, self._measurement, self._page)
+            self._measure(trainer, pl_module, self._run, self._page)
 
     def _too_soon(self, share: float) -> bool:
         """Whether a measurement as long as the last one would take more than its share of the time since."""
@@ -382,14 +318,14 @@ class TangentSensitivityMonitor(pl.Callback):
         """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
         policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
         with policy, isolated_rng(), torch.inference_mode(False):
-            measurement = self._prepare(trainer, pl_module)
-            self._measure(trainer, pl_module, measurement, self._new_page(trainer))
+            run = self._prepare(trainer, pl_module)
+            self._measure(trainer, pl_module, run, self._new_page(trainer))
             if self._follows:
-                self._state = self._remembered(measurement)
+                self._state = self._remembered(run)
 
-    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Measurement:
-        before = self._measurement
-        measurement, criterion = prepare(
+    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> MeasuredRun:
+        before = self._run
+        run, criterion = prepare(
             trainer,
             pl_module,
             self,
@@ -401,22 +337,22 @@ class TangentSensitivityMonitor(pl.Callback):
         )
         if trainer.state.fn == TrainerFn.FITTING or self._follows:  # said once for a fit, or for a folder of checkpoints
             self._criterion = criterion
-        return measurement
+        return run
 
-    def _remembered(self, measurement: Measurement | None) -> MonitorState:
+    def _remembered(self, run: MeasuredRun | None) -> MonitorState:
         """What the next measurement is compared with: after this one, or else of a loaded checkpoint."""
-        if measurement is None:
+        if run is None:
             return self._state
         return replace(
             self._state,
-            weights_before=measurement.weights_before,
-            memories=measurement.memories(),
-            trajectories=measurement.trajectories(),
+            weights_before=run.weights_before,
+            memories=run.memories(),
+            trajectories=run.trajectories(),
         )
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement, page: Page) -> None:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: MeasuredRun, page: Page) -> None:
         start = time.perf_counter()
-        record, summaries = measure(trainer, pl_module, self, measurement, self._state.records)
+        record, summaries = measure(trainer, pl_module, self, run, self._state.records)
         with together(trainer):
             self._state.records.append(record)
             if not self._follows:
@@ -424,7 +360,7 @@ class TangentSensitivityMonitor(pl.Callback):
                     say(trainer, measurement_text(record))
                 self._notices.say(record)
             distributions = {summary.name: summary.distributions for summary in summaries}
-            pairs = list(zip(measurement.sets, summaries, strict=True))[1:]
+            pairs = list(zip(run.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
             page.show(record, self._state.records, distributions, samples)
         total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
@@ -432,7 +368,7 @@ class TangentSensitivityMonitor(pl.Callback):
             record = replace(record, seconds={**record.seconds, "total": total})
             self._state.records[-1] = record
             self._measured_at = time.perf_counter()
-            scalars = self._logged(record)
+            scalars = self.logged(record)
             everything = flat_row(record, self._keys)
             log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, everything))
             self._logged_step = trainer.global_step
@@ -445,17 +381,9 @@ class TangentSensitivityMonitor(pl.Callback):
                 self.display,
                 self._keys,
                 writers(trainer),
-                self._explained(),
+                [*self.measures, *self.estimators],
                 self.options.correlate_with_gap,
                 folder,
                 self.options.on_failure == "raise",
                 self.brief,
             )
-
-    def _logged(self, record: Record) -> dict[str, float]:
-        """The scalars for the loggers, by key."""
-        row = flat_row(self.brief(record), self._keys, brief=self.display.log == "default")
-        return {key: value for key, value in row.items() if key not in ("epoch", "step")}
-
-    def _explained(self) -> list[Measure | Estimator]:
-        return [*self.measures, *self.estimators]

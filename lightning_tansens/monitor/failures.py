@@ -66,12 +66,7 @@ class Failures:
 
 
 def check_finite(network: nn.Module) -> None:
-    """Refuses a network that has diverged.
-
-    Raises:
-        NonFiniteWeightsError: If a weight is infinite or not a number.
-
-    """
+    """Raises NonFiniteWeightsError if a weight is infinite or not a number."""
     for name, parameter in network.named_parameters():
         if not all(bool(part.isfinite().all()) for part in plain_parts(parameter)):
             raise NonFiniteWeightsError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,6 +14,7 @@ from lightning_tansens.estimators.calibrated import Calibrated, check_features
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
 from lightning_tansens.monitor.failures import OnFailure
+from lightning_tansens.show import Display
 from lightning_tansens.show.keys import check_set_names
 
 #: The hook in which the monitor measures; "auto" takes the validation's wherever there is one.
@@ -96,7 +97,32 @@ class Options:
         check_text("prefix", self.prefix)
 
 
-def check_sets(test_dataloaders: object, reference: object) -> None:
+def check_arguments(monitor: Any) -> None:
+    """Checks the arguments of the monitor.
+
+    Raises:
+        ValueError: If one has a value that is not allowed.
+        TypeError: If one has a type that is not allowed.
+
+    """
+    check_counts(num_samples=monitor.num_samples, every_n_epochs=monitor.every_n_epochs)
+    _check_sets(monitor.test_dataloaders, monitor.reference)
+    _check_measures_and_estimators(monitor.measures, monitor.estimators)
+    for name in ("unpack", "output", "criterion"):
+        check_callable(name, getattr(monitor, name))
+    if monitor.network is not None:
+        check_text("network", monitor.network)
+    for name, kind in (("display", Display), ("options", Options)):
+        if not isinstance(getattr(monitor, name), kind):
+            raise TypeError(f"{name}: expected {kind.__name__} or None, but got {getattr(monitor, name)!r}")
+    if monitor.options.correlate_with_gap and not monitor.compare_with_labels:
+        raise ValueError(
+            "correlate_with_gap: expected compare_with_labels=True with correlate_with_gap=True, which needs the true loss "
+            "of the test sets, but got False"
+        )
+
+
+def _check_sets(test_dataloaders: object, reference: object) -> None:
     """Checks the test sets and the reference."""
     if isinstance(reference, float):
         check_share("reference", reference)
@@ -128,17 +154,7 @@ def check_sets(test_dataloaders: object, reference: object) -> None:
         )
 
 
-def check_labels_used(compare_with_labels: bool, **needing: bool) -> None:
-    """Checks that the labels of the test sets are used where an option needs them."""
-    for name, wanted in needing.items():
-        if wanted and not compare_with_labels:
-            raise ValueError(
-                f"{name}: expected compare_with_labels=True with {name}=True, which needs the true loss of the test sets, "
-                "but got False"
-            )
-
-
-def check_measures_and_estimators(measures: object, estimators: object) -> None:
+def _check_measures_and_estimators(measures: object, estimators: object) -> None:
     """Checks that items are measures and estimators, each with a key of its own."""
     _check_items("measures", measures, Measure)
     _check_items("estimators", estimators, Estimator)
@@ -151,12 +167,6 @@ def check_measures_and_estimators(measures: object, estimators: object) -> None:
     for estimator in estimators:  # type: ignore[attr-defined]
         if isinstance(estimator, Calibrated):
             check_features(estimator.features, measures)  # type: ignore[arg-type]
-
-
-def check_callables(**callables: object) -> None:
-    """Checks that arguments are None or callable."""
-    for name, value in callables.items():
-        check_callable(name, value)
 
 
 def _check_items(name: str, items: object, kind: type) -> None:

@@ -32,7 +32,7 @@ from lightning_tansens.tangent.tracing import tensors_in
 
 
 class MeasuredSet:
-    """A subset of a set together with what is accumulated on it.
+    """A subset of a set, and the metrics that accumulate on it.
 
     Args:
         name: The set's name.
@@ -192,7 +192,7 @@ class MeasuredSet:
             self._accumulate(fresh, network, lambda: None, outputs=False)
 
     def remember_first(self) -> None:
-        """Syncs with the other processes, all of which must call it, and keeps the values before the first step."""
+        """Keeps the values before the first step; every process must call it, as it syncs."""
         for measure in self._without_memory():
             with measure.sync_context():
                 measure.remember()
@@ -202,12 +202,15 @@ class MeasuredSet:
         for metric in [*measures, *of_outputs]:
             metric.reset()
         if not any(part[0] < self.subset.head for part in self.subset.positions()):
-            self._learn_shapes(measures, network, outputs)
+            self._learn_shapes(measures, network)
         for inputs, targets, positions in self.batches:
             if positions[0] < self.subset.head:
                 for measure in measures:
                     if measure.key not in self.failed:
-                        self._add_or_fail(measure, network, inputs, targets, positions)
+                        try:
+                            self._add(measure, network, inputs, targets, positions)
+                        except Exception as error:
+                            self.failed[measure.key] = error
             if of_outputs:
                 self._add_outputs(*self._forward(network, inputs), targets, positions)
             tick()
@@ -233,7 +236,7 @@ class MeasuredSet:
         with lockstep.together():
             next(batches, None)  # a subset keeps its samples once it is exhausted
 
-    def _learn_shapes(self, measures: list[Measure], network: nn.Module, outputs: bool) -> None:
+    def _learn_shapes(self, measures: list[Measure], network: nn.Module) -> None:
         """Lets a process without a sample know the shapes that it syncs."""
         inputs, _, _ = self.batches.first()
         for measure in measures:
@@ -241,14 +244,6 @@ class MeasuredSet:
                 measure.prepare(network, inputs)
             except Exception as error:
                 self.failed[measure.key] = error
-
-    def _add_or_fail(
-        self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int]
-    ) -> None:
-        try:
-            self._add(measure, network, inputs, targets, positions)
-        except Exception as error:
-            self.failed[measure.key] = error
 
     def _add(
         self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
@@ -302,7 +297,7 @@ class MeasuredSet:
 
     @contextmanager
     def synced(self, outputs_alone: bool = False) -> Iterator[None]:
-        """Gathers what the processes have accumulated, all of which must call it; their own shares are back afterwards."""
+        """Gathers what the processes have accumulated; every process must call it. Their own shares are back afterwards."""
         with ExitStack() as stack:
             for metric in ([] if self.outputs is None else [self.outputs]) if outputs_alone else self._metrics():
                 if getattr(metric, "key", None) not in self.failed:
@@ -320,20 +315,16 @@ class MeasuredSet:
                     summary = with_measure(summary, measure)
                 except Exception as error:  # states are synced: it fails on every process alike
                     self.failed[measure.key] = error
-        if self.outputs is not None:
-            outputs = Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
-            summary = replace(summary, outputs=outputs)
-            self.trajectory = (self.trajectory or Trajectory()).updated(outputs)
+        summary = replace(summary, outputs=self.found_outputs())
         if self.loss is not None and self._reading.with_loss:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
             summary = with_loss(summary, self.loss, is_truth)
         counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
-    def take_snapshot(self) -> None:
-        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
-        if self.outputs is not None:
-            self.trajectory = (self.trajectory or Trajectory()).updated(Outputs.of(**self.outputs.arrays()))
+    def found_outputs(self) -> Outputs | None:
+        """Returns the outputs, inside of :meth:`synced`; None where no estimator needs them."""
+        return None if self.outputs is None else Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
 
     def shown(self, summary: SetSummary) -> ShownSamples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""

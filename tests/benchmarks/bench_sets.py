@@ -123,7 +123,7 @@ def many_classes(samples: int, classes_logged: bool) -> tuple[int, int, int, flo
     saved = io.BytesIO()
     torch.save(monitor.state_dict()["trajectories"], saved)
     kept = len(flat_row(monitor.records[-1]))
-    sent = len(monitor._logged(monitor.records[-1]))
+    sent = len(monitor.logged(monitor.records[-1]))
     return sent, kept, len(saved.getvalue()), monitor.history[-1]["tansens/seconds"], grown
 
 

@@ -60,7 +60,7 @@ def test_the_extreme_images_are_those_of_the_test_set(drawn, tmp_path):
     numbers = [int(ax.get_xlabel().removeprefix("#")) for ax in axes]
     data = images(9, 5)
     squares = tangent_sensitivity(trainer.lightning_module.eval(), data.tensors[0])
-    subset = trainer.callbacks[0]._measurement.sets[1].subset.indices
+    subset = trainer.callbacks[0]._run.sets[1].subset.indices
     order = sorted(subset, key=lambda n: squares[n])
     assert len(set(numbers)) == 4
     # by value, because samples of one activation region have equal sensitivities, in any order

@@ -114,7 +114,7 @@ def test_features_need_their_measures():
         ({"copies": [Noise(0.1), Noise(0.2)]}, ValueError, "copies: expected 3 or more to fit on, but got 2; add some"),
         ({"copies": Noise(0.1)}, TypeError, "copies: expected a list"),
         ({"copies": "blur"}, TypeError, "copies: expected a list"),
-        ({"copies": [Noise(0.1)] * 3 + ["blur"]}, TypeError, "copies: expected a callable"),
+        ({"copies": [Noise(0.1)] * 3 + ["blur"]}, TypeError, "copies: expected callables on a sample, but got 'blur'"),
         ({"copies": [Noise(0.1)] * 3 + [None]}, TypeError, "copies: expected callables on a sample, but got None"),
         ({"features": ["entropy", "margin"]}, ValueError, "features: expected one of"),
         ({"features": []}, TypeError, "features: expected a list of features"),

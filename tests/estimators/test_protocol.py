@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch.nn.functional import mse_loss
 
 from lightning_tansens import estimators as room
 from lightning_tansens.errors import UndefinedEstimateError
@@ -38,6 +39,13 @@ def test_no_estimator_is_forgotten():
     assert {type(estimator) for estimator in default_estimators()} == public - by_themselves
     assert len(set(KEYS)) == len(KEYS)
     assert TRIVIAL not in KEYS
+
+
+def test_the_default_ones_are_given_the_criterion_and_the_pseudo_labels():
+    found = default_estimators(mse_loss, "signs")
+    given = {e.key: (e.criterion, e.pseudo_labels) for e in found if hasattr(e, "criterion")}
+    assert given == dict.fromkeys(["estimate", "pseudo_label_loss"], (mse_loss, "signs"))
+    assert [estimator.key for estimator in found] == KEYS
 
 
 def test_every_estimator_gives_what_it_says():

@@ -116,7 +116,7 @@ def test_in_the_monitor():
     assert {key for key in measured(trainer) if "margin" in key} == {f"{n}/{s}" for n in NAMES for s in ("train", "test")}
     row = monitor.history[-1]
     assert 0 < row["tansens/neuron_margins_min/test"] < row["tansens/neuron_margins/test"]
-    subset = monitor._measurement.sets[1].subset
+    subset = monitor._run.sets[1].subset
     batch = subset.samples(range(len(subset)))[0]
     hidden = preactivations(trainer.lightning_module, batch)[0]
     assert row["tansens/neuron_margins/test"] == pytest.approx(float(hidden.abs().amin(0).mean()), rel=1e-5)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from lightning_tansens.checks import check_callable, check_choice
+from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.features import Feature, log_features, measure_keys
-from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform
+from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform, checked_transforms
 from lightning_tansens.estimators.calibrated.ridge import Prediction, Ridge
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.metrics.uncertainty import relative_standard_error
@@ -29,9 +29,9 @@ class Calibrated(Estimator):
     .. math:: \log \frac{l(X_k)}{l(X_{ref})} \approx \sum_j \beta_j \log \frac{\phi_j(X_k)}{\phi_j(X_{ref})}, \qquad
               \hat l(X_{te}) = l(X_{ref}) \prod_j \Big(\frac{\phi_j(X_{te})}{\phi_j(X_{ref})}\Big)^{\beta_j}
 
-    over the copies X_k, with features φ_j that need no labels; the error rate is fitted in the same way. β is that of
-    :class:`~lightning_tansens.estimators.calibrated.ridge.Ridge`, and the standard error that of its prediction together
-    with the reference's own. Each copy costs as much as a test set with labels.
+    over the copies X_k, with features φ_j that need no labels; the error rate is fitted in the same way.
+    :class:`~lightning_tansens.estimators.calibrated.ridge.Ridge` fits β. The standard error adds its prediction's and the
+    reference's own. Each copy costs as much as a test set with labels.
 
     Args:
         copies: What makes a copy out of a sample (a tensor without the batch's dimension), keeping its shape: one copy of
@@ -57,19 +57,14 @@ class Calibrated(Estimator):
         self, copies: Sequence[Transform] | None = None, features: Sequence[Feature] = ("entropy", "confidence")
     ) -> None:
         copies = COPIES if copies is None else copies
-        if isinstance(copies, (str, bytes)) or not isinstance(copies, Sequence):
-            raise TypeError(f"copies: expected a list of callables on a sample, but got {copies!r}")
-        for transform in copies:
-            if transform is None:
-                raise TypeError("copies: expected callables on a sample, but got None")
-            check_callable("copies", transform)
+        self.copies = checked_transforms(copies)
         if len(copies) < MIN_COPIES:
             raise ValueError(f"copies: expected {MIN_COPIES} or more to fit on, but got {len(copies)}; add some")
         if isinstance(features, (str, bytes)) or not isinstance(features, Sequence) or not features:
             raise TypeError(f"features: expected a list of features, but got {features!r}")
         for feature in features:
             check_choice("features", feature, get_args(Feature))
-        self.copies, self.features = tuple(copies), tuple(features)
+        self.features = tuple(features)
         self.needs = frozenset({Need.CLASSES, Need.COPIES})
 
     @property

@@ -69,4 +69,4 @@ def _feature(summary: SetSummary, name: Feature) -> float:
     if name in _MEASURED:
         key, value = _MEASURED[name]
         return summary.values.get(key, {}).get(value, math.nan)
-    return float(summary.classes.entropies.mean() if name == "entropy" else 1 - summary.classes.confidences.mean())
+    return float(summary.class_scores.entropies.mean() if name == "entropy" else 1 - summary.class_scores.confidences.mean())

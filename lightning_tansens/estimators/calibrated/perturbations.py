@@ -16,6 +16,16 @@ from lightning_tansens.tangent.isolation import Randomness, sample_seed
 Transform = Callable[[Any], Any]
 
 
+def checked_transforms(copies: Any) -> tuple[Transform, ...]:
+    """Returns the transforms as a tuple; raises TypeError unless they are a list of callables."""
+    if isinstance(copies, (str, bytes)) or not isinstance(copies, Sequence):
+        raise TypeError(f"copies: expected a list of callables on a sample or None, but got {copies!r}")
+    for transform in copies:
+        if not callable(transform):
+            raise TypeError(f"copies: expected callables on a sample, but got {transform!r}")
+    return tuple(copies)
+
+
 @dataclass(frozen=True)
 class Noise:
     r"""Adds Gaussian noise, :math:`x + s \, \mathrm{std}(x) \, \varepsilon` with ε ~ N(0, I) (the papers' perturbation).
@@ -32,11 +42,9 @@ class Noise:
     scale: float
 
     def __post_init__(self) -> None:
-        """Refuses what is no scale."""
         check_numbers(at_least=0, scale=self.scale)
 
     def __call__(self, sample: Tensor) -> Tensor:
-        """Returns the sample with noise."""
         return sample + self.scale * sample.std(unbiased=False) * torch.randn_like(sample)
 
 
@@ -56,11 +64,9 @@ class Masked:
     share: float
 
     def __post_init__(self) -> None:
-        """Refuses what is no share."""
         check_share("share", self.share)
 
     def __call__(self, sample: Tensor) -> Tensor:
-        """Returns the sample with holes."""
         return torch.where(torch.rand_like(sample) < self.share, sample.mean(), sample)
 
 
@@ -80,11 +86,9 @@ class Contrast:
     factor: float
 
     def __post_init__(self) -> None:
-        """Refuses what is no factor."""
         check_numbers(at_least=0, factor=self.factor)
 
     def __call__(self, sample: Tensor) -> Tensor:
-        """Returns the stretched sample."""
         mean = sample.mean()
         return mean + self.factor * (sample - mean)
 

@@ -13,7 +13,7 @@ import numpy as np
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.calibrated.perturbations import Transform
+from lightning_tansens.estimators.calibrated.perturbations import Transform, checked_transforms
 from lightning_tansens.estimators.headline.copies import Shift, copies_for, samples_for
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
@@ -98,13 +98,8 @@ class Headline(Estimator):
         check_choice("pseudo_labels", pseudo_labels, get_args(PseudoLabels))
         check_callable("criterion", criterion)
         check_seed(seed)
-        if copies is not None and (isinstance(copies, (str, bytes)) or not isinstance(copies, Sequence)):
-            raise TypeError(f"copies: expected a list of callables on a sample or None, but got {copies!r}")
-        for transform in copies or ():
-            if not callable(transform):
-                raise TypeError(f"copies: expected callables on a sample, but got {transform!r}")
         self.class_shares: ClassShares = class_shares
-        self.copies = None if copies is None else tuple(copies)
+        self.copies = None if copies is None else checked_transforms(copies)
         if isinstance(copied_samples, str):
             check_choice("copied_samples", copied_samples, ("auto",), "or a number or None")
         elif copied_samples is not None:
@@ -134,7 +129,7 @@ class Headline(Estimator):
         if not own.is_classifier:
             return {"loss": self._without_classes(target, reference)}
         fit = self._fit(reference)
-        if target.classes.classes != fit.calibration.classes:
+        if target.class_scores.classes != fit.calibration.classes:
             raise UndefinedEstimateError(
                 f"expected {fit.calibration.classes} classes, as in the reference, but got {outputs.classes}"
             )
@@ -167,7 +162,7 @@ class Headline(Estimator):
         return self._stated("loss", answer, reference.loss, doubts, sure=True)
 
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
-        """The estimate of what is the better the smaller it is, and how it compares with the reference's own value."""
+        """The estimate of an error rate or a loss, and how it compares with the reference's own value."""
         value, low, high = own * answer.ratio, own * answer.low, own * answer.high
         # rounding must not put an estimate of next to nothing out of its own interval
         found = Estimate(value, low=min(low, value), high=max(high, value))
@@ -194,7 +189,7 @@ class Headline(Estimator):
     def _fit(self, reference: SetSummary) -> Fit:
         fits = _FITS.setdefault(reference, {})
         if self.seed not in fits:
-            fits[self.seed] = Fit(reference.labelled, [copy.classes for copy in self._copies(reference)], self.seed)
+            fits[self.seed] = Fit(reference.labelled, [copy.class_scores for copy in self._copies(reference)], self.seed)
         return fits[self.seed]
 
 
@@ -207,7 +202,7 @@ def _verdict(found: Estimate, own: float | None) -> Verdict:
 
 
 def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
-    """The number of earlier measurements of all sets, and what is to be doubted of it."""
+    """The fewest earlier measurements of a set, and the doubt that follows if these are few."""
     earlier = min(0 if one.earlier is None else one.earlier.count for one in sets)
     few = earlier < FEWEST_SNAPSHOTS
     return earlier, (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",) if few else ()

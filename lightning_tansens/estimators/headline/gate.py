@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lightning_tansens.estimators.outputs import Array
 
-#: The strength of the ridge.
+#: λ, the strength of the ridge.
 RIDGE = 0.3
 
 #: The total weights of the re-weightings of the reference, and of its corrupted copies.
@@ -17,7 +17,7 @@ MOVED, CORRUPTED = 200.0, 29.0
 DEFAULT = np.array([1.4, 1.0, 1.3, 0.8, -2.6, 0.5, 3.0])
 
 
-def fit_gate(signatures: Array, moved: NDArray[np.bool_], ridge: float = RIDGE) -> Array:
+def fit_gate(signatures: Array, moved: NDArray[np.bool_]) -> Array:
     r"""Fits a logistic regression that tells re-weightings of the reference from corrupted copies of it.
 
     .. math:: \min_\theta -\sum_m v_m \log \sigma(\pm s_m^T \theta) + \tfrac{\lambda}{2} \|\theta\|^2
@@ -27,7 +27,6 @@ def fit_gate(signatures: Array, moved: NDArray[np.bool_], ridge: float = RIDGE) 
     Args:
         signatures: s, whose first column is ones, shape (M, G).
         moved: Which of them are re-weightings (plus), and which corrupted copies (minus), shape (M,).
-        ridge: λ.
 
     """
     weights = np.where(moved, MOVED / max(moved.sum(), 1), CORRUPTED / max((~moved).sum(), 1))
@@ -35,8 +34,8 @@ def fit_gate(signatures: Array, moved: NDArray[np.bool_], ridge: float = RIDGE) 
     for _ in range(12):
         chance = logistic(signatures @ coefficients)
         spread = (weights * chance * (1 - chance) + 1e-6)[:, None]
-        curvature = (signatures * spread).T @ signatures + ridge * np.eye(len(coefficients))
-        step = np.linalg.solve(curvature, signatures.T @ (weights * (moved - chance)) - ridge * coefficients)
+        curvature = (signatures * spread).T @ signatures + RIDGE * np.eye(len(coefficients))
+        step = np.linalg.solve(curvature, signatures.T @ (weights * (moved - chance)) - RIDGE * coefficients)
         coefficients = coefficients + step
         if np.abs(step).max() < 1e-4:
             break

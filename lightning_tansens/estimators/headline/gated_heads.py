@@ -94,7 +94,7 @@ class GatedHeads(ABC):
     @staticmethod
     @abstractmethod
     def _head(candidates: tuple[Array, ...], truth: Array) -> WeightedCandidates | WeightedLosses:
-        """Fits the first head to the true log ratios of copies, of which there may be none."""
+        """Fits the first head to the true log ratios of copies, if there are any."""
 
     @abstractmethod
     def _sampling(self, values: Array, count: int) -> Array:

@@ -37,7 +37,7 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
     """
     count, candidates = ratios.shape
     curvature = ratios.T @ ratios / count + shrink * np.eye(candidates)
-    slope = ratios.T @ truth / count  # that of λ is the same for all of them
+    slope = ratios.T @ truth / count  # λ adds the same to all of them
     best, found = np.inf, np.full(candidates, 1 / candidates)
     for size in range(1, candidates + 1):
         chosen = np.array(list(combinations(range(candidates), size)))

@@ -13,9 +13,9 @@ BLUR = 0.05
 TOLERANCE, ITERATIONS, WORK = 1e-3, 100, 2e8
 
 
-def hard_kernel(probabilities: Array, blur: float = BLUR) -> Array:
-    """Returns exp(−(1 − q) / blur): its plans tend to the optimal transport of cost 1 − q as the blur goes to 0."""
-    return np.asarray(np.exp((probabilities - 1) / blur))
+def hard_kernel(probabilities: Array) -> Array:
+    """Returns exp(−(1 − q) / BLUR): its plans tend to the optimal transport of cost 1 − q as the blur goes to 0."""
+    return np.asarray(np.exp((probabilities - 1) / BLUR))
 
 
 def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float = TOLERANCE) -> Array:

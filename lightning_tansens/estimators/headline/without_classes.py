@@ -12,15 +12,12 @@ from torch import Tensor
 
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
-from lightning_tansens.estimators.headline.gated_heads import FEWEST_COPIES
+from lightning_tansens.estimators.headline.gated_heads import FEWEST_COPIES, NOISE
 from lightning_tansens.estimators.headline.interval import QUANTILE
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate
-
-#: A log ratio below so many standard errors is drawn to zero.
-NOISE = 2.0
 
 UNTESTED = "outputs that are no classes: its interval holds sampling alone"
 

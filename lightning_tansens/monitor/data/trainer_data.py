@@ -60,7 +60,8 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
 
     Args:
         trainer: The Trainer, once its loop is set up.
-        reference: "train", "val", one of several by position or name ("val:1", "train:labelled"), a DataLoader or a Dataset.
+        reference: "train", "val", one of several by position or name ("val:1", "train:labelled"), "auto" for the validation
+            data if a fit validates, else the training data, a DataLoader or a Dataset.
         stages: Where to leave the datamodule's ``teardown``, if its ``setup`` has to be called for these data.
 
     Raises:
@@ -69,8 +70,14 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
     """
     if not isinstance(reference, str):
         return "reference", Found(reference)
+    held = None
+    held = None
+    if reference == "auto":  # one call of the user's val_dataloader, to find out and to have the data
+        held = _loaders(trainer, "val", stages) if trainer.enable_validation else []
+        reference = "train" if _is_empty(held) else "val"
     stage, _, which = reference.partition(":")
-    held = _loaders(trainer, stage, stages)
+    if held is None or stage == "train":
+        held = _loaders(trainer, stage, stages)
     loaders = by_name(held)
     name = which or next(iter(loaders), "")
     if name not in loaders or (not which and len(loaders) > 1):
@@ -125,10 +132,11 @@ def test_data(
 
 def has_validation(trainer: pl.Trainer) -> bool:
     """Whether a fit validates: its data may turn out to be an empty list."""
-    if not trainer.enable_validation:
-        return False
-    data = _loaders(trainer, "val")
-    return not (isinstance(data, (list, tuple)) and not data)
+    return bool(trainer.enable_validation) and not _is_empty(_loaders(trainer, "val"))
+
+
+def _is_empty(loaders: Any) -> bool:
+    return isinstance(loaders, (list, tuple)) and not loaders
 
 
 def _loaders(trainer: pl.Trainer, stage: str, stages: ExitStack | None = None) -> Any:

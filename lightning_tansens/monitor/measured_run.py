@@ -1,4 +1,4 @@
-"""The measuring of one run: its sets, what they are compared with, and the record of each measurement."""
+"""All sets of one run, which are measured again and again, and what they are compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import FailedElsewhereError, TooLargeError
-from lightning_tansens.estimators import SetSummary, Trajectory
+from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.copies import copied
 from lightning_tansens.monitor.failures import check_finite
@@ -28,11 +28,11 @@ WEIGHTS = "the weights"
 WeightValues = Mapping[str, Mapping[str, float]]
 
 
-class Measurement:
+class MeasuredRun:
     """Measures the same sets again and again; it knows no Trainer.
 
-    Under several processes, :meth:`prepare`, :meth:`accumulate` and :meth:`summaries` concern this process alone, while
-    :meth:`remember_first` and :meth:`synced` talk to the others, all of which must call them.
+    Every process must call :meth:`remember_first` and :meth:`synced`, which talk to the others; all other methods concern
+    this process alone.
 
     Args:
         measures: The measures, in the order in which they are logged.
@@ -218,10 +218,19 @@ class Measurement:
                 stack.enter_context(measured.synced(outputs_alone))
             yield
 
-    def take_snapshot(self) -> None:
-        """Adds the outputs to the earlier measurements', inside of :meth:`synced`."""
-        for measured in self._every():
-            measured.take_snapshot()
+    def outputs(self) -> list[Outputs | None]:
+        """Returns the outputs on every set and copy, inside of :meth:`synced`."""
+        return [measured.found_outputs() for measured in self._every()]
+
+    def keep(self, outputs: Sequence[Outputs | None]) -> None:
+        """Adds what :meth:`outputs` returned to the earlier measurements', for all sets or, after an error, for none."""
+        every = self._every()
+        kept = [
+            measured.trajectory if found is None else (measured.trajectory or Trajectory()).updated(found)
+            for measured, found in zip(every, outputs, strict=True)
+        ]
+        for measured, trajectory in zip(every, kept, strict=True):
+            measured.trajectory = trajectory
 
     def summaries(self) -> list[SetSummary]:
         """Returns what was found on the reference and on each target, inside of :meth:`synced`."""

@@ -1,4 +1,4 @@
-"""The sets of a run: the reference, the test sets, and the perturbed copies of the reference."""
+"""Makes the sets of a run: the reference, the test sets, and the perturbed copies of the reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lightning_tansens.monitor.data.hold_out import HeldOut
 from lightning_tansens.monitor.data.kept_inputs import KeptInputs
 from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.data.trainer_data import Data, Found, has_validation, reference_data, test_data
+from lightning_tansens.monitor.data.trainer_data import Data, Found, reference_data, test_data
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
@@ -35,7 +35,7 @@ _SEEN = 64
 
 
 class Choices(Protocol):
-    """The monitor's arguments that say what is measured on which samples."""
+    """The monitor's arguments that choose samples, measures and estimators."""
 
     test_dataloaders: Any
     reference: str | float | Data
@@ -62,8 +62,8 @@ def is_shared_alike(trainer: pl.Trainer, subset: Subset) -> bool:
     return trainer.world_size == 1 or not subset.followed
 
 
-class Drawing:
-    """Draws the sets of a monitor.
+class SetFactory:
+    """Makes the sets of a monitor.
 
     Args:
         trainer: The Trainer.
@@ -190,7 +190,7 @@ class Drawing:
         return copy
 
     def _reference(self) -> str | Data:
-        """What "auto" stands for: the validation data, if there are any that are not the target."""
+        """What to compare with; "auto" does not take validation data that are the target."""
         monitor = self._monitor
         if isinstance(monitor.reference, float):
             if monitor.held_out is None or monitor.held_out.data is None:
@@ -202,7 +202,7 @@ class Drawing:
         if monitor.reference != "auto":
             return monitor.reference
         taken = isinstance(monitor.test_dataloaders, str) and monitor.test_dataloaders.startswith("val")
-        return "train" if taken or not has_validation(self._trainer) else "val"
+        return "train" if taken else "auto"
 
     def _set(self, name: str, data: Found, is_reference: bool = False) -> MeasuredSet:
         monitor, options = self._monitor, self._monitor.options

@@ -1,4 +1,4 @@
-"""Prepares and takes a measurement, together with the other processes."""
+"""Prepares, takes and keeps measurements together with the other processes: all take the same steps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_tansens.estimators import Estimator, Need, SetSummary
 from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.drawn import agree
-from lightning_tansens.monitor.drawing import Choices, Drawing
-from lightning_tansens.monitor.measurement import Measurement
+from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.processes import any_process, slowest, together
-from lightning_tansens.monitor.recording import make_record, with_correlations
+from lightning_tansens.monitor.records import make_record, with_correlations
+from lightning_tansens.monitor.set_factory import Choices, SetFactory
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.sharding import sharding_of
 from lightning_tansens.monitor.state import MonitorState
@@ -40,7 +40,7 @@ def prepare(
     reference: MeasuredSet | None = None,
     criterion: KnownCriterion | None = None,
     follows: bool = False,
-) -> tuple[Measurement, KnownCriterion]:
+) -> tuple[MeasuredRun, KnownCriterion]:
     """Draws the sets, finds the criterion and tries each measure on a first batch.
 
     Args:
@@ -55,34 +55,34 @@ def prepare(
 
     """
     with together(trainer), undisturbed(pl_module):
-        drawing = Drawing(trainer, monitor, stages)
-        sets = drawing.sets(reference)
+        factory = SetFactory(trainer, monitor, stages)
+        sets = factory.sets(reference)
     agree(trainer, [measured.subset for measured in sets])
     sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:
         subsets = [measured.subset for measured in sets]
         reads = {measured.name: partial(_first_inputs, measured) for measured in sets}
         reached = sharding.settle(pl_module, reached, reads, monitor.output, subsets)
-        found = drawing.find_criterion(*reached, sets, criterion, sharding.lockstep)
+        found = factory.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
         rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
     # one isolation, in which lazy modules are initialised once
     with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
-            measurement = Measurement(drawing.measures, sets, drawing.copies(sets[0]), sharding)
+            run = MeasuredRun(factory.measures, sets, factory.copies(sets[0]), sharding)
         with together(trainer):
-            every = len(sets) + len(measurement.copies)
+            every = len(sets) + len(run.copies)
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
-                misfits = measurement.prepare(network, pl_module.device, monitor.default_measures, bar.update)
-        measurement.leave_out(any_process(trainer, misfits))
+                misfits = run.prepare(network, pl_module.device, monitor.default_measures, bar.update)
+        run.leave_out(any_process(trainer, misfits))
         with together(trainer):
-            measurement.load_trajectories(state.trajectories)
-            measurement.resume(state.memories, state.weights_before)
+            run.load_trajectories(state.trajectories)
+            run.resume(state.memories, state.weights_before)
             if not follows:
-                measurement.start(network)
+                run.start(network)
     if not follows:
-        measurement.remember_first()
-    return measurement, found
+        run.remember_first()
+    return run, found
 
 
 def _first_inputs(measured: MeasuredSet) -> Any:
@@ -107,26 +107,28 @@ def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> boo
     return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
 
 
-def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> None:
+def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, run: MeasuredRun) -> None:
     """Keeps what the network says of the samples now, for the estimators that use the run so far.
 
     Args:
         trainer: The Trainer.
         pl_module: The module.
-        measurement: As :func:`prepare` returned it.
+        run: As :func:`prepare` returned it.
 
     """
-    with together(trainer), measurement.sharding.reached(pl_module) as (_, network):
-        measurement.accumulate_outputs(network)
-    with measurement.synced(outputs_alone=True), together(trainer):
-        measurement.take_snapshot()
+    with together(trainer), run.sharding.reached(pl_module) as (_, network):
+        run.accumulate_outputs(network)
+    with run.synced(outputs_alone=True), together(trainer):
+        outputs = run.outputs()
+    with together(trainer):
+        run.keep(outputs)
 
 
 def measure(
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
     monitor: Choices,
-    measurement: Measurement,
+    run: MeasuredRun,
     records: Sequence[Record],
 ) -> tuple[Record, list[SetSummary]]:
     """Takes a measurement, the same record on every process.
@@ -135,7 +137,7 @@ def measure(
         trainer: The Trainer.
         pl_module: The module.
         monitor: What is measured, and what happens to failures.
-        measurement: As :func:`prepare` returned it.
+        run: As :func:`prepare` returned it.
         records: The measurements before.
 
     Returns:
@@ -144,33 +146,34 @@ def measure(
     """
     start = time.perf_counter()
     options = monitor.options
-    progress = slow_progress(measurement.num_batches, "measuring sensitivities", enabled=_shows_progress(trainer))
-    with together(trainer), measurement.sharding.reached(pl_module) as (_, network), progress:
-        measurement.accumulate(network, progress.update)
-    measurement.fail(any_process(trainer, measurement.failures()))
-    with measurement.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
-        summaries = measurement.summaries()
+    progress = slow_progress(run.num_batches, "measuring sensitivities", enabled=_shows_progress(trainer))
+    with together(trainer), run.sharding.reached(pl_module) as (_, network), progress:
+        run.accumulate(network, progress.update)
+    run.fail(any_process(trainer, run.failures()))
+    with run.synced(), together(trainer), undisturbed(pl_module):  # a criterion may be a method of the module
+        summaries = run.summaries()
     with together(trainer):
+        run.keep([found.outputs for found in (*summaries, *summaries[0].copies)])
         if options.on_failure == "raise":
-            measurement.raise_failure()
+            run.raise_failure()
         record = make_record(
             trainer.current_epoch,
             logging_step(trainer),
             summaries,
-            measurement.measures,
+            run.measures,
             _suitable(monitor, summaries[0]),
-            measurement.weights_now,
-            measurement.failed(),
+            run.weights_now,
+            run.failed(),
             options.accuracy_form,
             options.limits,
         )
         if options.correlate_with_gap:
             record = with_correlations(record, records)
     seconds = {"total": time.perf_counter() - start}
-    if measurement.seconds_of_copies is not None:
-        seconds["copies"] = measurement.seconds_of_copies
+    if run.seconds_of_copies is not None:
+        seconds["copies"] = run.seconds_of_copies
     record = replace(record, seconds={name: slowest(trainer, taken) for name, taken in seconds.items()})
-    measurement.remember_weights()
+    run.remember_weights()
     # what failed on one process alone must not part the keys, which are logged on all of them
     return trainer.strategy.broadcast(record), summaries
 

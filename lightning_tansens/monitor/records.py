@@ -1,4 +1,4 @@
-"""Makes the typed record of a measurement from the summaries of its sets."""
+"""Makes the records of measurements from the summaries of their sets."""
 
 from __future__ import annotations
 
