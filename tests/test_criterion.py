@@ -356,8 +356,17 @@ def test_nothing_of_the_training_changes(tmp_path):
         assert torch.equal(torch.as_tensor(before), torch.as_tensor(after))
 
 
-@pytest.mark.parametrize(("loss", "targets", "outputs"), [(F.cross_entropy, CLASS, 3), (mse, REAL, 1)])
-@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize(
+    ("loss", "targets", "outputs", "stage"),
+    cases(
+        {
+            f"{name}, {stage}": (*case, stage)
+            for name, case in {"classes": (F.cross_entropy, CLASS, 3), "numbers": (mse, REAL, 1)}.items()
+            for stage in ("validate", "test")
+        },
+        *("classes, test", "numbers, validate"),
+    ),
+)
 def test_without_a_fit_the_reference_shows_the_loss(loss, targets, outputs, stage):
     class Tested(Module):
         def validation_step(self, batch, _):

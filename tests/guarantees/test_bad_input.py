@@ -17,7 +17,9 @@ from torch import nn
 
 from lightning_tansens import errors
 
-FEW = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+#: For the thorough tier.
+MANY = settings(FEW, max_examples=60)
 SECONDS = 20
 ALLOWED = (ValueError, TypeError, MisconfigurationException, *(e for e in vars(errors).values() if isinstance(e, type)))
 

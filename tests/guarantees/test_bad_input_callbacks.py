@@ -14,6 +14,7 @@ from lightning_tansens.monitor import Options
 from tests.boring import BoringModule, Points, make_trainer
 from tests.guarantees.test_bad_input import (
     FEW,
+    MANY,
     Call,
     annotations_of,
     batch,
@@ -88,6 +89,14 @@ def test_the_valid_call_works(name):
 @FEW
 @given(data=st.data())
 def test_a_wrong_argument_works_or_is_refused_by_name(name, data):
+    works_or_is_refused(*draw_wrong(data, CALLBACKS, name))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", CALLBACKS)
+@MANY
+@given(data=st.data())
+def test_many_wrong_arguments_work_or_are_refused_by_name(name, data):
     works_or_is_refused(*draw_wrong(data, CALLBACKS, name))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lightning_tansens import functional as F
 from tests.guarantees.test_bad_input import (
     FEW,
+    MANY,
     Call,
     annotations_of,
     batch,
@@ -82,6 +83,14 @@ def test_the_valid_call_works(name):
 @FEW
 @given(data=st.data())
 def test_a_wrong_argument_works_or_is_refused_by_name(name, data):
+    works_or_is_refused(*draw_wrong(data, FUNCTIONS, name))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", FUNCTIONS)
+@MANY
+@given(data=st.data())
+def test_many_wrong_arguments_work_or_are_refused_by_name(name, data):
     works_or_is_refused(*draw_wrong(data, FUNCTIONS, name))
 
 

@@ -12,6 +12,7 @@ from lightning_tansens import functional, metrics
 from lightning_tansens.errors import UndefinedEstimateError
 from tests.guarantees.test_bad_input import (
     FEW,
+    MANY,
     Call,
     annotations_of,
     batch,
@@ -79,6 +80,14 @@ def test_the_valid_call_works(name):
 @FEW
 @given(data=st.data())
 def test_a_wrong_argument_works_or_is_refused_by_name(name, data):
+    works_or_is_refused(*draw_wrong(data, METRICS, name))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", METRICS)
+@MANY
+@given(data=st.data())
+def test_many_wrong_arguments_work_or_are_refused_by_name(name, data):
     works_or_is_refused(*draw_wrong(data, METRICS, name))
 
 

@@ -9,7 +9,12 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Mod
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 
-from lightning_tansens.metrics import InputOutputSensitivity
+from lightning_tansens.metrics import (
+    ActiveNodeSensitivity,
+    EmpiricalSensitivity,
+    InputOutputSensitivity,
+    SensitivityMovement,
+)
 from lightning_tansens.record import Record
 from tests.boring import (
     BoringData,
@@ -172,7 +177,7 @@ def in_all_stages(*monitors, inference_mode):
 
 @pytest.mark.parametrize("inference_mode", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_results_of_all_stages_are_untouched_and_predictions_are_not_measured(inference_mode):
-    monitor = full_monitor()
+    monitor = full_monitor(measures=[EmpiricalSensitivity(), ActiveNodeSensitivity(), SensitivityMovement()])
     plain, _ = in_all_stages(inference_mode=inference_mode)
     watched, ledger = in_all_stages(monitor, inference_mode=inference_mode)
     assert_same(plain, watched)
