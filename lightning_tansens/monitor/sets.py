@@ -21,13 +21,9 @@ from lightning_tansens.metrics.outputs import SetOutputs
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
-from lightning_tansens.monitor.gathering import whole
 from lightning_tansens.monitor.processes import Lockstep, agreed
 from lightning_tansens.monitor.summaries import with_loss, with_measure
 from lightning_tansens.show.pictures import MEASURE, ShownSamples
-from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
-from lightning_tansens.tangent.features import outputs_and_features
-from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.tracing import tensors_in
 
 
@@ -120,7 +116,7 @@ class MeasuredSet:
                 misfits[measure.key] = error
         if self._metrics_of_outputs():
             try:
-                outputs, features = self._forward(network, inputs)
+                outputs, features = self._reading.forward(network, inputs, self._lockstep)
             except Exception as error:
                 for misfit in misfits.values():
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
@@ -183,7 +179,7 @@ class MeasuredSet:
             for inputs, targets, positions in self.batches:
                 if positions[0] >= self._reading.num_outputs:
                     break
-                self._gather(*self._forward(network, inputs), targets, positions)
+                self._gather(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
@@ -212,7 +208,7 @@ class MeasuredSet:
                         except Exception as error:
                             self.failed[measure.key] = error
             if of_outputs:
-                self._add_outputs(*self._forward(network, inputs), targets, positions)
+                self._add_outputs(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
             tick()
 
     def _accumulate_in_step(
@@ -228,7 +224,7 @@ class MeasuredSet:
         for number in range(lockstep.most(count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
-            outputs, features = self._forward(network, inputs)
+            outputs, features = self._reading.forward(network, inputs, self._lockstep)
             with lockstep.together():
                 if positions and lockstep.speaks:
                     add(outputs, features, targets, positions)
@@ -279,19 +275,6 @@ class MeasuredSet:
                 own = [positions[place] for place in kept.tolist()]
         labels = targets[kept] if self._reading.labelled else None
         return outputs[kept], labels, None if features is None else features[kept], own
-
-    def _forward(self, network: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
-        features = None
-        with evaluation(network), torch.no_grad():
-            with agreed(self._lockstep):  # one that fails before its layers have talked to the others lets them wait
-                if self._reading.features:
-                    found, features = outputs_and_features(network, inputs, self._reading.output)
-                else:
-                    found = pick_output(call_model(network, inputs), self._reading.output)
-            if self._lockstep is not None:
-                found, features = map_tensors(whole, found), None if features is None else whole(features)
-        # a network that squeezes its outputs, on a last batch of one sample
-        return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
 
     # ----------------------------------------------------------------------------------------------- results
 

@@ -44,7 +44,7 @@ def test_plans_have_the_asked_sums(kernel):
 
 def test_the_hard_transport_is_the_linear_program_up_to_its_blur():
     blur, cost = 0.05, 1 - POSTERIOR
-    kernel = hard_kernel(POSTERIOR, blur)
+    kernel = hard_kernel(POSTERIOR)
     found = plan_means(kernel, WEIGHTS, scale_columns(kernel, WEIGHTS, SHARES, 1e-9), cost)
     rows, columns = np.kron(np.eye(14), np.ones(3)), np.kron(np.ones(14), np.eye(3))
     for weights, value in zip(WEIGHTS, found, strict=True):
@@ -139,7 +139,7 @@ def test_the_gate_is_a_ridge_logistic_regression():
         signed = np.where(moved, 1, -1) * (signatures @ theta)
         return (weights * np.log1p(np.exp(-signed))).sum() + 0.3 / 2 * theta @ theta
 
-    found = fit_gate(signatures, moved, ridge=0.3)
+    found = fit_gate(signatures, moved)
     assert found == pytest.approx(minimize(objective, np.zeros(3), tol=1e-10).x, abs=1e-3)
     assert logistic(np.array([0.0, 1e9, -1e9])) == pytest.approx([0.5, 1, 0], abs=1e-8)
     assert sharpened(np.array([0.0, 0.25, 1.0])) == pytest.approx([0, 0.1, 1])

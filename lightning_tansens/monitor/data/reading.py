@@ -1,4 +1,4 @@
-"""How batches are read: what is input, what is target, which tensor holds the outputs."""
+"""How a batch becomes inputs, targets and the network's outputs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from lightning_tansens.monitor.data.batches import unpack_batch
-from lightning_tansens.tangent.batches import OutputPicker
+from lightning_tansens.monitor.gathering import whole
+from lightning_tansens.monitor.processes import Lockstep, agreed
+from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
+from lightning_tansens.tangent.features import outputs_and_features
+from lightning_tansens.tangent.isolation import evaluation
 
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -46,6 +53,20 @@ class Reading:
     def split(self, batch: Any) -> tuple[Any, Any]:
         """Returns a batch's inputs and targets."""
         return split(self.unpack, batch)
+
+    def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> tuple[Any, Tensor | None]:
+        """Returns the network's outputs on a batch in eval mode, whole on each process, and the features if wanted."""
+        features = None
+        with evaluation(network), torch.no_grad():
+            with agreed(lockstep):  # one that fails before its layers have talked to the others lets them wait
+                if self.features:
+                    found, features = outputs_and_features(network, inputs, self.output)
+                else:
+                    found = pick_output(call_model(network, inputs), self.output)
+            if lockstep is not None:
+                found, features = map_tensors(whole, found), None if features is None else whole(features)
+        # a network that squeezes its outputs, on a last batch of one sample
+        return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
 
 
 def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
