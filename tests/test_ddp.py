@@ -54,8 +54,8 @@ def waits_for_ever(launched):
 
 @several_processes
 def test_a_hang_is_a_failure_that_says_what_was_printed(tmp_path):
-    with pytest.raises(AssertionError, match=r"hangs: killed after 25 s\n(.|\n)*rank 1"):
-        launch(waits_for_ever, tmp_path, limit=25)
+    with pytest.raises(AssertionError, match=r"hangs: killed after 50 s\n(.|\n)*rank 1"):
+        launch(waits_for_ever, tmp_path, limit=50)
     assert run(sys.executable, "-c", "print(1); raise SystemExit(2)", limit=30) == (2, "1\n", "")
 
 
