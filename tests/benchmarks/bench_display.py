@@ -20,7 +20,6 @@ import time
 import warnings
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import SimpleProfiler
@@ -31,7 +30,7 @@ from lightning_tansens.record import Estimate, Record, SetRecord
 from lightning_tansens.show.figures import plot_answer
 from lightning_tansens.show.loggers import writer_of
 from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, mlp, table
-from tests.benchmarks.bench_monitor import Net
+from tests.benchmarks.bench_monitor import Net, quiet_trainer
 
 #: What is displayed, from nothing to all of it at each measurement.
 DISPLAYS = {
@@ -70,16 +69,7 @@ def measure(name: str, display: Display, images: int, epochs: int) -> list[str]:
     monitor = TangentSensitivityMonitor(test_data, compare_with_labels=True, verbose=False, display=display)
     profiler = SimpleProfiler()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[monitor],
-            logger=TensorBoardLogger(folder),
-            profiler=profiler,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = quiet_trainer(monitor, max_epochs=epochs, logger=TensorBoardLogger(folder), profiler=profiler)
         trainer.fit(net, DataLoader(train, 64))
     hooks = [
         durations

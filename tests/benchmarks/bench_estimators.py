@@ -15,7 +15,6 @@ import logging
 import warnings
 from dataclasses import replace
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import nn
@@ -24,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_tansens import Display, TangentSensitivityMonitor
 from lightning_tansens.estimators import Calibrated, Estimator, Outputs, SetSummary, Trajectory, default_estimators
 from tests.benchmarks.bench_exact import INPUTS, OUTPUTS, best_of, mlp, table
-from tests.benchmarks.bench_monitor import Net
+from tests.benchmarks.bench_monitor import Net, quiet_trainer
 
 FEATURES = 256
 
@@ -65,16 +64,7 @@ def in_monitor(network: nn.Module, shape: tuple[int, ...], repeats: int, **optio
     train, test = (TensorDataset(torch.randn(2000, *shape), torch.randint(OUTPUTS, (2000,))) for _ in range(2))
     quiet = Display(layout=False, texts=False, histograms=False, figure_time=0)
     monitor = TangentSensitivityMonitor(DataLoader(test, 1000), display=quiet, verbose=False, **options)  # type: ignore[arg-type]
-    trainer = pl.Trainer(
-        max_epochs=repeats,
-        limit_train_batches=1,
-        accelerator="cpu",
-        callbacks=[monitor],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(monitor, max_epochs=repeats, limit_train_batches=1)
     trainer.fit(Net(network, 0.0), DataLoader(train, 64))
     return min(row["tansens/seconds"] for row in monitor.history)
 

@@ -21,13 +21,12 @@ import sys
 import warnings
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.benchmarks.bench_exact import mlp, processor, table
 from tests.benchmarks.bench_growth import exponent, read
-from tests.benchmarks.bench_monitor import Net, Timed
+from tests.benchmarks.bench_monitor import Net, Timed, quiet_trainer
 
 FEATURES, SAMPLES = 64, 1024
 
@@ -49,15 +48,7 @@ def taken(classes: int, sets: int, snapshots: int) -> float:
     """Seconds of the measurement that follows as many snapshots."""
     torch.manual_seed(0)
     monitor = Timed({f"set{number}": data(classes) for number in range(sets)}, data(classes), verbose=False)
-    pl.Trainer(
-        max_epochs=snapshots + 3,
-        accelerator="cpu",
-        callbacks=[monitor],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(Net(mlp(FEATURES, 64, classes), 0.01), data(classes))
+    quiet_trainer(monitor, max_epochs=snapshots + 3).fit(Net(mlp(FEATURES, 64, classes), 0.01), data(classes))
     return min(monitor.taken[-3:])
 
 

@@ -62,6 +62,12 @@ class Net(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate, weight_decay=5e-4)
 
 
+def quiet_trainer(monitor: pl.Callback, **options: Any) -> pl.Trainer:
+    """A Trainer on one device that shows, logs and saves nothing but for what the options say."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(**{"accelerator": "cpu", "devices": 1, "callbacks": [monitor], **quiet, **options})
+
+
 def bare_epoch(net: Net, data: TensorDataset, batch_size: int, steps: int) -> float:
     """Seconds of an epoch in a bare loop, from a number of steps."""
     optimizer = net.configure_optimizers()
@@ -115,17 +121,7 @@ def measure(
         images(folder, part, n, shape) for part, n in (("train", max(steps * batch_size, TESTING)), ("test", TESTING))
     )
     net, monitor = Net(network, 0.01), Timed(DataLoader(test, 1000), verbose=False)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
-        callbacks=[monitor],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_train_batches=steps,
-    )
+    trainer = quiet_trainer(monitor, max_epochs=epochs, accelerator=device, limit_train_batches=steps)
     trainer.fit(net, DataLoader(train, batch_size, shuffle=True))
     measurement = min(monitor.taken)
     epoch = min(net.epoch_seconds) * TRAINING / (steps * batch_size)

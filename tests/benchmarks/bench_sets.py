@@ -29,6 +29,7 @@ from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.show.keys import flat_row
 from tests.benchmarks.bench_exact import processor, table
 from tests.benchmarks.bench_growth import _forget_peak, _peak_resident
+from tests.benchmarks.bench_monitor import quiet_trainer
 
 SHAPE, COUNT = (3, 32, 32), 1024
 CLASSES, TARGETS, FEATURES, MEASUREMENTS = 1000, 10, 64, 4
@@ -114,8 +115,7 @@ def many_classes(samples: int, classes_logged: bool) -> tuple[int, int, int, flo
         verbose=False,
         options=Options(by_class=classes_logged, num_loss_samples=samples),
     )
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    trainer = pl.Trainer(max_epochs=MEASUREMENTS, accelerator="cpu", devices=1, callbacks=[monitor], **quiet)
+    trainer = quiet_trainer(monitor, max_epochs=MEASUREMENTS)
     _forget_peak()
     before = _peak_resident()
     trainer.fit(Linear(), DataLoader(sets[0], 256))

@@ -33,6 +33,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import tangent_sensitivity
 from lightning_tansens.tangent.methods import Method
 from tests.benchmarks.bench_exact import mlp
+from tests.benchmarks.bench_monitor import quiet_trainer
 from tests.benchmarks.bench_stochastic import ViTTiny
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -169,10 +170,7 @@ def share_of_an_epoch(name: str, network: nn.Module, shape: tuple[int, ...], ima
     """The monitor at its defaults against an epoch of 50,000 images, scaled up from as many as are given."""
     data, test = (TensorDataset(torch.randn(n, *shape), torch.randint(10, (n,))) for n in (images, min(images, 2000)))
     net, monitor = Net(network), TangentSensitivityMonitor(DataLoader(test, batch), verbose=False)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    pl.Trainer(max_epochs=4, accelerator=DEVICE.type, devices=1, callbacks=[monitor], **quiet).fit(
-        net, DataLoader(data, batch, shuffle=True)
-    )
+    quiet_trainer(monitor, max_epochs=4, accelerator=DEVICE.type).fit(net, DataLoader(data, batch, shuffle=True))
     epoch = min(net.taken) * 50_000 / images
     taken = min(record.seconds["total"] for record in monitor.records)
     yield "measurement", name, "fp32", f"{taken:.4f}", "s"

@@ -15,9 +15,9 @@ from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
 from lightning_tansens.estimators.headline.interval import Spread, nearby, off_scale, on_scale, slopes, variance_of_sampling
+from lightning_tansens.estimators.headline.plans import hard_kernel, plan_means, scale_columns
 from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import LOWEST, Samples
-from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
 from tests.estimators.data import trajectory
 from tests.estimators.simulated import CLASSES, drawn, outputs, reference
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.estimators.headline.heads import RegressionEstimator
+from lightning_tansens.estimators.headline.plans import hard_kernel, plan_means, scale_columns
 from lightning_tansens.estimators.headline.samples import Samples
-from lightning_tansens.estimators.headline.transport import hard_kernel, plan_means, scale_columns
 from lightning_tansens.estimators.outputs import Array
 
 #: Log ratios of losses are cut off at ± this, and those of the error from below at the other.

@@ -1,4 +1,7 @@
-"""Transport of class probabilities onto class shares, for many re-weightings of a set at once."""
+"""Plans that move class probabilities onto class shares, for many re-weightings of a set at once, blurred.
+
+:mod:`lightning_tansens.estimators.transport` solves one transport, and nearly exactly.
+"""
 
 from __future__ import annotations
 
