@@ -68,7 +68,8 @@ def run(*command, limit=LIMIT, folder=None):
     """
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED_BY}
     paths = [str(folder or ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    # a process that is aborted, say by an error in gloo's threads, prints where it was
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
         code = limited([*map(str, command)], limit, env=environment, stdout=said, stderr=complained, cwd=folder)
         for file in (said, complained):
@@ -126,12 +127,16 @@ def launch(function, folder, *arguments, way="torchrun", processes=2, nodes=1, l
 
     with ThreadPoolExecutor(nodes) as pool:
         failed = [ended for ended in pool.map(start, range(nodes)) if ended.code != 0]
-    # torchrun's own traceback is the last one
-    first = [f"{ended.said[-1000:]}\n{ended.complained[ended.complained.find('Traceback') :][:4000]}" for ended in failed]
-    assert not failed, "\n".join(first)
+    assert not failed, "\n".join(f"{ended.said[-1000:]}\n{_first_failure(ended.complained)}" for ended in failed)
     saved = [torch.load(file, weights_only=False) for file in sorted(folder.glob("saved.*.pt"))]
     assert len(saved) in (0, processes * nodes)
     return saved
+
+
+def _first_failure(complained):
+    """Returns what processes printed when they failed: torchrun's own traceback is the last one, an abort has none."""
+    start = min(found for found in (complained.find("Traceback"), complained.find("Fatal"), len(complained)) if found >= 0)
+    return complained[max(0, start - 1000) :][:5000]
 
 
 def _free_port():
