@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.disagreement import earlier_predictions
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import EARLY, Estimate, Quantity
+from lightning_tansens.record import Estimate, Quantity
 
 #: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
 Form = Literal["S", "D"]
@@ -64,7 +64,9 @@ class AgreementOnTheLine(Estimator):
         (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.class_scores)
         networks = len(seen)
         if networks < 3 or len(of_target) != networks:
-            raise UndefinedEstimateError(f"{EARLY}, two or more of both sets, but there are {networks - 1}")
+            raise TooEarlyError(
+                f"expected earlier measurements of the same samples, two or more of both sets, but there are {networks - 1}"
+            )
         first, second = np.triu_indices(networks, 1)
         known, unknown = _agreements(seen), _agreements(of_target)
         slope, level = _line(known, unknown)

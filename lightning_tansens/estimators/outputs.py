@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, log_softmax, softmax
 
-from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.errors import TooEarlyError
 from lightning_tansens.estimators.temperature import Temperature, fit_temperature
 from lightning_tansens.estimators.trajectory import Trajectory, running_mean
-from lightning_tansens.record import EARLY
 
 Array = NDArray[np.float64]
 
@@ -162,11 +161,11 @@ class Outputs:
         """What earlier measurements said of these samples.
 
         Raises:
-            UndefinedEstimateError: If there was none.
+            TooEarlyError: If there was none.
 
         """
         if self.earlier is None:
-            raise UndefinedEstimateError(f"{EARLY}, but this is the first")
+            raise TooEarlyError("expected earlier measurements of the same samples, but this is the first")
         return self.earlier
 
     @cached_property

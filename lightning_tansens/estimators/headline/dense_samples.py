@@ -41,7 +41,7 @@ class DenseSamples:
             pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
 
         Raises:
-            UndefinedEstimateError: If there was no earlier measurement.
+            TooEarlyError: If there was no earlier measurement.
 
         """
         past = outputs.past.outputs

@@ -72,7 +72,8 @@ def drawn_pseudo_label_loss(target: SetSummary, reference: SetSummary, by_labels
         by_labels: The estimator, with its criterion.
 
     Raises:
-        UndefinedEstimateError: If there was no earlier measurement, or the reference has no loss.
+        TooEarlyError: If there was no earlier measurement.
+        UndefinedEstimateError: If the reference has no loss.
 
     """
     found, loss = by_labels.estimate(target, reference)["loss"], reference.loss
