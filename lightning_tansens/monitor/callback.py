@@ -30,7 +30,6 @@ from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.options import Options, check_arguments
 from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.results import Results
-from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
     hyperparameters,
@@ -44,7 +43,7 @@ from lightning_tansens.monitor.trainer_loggers import (
 from lightning_tansens.record import HEADLINE
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text, summary_table
-from lightning_tansens.show.keys import Keys, flat_row
+from lightning_tansens.show.keys import flat_row
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.tangent.batches import OutputPicker
@@ -123,7 +122,6 @@ class TangentSensitivityMonitor(Results):
         display: Display | None = None,
         options: Options | None = None,
     ) -> None:
-        super().__init__()
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.measures = default_measures() if measures is None else measures
@@ -140,14 +138,13 @@ class TangentSensitivityMonitor(Results):
         self.options = Options() if options is None else options
         self.default_measures, self.default_estimators = measures is None, estimators is None
         check_arguments(self)
-        self._keys = Keys(self.options.prefix)
-        self._state = MonitorState()
-        self._mailbox = Mailbox()
+        brief = self.display.log == "default"
+        unsent = {estimator.key for estimator in self.estimators if brief and estimators is None} - {HEADLINE}
+        super().__init__(self.options.prefix, brief, unsent)
         self._run: MeasuredRun | None = None
         #: What the last fit, or the first of evaluations that follow one another, has found.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
-        self._logged_step: int | None = None
         self._snapshot_step: int | None = None
         self._measured_at: float | None = None
         self._failures = Failures(self.options.on_failure)
@@ -191,8 +188,9 @@ class TangentSensitivityMonitor(Results):
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
         self._page = self._new_page(trainer)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            sent = [HEADLINE] if self._is_brief else [estimator.key for estimator in self.estimators]
-            self._page.compare(targets, [*(measure.key for measure in self.measures), *sent], hyperparameters(trainer))
+            keys = [*(measure.key for measure in self.measures), *(estimator.key for estimator in self.estimators)]
+            sent = [key for key in keys if key not in self._unsent]
+            self._page.compare(targets, sent, hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on a first batch, before the first step."""

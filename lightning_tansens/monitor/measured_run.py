@@ -85,7 +85,7 @@ class MeasuredRun:
 
         """
         with agreed(self._lockstep):
-            labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
+            labelled = [measured for measured in self.sets[1:] if measured.of_outputs.loss is not None]
             blind = [measured for measured in labelled if not measured.batches.has_labels()]
             for measured in blind if len(blind) < len(labelled) else ():
                 measured.forget_labels()
@@ -273,7 +273,8 @@ class MeasuredRun:
     def notes(self) -> list[str]:
         """Returns notes to the user on how the network is measured."""
         reference = self.sets[0]
-        of_loss = None if reference.loss is None else reference.loss.note()
+        loss = reference.of_outputs.loss
+        of_loss = None if loss is None else loss.note()
         found = [*(measure.note() for measure in reference.measures), of_loss]
         return list(dict.fromkeys([*(note for note in found if note), *self._notes]))
 

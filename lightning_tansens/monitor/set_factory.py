@@ -122,7 +122,7 @@ class SetFactory:
                 batches = iter([sets[0].batches.unsplit(SAMPLES)])
         found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
         for measured in sets:
-            measured.know(found.criterion, found.class_scores)
+            measured.of_outputs.know(found.criterion, found.class_scores)
         self._known = found
         return found
 
