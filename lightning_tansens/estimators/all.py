@@ -32,13 +32,13 @@ from lightning_tansens.record import TRIVIAL, Estimate, Missing, Quantity
 def default_estimators(
     criterion: Callable[[Any, Any], Any] | None = None, pseudo_labels: PseudoLabels = "outputs"
 ) -> list[Estimator]:
-    """Returns the headline, and one of each that works on outputs, the thresholded confidence with every score.
+    """Returns the headline and one of each estimator that works on outputs; the thresholded one with every score.
 
     The ratios of measures come with the measures, and :class:`Calibrated` costs a forward pass for each of its own copies,
-    so that neither is among them.
+    so neither is among them.
 
     Args:
-        criterion: For the pseudo-label loss, and for the headline of outputs that are no class scores; see
+        criterion: For the pseudo-label loss, and for the headline of outputs that are not class scores; see
             :class:`PseudoLabelLoss`.
         pseudo_labels: As above.
 

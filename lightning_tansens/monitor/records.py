@@ -132,7 +132,7 @@ def _set_record(
 
 
 def _not_finite(values: Mapping[str, Mapping[str, float]]) -> dict[str, Missing]:
-    """Why values are missing, by their name."""
+    """Returns why values are missing, by name."""
     return {
         name: Missing(f"its value is {value}")
         for found in values.values()

@@ -74,23 +74,24 @@ class MeasuredSet:
         lockstep: Lockstep | None = None,
         tried: set[Hashable] | None = None,
     ) -> dict[str, Exception]:
-        """Tries everything on a first batch, so that a misfit shows before the training does.
+        """Tries everything on a first batch, so that a misfit shows before the training starts.
 
-        A measure is taken once for all sets whose inputs have the same shapes and types, as a large network takes long.
+        Each measure is tried only once for all sets whose inputs have the same shapes and types, as a large network takes
+        long.
 
         Args:
             network: The network.
             device: The device.
             lockstep: How the processes call the network together; None where each calls it by itself.
-            tried: What was tried on other sets; this one's is added. None for nothing.
+            tried: What was tried on other sets; what is tried on this one is added. None for nothing.
 
         Returns:
-            For each measure that cannot be taken, by its key, the error.
+            The error of each measure that cannot be taken, by its key.
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
             TypeError: If samples do not lie one by one in a batch.
-            UnsupportedNetworkError: If the network runs on no single sample, and a measure knows why.
+            UnsupportedNetworkError: If the network does not run on the inputs, and a measure knows why.
 
         """
         self._lockstep = lockstep
@@ -140,7 +141,7 @@ class MeasuredSet:
     # ------------------------------------------------------------------------------------------ accumulation
 
     def update(self, network: nn.Module, tick: Callable[[], object] = lambda: None) -> None:
-        """Accumulates this process's share of the samples, after what was accumulated before is forgotten.
+        """Forgets what was accumulated before, and accumulates this process's share of the samples.
 
         A measure that fails loses only its own values; :attr:`failed` has the error.
 
@@ -200,7 +201,7 @@ class MeasuredSet:
     def _accumulate_in_step(
         self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object], add: Callable[..., None]
     ) -> None:
-        """Calls the network as often as the process with most batches does; there are no measures."""
+        """Accumulates outputs alone, calling the network as often as the process with most batches does."""
         batches = iter(self.batches)
         with lockstep.together():
             for metric in self.of_outputs.metrics():
@@ -219,7 +220,7 @@ class MeasuredSet:
             next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def _learn_shapes(self, measures: list[Measure], network: nn.Module) -> None:
-        """Lets a process without a sample know the shapes that it syncs."""
+        """Tells the measures the shapes to sync, on a process without a sample."""
         inputs, _, _ = self.batches.first()
         for measure in measures:
             try:
@@ -230,7 +231,7 @@ class MeasuredSet:
     def _add(
         self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
     ) -> None:
-        """Adds a batch to a measure; labels go to none but a labelled one."""
+        """Adds a batch to a measure; only a labelled measure gets the labels."""
         if isinstance(measure, LabelledMeasure):
             measure.update(network, inputs, self.batches.labels(targets), positions)
         else:
@@ -240,7 +241,7 @@ class MeasuredSet:
 
     @contextmanager
     def synced(self, outputs_alone: bool = False) -> Iterator[None]:
-        """Gathers what the processes have accumulated; every process must call it. Their own shares are back afterwards."""
+        """Gathers what the processes have accumulated, for a block; every process must call it."""
         with ExitStack() as stack:
             outputs = self.of_outputs.outputs
             for metric in ([] if outputs is None else [outputs]) if outputs_alone else self._metrics():
@@ -250,7 +251,7 @@ class MeasuredSet:
             yield
 
     def summary(self) -> SetSummary:
-        """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
+        """Returns what was found, inside :meth:`synced`; it talks to no other process."""
         head = self.subset.head
         summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available, made_for=self.made_for)
         for measure in self.measures:
@@ -268,7 +269,7 @@ class MeasuredSet:
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def found_outputs(self) -> Outputs | None:
-        """Returns the outputs, inside of :meth:`synced`; None where no estimator needs them."""
+        """Returns the outputs, inside :meth:`synced`; None where no estimator needs them."""
         outputs = self.of_outputs.outputs
         return None if outputs is None else Outputs.of(**outputs.arrays(), earlier=self.trajectory)
 

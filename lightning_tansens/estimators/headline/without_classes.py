@@ -1,4 +1,4 @@
-"""The headline where outputs are no class scores: fitted on copies, or by pseudo-labels alone where there are none."""
+"""The headline where outputs are not class scores: fitted on copies, or by pseudo-labels alone where there are none."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fit_of(
         reference: What was found on the reference.
         copies: What was found on its perturbed copies.
         pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
-        seed: Of the re-weightings.
+        seed: Seed of the re-weightings.
 
     """
     found = [(copy.usable, sample_losses(copy)) for copy in copies]
