@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
 
-from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record
+from lightning_tansens.record import HEADLINE, TRIVIAL, Record
 from lightning_tansens.show.pictures import MEASURE
 
 #: From how many seconds on a measurement's cost is told.
@@ -51,10 +51,10 @@ class Notices:
             )
         reasons: dict[str, list[str]] = {}
         for one in record.sets:
-            for name, reason in one.missing.items():
+            for name, missing in one.missing.items():
                 # what comes with the second measurement or the third needs no warning before
-                if not (reason.startswith(EARLY) and self._measurements < _EARLY) and self._is_new(name):
-                    reasons.setdefault(reason, []).append(name)
+                if not (missing.too_early and self._measurements < _EARLY) and self._is_new(name):
+                    reasons.setdefault(missing.reason, []).append(name)
         for reason, names in reasons.items():
             verb = "is" if len(names) == 1 else "are"
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_tansens.metrics import EmpiricalSensitivity
-from lightning_tansens.record import Estimate
+from lightning_tansens.record import Estimate, Missing
 from lightning_tansens.show import Display
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.loggers import Writer
@@ -176,9 +176,9 @@ def test_without_writers_nothing_is_drawn(monkeypatch):
 
 def test_what_is_missing_is_said_once_for_each_reason():
     reason = "1 of 1000 outputs is not finite"
-    one = record(
-        targets=[target(missing={"cot": reason, "mano": reason, "empirical": "zero"}), target("b", missing={"cot": reason})]
-    )
+    missing = Missing(reason)
+    of_test = {"cot": missing, "mano": missing, "empirical": Missing("zero")}
+    one = record(targets=[target(missing=of_test), target("b", missing={"cot": missing})])
     notices = Notices()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -188,6 +188,20 @@ def test_what_is_missing_is_said_once_for_each_reason():
         f"TangentSensitivityMonitor: cot, mano are left out of the log: {reason} (said once)",
         "TangentSensitivityMonitor: empirical is left out of the log: zero (said once)",
     ]
+
+
+def test_what_comes_later_in_the_run_is_missed_from_the_fourth_measurement_on(caplog):
+    early = "the line needs 2 networks"
+    one = record(targets=[target(missing={"line": Missing(early, too_early=True), "mano": Missing("expected scores")})])
+    notices = Notices()
+    said = []
+    for _ in range(5):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            notices.say(one)
+        said.append([str(warning.message).removeprefix("TangentSensitivityMonitor: ") for warning in caught])
+    first = ["mano is left out of the log: expected scores (said once)"]
+    assert said == [first, [], [], [f"line is left out of the log: {early} (said once)"], []]
 
 
 def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
