@@ -171,6 +171,26 @@ def test_long_names_leave_room_for_the_verdict():
     assert said.split("\n")[2].endswith("like val")
 
 
+def test_a_long_name_of_the_reference_leaves_room_for_the_verdict():
+    one = record(9, 2.92, accuracy=0.48, name="reference", targets=[CLEAN, BLURRED])
+    _, headings, clean, blurred, *_ = summary_table([one]).split("\n")
+    assert headings.split() == ["set", "accuracy", "change", "loss", "change", "verdict"]
+    assert clean.endswith("  like reference")
+    assert blurred.endswith("          unsure")
+    assert max(map(len, (headings, clean, blurred))) <= WIDTH
+
+
+def test_verdicts_that_have_no_room_stand_below():
+    wide = Estimate(0.864, None, 0.757, 0.994, (), "like the reference")
+    found = replace(CLEAN, name="another country", estimates={**CLEAN.estimates, "loss": {"estimate": wide}})
+    one = record(9, 2.92, accuracy=0.48, name="reference", targets=[found, replace(BLURRED, estimates={})])
+    assert summary_table([one]).split("\n")[1:4] == [
+        "  set                    accuracy  change                  loss  change",
+        "  another cou…  0.49 [0.43, 0.50]   +0.01  0.864 [0.757, 0.994]   -2.06",
+        "    like reference",
+    ]
+
+
 def test_no_table_without_measurements():
     assert summary_table([]) == ""
 

@@ -83,6 +83,16 @@ def test_a_run_from_start_to_end(tmp_path):
         assert len(list(csv.DictReader(file))) == len(scorecard[1])
 
 
+def test_a_narrow_table_of_scores_has_the_most_important_columns():
+    writers = [Recording(), Recording()]
+    writers[1].narrow_tables = True
+    run(writers)
+    of_wide, of_narrow = (writer.of("table")[-1][1] for writer in writers)
+    assert list(of_narrow[0]) == ["quantity", "set", "estimator", "MAE", "MAE / trivial", "bias", "coverage"]
+    assert [{**row, **brief} for row, brief in zip(of_wide, of_narrow, strict=True)] == of_wide
+    assert len(of_wide[0]) == 15
+
+
 def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
     writer = Recording()
     found = Estimate(1.0, 0.1, 0.8, 1.2, ("too few samples",), "worse", "it is another population")
