@@ -25,7 +25,7 @@ HEADINGS = (
 )
 
 #: The headings of what matters most.
-BRIEF = ("quantity", "set", "estimator", "MAE", f"MAE / {TRIVIAL}", "bias", "coverage")
+BRIEF = ("quantity", "set", "estimator", "MAE", f"MAE / {TRIVIAL}", "coverage")
 
 
 @dataclass(frozen=True)

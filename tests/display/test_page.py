@@ -88,7 +88,7 @@ def test_a_narrow_table_of_scores_has_the_most_important_columns():
     writers[1].narrow_tables = True
     run(writers)
     of_wide, of_narrow = (writer.of("table")[-1][1] for writer in writers)
-    assert list(of_narrow[0]) == ["quantity", "set", "estimator", "MAE", "MAE / trivial", "bias", "coverage"]
+    assert list(of_narrow[0]) == ["quantity", "set", "estimator", "MAE", "MAE / trivial", "coverage"]
     assert [{**row, **brief} for row, brief in zip(of_wide, of_narrow, strict=True)] == of_wide
     assert len(of_wide[0]) == 15
 
