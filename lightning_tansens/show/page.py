@@ -16,6 +16,7 @@ from lightning_tansens.show.figures.answer import plot_answer
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.layout import compared_keys, make_layout
 from lightning_tansens.show.loggers import Writer
+from lightning_tansens.show.notices import tell
 from lightning_tansens.show.options import Display
 from lightning_tansens.show.pictures import ShownSamples, draw_figures
 from lightning_tansens.show.scorecard import BRIEF, Scorecard
@@ -172,6 +173,8 @@ class Page:
                 )
 
     def _begin(self, record: Record) -> None:
+        if self._display.figure_time and not self._draws and any(writer.takes_figures for writer in self._writers):
+            tell('no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"')
         layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
         described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
         self._send(lambda writer: writer.begin())

@@ -83,6 +83,18 @@ def test_a_run_from_start_to_end(tmp_path):
         assert len(list(csv.DictReader(file))) == len(scorecard[1])
 
 
+@pytest.mark.parametrize(("figure_time", "takes_figures"), [(1, True), (0, True), (1, False)])
+def test_figures_that_are_missed_are_named_once(figure_time, takes_figures, monkeypatch, caplog):
+    monkeypatch.setattr("lightning_tansens.show.page.find_spec", lambda name: None)
+    writer = Recording()
+    writer.takes_figures = takes_figures
+    with caplog.at_level("INFO"):
+        run([writer], Display(figure_time=figure_time))
+    said = [one.getMessage() for one in caplog.records if "matplotlib is missing; pip install" in one.getMessage()]
+    assert len(said) == (1 if figure_time and takes_figures else 0)
+    assert not writer.of("figure")
+
+
 def test_a_narrow_table_of_scores_has_the_most_important_columns():
     writers = [Recording(), Recording()]
     writers[1].narrow_tables = True
