@@ -209,7 +209,7 @@ class Speaker(pl.Callback):
         say(trainer, f"a line after epoch {trainer.current_epoch}\nand another")
 
     def on_fit_end(self, trainer, pl_module):
-        say(trainer, "a line at the end")
+        say(trainer, SAID[-1])
 
 
 class OwnBar(ProgressBar):
@@ -229,7 +229,7 @@ class OwnBar(ProgressBar):
 SAID = [
     "a line at the start",
     *["a line after epoch 0", "and another", "a line after epoch 1", "and another"],
-    "a line at the end",
+    "a line at the end [0.4, 0.6] [red]",
 ]
 
 BARS = {
@@ -244,6 +244,14 @@ def test_lines_appear_whole_beside_any_bar(bars, enabled, capsys):
     fit(Speaker(), *bars, enable_progress_bar=enabled)
     # a bar is written over with a carriage return before a line is
     shown = [line.rpartition("\r")[2].strip() for line in capsys.readouterr().out.split("\n")]
+    assert [line for line in shown if line in SAID] == SAID
+
+
+def test_lines_appear_whole_beside_a_bar_of_rich(capsys):
+    """Lightning's own bar wherever that package is installed; square brackets are its markup."""
+    pytest.importorskip("rich", reason="install the extra recipes, which needs rich")
+    fit(Speaker(), enable_progress_bar=True)
+    shown = [line.strip() for line in capsys.readouterr().out.split("\n")]
     assert [line for line in shown if line in SAID] == SAID
 
 
