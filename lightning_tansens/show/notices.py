@@ -150,6 +150,6 @@ def precision_note(record: Record) -> str | None:
     if not found or seconds is None:
         return None
     return (
-        f"{MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for "
-        f"a measurement instead of {seconds:.1f} s"
+        f"tangent sensitivity is known to {'; '.join(found)}. Four times as many (num_samples) would halve that, at about "
+        f"{4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
     )

@@ -221,8 +221,8 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
             notices.say(one)
             assert len(caplog.messages) == said
     assert caplog.messages == [
-        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four "
-        "times as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
+        "TangentSensitivityMonitor: tangent sensitivity is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. "
+        "Four times as many (num_samples) would halve that, at about 1.0 s for a measurement instead of 0.2 s"
     ]
 
 
