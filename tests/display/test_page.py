@@ -83,6 +83,28 @@ def test_a_run_from_start_to_end(tmp_path):
         assert len(list(csv.DictReader(file))) == len(scorecard[1])
 
 
+@pytest.mark.parametrize(("figure_time", "takes_figures"), [(1, True), (0, True), (1, False)])
+def test_figures_that_are_missed_are_named_once(figure_time, takes_figures, monkeypatch, caplog):
+    monkeypatch.setattr("lightning_tansens.show.page.find_spec", lambda name: None)
+    writer = Recording()
+    writer.takes_figures = takes_figures
+    with caplog.at_level("INFO"):
+        run([writer], Display(figure_time=figure_time))
+    said = [one.getMessage() for one in caplog.records if "matplotlib is missing; pip install" in one.getMessage()]
+    assert len(said) == (1 if figure_time and takes_figures else 0)
+    assert not writer.of("figure")
+
+
+def test_a_narrow_table_of_scores_has_the_most_important_columns():
+    writers = [Recording(), Recording()]
+    writers[1].narrow_tables = True
+    run(writers)
+    of_wide, of_narrow = (writer.of("table")[-1][1] for writer in writers)
+    assert list(of_narrow[0]) == ["quantity", "set", "estimator", "MAE", "MAE / trivial", "coverage"]
+    assert [{**row, **brief} for row, brief in zip(of_wide, of_narrow, strict=True)] == of_wide
+    assert len(of_wide[0]) == 15
+
+
 def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
     writer = Recording()
     found = Estimate(1.0, 0.1, 0.8, 1.2, ("too few samples",), "worse", "it is another population")
@@ -213,8 +235,8 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
             notices.say(one)
             assert len(caplog.messages) == said
     assert caplog.messages == [
-        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four "
-        "times as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
+        "TangentSensitivityMonitor: tangent sensitivity is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. "
+        "Four times as many (num_samples) would halve that, at about 1.0 s for a measurement instead of 0.2 s"
     ]
 
 
