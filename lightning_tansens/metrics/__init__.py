@@ -48,6 +48,11 @@ __all__ = [
 ]
 
 
+#: Values of the default measures that look like others of theirs; their histograms show them, too. Only the history has them
+#: by default.
+DETAILS = frozenset({"empirical_norm", "empirical_max", "empirical_q50", "active_nodes_mean", "active_nodes_std"})
+
+
 def default_measures() -> list[Measure]:
     """Returns the measures that a monitor computes unless told otherwise."""
     return [EmpiricalSensitivity(), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
