@@ -11,11 +11,10 @@ are pushed.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import warnings
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +30,10 @@ from tests.modules import Residual
 SAMPLES = 128
 
 
-def chain(*channels: int, size: int, padding: int) -> list[nn.Module]:
+def convolutions(*channels: int, size: int, padding: int) -> list[nn.Module]:
     """Convolutions, each with ReLU and max pooling, and Flatten."""
-    layers = [[nn.Conv2d(*pair, size, padding=padding), nn.ReLU(), nn.MaxPool2d(2)] for pair in pairwise(channels)]
-    return [*sum(layers, []), nn.Flatten()]
+    layers = [(nn.Conv2d(*pair, size, padding=padding), nn.ReLU(), nn.MaxPool2d(2)) for pair in pairwise(channels)]
+    return [*chain.from_iterable(layers), nn.Flatten()]
 
 
 def networks() -> dict[str, tuple[nn.Sequential, tuple[int, int]]]:
@@ -42,15 +41,18 @@ def networks() -> dict[str, tuple[nn.Sequential, tuple[int, int]]]:
     blocks = [Residual(16, nn.Identity) for _ in range(3)]
     residual = [nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), *blocks, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(256, 10)]
     return {
-        "LeNet, 1×8×8": (nn.Sequential(*chain(1, 6, 16, size=3, padding=1), *mlp(64, 120, 84, 10)), (1, 8)),
-        "LeNet, 1×28×28": (nn.Sequential(*chain(1, 6, 16, size=5, padding=2), *mlp(784, 120, 84, 10)), (1, 28)),
-        "3 convolutions, 3×32×32": (nn.Sequential(*chain(3, 32, 64, 128, size=3, padding=1), nn.Linear(2048, 10)), (3, 32)),
+        "LeNet, 1×8×8": (nn.Sequential(*convolutions(1, 6, 16, size=3, padding=1), *mlp(64, 120, 84, 10)), (1, 8)),
+        "LeNet, 1×28×28": (nn.Sequential(*convolutions(1, 6, 16, size=5, padding=2), *mlp(784, 120, 84, 10)), (1, 28)),
+        "3 convolutions, 3×32×32": (
+            nn.Sequential(*convolutions(3, 32, 64, 128, size=3, padding=1), nn.Linear(2048, 10)),
+            (3, 32),
+        ),
         "residual, 7 convolutions, 3×32×32": (nn.Sequential(*residual), (3, 32)),
     }
 
 
 def push(module: nn.Module, a: Tensor, columns: Tensor, delta: dict[nn.Module, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pushes a sample's value (1, ...) and derivatives (D, ...) on; returns both, and the sum of the blocks on the way."""
+    """Pushes a sample's value (1, ...) and derivatives (D, ...) on; returns both and the sum of the blocks on the way."""
     total = torch.zeros(())
     if isinstance(module, nn.Sequential):
         for layer in module:
@@ -115,11 +117,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor)
 
 
 def main() -> None:
-    """Parses the arguments and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40, help="epochs of 1,024 digits")
-    parser.add_argument("--probes", type=int, default=32, help="probes a sample, for their spread")
-    arguments = parser.parse_args()
+    """Trains and measures the networks, and prints the table."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     print(f"{processor()}, 1 thread, torch {torch.__version__}")
@@ -130,7 +128,7 @@ def main() -> None:
         x = F.interpolate(torch.tensor(digits.images / 16).float().unsqueeze(1), size, mode="bilinear")
         x, y = x.repeat(1, channels, 1, 1)[: 9 * SAMPLES], torch.tensor(digits.target[: 9 * SAMPLES])
         adam, copied = torch.optim.Adam(net.parameters()), copy.deepcopy(net)
-        for _ in range(arguments.epochs):
+        for _ in range(40):
             for part in torch.randperm(8 * SAMPLES).split(SAMPLES):
                 step(net, adam, x[part], y[part])
         few, probe = x[-SAMPLES:], partial(tangent_sensitivity, net, x[-SAMPLES:], method="input_space")
@@ -138,9 +136,9 @@ def main() -> None:
         exact, pushed = partial(tangent_sensitivity, net, few[:1], method="exact"), partial(prototype, net, few[:1])
         torch.testing.assert_close(pushed(), exact()[0], rtol=1e-3, atol=0)
         times = timed({"step": training, "probe": probe}, 5) | timed({"exact": exact, "pushed": pushed}, 1)
-        draws = torch.stack([probe(generator=torch.Generator().manual_seed(seed)) for seed in range(arguments.probes)])
+        draws = torch.stack([probe(generator=torch.Generator().manual_seed(seed)) for seed in range(32)])
         noise = draws.var(0).mean()
-        sampling = draws.mean(0).var() - noise / arguments.probes
+        sampling = draws.mean(0).var() - noise / len(draws)
         errors = [float((variance / SAMPLES).sqrt() / draws.mean()) for variance in (sampling, noise)]
         ratio = times["probe"] / times["step"]
         forward, columns = (SAMPLES * times[way] / times["step"] for way in ("exact", "pushed"))
