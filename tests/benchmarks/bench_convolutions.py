@@ -38,15 +38,13 @@ def convolutions(*channels: int, size: int, padding: int) -> list[nn.Module]:
 
 def networks() -> dict[str, tuple[nn.Sequential, tuple[int, int]]]:
     """Networks, with the channels and the size of their images."""
+    cnn = [*convolutions(3, 32, 64, 128, size=3, padding=1), nn.Linear(2048, 10)]
     blocks = [Residual(16, nn.Identity) for _ in range(3)]
     residual = [nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), *blocks, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(256, 10)]
     return {
         "LeNet, 1×8×8": (nn.Sequential(*convolutions(1, 6, 16, size=3, padding=1), *mlp(64, 120, 84, 10)), (1, 8)),
         "LeNet, 1×28×28": (nn.Sequential(*convolutions(1, 6, 16, size=5, padding=2), *mlp(784, 120, 84, 10)), (1, 28)),
-        "3 convolutions, 3×32×32": (
-            nn.Sequential(*convolutions(3, 32, 64, 128, size=3, padding=1), nn.Linear(2048, 10)),
-            (3, 32),
-        ),
+        "3 convolutions, 3×32×32": (nn.Sequential(*cnn), (3, 32)),
         "residual, 7 convolutions, 3×32×32": (nn.Sequential(*residual), (3, 32)),
     }
 
@@ -111,6 +109,7 @@ def local(net: nn.Module, x: Tensor) -> float:
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+    """Trains on a batch."""
     optimizer.zero_grad()
     F.cross_entropy(net(x), y).backward()
     optimizer.step()
@@ -139,15 +138,16 @@ def main() -> None:
         draws = torch.stack([probe(generator=torch.Generator().manual_seed(seed)) for seed in range(32)])
         noise = draws.var(0).mean()
         sampling = draws.mean(0).var() - noise / len(draws)
-        errors = [float((variance / SAMPLES).sqrt() / draws.mean()) for variance in (sampling, noise)]
+        deviations = [float((variance / SAMPLES).sqrt() / draws.mean()) for variance in (sampling, noise)]
         ratio = times["probe"] / times["step"]
         forward, columns = (SAMPLES * times[way] / times["step"] for way in ("exact", "pushed"))
-        costs = [ratio, ratio * float(1 + noise / sampling), forward, columns, local(net, few[:1])]
+        prices = [ratio, ratio * float(1 + noise / sampling), forward, columns, local(net, few[:1])]
         accuracy = (net(few).argmax(1) == y[-SAMPLES:]).float().mean()
-        printed = [f"{accuracy:.0%}", *(f"{error:.1%}" for error in errors), *(f"{cost:,.3g}" for cost in costs)]
+        printed = [f"{accuracy:.0%}", *(f"{error:.1%}" for error in deviations), *(f"{price:,.3g}" for price in prices)]
         rows.append((name, f"{1e3 * times['step']:.1f} ms", *printed))
-    header = ("network", "step", "accuracy", "sampling error", "one probe's error", "probe", "probes as precise")
-    table(f"{SAMPLES} samples, costs in steps", (*header, "forward mode", "prototype", "local, counted"), rows)
+    errors = ("accuracy", "sampling error", "one probe's error")
+    costs = ("probe", "probes as precise", "forward mode", "prototype", "local, counted")
+    table(f"{SAMPLES} samples, costs in steps", ("network", "step", *errors, *costs), rows)
 
 
 if __name__ == "__main__":
