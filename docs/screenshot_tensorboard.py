@@ -17,7 +17,7 @@ PORT = 6123
 SECONDS_TO_LOAD = 15
 
 #: For each tab, the height of the picture in pixels. The first one is what TensorBoard shows on landing.
-TABS = {"timeseries": 620, "custom_scalars": 1150, "images": 950, "text": 800, "hparams": 520}
+TABS = {"timeseries": 620, "custom_scalars": 1150, "images": 1060, "text": 800, "hparams": 520}
 
 
 def main(logdir: str, folder: str) -> None:

@@ -13,6 +13,10 @@ class UndefinedEstimateError(ValueError):
     """A measure has values, but they define no estimate (a ratio of numbers of opposite sign, a zero reference)."""
 
 
+class TooEarlyError(UndefinedEstimateError):
+    """An estimate compares with earlier measurements of the same samples, and the run has too few of them yet."""
+
+
 class NonFiniteWeightsError(ArithmeticError):
     """A weight is infinite or not a number, so that nothing can be measured."""
 

@@ -15,9 +15,6 @@ TRIVIAL = "trivial"
 #: The estimate that stands for a set.
 HEADLINE = "estimate"
 
-#: How the reason begins where an estimate will be there later in the run.
-EARLY = "expected earlier measurements of the same samples"
-
 #: How a target compares with the reference, as far as its estimate tells.
 Verdict = Literal["like the reference", "better", "worse", "unsure"]
 
@@ -92,6 +89,24 @@ class SetEstimates:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Why a measure or an estimator has no value at a measurement.
+
+    Attributes:
+        reason: The reason, in words.
+        too_early: Whether only earlier measurements are missing, so that the value comes later in the run.
+
+    """
+
+    reason: str
+    too_early: bool = False
+
+    def __str__(self) -> str:
+        """Returns the reason."""
+        return self.reason
+
+
+@dataclass(frozen=True)
 class MeasureRecord:
     """The values of one measure on one set, or of the weights alone.
 
@@ -140,7 +155,7 @@ class SetRecord:
     scores: Mapping[str, float] = field(default_factory=dict)
     estimates: Mapping[Quantity, Mapping[str, Estimate]] = field(default_factory=dict)
     correlations: Mapping[str, float] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, Missing] = field(default_factory=dict)
     unusable: int = 0
     whole: bool = False
 
@@ -220,4 +235,5 @@ def _set_record(state: Mapping[str, Any]) -> SetRecord:
         quantity: {name: Estimate(**{**estimate, "doubts": tuple(estimate["doubts"])}) for name, estimate in found.items()}
         for quantity, found in state["estimates"].items()
     }
-    return SetRecord(**{**state, "measures": measures, "estimates": estimates})
+    missing = {name: Missing(**one) for name, one in state["missing"].items()}
+    return SetRecord(**{**state, "measures": measures, "estimates": estimates, "missing": missing})

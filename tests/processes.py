@@ -175,6 +175,10 @@ class Launched:
         """Joins the processes, for what needs no Trainer; yields the rank of this one."""
         dist.init_process_group("gloo", timeout=PATIENCE)
         yield dist.get_rank()
+        # no process closes its sockets while another one still reads from them
+        store, ranks = dist.distributed_c10d._get_default_store(), range(dist.get_world_size())
+        store.set(f"done {dist.get_rank()}", "")
+        store.wait([f"done {rank}" for rank in ranks], PATIENCE)
         dist.destroy_process_group()
 
     def save(self, value):

@@ -171,6 +171,26 @@ def test_long_names_leave_room_for_the_verdict():
     assert said.split("\n")[2].endswith("like val")
 
 
+def test_a_long_name_of_the_reference_leaves_room_for_the_verdict():
+    one = record(9, 2.92, accuracy=0.48, name="reference", targets=[CLEAN, BLURRED])
+    _, headings, clean, blurred, *_ = summary_table([one]).split("\n")
+    assert headings.split() == ["set", "accuracy", "change", "loss", "change", "verdict"]
+    assert clean.endswith("  like reference")
+    assert blurred.endswith("          unsure")
+    assert max(map(len, (headings, clean, blurred))) <= WIDTH
+
+
+def test_verdicts_that_have_no_room_stand_below():
+    wide = Estimate(0.864, None, 0.757, 0.994, (), "like the reference")
+    found = replace(CLEAN, name="another country", estimates={**CLEAN.estimates, "loss": {"estimate": wide}})
+    one = record(9, 2.92, accuracy=0.48, name="reference", targets=[found, replace(BLURRED, estimates={})])
+    assert summary_table([one]).split("\n")[1:4] == [
+        "  set                    accuracy  change                  loss  change",
+        "  another cou…  0.49 [0.43, 0.50]   +0.01  0.864 [0.757, 0.994]   -2.06",
+        "    like reference",
+    ]
+
+
 def test_no_table_without_measurements():
     assert summary_table([]) == ""
 
@@ -189,7 +209,7 @@ class Speaker(pl.Callback):
         say(trainer, f"a line after epoch {trainer.current_epoch}\nand another")
 
     def on_fit_end(self, trainer, pl_module):
-        say(trainer, "a line at the end")
+        say(trainer, SAID[-1])
 
 
 class OwnBar(ProgressBar):
@@ -209,7 +229,7 @@ class OwnBar(ProgressBar):
 SAID = [
     "a line at the start",
     *["a line after epoch 0", "and another", "a line after epoch 1", "and another"],
-    "a line at the end",
+    "a line at the end [0.4, 0.6] [red]",
 ]
 
 BARS = {
@@ -224,6 +244,14 @@ def test_lines_appear_whole_beside_any_bar(bars, enabled, capsys):
     fit(Speaker(), *bars, enable_progress_bar=enabled)
     # a bar is written over with a carriage return before a line is
     shown = [line.rpartition("\r")[2].strip() for line in capsys.readouterr().out.split("\n")]
+    assert [line for line in shown if line in SAID] == SAID
+
+
+def test_lines_appear_whole_beside_a_bar_of_rich(capsys):
+    """Lightning's own bar wherever that package is installed; square brackets are its markup."""
+    pytest.importorskip("rich", reason="install the extra recipes, which needs rich")
+    fit(Speaker(), enable_progress_bar=True)
+    shown = [line.strip() for line in capsys.readouterr().out.split("\n")]
     assert [line for line in shown if line in SAID] == SAID
 
 

@@ -505,7 +505,7 @@ def test_the_truth_is_that_of_the_whole_set(number):
         assert truth.loss != pytest.approx(whole, rel=1e-5)
         assert truth.loss_stderr > 0
         assert abs(truth.loss - whole) < 4 * truth.loss_stderr
-    assert len(monitor._run.sets[1].outputs.arrays()["outputs"]) == 8
+    assert len(monitor._run.sets[1].of_outputs.outputs.arrays()["outputs"]) == 8
     assert Options().num_label_samples is None
 
 

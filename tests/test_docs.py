@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib.util import find_spec
+import socket
 from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningCLI
 
 import lightning_tansens
@@ -31,14 +32,69 @@ def pages_with(language):
     return [page for page in PAGES if blocks(page, language)]
 
 
+def run(page, chosen):
+    """Runs code blocks of a page one after another; returns the names that they leave behind."""
+    names = {"__name__": "__main__"}
+    for block in chosen:
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def packages_needed():
+    """Each page that has code for which this package does not suffice, with the package that the code needs."""
+    found = [(page, needed) for page in pages_with("python") for needed, _ in blocks(page, "python") if needed]
+    return [pytest.param(*case, id=case[1]) for case in dict.fromkeys(found)]
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fails a test that asks for anything from another machine."""
+
+    def refuse(host, *_, **__):
+        raise AssertionError(f"the code of the page asks for {host}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    run(page, [block for needed, block in blocks(page, "python") if not needed])
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(("page", "needed"), packages_needed())
+def test_python_that_needs_a_package_runs(page, needed, tmp_path, monkeypatch):
+    pytest.importorskip(needed, reason=f"{page} shows how to use {needed}; install the extras recipes and loggers")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    names = {"__name__": "__main__"}
-    for needed, block in blocks(page, "python"):
-        if not needed or find_spec(needed):
-            exec(compile(block, page, "exec"), names)
+    (_, first), *others = blocks(page, "python")  # all the others share the first one
+    monitor = run(page, [first, *(block for package, block in others if package == needed)])["monitor"]
+    assert monitor.records[-1].targets
+    assert all(found.accuracy and found.loss for found in monitor.estimates.values())
+
+
+@pytest.mark.thorough
+def test_hydra_reads_the_file_of_the_recipe(tmp_path, monkeypatch):
+    hydra = pytest.importorskip("hydra", reason="install the extra recipes")
+    monkeypatch.chdir(tmp_path)
+    page = "docs/recipes.md"
+    place = re.search(r"for example `configs/(callbacks)/(\w+)\.yaml`", (ROOT / page).read_text(encoding="utf-8"))
+    (block,) = [block for needed, block in blocks(page, "yaml") if needed == "hydra"]
+    (tmp_path / place[1]).mkdir()
+    (tmp_path / place[1] / f"{place[2]}.yaml").write_text(block, encoding="utf-8")
+    (tmp_path / "train.yaml").write_text(f"defaults: [{place[1]}: {place[2]}]\n", encoding="utf-8")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = hydra.compose("train")
+    (callback,) = [hydra.utils.instantiate(one) for one in config.callbacks.values()]
+    assert isinstance(callback, lightning_tansens.TangentSensitivityMonitor)
+    names = run(page, [blocks(page, "python")[0][1]])
+    train, val, test = (names["loader"](samples).dataset for samples in (200, 100, 100))
+    data = LightningDataModule.from_datasets(train, val, test, batch_size=32)
+    names["trainer"](callback).fit(names["Classifier"](), data)
+    assert callback.estimates["test"].accuracy
+    assert "atc_confidence" in callback.records[-1].targets["test"].estimates["accuracy"]
 
 
 @pytest.mark.parametrize("page", pages_with("yaml"))

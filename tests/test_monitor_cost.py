@@ -60,8 +60,8 @@ def test_a_copy_has_as_many_samples_as_its_estimators_need(estimators, samples, 
     )
     fit(monitor, max_epochs=1, data=loader(Points(220)))
     copies = monitor._run.copies
-    assert [len(copy.outputs.arrays()["outputs"]) for copy in copies] == [samples] * len(copies)
-    assert sum(bool(copy.loss.count) for copy in copies) == losses
+    assert [len(copy.of_outputs.outputs.arrays()["outputs"]) for copy in copies] == [samples] * len(copies)
+    assert sum(bool(copy.of_outputs.loss.count) for copy in copies) == losses
     read = sum(len(part) for part in copies[0].batches.positions())
     assert samples <= read < samples + 60
     assert monitor.records[0].targets["test"].estimates

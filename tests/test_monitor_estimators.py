@@ -75,7 +75,7 @@ def test_estimates_are_those_of_the_estimators_on_the_samples_of_the_loss():
 def test_features_reach_the_estimators_that_need_them_alone():
     monitor = make_monitor(estimators=[AverageConfidence()])
     fit(monitor, max_epochs=1)
-    assert "features" not in monitor._run.sets[0].outputs._names
+    assert "features" not in monitor._run.sets[0].of_outputs.outputs._names
     monitor = make_monitor(estimators=[DispersionScore()])
     fit(monitor, max_epochs=1)
     assert "tansens/dispersion/test" in monitor.history[0]

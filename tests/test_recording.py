@@ -8,7 +8,9 @@ import pytest
 from lightning_tansens.estimators import SetSummary
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
 from lightning_tansens.monitor.records import make_record, without_estimators
+from lightning_tansens.record import Missing, Record
 from lightning_tansens.show.keys import Keys, flat_row
+from tests.records import record, target
 
 MEASURES = [EmpiricalSensitivity(), LayerwiseNormSensitivity("linear"), ActiveNodeSensitivity()]
 
@@ -97,7 +99,7 @@ def test_a_measure_that_defines_no_estimate_is_left_out():
     assert "tansens/test_accuracy/empirical" not in scalars
     assert scalars["tansens/empirical/train"] == 0
     assert made.targets["test"].missing.keys() == {"empirical"}
-    assert "only if both are positive" in made.targets["test"].missing["empirical"]
+    assert "only if both are positive" in made.targets["test"].missing["empirical"].reason
     assert "tansens/test_loss/active_nodes" in scalars
 
 
@@ -106,9 +108,15 @@ def test_values_that_are_no_numbers_are_left_out(value):
     made = recorded(summary("train", loss=0.5, accuracy=0.9), summary("test"), now=value, before=value)
     scalars = scalars_of(made)
     assert "tansens/layer_norm" not in scalars
-    assert made.reference.missing["layer_norm"] == f"its value is {value}"
+    assert made.reference.missing["layer_norm"].reason == f"its value is {value}"
     assert not any(key.endswith("/layer_norm") for key in scalars)
     assert all(math.isfinite(scalar) for scalar in scalars.values())
+
+
+def test_why_a_value_is_missing_stands_in_a_checkpoint():
+    missing = {"line": Missing("one network", too_early=True), "mano": Missing("no scores")}
+    one = record(targets=[target(missing=missing)])
+    assert Record.from_state(one.state()) == one
 
 
 def test_a_failed_measure_loses_its_own_values_alone():
@@ -116,7 +124,7 @@ def test_a_failed_measure_loses_its_own_values_alone():
     made = recorded(
         summary("train", loss=0.5), SetSummary("test", 100, values={"active_nodes": {"active_nodes": 4.0}}), failed=failed
     )
-    assert made.targets["test"].missing["empirical"] == "RuntimeError: no kernel"
+    assert made.targets["test"].missing["empirical"].reason == "RuntimeError: no kernel"
     assert made.reference.missing == {}
     assert made.targets["test"].estimates["loss"].keys() == {"trivial", "layer_norm", "active_nodes"}
 

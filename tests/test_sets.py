@@ -98,7 +98,7 @@ def test_preparation_finds_a_misfit_and_accumulates_nothing():
     data = measured(TensorDataset(INPUTS, TARGETS))
     assert data.prepare(mlp(4, 6, 3), CPU) == {}
     assert all(not measure.count for measure in data.measures)
-    assert not data.loss.count
+    assert not data.of_outputs.loss.count
     misfits = measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), CPU)
     assert list(misfits) == ["active_nodes"]  # the others are measured without it
     assert isinstance(misfits["active_nodes"], UnsupportedNetworkError)
@@ -134,7 +134,7 @@ def test_estimators_are_given_labels_of_the_reference_alone(labelled):
     data = measured(TensorDataset(INPUTS, TARGETS), num_outputs=20, class_scores=True, labelled=labelled)
     data.prepare(mlp(4, 6, 3), CPU)
     data.update(mlp(4, 6, 3))
-    assert data.loss.count == 20
+    assert data.of_outputs.loss.count == 20
     assert len(data.summary().outputs.outputs) == 20
     assert (data.summary().outputs.labels is not None) == labelled
 

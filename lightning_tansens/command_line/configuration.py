@@ -101,7 +101,7 @@ def configure(
                 save_config_callback=None,
             )
         except (argparse.ArgumentError, ValueError) as error:
-            own = not cli and "not accept option" in str(error)
+            own = not cli and "does not accept" in str(error)
             hint = "; arguments of the run's own subclass of LightningCLI need --cli module.Class" if own else ""
             raise UsageError(f"{config}: {useful_part(str(error))}{hint}") from error
         except Exception as error:  # whatever the user's constructors raise

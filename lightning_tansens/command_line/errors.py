@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 
 
+#: How jsonargparse says which type it has tried.
+_TYPE = r"Expected a (<class |typing\.|\w+\[)"
+
+
 class UsageError(Exception):
     """An argument, the configuration or a checkpoint cannot be used; the message names the file."""
 
@@ -32,12 +36,12 @@ def useful_part(error: str) -> str:
         return error
     depth, keys, _ = max(said, key=lambda one: one[0])
     deepest = [text for indent, names, text in said if (indent, names) == (depth, keys)]
-    types = [text for text in deepest if text.startswith("Expected a ")]
-    alternatives = " or ".join(types) if deepest[0] in types else deepest[0]
+    other = [text for text in deepest if not re.match(_TYPE, text)]  # the types beside it are of no use then
+    alternatives = other[0] if other else " or ".join(deepest)
     text = re.sub(r"<class '(?:.*?\.)?(\w+)'>|typing\.", r"\1", alternatives).replace(" or Expected a ", " or ")
     text = re.sub(r"^Expected a (.+)\. Got value: ", r"expected \1, but got ", text).replace("NoneType", "None")
     given = re.search(r"^ *Given value: (.{1,200})$", error, re.MULTILINE)
     if text.startswith("Expected a ") and given:
         text = f"expected {text.removeprefix('Expected a ')}, but got {given[1]}"
-    path = r"^expected dot import path string: (\S+).*"
+    path = r"^expected dot import path string: ([^\s,]+).*"
     return ": ".join([*keys, re.sub(path, r"expected class paths (package.module.Class), but got \1", text)])

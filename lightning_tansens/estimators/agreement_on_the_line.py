@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.disagreement import earlier_predictions
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import EARLY, Estimate, Quantity
+from lightning_tansens.record import Estimate, Quantity
 
 #: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
 Form = Literal["S", "D"]
@@ -24,8 +24,8 @@ Form = Literal["S", "D"]
 class AgreementOnTheLine(Estimator):
     r"""Estimates the accuracy from the line of agreements (Baek et al., NeurIPS 2022).
 
-    For all pairs of today's and the earlier networks i, j (but the first tenth of the run), the agreements' probits lie
-    near a line, and so do the accuracies:
+    Over all pairs of today's and earlier networks i, j (without the first tenth of the run), the probits of their agreements
+    lie near a line, and so do those of the accuracies:
 
     .. math:: \Phi^{-1}(agr_{te}^{ij}) \approx a \, \Phi^{-1}(agr_{ref}^{ij}) + b
 
@@ -64,7 +64,9 @@ class AgreementOnTheLine(Estimator):
         (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.class_scores)
         networks = len(seen)
         if networks < 3 or len(of_target) != networks:
-            raise UndefinedEstimateError(f"{EARLY}, two or more of both sets, but there are {networks - 1}")
+            raise TooEarlyError(
+                f"expected earlier measurements of the same samples, two or more of both sets, but there are {networks - 1}"
+            )
         first, second = np.triu_indices(networks, 1)
         known, unknown = _agreements(seen), _agreements(of_target)
         slope, level = _line(known, unknown)
@@ -80,7 +82,7 @@ class AgreementOnTheLine(Estimator):
 
 
 def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
-    """The predictions of all networks on the samples whose outputs were always finite, and which samples these are."""
+    """Returns the predictions of all networks on the samples whose outputs were always finite, and which these are."""
     predictions = np.concatenate([earlier_predictions(outputs), outputs.predictions[None]])
     known = np.asarray((predictions >= 0).all(0))
     if not known.any():
@@ -89,7 +91,7 @@ def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool
 
 
 def _agreements(predictions: NDArray[np.integer]) -> Array:
-    """The probits of the agreements of all pairs, shape (K (K - 1) / 2,)."""
+    """Returns the probits of the agreements of all pairs, shape (K (K - 1) / 2,)."""
     shares = [(predictions[k] == predictions[k + 1 :]).mean(1) for k in range(len(predictions) - 1)]
     return _probits(np.concatenate(shares), predictions.shape[1])
 
@@ -99,7 +101,7 @@ def _probits(shares: Array, samples: int) -> Array:
 
 
 def _line(x: Array, y: Array) -> tuple[float, float]:
-    """The slope and the level of the least squares; a slope of one where all x are alike."""
+    """Returns the slope and the level of the least squares; a slope of one where all x are alike."""
     spread = float(np.square(x - x.mean()).sum())
     slope = float((x - x.mean()) @ (y - y.mean())) / spread if spread > 1e-12 else 1.0
     return slope, float(y.mean() - slope * x.mean())

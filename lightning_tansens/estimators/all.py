@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
 from lightning_tansens.estimators.agreement_on_the_line import AgreementOnTheLine
 from lightning_tansens.estimators.average_confidence import AverageConfidence
 from lightning_tansens.estimators.base import Estimator
@@ -26,19 +26,19 @@ from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.temporal_ensemble import TemporalEnsemble
 from lightning_tansens.estimators.thresholded_confidence import ThresholdedConfidence
 from lightning_tansens.estimators.transport_loss import TransportLoss
-from lightning_tansens.record import TRIVIAL, Estimate, Quantity
+from lightning_tansens.record import TRIVIAL, Estimate, Missing, Quantity
 
 
 def default_estimators(
     criterion: Callable[[Any, Any], Any] | None = None, pseudo_labels: PseudoLabels = "outputs"
 ) -> list[Estimator]:
-    """Returns the headline, and one of each that works on outputs, the thresholded confidence with every score.
+    """Returns the headline and one of each estimator that works on outputs; the thresholded one with every score.
 
     The ratios of measures come with the measures, and :class:`Calibrated` costs a forward pass for each of its own copies,
-    so that neither is among them.
+    so neither is among them.
 
     Args:
-        criterion: For the pseudo-label loss, and for the headline of outputs that are no class scores; see
+        criterion: For the pseudo-label loss, and for the headline of outputs that are not class scores; see
             :class:`PseudoLabelLoss`.
         pseudo_labels: As above.
 
@@ -74,7 +74,7 @@ def default_estimators(
 
 def estimate_set(
     estimators: Iterable[Estimator], target: SetSummary, reference: SetSummary, limits: Limits | None = None
-) -> tuple[dict[Quantity, dict[str, Estimate]], dict[str, str]]:
+) -> tuple[dict[Quantity, dict[str, Estimate]], dict[str, Missing]]:
     """Returns all estimates of a target, with their doubts, and why some are missing.
 
     An estimator that fails loses only its own estimates.
@@ -96,7 +96,7 @@ def estimate_set(
     """
     target = target.unlabelled()
     found: dict[Quantity, dict[str, Estimate]] = {}
-    missing: dict[str, str] = {}
+    missing: dict[str, Missing] = {}
     for estimator in (Trivial(), *(other for other in estimators if other.key != TRIVIAL)):
         try:
             estimates = estimator.estimate(target, reference)
@@ -104,27 +104,28 @@ def estimate_set(
                 quantity: with_doubts(estimate, quantity, estimator, target, reference, limits)
                 for quantity, estimate in estimates.items()
             }
-        except UndefinedEstimateError as error:
-            missing[estimator.key] = str(error)
         except Exception as error:  # whatever a user's own estimator may raise
-            missing[estimator.key] = f"it failed with {type(error).__name__}: {error}"
+            missing[estimator.key] = _missing(error)
         else:
             for quantity, estimate in judged.items():
                 found.setdefault(quantity, {})[estimator.key] = estimate
     return found, missing
 
 
-def score_set(estimators: Sequence[Estimator], summary: SetSummary) -> tuple[dict[str, float], dict[str, str]]:
+def score_set(estimators: Sequence[Estimator], summary: SetSummary) -> tuple[dict[str, float], dict[str, Missing]]:
     """Returns the estimators' scores of one set by name, and why some are missing, by estimator."""
     found: dict[str, float] = {}
-    missing: dict[str, str] = {}
+    missing: dict[str, Missing] = {}
     for estimator in estimators:
         try:
             scores: Mapping[str, float] = estimator.scores(summary)
-        except UndefinedEstimateError as error:
-            missing[estimator.key] = str(error)
         except Exception as error:
-            missing[estimator.key] = f"it failed with {type(error).__name__}: {error}"
+            missing[estimator.key] = _missing(error)
         else:
             found |= scores
     return found, missing
+
+
+def _missing(error: Exception) -> Missing:
+    reason = str(error) if isinstance(error, UndefinedEstimateError) else f"it failed with {type(error).__name__}: {error}"
+    return Missing(reason, isinstance(error, TooEarlyError))

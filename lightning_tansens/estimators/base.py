@@ -15,7 +15,7 @@ from lightning_tansens.record import Estimate, Quantity
 
 
 class Need(Enum):
-    """What an estimator needs besides the reference's loss; the monitor gathers it if one does."""
+    """What an estimator needs besides the reference's loss; the monitor gathers what any of them needs."""
 
     OUTPUTS = "the network's outputs, of any kind"
     CLASSES = "outputs that are class scores"
@@ -53,7 +53,7 @@ class Estimator(ABC):
         return frozenset()
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Callable[[Any], Any]]:
-        """Returns what makes the copies of the reference out of its samples, for ``Need.COPIES``; none by default.
+        """Returns the callables that make the copies of the reference, for ``Need.COPIES``; none by default.
 
         Args:
             inputs: The first inputs of the reference, as the network gets them.
@@ -100,7 +100,7 @@ class Estimator(ABC):
         """Estimates from a target without labels; its ``class_scores``, and ``reference.labelled``, are outputs or raise."""
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
-        """Returns numbers to log of one set, by name; nothing by default."""
+        """Returns numbers of one set to log, by name; nothing by default."""
         return {}
 
     def inside(self, target: SetSummary, reference: SetSummary) -> bool | None:

@@ -18,10 +18,10 @@ class ConfidenceBasedEstimation(Estimator):
 
     .. math:: \widehat{acc}(X_{te}) = \frac1N \sum_n g\big(\max_c p_c(x_n)\big)
 
-    with the non-decreasing g that fits the reference's rights and wrongs best in the mean square (isotonic regression),
-    linear between the reference's confidences and constant beyond them. The standard error is the mean's over the target,
-    and binomial in each step of g: :math:`\sum_b q_b^2 \, g_b (1 - g_b) / n_b` with the target's share q_b nearest to
-    the step of height g_b and n_b samples.
+    with the non-decreasing g that fits the reference's right and wrong predictions best in the mean square (isotonic
+    regression), linear between the reference's confidences and constant beyond them. The standard error is the mean's over
+    the target, and binomial in each step of g: :math:`\sum_b q_b^2 \, g_b (1 - g_b) / n_b` with the target's share q_b
+    nearest to the step of height g_b and n_b samples.
 
     Example:
         >>> from lightning_tansens.estimators import Outputs
@@ -38,7 +38,7 @@ class ConfidenceBasedEstimation(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled, confidences = reference.labelled, target.class_scores.confidences
-        # samples of equal confidence are one point, so that their order does not matter
+        # samples of equal confidence become one point, so that their order does not matter
         points, place, counts = np.unique(labelled.confidences, return_inverse=True, return_counts=True)
         fit = isotonic_regression(np.bincount(place, labelled.correct) / counts, weights=counts.astype(np.float64))
         calibrated = np.interp(confidences, points, fit.x)

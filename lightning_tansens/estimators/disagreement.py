@@ -15,7 +15,7 @@ from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
 
-#: The share of the earlier measurements that is left out, the first ones: a network that has hardly learnt says little.
+#: The share of the earlier measurements that is left out at the start: a network that has hardly learnt says little.
 LEFT_OUT = 0.1
 
 
@@ -25,9 +25,9 @@ class DisagreementRatio(Estimator):
     .. math:: \widehat{err}(X_{te}) = err_{ref} \, \frac{d(X_{te})}{d(X_{ref})}, \qquad
               d(X) = \frac1{NS} \sum_{n,s} [\hat y_s(x_n) \ne \hat y_t(x_n)]
 
-    over the earlier measurements s but the first tenth. (The disagreement of independently trained networks is their test
-    error: Jiang et al., ICLR 2022; here the networks are those of one run, and the reference tells the ratio.) The standard
-    error is by the delta method.
+    over the earlier measurements s without the first tenth. (The disagreement of independently trained networks is their
+    test error: Jiang et al., ICLR 2022; here the networks are those of one run, and the reference tells the ratio.) The
+    standard error is by the delta method.
 
     Example:
         >>> from lightning_tansens.estimators import Trajectory
@@ -62,7 +62,7 @@ def disagreements(outputs: Outputs) -> Array:
 
 
 def earlier_predictions(outputs: Outputs) -> NDArray[np.integer]:
-    """Returns the predicted classes of the earlier measurements but the first tenth, shape (S, N); -1 where unknown."""
+    """Returns the classes predicted at earlier measurements without the first tenth, shape (S, N); -1 where unknown."""
     predictions = outputs.past.predictions
     if predictions is None:
         raise UndefinedEstimateError("expected earlier predictions of classes, but the outputs are no class scores")
@@ -70,5 +70,5 @@ def earlier_predictions(outputs: Outputs) -> NDArray[np.integer]:
 
 
 def first_used(snapshots: int) -> int:
-    """Returns the place of the first of so many earlier measurements that is used."""
+    """Returns the index of the first one that is used of so many earlier measurements."""
     return math.ceil(LEFT_OUT * snapshots) if snapshots > 1 else 0

@@ -111,12 +111,12 @@ def with_doubts(
 ) -> Estimate:
     """Returns an estimate with the reasons against it and its verdict; those that it already has stay.
 
-    One with an interval has judged its errors by itself, so that only the number of samples may speak against it here.
+    An estimate with an interval has already judged its errors, so here only the number of samples can speak against it.
 
     Args:
         estimate: The estimate.
-        quantity: Of what.
-        estimator: Whose.
+        quantity: What is estimated.
+        estimator: The estimator that made it.
         target: What was found on the target.
         reference: What was found on the reference.
         limits: What is required; None for the defaults.

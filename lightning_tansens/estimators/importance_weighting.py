@@ -28,7 +28,7 @@ class ImportanceWeighting(Estimator):
         bins: The number of bins between 0 and 1; each includes its upper end.
 
     Raises:
-        ValueError: If ``bins`` is no positive integer.
+        ValueError: If ``bins`` is not a positive integer.
 
     Example:
         >>> from lightning_tansens.estimators import Outputs

@@ -26,7 +26,7 @@ class MaNo(Score):
         threshold: What Φ is compared with.
 
     Raises:
-        ValueError: If the order is no positive integer or the threshold no number.
+        ValueError: If the order is not a positive integer, or the threshold is not a number.
 
     Example:
         >>> from lightning_tansens.estimators import Outputs

@@ -20,8 +20,8 @@ class NuclearNorm(Score):
 
     of the probabilities P, shape (N, C): 1 where all predictions are sure and the classes equally frequent. It ranks sets
     and networks; an accuracy follows from it only by a regression on other sets. The time grows with
-    N · C · min(N, C), so beyond 1,024 samples the mean over parts of at most so many is taken; it is a little larger,
-    because the norm of fewer samples is.
+    N · C · min(N, C), so a larger set is cut into parts of at most 1,024 samples, over which the mean is taken; it is a
+    little larger, because the norm of fewer samples is.
 
     Example:
         >>> from lightning_tansens.estimators import Outputs

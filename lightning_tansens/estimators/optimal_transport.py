@@ -1,4 +1,4 @@
-"""The cost of moving a target's probabilities to the reference's labels, and the accuracy that it says."""
+"""The cost of moving a target's probabilities to the reference's labels, and the accuracy that follows from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.transport import transport
 from lightning_tansens.record import Estimate, Quantity
 
-#: Whose probabilities are moved: today's, or those of the temporal ensemble.
+#: Which probabilities are moved: today's, or the temporal ensemble's.
 Probabilities = Literal["now", "ensemble"]
 
 #: The number of resamples of a bootstrap, and the seed that draws them.
@@ -42,8 +42,8 @@ class ConfidenceOptimalTransport(Estimator):
     with the share m_c of class c among the reference's labels; 1 − p_c is half the L1 distance from p to the one-hot
     vector of c. As in the paper p is calibrated, by one temperature; what that leaves between confidence and accuracy on the
     reference is taken off. With "ensemble" p is what the temporal ensemble gives. It assumes that the classes have the
-    same shares in both sets; the estimate is clamped to [0, 1]. The transport is that
-    of :func:`~lightning_tansens.estimators.transport.transport`.
+    same shares in both sets; the estimate is clamped to [0, 1]. The transport is solved by
+    :func:`~lightning_tansens.estimators.transport.transport`.
 
     **Bias.** The cost is convex in the shares, so that their noise raises it. With the excess e over the cost without any
     constraint on the shares, and the excess b of each half of the reference moved to the labels of the other, times
@@ -102,7 +102,7 @@ class ConfidenceOptimalTransport(Estimator):
         here, there = (generator.integers(size, size=(RESAMPLES, size)) for size in (len(other), len(own)))
         excess, prices = moved.rows - free, moved.columns[labels]
         changes = excess[here].mean(1) - excess.mean() + prices[there].mean(1) - prices.mean()
-        # noise enters twice, by the draw of the samples and by that of the resamples
+        # noise enters twice, by drawing the samples and by drawing the resamples
         drawn = _accuracy(
             free[here].mean(1),
             np.maximum(moved.cost - free.mean() + changes, 0),
@@ -139,7 +139,7 @@ def shares_of(labels: NDArray[np.int64], classes: int) -> Array:
 
 
 def _accuracy(free: Any, excess: Any, by_chance: float, gap: Any) -> Any:
-    """One minus the corrected cost and the gap of confidence and accuracy; numbers, or an array for each resample."""
+    """Returns one minus the corrected cost and the gap of confidence and accuracy; numbers, or arrays over resamples."""
     return 1 - free - np.sqrt(np.maximum(np.square(excess) - by_chance**2, 0)) - gap
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, log_softmax, softmax
 
-from lightning_tansens.errors import UndefinedEstimateError
+from lightning_tansens.errors import TooEarlyError
 from lightning_tansens.estimators.temperature import Temperature, fit_temperature
 from lightning_tansens.estimators.trajectory import Trajectory, running_mean
-from lightning_tansens.record import EARLY
 
 Array = NDArray[np.float64]
 
@@ -52,7 +51,7 @@ class Outputs:
         earlier: Trajectory | None = None,
         is_classifier: bool | None = None,
     ) -> Outputs:
-        """Returns the outputs of a set without the samples that have none that are finite.
+        """Returns the outputs of a set, without the samples whose outputs are not finite.
 
         Args:
             outputs: Shape (N, ...). Class scores have shape (N, C), or (N,) or (N, 1) for the single logit of the second
@@ -63,7 +62,7 @@ class Outputs:
             is_classifier: Whether the outputs are class scores; None if they have shape (N, C) with C >= 2.
 
         Raises:
-            ValueError: If the shapes do not fit, or labels are no classes of the outputs.
+            ValueError: If the shapes do not fit, or a label is not one of the outputs' classes.
 
         Example:
             >>> outputs = Outputs.of([[2.0, 1.0], [0.0, float("nan")], [0.0, 3.0]], labels=[0, 0, 0])
@@ -162,11 +161,11 @@ class Outputs:
         """What earlier measurements said of these samples.
 
         Raises:
-            UndefinedEstimateError: If there was none.
+            TooEarlyError: If there was none.
 
         """
         if self.earlier is None:
-            raise UndefinedEstimateError(f"{EARLY}, but this is the first")
+            raise TooEarlyError("expected earlier measurements of the same samples, but this is the first")
         return self.earlier
 
     @cached_property

@@ -17,8 +17,8 @@ class EntropyRatio(Estimator):
     .. math:: \hat l(X_{te}) = l(X_{ref}) \, \frac{\bar H(X_{te})}{\bar H(X_{ref})}, \qquad
               H(x) = -\sum_c p_c(x) \log p_c(x)
 
-    The cross-entropy of a calibrated classifier is its entropy in expectation (Gneiting and Raftery 2007), so that the
-    ratio of the two is what the reference tells of the calibration. The standard error is by the delta method; loss and
+    The cross-entropy of a calibrated classifier is its entropy in expectation (Gneiting and Raftery 2007), so the ratio of
+    the two on the reference tells how well the classifier is calibrated. The standard error is by the delta method; loss and
     entropy of the reference are taken as a pair.
 
     Example:

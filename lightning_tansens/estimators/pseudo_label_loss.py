@@ -30,9 +30,9 @@ class PseudoLabelLoss(Estimator):
     .. math:: \hat l(X_{te}) = l_{ref} \, \frac{\ell(X_{te})}{\ell(X_{ref})}, \qquad
               \ell(X) = \frac1{NS} \sum_{n,s} \mathrm{criterion}\big(f_t(x_n), \hat y_s(x_n)\big)
 
-    over the earlier measurements s but the first tenth, with their predicted classes ŷ_s and the cross-entropy for class
-    scores. It needs no classes: with a regression ŷ_s are earlier outputs. The standard error is by the delta method; of
-    any criterion but the cross-entropy it holds the reference's loss fixed.
+    over the earlier measurements s without the first tenth, with their predicted classes ŷ_s and the cross-entropy for class
+    scores. It needs no classes: with a regression ŷ_s are earlier outputs. The standard error is by the delta method; with
+    a criterion other than the cross-entropy it holds the reference's loss fixed.
 
     Args:
         criterion: A callable on (outputs, targets) that returns a loss for each sample, or their mean; None for the

@@ -20,7 +20,7 @@ from lightning_tansens.record import TRIVIAL, Estimate, Quantity
 #: How the accuracy is estimated: by the error rate ("error") or by the accuracy itself ("ratio", as Daróczy 2022 does).
 AccuracyForm = Literal["error", "ratio"]
 
-#: A measure's value is inside of what was seen between these quantiles of the reference's samples.
+#: A measure's value counts as seen between these quantiles of the reference's samples.
 SEEN = (0.05, 0.95)
 
 
@@ -181,12 +181,12 @@ def _labelled_samples(reference: SetSummary) -> int:
 def _relative_error(
     measure: SensitivityMeasure | None, target: SetSummary, reference: SetSummary, with_loss: bool
 ) -> float | None:
-    """The relative standard error of a ratio, or of the reference's loss times it; without a measure the ratio is one."""
+    """Returns the relative standard error of a ratio, or of the ratio times the loss; without a measure the ratio is one."""
     terms, signs = ([reference.loss_influence], [1.0]) if with_loss else ([], [])
     if measure is not None and measure.needs_data:
         terms += [target.influences.get(measure.key), reference.influences.get(measure.key)]
         signs += [1.0, -1.0]
     known = [term for term in terms if term is not None]
     if measure is not None and not measure.needs_data:
-        return None  # what moves with the weights has no error that samples tell
+        return None  # a measure of the weights has no error that samples could tell
     return relative_standard_error(known, signs) if known and len(known) == len(terms) else None

@@ -12,7 +12,7 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.metrics.uncertainty import Influence
 
-#: Without more usable outputs than this share of a set's samples there is no estimate from outputs.
+#: Outputs give no estimate unless more than this share of a set's samples is usable.
 USABLE = 0.5
 
 Values = Mapping[str, Mapping[str, float]]
@@ -76,7 +76,7 @@ class SetSummary:
         """Returns the copies that were made for an estimator.
 
         Args:
-            key: The estimator's.
+            key: The estimator's key.
 
         """
         return [copy for copy in self.copies if not copy.made_for or key in copy.made_for]
@@ -119,7 +119,7 @@ class SetSummary:
 
     @property
     def usable(self) -> Outputs:
-        """The outputs, if they can be estimated from.
+        """The outputs, if they allow estimates.
 
         Raises:
             UndefinedEstimateError: If there are none, or those of most samples are not finite.
@@ -137,7 +137,7 @@ class SetSummary:
 
     @property
     def class_scores(self) -> Outputs:
-        """The outputs, if they are class scores and can be estimated from.
+        """The outputs, if they are class scores and allow estimates.
 
         Raises:
             UndefinedEstimateError: If not.

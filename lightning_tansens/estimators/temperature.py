@@ -33,8 +33,8 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[Any]) -> Temperature:
 
     .. math:: \min_T -\frac1N \sum_n \log \mathrm{softmax}_{y_n}(z_n / T)
 
-    It is convex in 1/T, and found by Newton's method, between :math:`e^{-2.5}` and :math:`e^{2.5}`. The standard error
-    is the sandwich's.
+    It is convex in 1/T, and found by Newton's method, between :math:`e^{-2.5}` and :math:`e^{2.5}`. The standard error is a
+    sandwich estimate.
 
     Args:
         scores: z, shape (N, C).

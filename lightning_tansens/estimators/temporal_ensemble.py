@@ -25,8 +25,8 @@ class TemporalEnsemble(Estimator):
 
     with today's probabilities p and prediction ŷ, their mean :math:`\bar p` over the earlier measurements and this one
     (temporal ensembling: Laine & Aila, ICLR 2017; ensembles stay calibrated longer under shift: Ovadia et al., NeurIPS
-    2019), and the temperature T of least loss on the reference. The standard error is the mean's over the target, and that
-    of T.
+    2019), and the temperature T of least loss on the reference. The standard error covers the mean over the target and the
+    fit of T.
 
     Example:
         >>> from lightning_tansens.estimators import Trajectory

@@ -14,10 +14,10 @@ from torch import Tensor
 #: The most snapshots whose predicted classes are kept; then every second one is dropped.
 MAX_SNAPSHOTS = 64
 
-#: The most earlier outputs that are kept where they are no class scores, and the most numbers in all of them together.
+#: The most earlier outputs that are kept where they are not class scores, and the most numbers in all of them together.
 MAX_OUTPUTS, MAX_NUMBERS = 8, 2**22
 
-#: By this power of its number a snapshot weighs more than the first ones, whose predictions are poor.
+#: How strongly late snapshots outweigh the first ones, whose predictions are poor: g of :class:`Trajectory`.
 GROWTH = 0.5
 
 
@@ -47,7 +47,7 @@ class Trajectory:
     only every second new one kept, and so on, so that they stay spread over the run. With 1,000 classes and 1,024
     samples that is 4.2 MB for a set: 63 MB for ten targets, the reference and four copies of it.
 
-    Where outputs are no class scores, the outputs themselves are kept, at most 8 snapshots and 4 million numbers of 4 bytes
+    Where outputs are not class scores, the outputs themselves are kept, at most 8 snapshots and 4 million numbers of 4 bytes
     (two snapshots at least).
 
     Attributes:
@@ -55,7 +55,7 @@ class Trajectory:
         seen: At how many of them each sample's outputs were usable, shape (N,).
         mean_probabilities: The running mean, shape (N, C); (N, 0) without class scores.
         predictions: The predicted classes, shape (S, N); -1 where the outputs were not usable.
-        outputs: Earlier outputs that are no class scores, shape (S, N, ...); NaN where they were not usable.
+        outputs: Earlier outputs that are not class scores, shape (S, N, ...); NaN where they were not usable.
         stride: The kept snapshots are the 0th, the stride-th, ...
 
     Example:
@@ -75,7 +75,7 @@ class Trajectory:
     stride: int = 1
 
     def updated(self, now: Snapshot) -> Trajectory:
-        """Returns the trajectory that has a measurement more.
+        """Returns the trajectory with one more measurement.
 
         Args:
             now: What the network says of the same samples now.
@@ -122,7 +122,7 @@ class Trajectory:
         return replace(self, **changed)
 
     def selected(self, kept: NDArray[np.bool_]) -> Trajectory:
-        """Returns the trajectory of some of the samples alone.
+        """Returns the trajectory of some of the samples.
 
         Args:
             kept: Which ones, shape (N,).

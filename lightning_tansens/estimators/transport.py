@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from lightning_tansens.estimators.outputs import Array
 
-#: The regularisations ε that are gone through, in units of the cost: the second starts where the first one ended.
+#: The regularisations ε, one after the other, in units of the cost: the second starts where the first one ended.
 BLURS = (0.1, 0.01)
 
 #: A share of a class may be off by this share of the smallest one.
@@ -112,7 +112,7 @@ def transport(costs: Array, shares: Array) -> Transport:
 
 
 def _semi_dual(columns: Array, costs: Array, shares: Array, blur: float) -> tuple[float, Array]:
-    """The negative of what is maximised, and its gradient."""
+    """Returns the negative of what is maximised, and its gradient."""
     scores = (columns - costs) / blur
     tops = scores.max(1, keepdims=True)
     exponentials = np.exp(scores - tops)

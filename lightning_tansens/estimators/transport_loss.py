@@ -36,7 +36,8 @@ class TransportLoss(Estimator):
     reference's too. Limits are as there; the standard error is by the delta method, the shares' noise included.
 
     Args:
-        probabilities: "ensemble" (key ``transport_loss``) or "now" (key ``transport_loss_now``): whose give the plan.
+        probabilities: "ensemble" (key ``transport_loss``) or "now" (key ``transport_loss_now``): which probabilities give
+            the plan.
 
     Raises:
         ValueError: If the probabilities are neither.

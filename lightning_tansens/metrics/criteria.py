@@ -125,7 +125,12 @@ class TorchLoss:
                 "unpack=callable"
             )
         shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
-        if self.of_classes and outputs.dim() > 1 and outputs.shape[1] < 2:
+        if self.of_classes and outputs.dim() < 2:
+            raise ValueError(
+                f"criterion: expected outputs of shape (N, C) for {self.name}, but got {shapes}; pick them with "
+                "output=callable, or pass the loss of the training as the criterion"
+            )
+        if self.of_classes and outputs.shape[1] < 2:
             raise ValueError(
                 f"criterion: expected two or more classes, because {self.name} of one output is 0 whatever it is, but got "
                 f"{shapes}; pass the loss of the training, such as criterion=torch.nn.BCEWithLogitsLoss()"

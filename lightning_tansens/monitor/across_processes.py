@@ -28,7 +28,7 @@ from lightning_tansens.record import Record
 from lightning_tansens.show.console import slow_progress
 from lightning_tansens.tangent.isolation import undisturbed
 
-# Code that may fail on one process is inside of `together`; code that talks to the others is outside of it.
+# Code that may fail on one process runs inside `together`; code that talks to the other processes runs outside it.
 
 
 def prepare(
@@ -47,9 +47,9 @@ def prepare(
         trainer: The Trainer.
         pl_module: The module.
         monitor: What is measured on which samples.
-        stages: Where to leave the callables that tear the datamodule's other stages down.
-        state: What the measurement is compared with.
-        reference: The reference of an earlier fit, for a Trainer that got another loop's data since.
+        stages: Where to register the callables that tear down the datamodule's other stages.
+        state: Earlier results that the measurement is compared with.
+        reference: The reference of an earlier fit, in case the Trainer has loaded another loop's data since then.
         criterion: The criterion of that fit.
         follows: Whether to compare with the weights in ``state`` instead of the present ones.
 
@@ -66,7 +66,7 @@ def prepare(
         found = factory.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
         rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
-    # one isolation, in which lazy modules are initialised once
+    # in a single isolation, so that lazy modules are initialised only once
     with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
             run = MeasuredRun(factory.measures, sets, factory.copies(sets[0]), sharding)
@@ -91,7 +91,7 @@ def _first_inputs(measured: MeasuredSet) -> Any:
 
 
 def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:
-    """Whether one of an epoch's snapshots, but for its last one, is taken after a batch.
+    """Says whether to take a snapshot after this batch; the epoch's last one is the measurement itself.
 
     Args:
         batch_idx: The batch's number in its epoch.
@@ -108,7 +108,7 @@ def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> boo
 
 
 def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, run: MeasuredRun) -> None:
-    """Keeps what the network says of the samples now, for the estimators that use the run so far.
+    """Keeps the network's present outputs on the samples, for the estimators that use the run so far.
 
     Args:
         trainer: The Trainer.
@@ -131,12 +131,12 @@ def measure(
     run: MeasuredRun,
     records: Sequence[Record],
 ) -> tuple[Record, list[SetSummary]]:
-    """Takes a measurement, the same record on every process.
+    """Takes a measurement; every process gets the same record.
 
     Args:
         trainer: The Trainer.
         pl_module: The module.
-        monitor: What is measured, and what happens to failures.
+        monitor: Chooses what is measured and what happens after a failure.
         run: As :func:`prepare` returned it.
         records: The measurements before.
 
@@ -174,7 +174,7 @@ def measure(
         seconds["copies"] = run.seconds_of_copies
     record = replace(record, seconds={name: slowest(trainer, taken) for name, taken in seconds.items()})
     run.remember_weights()
-    # what failed on one process alone must not part the keys, which are logged on all of them
+    # all processes must log the same keys, even if something failed on only one of them
     return trainer.strategy.broadcast(record), summaries
 
 
@@ -183,7 +183,7 @@ def _shows_progress(trainer: pl.Trainer) -> bool:
 
 
 def _suitable(monitor: Choices, reference: SetSummary) -> list[Estimator]:
-    """The estimators; default ones that need classes are left out where the outputs are no class scores."""
+    """Returns the estimators, without the default ones that need classes if the outputs are not class scores."""
     classes = reference.outputs is None or reference.outputs.is_classifier
     if classes or not monitor.default_estimators:
         return monitor.estimators

@@ -30,7 +30,6 @@ from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.options import Options, check_arguments
 from lightning_tansens.monitor.processes import slowest, together
 from lightning_tansens.monitor.results import Results
-from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
     hyperparameters,
@@ -44,7 +43,7 @@ from lightning_tansens.monitor.trainer_loggers import (
 from lightning_tansens.record import HEADLINE
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text, summary_table
-from lightning_tansens.show.keys import Keys, flat_row
+from lightning_tansens.show.keys import flat_row
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
 from lightning_tansens.tangent.batches import OutputPicker
@@ -74,10 +73,10 @@ class TangentSensitivityMonitor(Results):
     Args:
         test_dataloaders: The unlabelled data: a DataLoader, a Dataset, a dict of them by name, "val" for the validation
             data, or None for the datamodule's test set (after its own ``setup("test")``) or else the LightningModule's.
-        reference: The labelled set that is compared with: "val", "train", one of several loaders ("val:1", "train:name"), a
+        reference: The labelled set to compare with: "val", "train", one of several loaders ("val:1", "train:name"), a
             DataLoader or a Dataset; "auto" takes the validation data if the Trainer has any, else the training data. The
-            Trainer's own data pass through their own transforms; pass a Dataset to measure without them. A number
-            between 0 and 1 takes that share of the training data away from the training.
+            Trainer's own data pass through their own transforms; pass a Dataset to measure without them. A number between 0
+            and 1 holds that share of the training data back.
         measures: The measures; None for EmpiricalSensitivity, LayerwiseNormSensitivity and ActiveNodeSensitivity, without
             those that do not suit the network.
         estimators: The estimators that do not come with a measure; None for ``estimators.default_estimators()``, without
@@ -123,7 +122,6 @@ class TangentSensitivityMonitor(Results):
         display: Display | None = None,
         options: Options | None = None,
     ) -> None:
-        super().__init__()
         self.test_dataloaders = test_dataloaders
         self.reference = reference
         self.measures = default_measures() if measures is None else measures
@@ -140,32 +138,31 @@ class TangentSensitivityMonitor(Results):
         self.options = Options() if options is None else options
         self.default_measures, self.default_estimators = measures is None, estimators is None
         check_arguments(self)
-        self._keys = Keys(self.options.prefix)
-        self._state = MonitorState()
-        self._mailbox = Mailbox()
+        brief = self.display.log == "default"
+        unsent = {estimator.key for estimator in self.estimators if brief and estimators is None} - {HEADLINE}
+        super().__init__(self.options.prefix, brief, unsent)
         self._run: MeasuredRun | None = None
-        #: What the last fit, or the first of evaluations that follow one another, has found.
+        #: The criterion that the last fit found, or the first of evaluations that follow one another.
         self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
-        self._logged_step: int | None = None
         self._snapshot_step: int | None = None
         self._measured_at: float | None = None
         self._failures = Failures(self.options.on_failure)
         self._notices = Notices()
         self._stages = ExitStack()
-        #: The samples that the last fit held back, with a number as the reference.
+        #: The samples that the last fit held back, if the reference is a number.
         self.held_out: HeldOut | None = None
         self._follows = False
 
     def follow_evaluations(self, state: Mapping[str, Any] | None = None) -> None:
-        """Lets the evaluations from now on continue one another, as the measurements of a fit do.
+        """Treats the evaluations from now on as one series, like the measurements of a fit.
 
-        Each ``Trainer.validate`` or ``Trainer.test`` is compared with the one before, so that a folder of checkpoints is a
-        trajectory; the first one leaves out what compares. A measurement that fails raises, nothing is printed, and
-        :attr:`records` starts anew. A fit ends it.
+        Each ``Trainer.validate`` or ``Trainer.test`` is compared with the one before, so that a folder of checkpoints
+        becomes a trajectory; the first one has nothing to compare with. A failed measurement raises, nothing is printed, and
+        :attr:`records` starts empty. The next fit ends the series.
 
         Args:
-            state: What a checkpoint of the run holds of the monitor, for measures that compare with the run's start; None
+            state: The monitor's state in a checkpoint of the run, for measures that compare with the run's start; None
                 makes the first evaluation the start.
 
         Raises:
@@ -187,12 +184,13 @@ class TangentSensitivityMonitor(Results):
         self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tells the loggers by which values runs are compared, before Lightning sends the hyperparameters."""
+        """Tells the loggers which values to compare runs by, before Lightning sends the hyperparameters."""
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
         self._page = self._new_page(trainer)
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            sent = [HEADLINE] if self._is_brief else [estimator.key for estimator in self.estimators]
-            self._page.compare(targets, [*(measure.key for measure in self.measures), *sent], hyperparameters(trainer))
+            keys = [*(measure.key for measure in self.measures), *(estimator.key for estimator in self.estimators)]
+            sent = [key for key in keys if key not in self._unsent]
+            self._page.compare(targets, sent, hyperparameters(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on a first batch, before the first step."""
@@ -226,7 +224,7 @@ class TangentSensitivityMonitor(Results):
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measures after a validation, where its values are in time for checkpoints chosen then."""
+        """Measures after a validation, in time for checkpoints that are chosen by the values."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._evaluate(trainer, pl_module)
             return
@@ -235,8 +233,8 @@ class TangentSensitivityMonitor(Results):
             self._measure_if_due(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes a snapshot within an epoch, with ``Options.snapshots_per_epoch``, unless these weights have had theirs."""
-        # not at the end of the batch before, after which a validation may measure the same weights
+        """Takes a snapshot within an epoch, with ``Options.snapshots_per_epoch``, unless these weights already have one."""
+        # at the start of the next batch, as a validation in between may measure the same weights
         due = batch_idx > 0 and snapshot_is_due(
             batch_idx - 1, trainer.num_training_batches, self.options.snapshots_per_epoch
         )
@@ -268,7 +266,7 @@ class TangentSensitivityMonitor(Results):
         self._stages.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Tears down the same stages."""
+        """Tears them down after an error, too."""
         self._stages.close()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -308,14 +306,14 @@ class TangentSensitivityMonitor(Results):
             self._measure(trainer, pl_module, self._run, self._page)
 
     def _too_soon(self, share: float) -> bool:
-        """Whether a measurement as long as the last one would take more than its share of the time since."""
+        """Says whether a measurement as long as the last one would take more than its share of the time since then."""
         if self._measured_at is None or not self._state.records:
             return False
         since = time.perf_counter() - self._measured_at
         return self._state.records[-1].seconds["total"] > share * since
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measures weights outside of a fit, whose memory is left as it is unless evaluations follow one another."""
+        """Measures weights outside a fit; leaves the fit's memory alone unless evaluations follow one another."""
         policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
         with policy, isolated_rng(), torch.inference_mode(False):
             run = self._prepare(trainer, pl_module)
@@ -340,7 +338,7 @@ class TangentSensitivityMonitor(Results):
         return run
 
     def _remembered(self, run: MeasuredRun | None) -> MonitorState:
-        """What the next measurement is compared with: after this one, or else of a loaded checkpoint."""
+        """Returns what the next measurement is compared with: from this run, or from a loaded checkpoint."""
         if run is None:
             return self._state
         return replace(
@@ -363,7 +361,7 @@ class TangentSensitivityMonitor(Results):
             pairs = list(zip(run.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
             page.show(record, self._state.records, distributions, samples)
-        total = slowest(trainer, time.perf_counter() - start)  # with what the page has taken on the process that writes
+        total = slowest(trainer, time.perf_counter() - start)  # with the time that the page took on the writing process
         with together(trainer):
             record = replace(record, seconds={**record.seconds, "total": total})
             self._state.records[-1] = record
@@ -375,7 +373,7 @@ class TangentSensitivityMonitor(Results):
             page.scalars(record, scalars)
 
     def _new_page(self, trainer: pl.Trainer) -> Page:
-        folder = run_folder(trainer)  # which all processes ask for together
+        folder = run_folder(trainer)  # all processes must ask for it together
         with together(trainer):
             return Page(
                 self.display,

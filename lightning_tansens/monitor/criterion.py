@@ -1,4 +1,4 @@
-"""Finds the criterion: the loss function that gives what the module's own training step returns on the same batch."""
+"""Finds the criterion: the loss function that agrees with the module's own training step on a batch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from lightning_tansens.tangent.isolation.memory import plain_parts
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
 TOLERANCE = 1e-4
 
-#: The outputs of so many calls of the network within a training step are looked at.
+#: How many of the network's calls within a training step are looked at.
 CALLS = 4
 
-#: Layers with more numbers than this keep their weights while losses are told apart.
+#: Layers with more weights than this are not changed to tell losses apart.
 DISTURBED = 2**20
 
 #: The number of samples on which the criterion is compared.
@@ -60,7 +60,8 @@ class KnownCriterion:
 class _Seen:
     """A batch: the network's outputs, the targets, and the loss of the training step or why there is none.
 
-    The training step may have changed the inputs, by noise for example; ``others`` are the outputs that it got.
+    The training step may have changed the inputs, by noise for example; ``others`` are the outputs that the network returned
+    there.
     """
 
     outputs: Any
@@ -70,7 +71,7 @@ class _Seen:
     reason: str = ""
 
     def on_cpu(self) -> _Seen:
-        """Labels that are no classes stop a GPU for good."""
+        """Moves the batch to the CPU, as labels that are not classes make a GPU unusable for the rest of the process."""
         outputs, targets, others = (map_tensors(Tensor.cpu, value) for value in (self.outputs, self.targets, self.others))
         return replace(self, outputs=outputs, targets=targets, others=tuple(others))
 
@@ -96,7 +97,7 @@ def find_criterion(
 ) -> KnownCriterion:
     """Compares the criterion with the loss that ``training_step`` returns, or finds the one that gives this loss.
 
-    Called inside of ``undisturbed``: modules are in eval mode, and what the step changes in them is put back. What it logs
+    Call it inside ``undisturbed``, which puts modules in eval mode and restores what the step changes. What the step logs
     goes nowhere, and no optimizer steps.
 
     Args:
@@ -175,7 +176,7 @@ def _note_on_given(criterion: Criterion, seen: _Seen, name: str) -> str | None:
 
 def _certain(seen: _Seen, name: str) -> KnownCriterion:
     """Takes cross-entropy if the labels are classes, else raises."""
-    if seen.targets is None:  # which is refused where the reference is prepared
+    if seen.targets is None:  # preparing the reference refuses it
         return KnownCriterion(F.cross_entropy)
     if _class_scores(F.cross_entropy, seen):
         note = (
@@ -200,7 +201,7 @@ def _look(
     try:
         with torch.no_grad():
             outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
-    except (AttributeError, KeyError, IndexError) as error:  # of a forward that looks for parts of the batch
+    except (AttributeError, KeyError, IndexError) as error:  # raised by a forward that looks for parts of the batch
         raise MisconfigurationException(
             f"unpack: expected inputs that {type(network).__name__}.forward takes, but with {type(inputs).__name__} it "
             f"raised {type(error).__name__}: {error}; a forward that takes the whole batch needs "
@@ -215,10 +216,10 @@ def _look(
 
 @contextmanager
 def _other_weights(pl_module: nn.Module) -> Iterator[None]:
-    """Gives small layers other values for a block, from copies of its own: ``undisturbed`` keeps none of a large network."""
+    """Changes small layers' weights within a block and restores them: ``undisturbed`` copies no large network."""
     generator = torch.Generator()
     small = [one for one in pl_module.parameters() if one.is_floating_point() and one.numel() <= DISTURBED]
-    parameters = [part for parameter in small for part in plain_parts(parameter)]  # of a sharded one, this process's
+    parameters = [part for parameter in small for part in plain_parts(parameter)]  # this process's shard of it
     with torch.no_grad():
         saved = [parameter.clone() for parameter in parameters]
         for number, parameter in enumerate(parameters):
@@ -236,7 +237,7 @@ def _other_weights(pl_module: nn.Module) -> Iterator[None]:
 
 
 def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[str, Criterion]]:
-    """Yields the module's losses of PyTorch's, which carry settings, then the standard ones, then its other losses."""
+    """Yields the module's PyTorch losses, which carry settings, then the standard ones, then its other losses."""
     modules = {f"self.{name}": module for name, module in pl_module.named_modules() if name}
     yield from ((name, module) for name, module in modules.items() if TorchLoss.of(module) is not None)
     yield from STANDARD.items()
@@ -259,7 +260,7 @@ def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[st
 
 
 def _methods(pl_module: pl.LightningModule) -> dict[str, Criterion]:
-    """The methods of the user's class on two arguments; what they log or count is undone like the rest of a measurement."""
+    """Returns the methods of the user's class with two arguments; the measurement undoes whatever they log or count."""
     found = {}
     for name in dir(type(pl_module)):
         if hasattr(pl.LightningModule, name) or not inspect.isfunction(inspect.getattr_static(type(pl_module), name)):

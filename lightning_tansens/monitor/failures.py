@@ -18,7 +18,7 @@ OnFailure = Literal["raise", "warn", "ignore"]
 
 
 class Failures:
-    """Decides what happens after a measurement failed, which it did on all processes together.
+    """Decides what happens after a measurement has failed, on all processes together.
 
     Args:
         policy: What to do.
@@ -28,7 +28,7 @@ class Failures:
     def __init__(self, policy: OnFailure) -> None:
         self.policy: OnFailure = policy
         self._said: set[type[Exception]] = set()
-        #: Why a measurement failed, the last one that did; None if none has.
+        #: Why the last failed measurement failed; None if none has.
         self.last: str | None = None
 
     @contextmanager

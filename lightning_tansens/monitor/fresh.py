@@ -52,7 +52,7 @@ class FreshEarlyStopping(EarlyStopping):
 
 
 class FreshModelCheckpoint(ModelCheckpoint):
-    """Checkpoints chosen by a value of the monitor, of those weights alone on which it was measured.
+    """Checkpoints chosen by a value of the monitor, only of weights on which it was measured.
 
     After an epoch without a measurement Lightning's own :class:`~lightning.pytorch.callbacks.ModelCheckpoint` would rank the
     new weights by the old value; here nothing is saved then. It takes the parent's arguments; without ``monitor`` it

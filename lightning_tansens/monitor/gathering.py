@@ -19,7 +19,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 #: What a copy shares with its module: the Trainer, the processes and the data.
 _SHARED_NAMES = ("_trainer", "_fabric", "_device_mesh")
-#: Under names that begin so, torch keeps how a module is sharded.
+#: How the names begin under which torch keeps how a module is sharded.
 _SHARDING = "__composable_api_state_key"
 
 
@@ -29,7 +29,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Returns a plain tensor with all of a distributed one, once it has arrived; all processes must call it."""
+    """Gathers a distributed tensor and returns it as a plain one; all processes must call it."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).clone()
 
 
@@ -40,13 +40,13 @@ def gathered_size(module: nn.Module) -> int:
 
 @torch.no_grad()
 def gathered(module: AnyModule, together: Callable[[], AbstractContextManager[None]]) -> AnyModule:
-    """Returns a copy with whole parameters, which calls to no other process; all of them must call this.
+    """Returns a copy with whole parameters, which needs no other process; all of them must call this.
 
-    What shards the module is left out of the copy: the hooks and the classes of ``fully_shard`` and ``parallelize_module``.
+    The copy is without what shards the module: the hooks and the classes of ``fully_shard`` and ``parallelize_module``.
 
     Args:
         module: The module; its parameters are distributed tensors, or plain ones that are the same on every process.
-        together: Fails on all processes what fails on one of them, as
+        together: Raises on all processes if one of them failed, as
             :func:`~lightning_tansens.monitor.processes.together` does.
 
     """
@@ -81,7 +81,7 @@ def distributed_tensors(module: nn.Module) -> list[DTensor]:
 
 def _copied(root: AnyModule, memo: dict[int, Any]) -> AnyModule:
     sharded = [module for module in root.modules() if is_sharded(module) or isinstance(module, FSDPModule)]
-    for module in sharded:  # those of fully_shard refuse to be copied as a whole
+    for module in sharded:  # modules of fully_shard refuse to be copied as a whole
         memo[id(module)] = object.__new__(_plain_class(module))
     for module in sharded:
         hooks = {name: vars(module)[name] for name in HOOKS if name in vars(module)}
@@ -102,12 +102,12 @@ def _attribute(value: Any, memo: dict[int, Any]) -> Any:
         return value
     try:
         return copy.deepcopy(value, memo)
-    except Exception:  # a handle, a process group: the copy uses that of the module
+    except Exception:  # a handle, a process group: the copy uses the module's
         return value
 
 
 def _plain_class(module: nn.Module) -> type:
-    """The class that a module had before ``fully_shard`` gave it another one."""
+    """Returns the class that a module had before ``fully_shard`` gave it another one."""
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
 
 

@@ -48,7 +48,7 @@ class GeneralizationBoundMonitor(pl.Callback):
         + K_L K_{\theta 0} + B \sqrt{\frac{2 \ln(4/\delta)}{N}}
 
     The theorem is about a scalar output, a ReLU chain without biases and plain gradient descent; Adam, SGD, biases and other
-    networks lie outside of it, and the numbers can be watched all the same. For several outputs ‖S‖ and ‖∇f‖ are the
+    networks lie outside it, but their numbers can be watched all the same. For several outputs ‖S‖ and ‖∇f‖ are the
     largest over the outputs, ``|∂ℓ/∂f|`` the sum over them, with which ‖θ_t − θ_0‖ ≤ K_x C_TS C_GD still holds under
     gradient descent. H(θ), how far the network is from its linearisation on unseen data, cannot be known and is left out;
     K_L K_θ0 can be dropped, and is logged by itself. The constants are suprema over the domain and the trajectory: measured
@@ -64,13 +64,13 @@ class GeneralizationBoundMonitor(pl.Callback):
     - ``K_L``, ``loss_bound`` (the largest loss seen), ``complexity`` (the first term), ``complexity_of_distance`` (the same
       with ``max_distance`` for K_x C_TS C_GD, tighter and right for any optimizer), ``initial`` (K_L K_θ0), ``confidence``.
 
-    A forward pass for each training batch is added. θ_0 is kept in the checkpoint, which grows by the size of the network.
+    It adds a forward pass for each training batch. θ_0 is kept in the checkpoint, which grows by the size of the network.
 
     Args:
         loss: ℓ: "cross_entropy", "logistic" (labels 0 and 1), "squared" (Σ_c (f_c − y_c)²) or "half_squared". For the last
             three class indices are taken as unit vectors.
         num_samples: The number of training samples on which the constants are measured.
-        sample_size: N, the size of the sample on which the bound speaks, which is not the training set, because the class of
+        sample_size: N, the size of the sample that the bound is about, which is not the training set, because the class of
             functions depends on that; None takes ``num_samples``.
         confidence: 1 − δ.
         batch_size: The number of samples measured at once.
@@ -251,7 +251,7 @@ class GeneralizationBoundMonitor(pl.Callback):
 
 
 def _as_outputs(targets: Tensor, outputs: Tensor) -> Tensor:
-    """The targets in the outputs' shape; class indices become unit vectors."""
+    """Returns the targets in the outputs' shape; class indices become unit vectors."""
     if targets.dim() == 1 and not targets.is_floating_point() and outputs.shape[1] > 1:
         return F.one_hot(targets, outputs.shape[1]).to(outputs)
     return targets.to(outputs).reshape(outputs.shape)

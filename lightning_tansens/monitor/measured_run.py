@@ -77,7 +77,7 @@ class MeasuredRun:
             tick: Called after each set.
 
         Returns:
-            For each measure whether it cannot be taken in this process; :meth:`leave_out` takes what all say together.
+            For each measure whether it cannot be taken on this process; :meth:`leave_out` takes the flags of all processes.
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
@@ -85,7 +85,7 @@ class MeasuredRun:
 
         """
         with agreed(self._lockstep):
-            labelled = [measured for measured in self.sets[1:] if measured.loss is not None]
+            labelled = [measured for measured in self.sets[1:] if measured.of_outputs.loss is not None]
             blind = [measured for measured in labelled if not measured.batches.has_labels()]
             for measured in blind if len(blind) < len(labelled) else ():
                 measured.forget_labels()
@@ -116,7 +116,7 @@ class MeasuredRun:
         return [measure.key in misfits for measure in self.measures]
 
     def leave_out(self, flags: Sequence[bool]) -> None:
-        """Leaves out measures that cannot be taken in some process.
+        """Leaves out measures that cannot be taken on some process.
 
         Args:
             flags: What :meth:`prepare` returns, joined over the processes.
@@ -128,7 +128,7 @@ class MeasuredRun:
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
     def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes over what an earlier part of the run compares with.
+        """Takes over what an earlier part of the run compared with.
 
         Args:
             memories: What :meth:`memories` returned there; empty for a new run.
@@ -140,7 +140,7 @@ class MeasuredRun:
         self.weights_before = {key: dict(values) for key, values in weights_before.items()}
 
     def start(self, network: nn.Module) -> None:
-        """Measures the network before the first step, for measures that compare with it, unless a resumed run did."""
+        """Measures the network before the first step, for measures that compare with it, unless a resumed run has."""
         for measured in self.sets:
             measured.update_first(network)
         now = self._measure_weights(network)
@@ -184,11 +184,11 @@ class MeasuredRun:
             measured.update_outputs(network)
 
     def failures(self) -> list[bool]:
-        """Says for each set and measure whether it failed in this process, in the same order in all of them."""
+        """Returns for each set and measure whether it failed on this process, in the same order on all processes."""
         return [measure.key in measured.failed for measured in self._every() for measure in measured.measures]
 
     def fail(self, flags: Sequence[bool]) -> None:
-        """Leaves out measures that failed in any process.
+        """Leaves out measures that failed on any process.
 
         Args:
             flags: What :meth:`failures` returns, joined over the processes.
@@ -212,14 +212,14 @@ class MeasuredRun:
 
     @contextmanager
     def synced(self, outputs_alone: bool = False) -> Iterator[None]:
-        """Gathers what the processes have accumulated; their own shares are back afterwards."""
+        """Gathers what the processes have accumulated, and restores each one's own share afterwards."""
         with ExitStack() as stack:
             for measured in self._every():
                 stack.enter_context(measured.synced(outputs_alone))
             yield
 
     def outputs(self) -> list[Outputs | None]:
-        """Returns the outputs on every set and copy, inside of :meth:`synced`."""
+        """Returns the outputs on every set and copy, inside :meth:`synced`."""
         return [measured.found_outputs() for measured in self._every()]
 
     def keep(self, outputs: Sequence[Outputs | None]) -> None:
@@ -233,7 +233,7 @@ class MeasuredRun:
             measured.trajectory = trajectory
 
     def summaries(self) -> list[SetSummary]:
-        """Returns what was found on the reference and on each target, inside of :meth:`synced`."""
+        """Returns what was found on the reference and on each target, inside :meth:`synced`."""
         reference, *targets = (measured.summary() for measured in self.sets)
         copies = tuple(replace(copy.summary(), weights=self.weights_now) for copy in self.copies)
         return [
@@ -242,7 +242,7 @@ class MeasuredRun:
         ]
 
     def remember_weights(self) -> None:
-        """Compares the next measurement with this one."""
+        """Keeps this measurement's weights' values, with which the next one is compared."""
         self.weights_before = {**self.weights_before, **self.weights_now}
 
     def memories(self) -> dict[str, dict[str, dict[str, Tensor]]]:
@@ -273,7 +273,8 @@ class MeasuredRun:
     def notes(self) -> list[str]:
         """Returns notes to the user on how the network is measured."""
         reference = self.sets[0]
-        of_loss = None if reference.loss is None else reference.loss.note()
+        loss = reference.of_outputs.loss
+        of_loss = None if loss is None else loss.note()
         found = [*(measure.note() for measure in reference.measures), of_loss]
         return list(dict.fromkeys([*(note for note in found if note), *self._notes]))
 

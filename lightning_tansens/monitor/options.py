@@ -30,9 +30,9 @@ class Options:
             estimators are computed, which are noisier and cost less.
         num_label_samples: The number of samples on which the true loss of a test set is computed, with
             ``compare_with_labels``; None for all. With a number, the truth has a standard error.
-        snapshots_per_epoch: How often an epoch, at even distances, the network's outputs are kept for the estimators that
-            use the run so far. The last time is the measurement at the epoch's end; each time before costs a forward pass
-            on the samples of ``num_loss_samples``. Four make a dozen snapshots of a fine-tuning of three epochs.
+        snapshots_per_epoch: How many times an epoch, evenly spaced, to keep the network's outputs for the estimators that
+            use the run so far. The last time is the measurement at the epoch's end; each other one costs a forward pass on
+            the samples of ``num_loss_samples``. Four make a dozen snapshots of a fine-tuning of three epochs.
         batch_size: The number of samples measured at once; results do not depend on it.
         seed: Seed of the subsets, of the transforms' randomness on them, and of resampling.
         measure_at: The hook: "validation_epoch_end" suits checkpoints that are chosen after validation, "auto" takes it
@@ -49,8 +49,8 @@ class Options:
             a test set's true loss and the reference's; needs ``compare_with_labels``.
         limits: What a reliable estimate must fulfil.
         gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
-            into a copy on each process and measured there; of a larger one, weights are gathered as they are used, and a
-            process keeps as many bytes of them.
+            into a copy on each process and measured there; the weights of a larger one are gathered as they are used, and a
+            process keeps up to as many bytes of them.
         prefix: What the logged keys begin with.
 
     Raises:

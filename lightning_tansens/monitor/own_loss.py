@@ -1,4 +1,4 @@
-"""Runs a module's own training step on a batch, outside of its loop, for the loss that it returns."""
+"""Runs a module's own training step on a batch, outside its loop, for the loss that it returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_tansens.tangent.batches import map_tensors
 
 
 class NoLossError(RuntimeError):
-    """The training step gives no loss outside of the training; the message says why."""
+    """The training step gives no loss outside the training; the message says why."""
 
 
 def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, batch: Any) -> tuple[float, list[Any]]:
@@ -31,7 +31,7 @@ def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Mod
         batch: A batch on the device.
 
     Raises:
-        NoLossError: If it cannot be run outside of the training, or returns none.
+        NoLossError: If it cannot be run outside the training, or returns none.
 
     """
     name = f"{type(pl_module).__name__}.training_step"
@@ -50,7 +50,7 @@ def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Mod
     try:
         with _caught(trainer, pl_module):
             result: Any = pl_module.training_step(copy.deepcopy(batch), *places, **named)
-    except Exception as error:  # whatever the user's step raises outside of its loop
+    except Exception as error:  # whatever the user's step raises outside its loop
         raise NoLossError(f"{name} cannot be run before the first step ({type(error).__name__}: {error})") from error
     finally:
         handle.remove()
@@ -78,7 +78,7 @@ class _Still:
 
 @contextmanager
 def _caught(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
-    """Lets a step log nothing, print nothing and step nothing."""
+    """Keeps a step from logging, printing and stepping."""
     loggers, stops, own = list(trainer.loggers), trainer.should_stop, vars(pl_module)
 
     def still(read: Callable[..., Any]) -> Callable[..., Any]:

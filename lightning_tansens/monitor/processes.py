@@ -11,7 +11,7 @@ import torch
 
 from lightning_tansens.errors import FailedElsewhereError
 
-#: What keeps the other processes going, before this one talks to all of them.
+#: What to call before this process talks to all others, which may still need it.
 _serving: list[Callable[[], None]] = []
 
 
@@ -20,7 +20,7 @@ def serving(serve: Callable[[], None]) -> Iterator[None]:
     """Calls a function before each call to the other processes within a block, and at its end.
 
     Args:
-        serve: Gives the others what they still need of this process, and returns once all have called it.
+        serve: Gives the others what they still need from this process, and returns once all have called it.
 
     """
     _serving.append(serve)
@@ -58,7 +58,7 @@ class Lockstep:
     Attributes:
         trainer: The Trainer.
         share: Which share of a set this process gets, from 0, and how many shares there are.
-        speaks: Whether this process tells what it found; of those with the same share only the first does.
+        speaks: Whether this process reports what it found; only the first one with the same share does.
 
     """
 
@@ -67,7 +67,7 @@ class Lockstep:
     speaks: bool
 
     def together(self) -> AbstractContextManager[None]:
-        """Surrounds what a process does by itself between two calls: fails on all processes what fails on one of them."""
+        """Surrounds what a process does by itself between two calls, and raises on all processes if one failed."""
         return together(self.trainer)
 
     def most(self, count: int) -> int:
@@ -89,13 +89,13 @@ def slowest(trainer: pl.Trainer, seconds: float) -> float:
 
 
 def any_process(trainer: pl.Trainer, flags: Sequence[bool]) -> list[bool]:
-    """Returns for each flag whether any process has it set; all of them must call it with as many flags."""
+    """Returns for each flag whether any process has it set; all of them must call it with equally many flags."""
     _served()
     joined = torch.tensor([float(flag) for flag in flags], device=trainer.strategy.root_device)
     return [bool(flag) for flag in trainer.strategy.reduce(joined, reduce_op="max")] if flags else []
 
 
 def every_process(trainer: pl.Trainer, number: int) -> list[int]:
-    """Returns a number of each process; all of them must call it."""
+    """Returns every process's number; all of them must call it."""
     found = trainer.strategy.all_gather(torch.tensor(number, device=trainer.strategy.root_device))
     return [int(one) for one in found.reshape(-1).tolist()]

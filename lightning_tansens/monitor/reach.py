@@ -1,4 +1,4 @@
-"""What is measured: a network that each process calls by itself, or all of them together."""
+"""The network that is measured: each process calls it by itself, or all of them call it together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_tansens.monitor.processes import Lockstep, every_process
 from lightning_tansens.tangent.batches import OutputPicker
 from lightning_tansens.tangent.isolation import undisturbed
 
-#: By the set's name, what reads a batch of inputs.
+#: Functions that read a batch of inputs, by the set's name.
 Reads = Mapping[str, Callable[[], Any]]
 
 
@@ -56,12 +56,13 @@ class Unsharded:
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
-        """Decides for all processes alike what is measured, inside of :meth:`reached`.
+        """Decides for all processes alike what is measured, inside :meth:`reached`.
 
         Args:
             pl_module: The module as it is trained.
             reached: What :meth:`reached` yielded.
-            reads: By the set's name, what reads a batch of inputs, the same on every process; first the reference's.
+            reads: Functions that read a batch of inputs, the same on every process, by the set's name; the reference's
+                first.
             output: Picks the tensor of outputs.
             subsets: The subsets, which are shared differently where processes call the network together.
 
@@ -75,7 +76,7 @@ class Unsharded:
     def _checked(
         self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
     ) -> Reached:
-        """What is measured, after what was reached has been compared with the module."""
+        """Returns what is measured, after comparing what was reached with the module."""
         return reached
 
 
@@ -100,7 +101,7 @@ class InStep(Unsharded):
 
 
 def _lockstep(trainer: pl.Trainer) -> Lockstep:
-    """Processes that split single layers get the same samples, of which the first alone tells."""
+    """Processes that split single layers get the same samples; only the first of them reports."""
     share = share_of(trainer)
     return Lockstep(trainer, share, speaks=share[0] not in every_process(trainer, share[0])[: trainer.global_rank])
 

@@ -17,7 +17,7 @@ from lightning_tansens.estimators import (
     score_set,
 )
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
-from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
+from lightning_tansens.record import Estimate, MeasureRecord, Missing, Quantity, Record, SetRecord
 from lightning_tansens.show.correlations import gap_correlations
 
 Key = TypeVar("Key")
@@ -100,11 +100,13 @@ def _set_record(
     summary: SetSummary,
     estimators: Sequence[Estimator],
     estimates: Mapping[Quantity, Mapping[str, Estimate]],
-    missing: Mapping[str, str],
+    missing: Mapping[str, Missing],
     failed: Mapping[tuple[str, str], Exception],
 ) -> SetRecord:
     scores, _ = score_set(estimators, summary)
-    reasons = {key: f"{type(error).__name__}: {error}" for (name, key), error in failed.items() if name == summary.name}
+    raised = {
+        key: Missing(f"{type(error).__name__}: {error}") for (name, key), error in failed.items() if name == summary.name
+    }
     values = {key: _finite(found) for key, found in summary.values.items()}
     measures = {
         key: MeasureRecord(found, _finite(summary.parts.get(key, {})), _finite_or_none(summary.errors.get(key)))
@@ -125,14 +127,14 @@ def _set_record(
         measures=measures,
         scores=_finite(scores),
         estimates=estimates,
-        missing={**missing, **_not_finite({"labels": of_labels, **summary.values}), **reasons},
+        missing={**missing, **_not_finite({"labels": of_labels, **summary.values}), **raised},
     )
 
 
-def _not_finite(values: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Why values are missing, by their name."""
+def _not_finite(values: Mapping[str, Mapping[str, float]]) -> dict[str, Missing]:
+    """Returns why values are missing, by name."""
     return {
-        name: f"its value is {value}"
+        name: Missing(f"its value is {value}")
         for found in values.values()
         for name, value in found.items()
         if not math.isfinite(value)

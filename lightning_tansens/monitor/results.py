@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import lightning.pytorch as pl
 
-from lightning_tansens.estimators import Estimator
 from lightning_tansens.monitor.records import without_estimators
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
-from lightning_tansens.record import HEADLINE, Record, SetEstimates
-from lightning_tansens.show import Display
+from lightning_tansens.record import Record, SetEstimates
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.scorecard import Scorecard
 
 
 class Results(pl.Callback):
-    """The results of the monitor, which sets these attributes."""
+    """A callback that keeps what it has found.
 
-    estimators: list[Estimator]
-    default_estimators: bool
-    display: Display
-    _keys: Keys
-    _state: MonitorState
-    _mailbox: Mailbox
-    _logged_step: int | None
+    Args:
+        prefix: What the keys of its values begin with.
+        brief: Whether loggers are sent the values that one looks at, and not all that :attr:`history` holds.
+        unsent: The keys of the estimators whose estimates and scores loggers are not sent.
+
+    """
+
+    def __init__(self, prefix: str, brief: bool, unsent: Collection[str]) -> None:
+        super().__init__()
+        self._keys, self._brief, self._unsent = Keys(prefix), brief, unsent
+        self._state = MonitorState()
+        self._mailbox = Mailbox()
+        self._logged_step: int | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -58,16 +64,9 @@ class Results(pl.Callback):
 
     def brief(self, record: Record) -> Record:
         """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
-        if self._is_brief:
-            return without_estimators(record, {estimator.key for estimator in self.estimators} - {HEADLINE})
-        return record
+        return without_estimators(record, self._unsent) if self._unsent else record
 
     def logged(self, record: Record) -> dict[str, float]:
         """Returns the scalars that loggers are sent of a record, by key."""
-        row = flat_row(self.brief(record), self._keys, brief=self.display.log == "default")
+        row = flat_row(self.brief(record), self._keys, brief=self._brief)
         return {key: value for key, value in row.items() if key not in ("epoch", "step")}
-
-    @property
-    def _is_brief(self) -> bool:
-        """Whether the loggers are sent the headline alone of the default estimators."""
-        return self.default_estimators and self.display.log == "default"

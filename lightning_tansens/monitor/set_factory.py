@@ -30,7 +30,7 @@ from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.tangent.batches import OutputPicker
 
-#: How many samples an estimator sees that chooses its copies by the inputs.
+#: How many samples are shown to an estimator that chooses its copies by the inputs.
 _SEEN = 64
 
 
@@ -49,13 +49,13 @@ class Choices(Protocol):
     network: str | None
     compare_with_labels: bool
     options: Options
-    #: Whether the measures, and the estimators, are those that nobody chose.
+    #: Whether the measures, and the estimators, are the default ones.
     default_measures: bool
     default_estimators: bool
 
 
 def is_shared_alike(trainer: pl.Trainer, subset: Subset) -> bool:
-    """Whether all processes hold the same subset: a sampler that each has followed may show it other samples.
+    """Says whether all processes hold the same subset: a sampler that each has followed may show it other samples.
 
     Processes that try the training step on different batches may call it unequally often, and it may talk to the others.
     """
@@ -68,7 +68,7 @@ class SetFactory:
     Args:
         trainer: The Trainer.
         monitor: The monitor.
-        stages: Where to leave the callables that tear the datamodule's other stages down.
+        stages: Where to register the callables that tear down the datamodule's other stages.
 
     """
 
@@ -82,7 +82,8 @@ class SetFactory:
         """Returns the reference, which is labelled, and the test sets.
 
         Args:
-            known: The reference of an earlier fit, for a Trainer that got another loop's data since; None for none.
+            known: The reference of an earlier fit, in case the Trainer has loaded another loop's data since then; None for
+                none.
 
         """
         monitor = self._monitor
@@ -105,7 +106,7 @@ class SetFactory:
         known: KnownCriterion | None,
         lockstep: Lockstep | None = None,
     ) -> KnownCriterion:
-        """Returns the criterion, after the sets are told of it.
+        """Finds the criterion, tells the sets about it and returns it.
 
         Args:
             module: The module whose training step returns the loss.
@@ -117,12 +118,12 @@ class SetFactory:
         """
         trainer, monitor = self._trainer, self._monitor
         given, batches = monitor.criterion, self._batches(sets[0])
-        if lockstep is not None:  # one batch that all have: what one process cannot read would part them
+        if lockstep is not None:  # a batch that all processes have, as one that only some can read would part them
             with lockstep.together():
                 batches = iter([sets[0].batches.unsplit(SAMPLES)])
         found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
         for measured in sets:
-            measured.know(found.criterion, found.class_scores)
+            measured.of_outputs.know(found.criterion, found.class_scores)
         self._known = found
         return found
 
@@ -175,7 +176,7 @@ class SetFactory:
         wanted = [estimator.samples_of_copies(inputs) for estimator in estimators]
         samples = [number for number in wanted if number is not None]
         if len(samples) == len(wanted):
-            losses = self._known.class_scores is False  # those of classes follow from the outputs
+            losses = self._known.class_scores is False  # losses of classes follow from the outputs
             few = max(samples)
             reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)
         copy = MeasuredSet(
@@ -190,7 +191,7 @@ class SetFactory:
         return copy
 
     def _reference(self) -> str | Data:
-        """What to compare with; "auto" does not take validation data that are the target."""
+        """Returns what to compare with; "auto" does not take validation data that are the target."""
         monitor = self._monitor
         if isinstance(monitor.reference, float):
             if monitor.held_out is None or monitor.held_out.data is None:

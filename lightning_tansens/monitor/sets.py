@@ -15,12 +15,11 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.copies import copied
-from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
-from lightning_tansens.metrics.outputs import SetOutputs
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.output_metrics import OutputMetrics
 from lightning_tansens.monitor.processes import Lockstep, agreed
 from lightning_tansens.monitor.summaries import with_loss, with_measure
 from lightning_tansens.show.pictures import MEASURE, ShownSamples
@@ -51,15 +50,12 @@ class MeasuredSet:
     ) -> None:
         self.name, self.subset = name, subset
         self.batches = SetBatches(name, subset, transfer, reading)
-        self.loss = loss
+        self.of_outputs = OutputMetrics(loss, self.batches, reading)
         self.measures = [
             copied(measure)
             for measure in measures
             if measure.needs_data and (loss is not None or not isinstance(measure, LabelledMeasure))
         ]
-        self.outputs = None
-        if reading.num_outputs:
-            self.outputs = SetOutputs(reading.class_scores, reading.labelled, reading.features)
         #: What earlier measurements said of the same samples; None before the first.
         self.trajectory: Trajectory | None = None
         #: Why a measure has no values this time, by its key.
@@ -78,23 +74,24 @@ class MeasuredSet:
         lockstep: Lockstep | None = None,
         tried: set[Hashable] | None = None,
     ) -> dict[str, Exception]:
-        """Tries everything on a first batch, so that a misfit shows before the training does.
+        """Tries everything on a first batch, so that a misfit shows before the training starts.
 
-        A measure is taken once for all sets whose inputs have the same shapes and types, as a large network takes long.
+        Each measure is tried only once for all sets whose inputs have the same shapes and types, as a large network takes
+        long.
 
         Args:
             network: The network.
             device: The device.
             lockstep: How the processes call the network together; None where each calls it by itself.
-            tried: What was tried on other sets; this one's is added. None for nothing.
+            tried: What was tried on other sets; what is tried on this one is added. None for nothing.
 
         Returns:
-            For each measure that cannot be taken, by its key, the error.
+            The error of each measure that cannot be taken, by its key.
 
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
             TypeError: If samples do not lie one by one in a batch.
-            UnsupportedNetworkError: If the network runs on no single sample, and a measure knows why.
+            UnsupportedNetworkError: If the network does not run on the inputs, and a measure knows why.
 
         """
         self._lockstep = lockstep
@@ -114,7 +111,7 @@ class MeasuredSet:
                     tried.add((measure.key, shapes))
             except Exception as error:  # whatever the user's network raises: the others are measured without it
                 misfits[measure.key] = error
-        if self._metrics_of_outputs():
+        if self.of_outputs.metrics():
             try:
                 outputs, features = self._reading.forward(network, inputs, self._lockstep)
             except Exception as error:
@@ -129,24 +126,13 @@ class MeasuredSet:
                     f"shape {came} it raises: {error}"
                 ) from error
             with agreed(lockstep):
-                if self.loss is not None:
-                    self.loss.prepare(outputs, self.batches.labels(targets))
-                if self.outputs is not None:
-                    self.outputs.prepare(*self._gathered(outputs, targets, features, positions)[:3])
+                self.of_outputs.prepare(outputs, features, targets, positions)
         return misfits
-
-    def know(self, criterion: Criterion, class_scores: bool | None) -> None:
-        """Takes the criterion, and whether outputs are class scores (None if unknown), before anything is accumulated."""
-        self._reading = replace(self._reading, class_scores=class_scores)
-        if self.loss is not None:
-            self.loss = LabelledLoss(criterion, self.loss.by_class, class_scores)
-        if self.outputs is not None:
-            self.outputs = SetOutputs(class_scores, self._reading.labelled, self._reading.features)
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
         self.measures = [measure for measure in self.measures if not isinstance(measure, LabelledMeasure)]
-        self.loss = None
+        self.of_outputs.loss = None
 
     def forget_measures(self, keys: Sequence[str]) -> None:
         """Leaves out measures that cannot be taken."""
@@ -155,7 +141,7 @@ class MeasuredSet:
     # ------------------------------------------------------------------------------------------ accumulation
 
     def update(self, network: nn.Module, tick: Callable[[], object] = lambda: None) -> None:
-        """Accumulates this process's share of the samples, after what was accumulated before is forgotten.
+        """Forgets what was accumulated before, and accumulates this process's share of the samples.
 
         A measure that fails loses only its own values; :attr:`failed` has the error.
 
@@ -168,18 +154,19 @@ class MeasuredSet:
         if self._lockstep is None:
             self._accumulate(self.measures, network, tick, outputs=True)
         else:
-            self._accumulate_in_step(self._lockstep, network, tick, self._add_outputs)
+            self._accumulate_in_step(self._lockstep, network, tick, self.of_outputs.update)
 
     def update_outputs(self, network: nn.Module) -> None:
         """Accumulates this process's share of the outputs alone."""
-        if self.outputs is not None and self._lockstep is not None:
-            self._accumulate_in_step(self._lockstep, network, lambda: None, self._gather)
-        elif self.outputs is not None:
-            self.outputs.reset()
+        outputs = self.of_outputs.outputs
+        if outputs is not None and self._lockstep is not None:
+            self._accumulate_in_step(self._lockstep, network, lambda: None, self.of_outputs.update_outputs)
+        elif outputs is not None:
+            outputs.reset()
             for inputs, targets, positions in self.batches:
                 if positions[0] >= self._reading.num_outputs:
                     break
-                self._gather(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
+                self.of_outputs.update_outputs(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
@@ -194,7 +181,7 @@ class MeasuredSet:
                 measure.remember()
 
     def _accumulate(self, measures: list[Measure], network: nn.Module, tick: Callable[[], object], outputs: bool) -> None:
-        of_outputs = self._metrics_of_outputs() if outputs else []
+        of_outputs = self.of_outputs.metrics() if outputs else []
         for metric in [*measures, *of_outputs]:
             metric.reset()
         if not any(part[0] < self.subset.head for part in self.subset.positions()):
@@ -208,16 +195,16 @@ class MeasuredSet:
                         except Exception as error:
                             self.failed[measure.key] = error
             if of_outputs:
-                self._add_outputs(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
+                self.of_outputs.update(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
             tick()
 
     def _accumulate_in_step(
         self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object], add: Callable[..., None]
     ) -> None:
-        """Calls the network as often as the process with most batches does; there are no measures."""
+        """Accumulates outputs alone, calling the network as often as the process with most batches does."""
         batches = iter(self.batches)
         with lockstep.together():
-            for metric in self._metrics_of_outputs():
+            for metric in self.of_outputs.metrics():
                 metric.reset()
             spare, *_ = self.batches.first()
             count = len(self.batches.positions())
@@ -233,7 +220,7 @@ class MeasuredSet:
             next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def _learn_shapes(self, measures: list[Measure], network: nn.Module) -> None:
-        """Lets a process without a sample know the shapes that it syncs."""
+        """Tells the measures the shapes to sync, on a process without a sample."""
         inputs, _, _ = self.batches.first()
         for measure in measures:
             try:
@@ -244,52 +231,27 @@ class MeasuredSet:
     def _add(
         self, measure: Measure, network: nn.Module, inputs: Any, targets: Any, positions: Sequence[int] | None = None
     ) -> None:
-        """Adds a batch to a measure; labels go to none but a labelled one."""
+        """Adds a batch to a measure; only a labelled measure gets the labels."""
         if isinstance(measure, LabelledMeasure):
             measure.update(network, inputs, self.batches.labels(targets), positions)
         else:
             measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
 
-    def _add_outputs(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
-        if self.loss is not None and self._reading.with_loss:
-            self.loss.update_finite(outputs, self.batches.labels(targets), positions)
-        self._gather(outputs, features, targets, positions)
-
-    def _gather(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
-        count = sum(position < self._reading.num_outputs for position in positions)
-        if self.outputs is not None and count:
-            self.outputs.update(*self._gathered(outputs, targets, features, positions[:count]))
-
-    def _gathered(
-        self, outputs: Any, targets: Any, features: Tensor | None, positions: Sequence[int]
-    ) -> tuple[Any, Any, Tensor | None, list[int]]:
-        """Returns a batch's first samples for the estimators; of the reference without those whose label does not count."""
-        kept: Any = slice(len(positions))
-        own = list(positions)
-        if not isinstance(outputs, Tensor):  # which is refused there
-            return outputs, targets, features, own
-        if self._reading.labelled and self.loss is not None:
-            counted = self.loss.counted(outputs[kept], targets[kept])
-            if counted is not None:
-                kept = counted.nonzero().flatten()
-                own = [positions[place] for place in kept.tolist()]
-        labels = targets[kept] if self._reading.labelled else None
-        return outputs[kept], labels, None if features is None else features[kept], own
-
     # ----------------------------------------------------------------------------------------------- results
 
     @contextmanager
     def synced(self, outputs_alone: bool = False) -> Iterator[None]:
-        """Gathers what the processes have accumulated; every process must call it. Their own shares are back afterwards."""
+        """Gathers what the processes have accumulated, for a block; every process must call it."""
         with ExitStack() as stack:
-            for metric in ([] if self.outputs is None else [self.outputs]) if outputs_alone else self._metrics():
+            outputs = self.of_outputs.outputs
+            for metric in ([] if outputs is None else [outputs]) if outputs_alone else self._metrics():
                 if getattr(metric, "key", None) not in self.failed:
                     metric.sync()
                     stack.callback(_unsync, metric)  # torchmetrics' own context manager leaves it synced after an error
             yield
 
     def summary(self) -> SetSummary:
-        """Returns what was found, inside of :meth:`synced`; it talks to no other process."""
+        """Returns what was found, inside :meth:`synced`; it talks to no other process."""
         head = self.subset.head
         summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available, made_for=self.made_for)
         for measure in self.measures:
@@ -299,15 +261,17 @@ class MeasuredSet:
                 except Exception as error:  # states are synced: it fails on every process alike
                     self.failed[measure.key] = error
         summary = replace(summary, outputs=self.found_outputs())
-        if self.loss is not None and self._reading.with_loss:
+        loss = self.of_outputs.measured_loss
+        if loss is not None:
             is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
-            summary = with_loss(summary, self.loss, is_truth)
-        counts = [int(metric.unusable) for metric in (*self.measures, self.loss) if metric is not None]
+            summary = with_loss(summary, loss, is_truth)
+        counts = [int(metric.unusable) for metric in (*self.measures, self.of_outputs.loss) if metric is not None]
         return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
 
     def found_outputs(self) -> Outputs | None:
-        """Returns the outputs, inside of :meth:`synced`; None where no estimator needs them."""
-        return None if self.outputs is None else Outputs.of(**self.outputs.arrays(), earlier=self.trajectory)
+        """Returns the outputs, inside :meth:`synced`; None where no estimator needs them."""
+        outputs = self.of_outputs.outputs
+        return None if outputs is None else Outputs.of(**outputs.arrays(), earlier=self.trajectory)
 
     def shown(self, summary: SetSummary) -> ShownSamples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""
@@ -330,11 +294,7 @@ class MeasuredSet:
                 measure.load_memory(memories[measure.key])
 
     def _metrics(self) -> list[Metric]:
-        return [*self.measures, *self._metrics_of_outputs()]
-
-    def _metrics_of_outputs(self) -> list[Metric]:
-        loss = self.loss if self._reading.with_loss else None
-        return [metric for metric in (loss, self.outputs) if metric is not None]
+        return [*self.measures, *self.of_outputs.metrics()]
 
     def _without_memory(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.remembers and not measure.memory()]

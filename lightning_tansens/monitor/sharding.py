@@ -1,4 +1,4 @@
-"""How a network is reached whose parameters are spread over processes; :func:`sharding_of` alone tells the strategies apart.
+"""Reaches a network whose parameters are spread over processes; only :func:`sharding_of` tells the strategies apart.
 
 Each process measures a plain copy by itself. Where the whole network does not fit into a budget, the copy's weights are
 gathered one by one as they are used. Where a copy does not compute the same, and where a strategy wraps the module, the
@@ -40,9 +40,9 @@ from lightning_tansens.tangent.isolation import evaluation, undisturbed
 from lightning_tansens.tangent.methods import share_choices
 from lightning_tansens.tangent.tracing import tensors_in
 
-#: A gathered copy whose outputs differ by a larger share from those of the sharded network computes something else.
+#: A gathered copy computes something else if its outputs differ from the sharded network's by a larger share.
 TOLERANCE = 0.05
-#: From this share on the difference is told.
+#: From this share on, a note tells the difference.
 TOLD = 1e-3
 
 
@@ -76,7 +76,7 @@ class Sharded(InStep):
     """
 
     note = "the network is sharded; a plain copy of it is gathered for each measurement"
-    #: Of a copy whose weights are gathered as they are used, what each process keeps of them; None for a whole copy.
+    #: Gathers the weights of a copy as they are used; None for a whole copy.
     _budget: int | None = None
 
     def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
@@ -151,7 +151,7 @@ class Sharded(InStep):
         try:
             difference = _difference(_outputs(own, inputs, output), expected)
             said = f"their outputs differ by {difference:.1%}"
-        except Exception as error:  # of a forward pass that counts on its shards
+        except Exception as error:  # raised by a forward pass that counts on its shards
             difference, said = math.inf, f"{type(error).__name__}: {error}"
         if any_process(self._trainer, [not difference <= TOLERANCE])[0]:
             self.call_together(
@@ -178,7 +178,7 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
 
     def reshard(module: nn.Module, args: Any, output: Any) -> Any:
         cast(FSDPModule, module).reshard()
-        if sys.exc_info()[0] is not None:  # a call that failed leaves marks, which newer versions of torch can take away
+        if sys.exc_info()[0] is not None:  # a call that failed leaves marks, which newer versions of torch can remove
             for root in roots:
                 getattr(root, "reset_iter_state", lambda: None)()
         return output  # so it counts as a hook that computes, and is not silent
@@ -205,7 +205,7 @@ def _outputs(
 
 
 def _difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest relative difference; infinite where the shapes differ."""
+    """Returns the largest relative difference; infinite where the shapes differ."""
     if [one.shape for one in outputs] != [one.shape for one in expected]:
         return math.inf
     pairs = ((own.nan_to_num(), other.nan_to_num()) for own, other in zip(outputs, expected))

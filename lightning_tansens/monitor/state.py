@@ -42,7 +42,7 @@ class MonitorState:
     loaded: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns builtins and tensors alone, as ``torch.load`` reads checkpoints with ``weights_only``."""
+        """Returns only builtins and tensors, which ``torch.load`` reads with ``weights_only``."""
         return {
             "records": [record.state() for record in self.records],
             "weights_before": dict(self.weights_before),
@@ -52,7 +52,7 @@ class MonitorState:
         }
 
     def at_start(self) -> MonitorState:
-        """Returns the state before the run's first measurement: what the measures remember of its start alone."""
+        """Returns the state before the run's first measurement: only what the measures remember of its start."""
         memories = {
             name: {key: {part: value for part, value in memory.items() if part != "last"} for key, memory in found.items()}
             for name, found in self.memories.items()

@@ -37,8 +37,8 @@ def with_loss(summary: SetSummary, loss: LabelledLoss, is_truth: bool) -> SetSum
     Args:
         summary: The summary.
         loss: What was accumulated on the labels.
-        is_truth: Whether the value of this very set is asked for, as of a whole test set; it then has no standard error. The
-            reference, by contrast, stands for what it was drawn from.
+        is_truth: Whether the value is about exactly these samples, such as a whole test set, and so has no standard error.
+            The reference, by contrast, stands for what it was drawn from.
 
     """
     accuracy = loss.accuracy()

@@ -3,8 +3,8 @@
 Each weight of a copy is a :class:`Remote`, which has a shape and no values. Whatever needs the values gathers the whole
 weight, and all processes have to take part in that. They need not use the same weights at the same time, nor equally often:
 one that needs a weight calls a round, in which each says what it needs, and one that needs nothing more takes part in the
-rounds until all are done (:meth:`Supply.finish`). So measures run on each process as if it were alone, and one that fails
-on a process lets no other wait.
+rounds until all are done (:meth:`Supply.finish`). So measures run on each process as if it were alone, and one that fails on
+a process leaves no other waiting.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 View = Callable[[Tensor], Tensor]
 
-#: What a process asks for that needs nothing more.
+#: What a process asks for once it needs nothing more.
 _NOTHING = -1
 
 
@@ -40,7 +40,7 @@ class Supply:
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
 
     def remote(self, tensor: DTensor) -> Remote:
-        """Returns what stands for a tensor; all processes must call it for the same tensors in the same order."""
+        """Returns a stand-in for a tensor; all processes must call it for the same tensors in the same order."""
         held = cast(DTensor, tensor.detach())
         self._tensors.append(held)
         return Remote(self, len(self._tensors) - 1, held.to_local(), held)
@@ -58,7 +58,7 @@ class Supply:
         return self._kept[number]
 
     def finish(self) -> None:
-        """Takes part in the rounds until all processes are done; called before anything else is said to them."""
+        """Takes part in the rounds until all processes are done; call it before anything else is sent to them."""
         while self._round(_NOTHING):
             pass
 
@@ -66,7 +66,7 @@ class Supply:
         return sum(tensor.nbytes for tensor in self._kept.values())
 
     def _round(self, number: int) -> dict[int, Tensor]:
-        """Gathers what the processes need, and returns what this one does; what nobody needs is None."""
+        """Gathers what the processes need, and returns what this one needs; None if that is nothing."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             asked = sorted({*self._ask(number)} - {_NOTHING})
             found = {}
@@ -80,11 +80,11 @@ class Remote(Tensor):
     """Stands for a whole tensor, or a view of it, which is gathered when its values are needed.
 
     Args:
-        supply: Where from.
+        supply: Gathers the tensor.
         number: The tensor's number there.
         shard: What this process holds of it.
         like: A tensor of its shape and type.
-        views: What makes the view out of the whole.
+        views: The steps from the whole tensor to the view.
 
     """
 
@@ -116,7 +116,7 @@ class Remote(Tensor):
 
     @staticmethod
     def __tensor_unflatten__(*args: Any) -> Any:
-        """Is needed with the other one; nothing calls it."""
+        """Has to exist next to the other one; nothing calls it."""
         raise NotImplementedError
 
     @classmethod

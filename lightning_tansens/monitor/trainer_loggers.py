@@ -14,20 +14,20 @@ from lightning_tansens.record import HEADLINE
 from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
 
-#: How the keys end that callbacks get whether or not one of them monitors them.
+#: The endings of keys that callbacks get even if none of them monitors these keys.
 _ALWAYS = ("/seconds", *(f"/{name}_{of}" for name in ("train", "val", "reference") for of in ("loss", "accuracy")))
 
 
 def writers(trainer: pl.Trainer) -> list[Writer]:
     """Returns a writer for each logger, on the process that logs; none on the others or in a trial run.
 
-    Where no logger takes figures, they are kept in the run's folder; without a logger nothing is.
+    If no logger takes figures, the run's folder gets them; without any logger nothing does.
 
     Args:
         trainer: The Trainer.
 
     """
-    of_run = run_folder(trainer)  # on every process: it talks to the others
+    of_run = run_folder(trainer)  # on every process, as it talks to the others
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return []
     found = [writer_of(logger) for logger in trainer.loggers]

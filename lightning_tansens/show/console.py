@@ -96,13 +96,10 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
         return ""
     last = records[-1]
     found = {name: answer(last, name) for name in last.targets}
-    rows = [["  set", *(heading for of in SHOWN for heading in (of, f"vs {last.reference.name}")), "verdict"]]
-    for name, one in found.items():
-        cells = [cell for of in SHOWN for cell in (one.value(of), _change(last, one, of))]
-        rows.append([_cut(f"  {name}", _NAME), *cells, one.mark])
-    lines = [f"epoch {last.epoch}  {_own_values(last)}", *(aligned_table(rows).split("\n") if found else ())]
-    lines = [*map(_cut, lines), *_off(records, found)]
-    if len(lines) > 1 + len(rows):
+    lines = [_cut(f"epoch {last.epoch}  {_own_values(last)}"), *(_last_estimates(last, found) if found else ())]
+    errors = _off(records, found)
+    lines += errors
+    if errors:
         here = scorecard is not None and scorecard.is_relative_to(Path.cwd())
         where = scorecard.relative_to(Path.cwd()) if scorecard is not None and here else scorecard
         lines.append(f"the scores of all estimators: {where or 'monitor.scorecard'}")
@@ -141,6 +138,23 @@ def slow_progress(total_batches: int, description: str, enabled: bool = True) ->
     """
     look = {"desc": description, "delay": SECONDS_BEFORE_BAR, "leave": False, "dynamic_ncols": True}
     return tqdm(total=total_batches, disable=not enabled, **look)
+
+
+def _last_estimates(record: Record, found: Mapping[str, SetAnswer]) -> list[str]:
+    """The rows of the sets below their heading. Where they are too long, verdicts stand on lines of their own."""
+    rows = []
+    for name, one in found.items():
+        cells = [cell for of in SHOWN for cell in (one.value(of), _change(record, one, of))]
+        rows.append([_cut(f"  {name}", _NAME), *cells, one.mark])
+    lines: list[str] = []
+    for change in (f"vs {record.reference.name}", "change"):
+        headings = ["  set", *(heading for of in SHOWN for heading in (of, change)), "verdict"]
+        lines = aligned_table([headings, *rows]).split("\n")
+        if max(map(len, lines)) <= WIDTH:
+            return lines
+    head, *others = aligned_table([row[:-1] for row in (headings, *rows)]).split("\n")
+    pairs = [(_cut(line), f"    {row[-1]}") for line, row in zip(others, rows, strict=True)]
+    return [head, *(line for pair in pairs for line in pair if line.strip())]
 
 
 def _own_values(record: Record) -> str:

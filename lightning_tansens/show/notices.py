@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
 
-from lightning_tansens.record import EARLY, HEADLINE, TRIVIAL, Record
+from lightning_tansens.record import HEADLINE, TRIVIAL, Record
 from lightning_tansens.show.pictures import MEASURE
 
 #: From how many seconds on a measurement's cost is told.
@@ -39,7 +39,7 @@ class Notices:
         """
         if self._before is not None:
             for note in changes(self._before, record):
-                _tell(note)
+                tell(note)
             self._before = None
         lost = [
             f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
@@ -51,18 +51,18 @@ class Notices:
             )
         reasons: dict[str, list[str]] = {}
         for one in record.sets:
-            for name, reason in one.missing.items():
+            for name, missing in one.missing.items():
                 # what comes with the second measurement or the third needs no warning before
-                if not (reason.startswith(EARLY) and self._measurements < _EARLY) and self._is_new(name):
-                    reasons.setdefault(reason, []).append(name)
+                if not (missing.too_early and self._measurements < _EARLY) and self._is_new(name):
+                    reasons.setdefault(missing.reason, []).append(name)
         for reason, names in reasons.items():
             verb = "is" if len(names) == 1 else "are"
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
         if self._measurements == 1 and (cost := cost_note(record)) is not None:
-            _tell(cost)
+            tell(cost)
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
-            _tell(precision)  # the first one takes longer than those that follow
+            tell(precision)  # the first one takes longer than those that follow
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
@@ -70,7 +70,7 @@ class Notices:
         return new
 
 
-def _tell(note: str) -> None:
+def tell(note: str) -> None:
     """Logs a note on a line of its own, also beside a bar of tqdm."""
     with tqdm.external_write_mode():
         rank_zero_info(f"TangentSensitivityMonitor: {note}")
@@ -150,6 +150,6 @@ def precision_note(record: Record) -> str | None:
     if not found or seconds is None:
         return None
     return (
-        f"{MEASURE} is known to {'; '.join(found)}. Four times as many would halve that, at about {4 * seconds:.1f} s for "
-        f"a measurement instead of {seconds:.1f} s"
+        f"tangent sensitivity is known to {'; '.join(found)}. Four times as many (num_samples) would halve that, at about "
+        f"{4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
     )

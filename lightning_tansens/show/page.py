@@ -16,9 +16,10 @@ from lightning_tansens.show.figures.answer import plot_answer
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.layout import compared_keys, make_layout
 from lightning_tansens.show.loggers import Writer
+from lightning_tansens.show.notices import tell
 from lightning_tansens.show.options import Display
 from lightning_tansens.show.pictures import ShownSamples, draw_figures
-from lightning_tansens.show.scorecard import Scorecard
+from lightning_tansens.show.scorecard import BRIEF, Scorecard
 from lightning_tansens.show.words import answer_rows, describe
 
 #: So many epochs are overlaid in a figure of distributions; more than that are thinned out.
@@ -141,9 +142,10 @@ class Page:
         if not records:
             return
         scorecard = Scorecard.from_records(records)
-        rows = scorecard.to_rows()
+        rows, brief = scorecard.to_rows(), scorecard.to_rows(BRIEF)
         if rows and self._display.texts:
-            self._send(lambda writer: writer.table(self._keys.value("scorecard"), rows, records[-1].step))
+            tag, step = self._keys.value("scorecard"), records[-1].step
+            self._send(lambda writer: writer.table(tag, brief if writer.narrow_tables else rows, step))
         if rows and self.scorecard_file is not None:
             self.scorecard_file.parent.mkdir(parents=True, exist_ok=True)
             scorecard.to_csv(self.scorecard_file)
@@ -171,6 +173,8 @@ class Page:
                 )
 
     def _begin(self, record: Record) -> None:
+        if self._display.figure_time and not self._draws and any(writer.takes_figures for writer in self._writers):
+            tell('no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"')
         layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
         described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
         self._send(lambda writer: writer.begin())

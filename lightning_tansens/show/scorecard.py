@@ -18,6 +18,15 @@ from lightning_tansens.record import TRIVIAL, Quantity, Record
 from lightning_tansens.show.correlations import correlations
 from lightning_tansens.show.keys import ALL_SETS, QUANTITIES
 
+#: The heading of each number of a score.
+HEADINGS = (
+    *("quantity", "set", "estimator", "points", "undefined", "MAE", "bias", "RMSE", "Pearson", "Spearman", "coverage"),
+    *("regret", f"MAE / {TRIVIAL}", f"RMSE / {TRIVIAL}", f"regret / {TRIVIAL}"),
+)
+
+#: The headings of what matters most.
+BRIEF = ("quantity", "set", "estimator", "MAE", f"MAE / {TRIVIAL}", "coverage")
+
 
 @dataclass(frozen=True)
 class Point:
@@ -198,9 +207,15 @@ class Scorecard:
                 scores += [self._score(quantity, set_name, chosen, name) for name in names]
         return scores
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Returns the scores by heading, one row each; None where a number is not defined."""
-        return [dict(zip(_HEADINGS, asdict(score).values(), strict=True)) for score in self.compute()]
+    def to_rows(self, headings: Sequence[str] = HEADINGS) -> list[dict[str, Any]]:
+        """Returns the scores by heading, one row each; None where a number is not defined.
+
+        Args:
+            headings: The headings that are wanted, in their order.
+
+        """
+        scores = [dict(zip(HEADINGS, asdict(score).values(), strict=True)) for score in self.compute()]
+        return [{heading: row[heading] for heading in headings} for row in scores]
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the scores, one row each, with all digits; a number that is not defined is an empty cell."""
@@ -252,12 +267,6 @@ class Scorecard:
                 chosen = min(of_set.values(), key=lambda point: sign * point.estimate)
                 regrets.append(sign * chosen.actual - min(sign * point.actual for point in known))
         return _mean(regrets)
-
-
-_HEADINGS = (
-    *("quantity", "set", "estimator", "points", "undefined", "MAE", "bias", "RMSE", "Pearson", "Spearman", "coverage"),
-    *("regret", f"MAE / {TRIVIAL}", f"RMSE / {TRIVIAL}", f"regret / {TRIVIAL}"),
-)
 
 
 def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:

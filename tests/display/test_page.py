@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_tansens.metrics import EmpiricalSensitivity
-from lightning_tansens.record import Estimate
+from lightning_tansens.record import Estimate, Missing
 from lightning_tansens.show import Display
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.loggers import Writer
@@ -81,6 +81,28 @@ def test_a_run_from_start_to_end(tmp_path):
     assert scorecard[0] == "t/scorecard"
     with (tmp_path / "run" / "t_scorecard.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(scorecard[1])
+
+
+@pytest.mark.parametrize(("figure_time", "takes_figures"), [(1, True), (0, True), (1, False)])
+def test_figures_that_are_missed_are_named_once(figure_time, takes_figures, monkeypatch, caplog):
+    monkeypatch.setattr("lightning_tansens.show.page.find_spec", lambda name: None)
+    writer = Recording()
+    writer.takes_figures = takes_figures
+    with caplog.at_level("INFO"):
+        run([writer], Display(figure_time=figure_time))
+    said = [one.getMessage() for one in caplog.records if "matplotlib is missing; pip install" in one.getMessage()]
+    assert len(said) == (1 if figure_time and takes_figures else 0)
+    assert not writer.of("figure")
+
+
+def test_a_narrow_table_of_scores_has_the_most_important_columns():
+    writers = [Recording(), Recording()]
+    writers[1].narrow_tables = True
+    run(writers)
+    of_wide, of_narrow = (writer.of("table")[-1][1] for writer in writers)
+    assert list(of_narrow[0]) == ["quantity", "set", "estimator", "MAE", "MAE / trivial", "coverage"]
+    assert [{**row, **brief} for row, brief in zip(of_wide, of_narrow, strict=True)] == of_wide
+    assert len(of_wide[0]) == 15
 
 
 def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
@@ -176,9 +198,9 @@ def test_without_writers_nothing_is_drawn(monkeypatch):
 
 def test_what_is_missing_is_said_once_for_each_reason():
     reason = "1 of 1000 outputs is not finite"
-    one = record(
-        targets=[target(missing={"cot": reason, "mano": reason, "empirical": "zero"}), target("b", missing={"cot": reason})]
-    )
+    missing = Missing(reason)
+    of_test = {"cot": missing, "mano": missing, "empirical": Missing("zero")}
+    one = record(targets=[target(missing=of_test), target("b", missing={"cot": missing})])
     notices = Notices()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -190,6 +212,20 @@ def test_what_is_missing_is_said_once_for_each_reason():
     ]
 
 
+def test_what_comes_later_in_the_run_is_missed_from_the_fourth_measurement_on(caplog):
+    early = "the line needs 2 networks"
+    one = record(targets=[target(missing={"line": Missing(early, too_early=True), "mano": Missing("expected scores")})])
+    notices = Notices()
+    said = []
+    for _ in range(5):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            notices.say(one)
+        said.append([str(warning.message).removeprefix("TangentSensitivityMonitor: ") for warning in caught])
+    first = ["mano is left out of the log: expected scores (said once)"]
+    assert said == [first, [], [], [f"line is left out of the log: {early} (said once)"], []]
+
+
 def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
     found = measure("empirical", 2.0, stderr=0.5)
     one = record(measures=found, samples=100, targets=[target(measures=found, samples=50)], seconds={"total": 0.25})
@@ -199,8 +235,8 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
             notices.say(one)
             assert len(caplog.messages) == said
     assert caplog.messages == [
-        "TangentSensitivityMonitor: empirical is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. Four "
-        "times as many would halve that, at about 1.0 s for a measurement instead of 0.2 s"
+        "TangentSensitivityMonitor: tangent sensitivity is known to 25.0% on train, 100 samples; 25.0% on test, 50 samples. "
+        "Four times as many (num_samples) would halve that, at about 1.0 s for a measurement instead of 0.2 s"
     ]
 
 

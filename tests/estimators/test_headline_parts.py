@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.optimize import linprog, minimize
 
 from lightning_tansens.estimators import Outputs
-from lightning_tansens.estimators.headline import Blur, Fit, Shift, copies_for
+from lightning_tansens.estimators.headline import Blur, Fit, Shift, copies_for, heads, plans
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
@@ -27,25 +27,27 @@ WEIGHTS = RNG.dirichlet(np.full(14, 3.0), 4)
 SHARES = np.array([0.5, 0.3, 0.2])
 
 
-def plans(kernel, weights, scalings):
+def dense_plans(kernel, weights, scalings):
     scaled = kernel * scalings[:, None, :]
     return weights[:, :, None] * scaled / scaled.sum(2, keepdims=True)
 
 
 @pytest.mark.parametrize("kernel", [POSTERIOR, hard_kernel(POSTERIOR)], ids=["soft", "hard"])
-def test_plans_have_the_asked_sums(kernel):
-    scalings = scale_columns(kernel, WEIGHTS, SHARES, tolerance=1e-9)
-    found = plans(kernel, WEIGHTS, scalings)
+def test_plans_have_the_asked_sums(kernel, monkeypatch):
+    monkeypatch.setattr(plans, "TOLERANCE", 1e-9)
+    scalings = scale_columns(kernel, WEIGHTS, SHARES)
+    found = dense_plans(kernel, WEIGHTS, scalings)
     assert found.sum(2) == pytest.approx(WEIGHTS)
     assert found.sum(1) == pytest.approx(np.tile(SHARES, (4, 1)), abs=1e-4)
     cost = RNG.normal(size=POSTERIOR.shape)
     assert plan_means(kernel, WEIGHTS, scalings, cost) == pytest.approx((found * cost).sum((1, 2)))
 
 
-def test_the_hard_transport_is_the_linear_program_up_to_its_blur():
+def test_the_hard_transport_is_the_linear_program_up_to_its_blur(monkeypatch):
+    monkeypatch.setattr(plans, "TOLERANCE", 1e-9)
     blur, cost = 0.05, 1 - POSTERIOR
     kernel = hard_kernel(POSTERIOR)
-    found = plan_means(kernel, WEIGHTS, scale_columns(kernel, WEIGHTS, SHARES, 1e-9), cost)
+    found = plan_means(kernel, WEIGHTS, scale_columns(kernel, WEIGHTS, SHARES), cost)
     rows, columns = np.kron(np.eye(14), np.ones(3)), np.kron(np.ones(14), np.eye(3))
     for weights, value in zip(WEIGHTS, found, strict=True):
         least = linprog(cost.ravel(), A_eq=np.concatenate([rows, columns]), b_eq=np.concatenate([weights, SHARES])).fun
@@ -115,9 +117,10 @@ def test_the_first_head_is_stretched_to_the_copies():
     assert head.spread((error, loss), centre)[:, 1] == pytest.approx(squares @ head.loss)
 
 
-def test_the_regression_estimator_is_least_squares():
+def test_the_regression_estimator_is_least_squares(monkeypatch):
+    monkeypatch.setattr(heads, "RIDGE", 1e-12)
     features, truth = RNG.normal(size=(40, 3)), RNG.normal(size=(40, 2))
-    found = RegressionEstimator.fitted(features, truth, ridge=1e-12)
+    found = RegressionEstimator.fitted(features, truth)
     design = np.column_stack([np.ones(40), features])
     coefficients = np.linalg.lstsq(design, truth, rcond=None)[0]
     means = RNG.normal(size=(5, 3))
@@ -126,7 +129,8 @@ def test_the_regression_estimator_is_least_squares():
     z = (means - features.mean(0)) / features.std(0)
     correlation = np.corrcoef(features.T)
     assert found.distance(means) == pytest.approx([row @ np.linalg.inv(correlation) @ row for row in z], rel=1e-3)
-    shrunk = RegressionEstimator.fitted(features, truth, ridge=1e9)
+    monkeypatch.setattr(heads, "RIDGE", 1e9)
+    shrunk = RegressionEstimator.fitted(features, truth)
     assert shrunk.predict(means) == pytest.approx(np.tile(truth.mean(0), (5, 1)), abs=1e-6)
 
 

@@ -24,7 +24,7 @@ from lightning_tansens.estimators import (
     score_set,
 )
 from lightning_tansens.estimators.spread import binomial_error, error_of_mean, root_of_squares, scaled
-from lightning_tansens.record import TRIVIAL, Estimate
+from lightning_tansens.record import TRIVIAL, Estimate, Missing
 from tests.estimators.data import CLASSES, EARLIER, LABELS, REFERENCE, TARGET, by_key, estimated, score, summary, trajectory
 
 KEYS = [estimator.key for estimator in default_estimators()]
@@ -164,7 +164,7 @@ def test_outputs_say_what_does_not_fit():
 
 def test_missing_features_are_told():
     _, missing = score_set([by_key("dispersion")], SetSummary("test", outputs=Outputs.of(TARGET)))
-    assert "expected features, the input of the network's last layer, but got none" in missing["dispersion"]
+    assert "expected features, the input of the network's last layer, but got none" in missing["dispersion"].reason
 
 
 def test_one_predicted_class_has_no_dispersion():
@@ -231,12 +231,25 @@ class Fixed(Estimator):
         return self.estimates
 
 
+@pytest.mark.parametrize(
+    ("earlier", "expected"), [(0, ["temporal_ensemble", "agreement_line_s"]), (1, ["agreement_line_s"])]
+)
+def test_an_estimate_that_comes_later_in_the_run_is_told_apart(earlier, expected):
+    past = [trajectory(EARLIER[id(outputs)][:earlier]) if earlier else None for outputs in (TARGET, REFERENCE)]
+    target = SetSummary("test", outputs=Outputs.of(TARGET, earlier=past[0]))
+    reference = SetSummary("val", outputs=Outputs.of(REFERENCE, LABELS, earlier=past[1]))
+    estimators = [by_key(key) for key in ("temporal_ensemble", "agreement_line_s")]
+    _, missing = estimate_set([*estimators, Failing()], target, reference)
+    assert [key for key, one in missing.items() if one.too_early] == expected
+    assert not missing["failing"].too_early
+
+
 def test_an_estimator_that_fails_loses_its_own_estimates():
     reference = replace(summary(REFERENCE, LABELS), loss=1.0)
     found, missing = estimate_set([Failing(), by_key("entropy_ratio")], summary(TARGET), reference)
     assert list(found["loss"]) == [TRIVIAL, "entropy_ratio"]
-    assert missing == {"failing": "it failed with ZeroDivisionError: by hand"}
-    assert score_set([Failing()], reference) == ({}, {"failing": "it failed with KeyError: 'gone'"})
+    assert missing == {"failing": Missing("it failed with ZeroDivisionError: by hand")}
+    assert score_set([Failing()], reference) == ({}, {"failing": Missing("it failed with KeyError: 'gone'")})
 
 
 def test_estimates_are_finite_and_shares_are_shares():

@@ -76,3 +76,8 @@ def band(area):
     places = sorted(set(vertices[:, 0]))
     both = [sorted(vertices[vertices[:, 0] == place, 1]) for place in places]
     return [pair[0] for pair in both], [pair[-1] for pair in both]
+
+
+def pixels_per_point(figure, width=350):
+    """Pixels for each point of a font when a figure is shrunk to a card of TensorBoard."""
+    return width / (72 * figure.get_size_inches()[0])

@@ -9,6 +9,7 @@ import torch
 
 from lightning_tansens.show.figures import plot_histograms_over_epochs
 from lightning_tansens.show.figures.distributions import common_edges
+from tests.figures.histories import pixels_per_point
 
 EXAMPLE = Path(__file__).parents[2] / "example_projects" / "tangent_sensitivity_paper"
 plot_histograms = runpy.run_path(str(EXAMPLE / "histograms.py"))["plot_histograms"]
@@ -126,3 +127,11 @@ def test_samples_that_are_refused():
         plot_histograms_over_epochs({})
     with pytest.raises(TypeError, match=r"histograms\[3\]: expected a dict of tensors by the sets' names, but got Tensor"):
         plot_histograms_over_epochs({3: TEST})
+
+
+def test_the_names_of_the_sets_can_be_read_on_a_card():
+    """At the width of a card of TensorBoard, 350 pixels, a letter's size is at least 7.5 pixels."""
+    figure, ax = plot_histograms_over_epochs({0: {f"set {number}": torch.arange(9) for number in range(4)}})
+    figure.draw_without_rendering()
+    assert min(text.get_fontsize() for text in ax.get_legend().get_texts()) * pixels_per_point(figure) >= 7.5
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1 - 1

@@ -15,7 +15,7 @@ from lightning_tansens.show.figures import plot_estimates, plot_scatter_estimate
 from lightning_tansens.show.figures.canvas import robust_limits
 from lightning_tansens.show.figures.style import ESTIMATES
 from tests.figures.colours import difference
-from tests.figures.histories import EPOCHS, ERRORS, LOSSES, band, drawn, history
+from tests.figures.histories import EPOCHS, ERRORS, LOSSES, band, drawn, history, pixels_per_point
 from tests.records import estimates, record, target, with_target
 
 NAMES = {
@@ -220,3 +220,25 @@ def test_scatter_needs_the_truth():
         ValueError, match=r"expected the true loss of 'test', .* pass compare_with_labels=True to the monitor"
     ):
         plot_scatter_estimates(records)
+
+
+def test_the_names_of_a_few_lines_stand_above_an_axis_as_wide_as_the_figure():
+    """At the width of a card of TensorBoard, 350 pixels, a letter's size is at least 7.5 pixels."""
+    figure, ax = plot_estimates(history())
+    figure.draw_without_rendering()
+    box, legend = ax.get_window_extent(), ax.get_legend().get_window_extent()
+    assert legend.y0 >= box.y1 - 1
+    assert box.width > 0.85 * figure.bbox.width
+    assert min(text.get_fontsize() for text in ax.get_legend().get_texts()) * pixels_per_point(figure) >= 7.5
+
+
+def test_the_names_of_many_lines_and_those_on_a_users_axis_stand_beside_it():
+    records = history()
+    many = {f"mine_{number}": Estimate(1.0 + number) for number in range(7)}
+    more = [
+        with_target(one, "test", estimates={"loss": {**one.targets["test"].estimates["loss"], **many}}) for one in records
+    ]
+    figure = Figure()
+    for _, ax in (plot_estimates(more), plot_estimates(records, ax=figure.subplots())):
+        ax.figure.draw_without_rendering()
+        assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1

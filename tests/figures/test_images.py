@@ -1,10 +1,13 @@
 """The least and the most sensitive images."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from lightning_tansens.show.figures import plot_extreme_samples
+from tests.figures.histories import pixels_per_point
 
 VALUES = torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0], dtype=torch.float64)
 IMAGES = torch.arange(5 * 12, dtype=torch.float64).reshape(5, 3, 4) ** 1.5
@@ -94,3 +97,14 @@ def test_images_can_have_numbers_of_their_own():
     assert [row[0].get_xlabel() for row in axes] == ["#10", "#30"]
     with pytest.raises(ValueError, match="numbers: expected one for each of the 3 samples, but got 1"):
         plot_extreme_samples(torch.rand(3, 1, 4, 4), torch.tensor([3.0, 1.0, 2.0]), numbers=[1])
+
+
+def test_the_values_can_be_read_on_a_card():
+    """At the width of a card of TensorBoard, 350 pixels, a letter's size is at least 7.5 pixels."""
+    figure, axes = plot_extreme_samples(torch.rand(16, 1, 4, 4), torch.rand(16) * 1000)
+    assert axes.shape == (2, 8)
+    figure.draw_without_rendering()
+    assert min(ax.title.get_fontsize() for ax in axes.flat) * pixels_per_point(figure) >= 7.5
+    for row in axes:
+        boxes = [ax.title.get_window_extent() for ax in row]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

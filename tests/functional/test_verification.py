@@ -246,6 +246,10 @@ COMPLEX = {
 def test_complex_parameters_and_activations(name, way):
     torch.manual_seed(0)
     model, x = COMPLEX[name](), normal(6)(3)
+    try:
+        torch.autograd.grad(model(x.clone().requires_grad_()).sum(), list(model.parameters()))
+    except RuntimeError as error:
+        pytest.skip(f"torch itself cannot differentiate it: {error}")  # torch 2.6 with some builds of MKL
     check(model, model, x, way)
     assert tangent_sensitivity(model, x, method=way).dtype == torch.float64
     with pytest.raises(UnsupportedNetworkError, match="method='input_space': there is no layer rule for parameter"):

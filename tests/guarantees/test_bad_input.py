@@ -1,248 +1,123 @@
-"""What comes in wrong works or is refused by name: the values and the property that the tests beside this one share."""
+"""Wrong arguments of every public function, measure and callback work or are refused by name."""
 
-import copy
-import inspect
-import re
-import signal
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import math
+import time
 
-import torch
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import nn
 
-from lightning_tansens import errors
+import lightning_tansens
+from lightning_tansens import functional, metrics
+from lightning_tansens.errors import UndefinedEstimateError
+from tests.guarantees import bad_input
+from tests.guarantees.bad_input import FEW, MANY, Call, Hangs, batch, draw_wrong, net, works_or_is_refused
+from tests.guarantees.calls import ABSTRACT, CALLBACKS, CALLS, FUNCTIONS, METRICS, RESULTS
 
-FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-#: For the thorough tier.
-MANY = settings(FEW, max_examples=60)
-SECONDS = 20
-ALLOWED = (ValueError, TypeError, MisconfigurationException, *(e for e in vars(errors).values() if isinstance(e, type)))
-
-
-class OwnError(Exception):
-    """What a user's network or callable raises; it is to come out as it is."""
+ESTIMATING = [name for name in METRICS if issubclass(getattr(metrics, name), metrics.SensitivityMeasure)]
 
 
-class Returns(nn.Module):
-    """A network with a parameter that hands its output to a function."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.network, self.function = net(), function
-
-    def forward(self, x):
-        return self.function(self.network(x))
+@pytest.mark.parametrize("name", CALLS)
+def test_the_valid_call_works(name):
+    CALLS[name]()
 
 
-def fail(*_):
-    raise OwnError("the user's own")
+@pytest.mark.parametrize("name", CALLS)
+@FEW
+@given(data=st.data())
+def test_a_wrong_argument_works_or_is_refused_by_name(name, data):
+    works_or_is_refused(*draw_wrong(data, CALLS, name))
 
 
-def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", CALLS)
+@MANY
+@given(data=st.data())
+def test_many_wrong_arguments_work_or_are_refused_by_name(name, data):
+    works_or_is_refused(*draw_wrong(data, CALLS, name))
 
 
-def batch(*shape, seed=1):
-    return torch.randn(*(shape or (5, 4)), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("name", CALLBACKS | FUNCTIONS)
+def test_an_unknown_argument_is_named(name):
+    with pytest.raises(TypeError, match="num_prob"):
+        CALLS[name](num_prob=3)
 
 
-def with_weight(value):
-    model = net()
-    model[0].weight.data[0, 0] = value
-    return model
+@pytest.mark.parametrize("name", METRICS)
+def test_an_unknown_argument_of_a_measure_is_named(name):
+    with pytest.raises((TypeError, ValueError), match="num_prob"):
+        getattr(metrics, name)(**{"perturbation": abs} if name == "GradientDifference" else {}, num_prob=3)
 
 
-def kind(example, strategy=None):
-    """A function that makes the example of a kind of value, and the strategy of all of them."""
-    return example, strategy if strategy is not None else st.builds(example)
+def test_no_public_name_is_forgotten():
+    assert len(CALLS) == len(CALLBACKS) + len(FUNCTIONS) + len(METRICS)
+    assert set(FUNCTIONS) | RESULTS == set(functional.__all__)
+    assert set(METRICS) | set(ABSTRACT) == set(metrics.__all__)
+    others = {"figures", "functional", "metrics", "__version__"}
+    assert set(CALLBACKS) - {"Options"} | others == set(lightning_tansens.__all__)
 
 
-def same(value, strategy=None):
-    return kind(lambda: value, strategy)
+def refuse_count(count: "int"):
+    if count != 1:
+        raise ValueError("count: expected 1")
 
 
-words = st.text("wrong_ /.é", min_size=1, max_size=6)
-TYPES = {
-    "None": same(None),
-    "text": same("wrong", words),
-    "empty text": same(""),
-    "bytes": same(b"wrong", st.binary(min_size=5, max_size=5)),
-    "list": kind(lambda: ["wrong"], st.lists(words, min_size=1, max_size=3)),
-    "object": kind(object),
-}
-NUMBERS = {
-    "bool": same(True, st.booleans()),
-    "negative": same(-1, st.integers(-1000, -1)),
-    "zero": same(0),
-    "fraction": same(1.5, st.integers(1, 50).map(lambda n: n + 0.5)),
-    "nan": same(float("nan")),
-    "inf": same(float("inf"), st.sampled_from([float("inf"), -float("inf")])),
-}
-HUGE = {"huge": same(10**18, st.integers(10**18, 10**300))}
-CALLABLES = {"fails": same(fail), "returns nothing": kind(lambda: lambda *_: None)}
-TENSORS = {
-    "integers": kind(lambda: torch.ones(5, 4, dtype=torch.long)),
-    "complex numbers": kind(lambda: batch().to(torch.complex128)),
-    "single precision": kind(lambda: batch().float()),
-    "scalar": kind(lambda: torch.tensor(1.0, dtype=torch.float64)),
-    "vector": kind(lambda: batch(4), st.integers(0, 6).map(batch)),
-    "wrong width": kind(
-        lambda: batch(5, 3), st.tuples(st.integers(1, 4), st.sampled_from([1, 3, 5])).map(lambda s: batch(*s))
-    ),
-    "no samples": kind(lambda: batch(0, 4)),
-    "not a number": kind(lambda: batch() * torch.nan),
-    "infinite": kind(lambda: batch() * torch.inf),
-    "empty tuple": same(()),
-    "empty dict": kind(dict),
-    "dict of a wrong name": kind(lambda: {"wrong": batch()}, words.map(lambda name: {name: batch()})),
-}
-NETWORKS = {
-    "class": same(nn.Linear),
-    "no parameters": kind(nn.ReLU),
-    "frozen": kind(lambda: net().requires_grad_(False)),
-    "returns a tuple": kind(lambda: Returns(lambda y: (y, y))),
-    "returns nothing": kind(lambda: Returns(lambda y: None)),
-    "returns a scalar": kind(lambda: Returns(torch.sum)),
-    "fails": kind(lambda: Returns(fail)),
-    "nan weight": kind(lambda: with_weight(torch.nan)),
-    "infinite weight": kind(lambda: with_weight(torch.inf)),
-}
-KINDS: dict[str, dict[str, Any]] = {}  # by argument; everything else takes TYPES and NUMBERS
-KINDS |= dict.fromkeys(("inputs", "series", "first", "second", "values", "patterns", "targets"), TYPES | NUMBERS | TENSORS)
-KINDS |= dict.fromkeys(("output", "criterion", "perturbation", "unpack"), TYPES | NUMBERS | CALLABLES)
-KINDS |= dict.fromkeys(("order", "depth", "mean", "std", "maximum", "seed", "tolerance"), TYPES | NUMBERS | HUGE)
-FEWER = {"too few": same([0, 1]), "negative ones": same([-3, -2, -1, -9, -8]), "fractions": same([0.5, 1.5, 2.5, 3.5, 4.5])}
-KINDS |= dict.fromkeys(("positions", "indices"), TYPES | NUMBERS | FEWER)
-KINDS["quantiles"] = TYPES | NUMBERS | {"out of range": same([0.5, 1.5]), "not a number": same([float("nan")])}
-KINDS["model"] = TYPES | NUMBERS | NETWORKS
-KINDS["outputs"] = TYPES | NUMBERS | {"wrong weighting": kind(lambda: batch(3)), "matrix": kind(lambda: batch(2, 2))}
-
-#: What a message may call an argument instead of its name.
-NAMES = {
-    "model": "model|network|parameters?|weights?|modules?|layers?|return|outputs?|Returns|ReLU",
-    "inputs": "inputs?|samples?|batch|activations?|outputs",
-    "output": "outputs?|return",
-    "chain": "chain",
-    "targets": "targets?|labels?",
-}
-#: Kinds that may never be taken in silence, by the annotation of the argument.
-NO_NUMBER = {"None", "text", "empty text", "bytes", "list", "object"}
-NEVER = {
-    "int": NO_NUMBER | {"bool", "fraction", "nan", "inf"},
-    "float": NO_NUMBER | {"nan"},
-    "Outputs": NO_NUMBER | set(NUMBERS),
-    "nn.Module": NO_NUMBER | set(NUMBERS) | {"class"},
-    "str": set(NUMBERS) | {"None", "bytes", "list", "object"},
-    "str | None": set(NUMBERS) | {"bytes", "list", "object"},
-}
-CHOICES = (
-    "Method",
-    "NormForm",
-    "ActiveNodeForm",
-    "BoundedOutputs",
-    "Correction",
-    "Weighting",
-    "Loss",
-    "MeasureAt",
-    "OnFailure",
+@pytest.mark.parametrize(
+    ("function", "value", "fails"),
+    [
+        (refuse_count, 2, None),
+        (lambda count: None, None, "accepted"),
+        (lambda count: [][count], 3, "IndexError"),
+        (lambda count: int(count), "wrong", "is not named"),
+        (lambda count: time.sleep(60), 3, "took more than"),
+    ],
 )
-NEVER |= dict.fromkeys(("OutputPicker | None", "Criterion | None", "Unpack | None"), NEVER["Outputs"] - {"None"})
-NEVER |= dict.fromkeys((*CHOICES, "AccuracyForm", "PenalisedOutputs"), NEVER["Outputs"])
+def test_the_property_itself_can_fail(function, value, fails, monkeypatch):
+    monkeypatch.setattr(bad_input, "SECONDS", 1)
+    call = Call(function, lambda: {"count": 1}, {"count": "int"})
+    if fails is None:
+        works_or_is_refused(call, "count", "fraction", value)
+    else:
+        with pytest.raises((AssertionError, Hangs), match=fails):
+            works_or_is_refused(call, "count", "text", value)
 
 
-@dataclass(frozen=True)
-class Call:
-    """A callable, what makes its valid arguments, and its annotations; called with some of the arguments replaced."""
-
-    function: Callable[..., Any]
-    arguments: Callable[[], dict[str, Any]]
-    annotations: Mapping[str, str]
-
-    def __call__(self, **replaced):
-        return self.function(**{**self.arguments(), **replaced})
-
-    def kinds(self, argument):
-        """The kinds of wrong values of an argument; what may be any batch may be any tensor."""
-        of_name = KINDS.get(argument, TYPES | NUMBERS)
-        return TYPES | NUMBERS | TENSORS if self.annotations[argument] == "Any" else of_name
+def log_ratio(name, **changed):
+    """The estimate's factor, where one number of the target or the reference is another."""
+    made = getattr(metrics, name)()
+    made.prepare(net(), batch())
+    made.update(net(), batch())
+    target, reference = ({key: float(value) for key, value in made.values().items()} for _ in range(2))
+    for key, value in changed.items():
+        (target if key == "target" else reference)[made.key] = value
+    return made.log_ratio(target, reference)
 
 
-def annotations_of(*functions):
-    found = {}
-    for function in functions:
-        found |= {name: str(p.annotation) for name, p in inspect.signature(function).parameters.items()}
-    return {name: annotation for name, annotation in found.items() if name not in ("self", "kwargs", "args")}
-
-
-class Hangs(BaseException):
-    """Not to be caught by what is tested."""
-
-
-@contextmanager
-def time_limit():
-    def stop(*_):
-        raise Hangs(f"took more than {SECONDS} seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+def number_or_undefined(name, target, reference):
     try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        factor = log_ratio(name, target=target, reference=reference)
+    except UndefinedEstimateError:
+        return True
+    return math.isfinite(factor)
 
 
-def own_failure(arguments):
-    """What the user's network says by itself to these inputs, or the loss to these outputs and targets."""
-    model, inputs = arguments.get("model"), arguments.get("inputs")
-    try:
-        if "model" not in arguments and "targets" in arguments:
-            nn.functional.cross_entropy(arguments["outputs"], arguments["targets"])
-        if not isinstance(model, nn.Module):
-            return None
-        model = copy.deepcopy(model).eval()
-        if isinstance(inputs, Mapping):
-            model(**inputs)
-        elif isinstance(inputs, (tuple, list)):
-            model(*inputs)
-        else:
-            model(inputs)
-    except Exception as error:
-        return error
-    return None
+NUMBERS = st.floats(-1e6, 1e6).map(lambda number: round(number, 3))
 
 
-def works_or_is_refused(call, argument, kind_name, value):
-    """The property: it works, or the error is one of the package's, or a ValueError or TypeError, and names the argument."""
-    arguments = {**call.arguments(), argument: value}
-    refusal = None
-    try:
-        with time_limit():
-            call.function(**arguments)
-    except OwnError:
-        return
-    except Exception as error:
-        refusal = error
-    shown = f"{argument}, {kind_name}: {value!r}"
-    if refusal is None:
-        assert kind_name not in NEVER.get(call.annotations.get(argument, ""), ()), f"{shown} was accepted"
-        return
-    own = own_failure(arguments)
-    if own is not None and type(own) is type(refusal):
-        return
-    names = NAMES.get(argument, re.escape(argument))
-    assert isinstance(refusal, ALLOWED), f"{shown} raises {refusal!r}"
-    assert re.search(rf"(?<![a-z])({names})(?![a-z])", str(refusal)), f"{shown} is not named: {refusal!r}"
+@pytest.mark.parametrize("name", ESTIMATING)
+@FEW
+@given(target=NUMBERS, reference=NUMBERS)
+def test_an_estimate_is_a_number_or_undefined(name, target, reference):
+    assert number_or_undefined(name, target, reference)
 
 
-def draw_wrong(data, registry, name):
-    """Draws an argument, a kind of wrong value, and a value of that kind."""
-    call = registry[name]
-    argument, kind_name = data.draw(st.sampled_from([(a, k) for a in call.annotations for k in call.kinds(a)]))
-    return call, argument, kind_name, data.draw(call.kinds(argument)[kind_name][1])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ESTIMATING)
+def test_an_estimate_of_what_is_not_finite_is_undefined(name, number):
+    assert number_or_undefined(name, 1.0, number)
+
+
+@pytest.mark.parametrize("name", ABSTRACT)
+def test_an_abstract_measure_is_not_made(name):
+    with pytest.raises(TypeError, match=f"abstract class {name}"):
+        getattr(metrics, name)()

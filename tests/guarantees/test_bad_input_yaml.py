@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lightning.pytorch.cli import LightningCLI
 
 from tests.boring import OPTIONS, BoringData, BoringModule, fit, make_monitor, make_trainer
-from tests.guarantees.test_bad_input import FEW as MORE
+from tests.guarantees.bad_input import FEW as MORE
 from tests.test_cli import MONITOR, run
 from tests.tiers import cases
 

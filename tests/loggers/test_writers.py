@@ -62,6 +62,11 @@ def test_tensorboard_takes_everything(tensorboard):
     assert [[(row.step, row.value) for row in events.Scalars(tag)] for tag in ("s", "s_too")] == [[(3, 0.5)], [(3, 1.5)]]
 
 
+def test_tensorboards_tables_are_narrow(tensorboard):
+    assert tensorboard[1].narrow_tables
+    assert not Writer(None).narrow_tables
+
+
 def test_tensorboards_pictures_keep_their_lines_when_pixels_are_left_out(tensorboard):
     """Every second pixel of them is the mean of four."""
     logger, writer = tensorboard

@@ -157,6 +157,12 @@ def test_beyond_the_bound_the_means_of_batches_are_averaged_and_it_says_so(monke
         (None, torch.zeros(5, 1), torch.zeros(5, 1), "cross_entropy of one output is 0 whatever it is"),
         (None, torch.zeros(5, 1), torch.zeros(5).long(), "cross_entropy of one output is 0 whatever it is"),
         (nn.MSELoss(), torch.zeros(5, 1), torch.zeros(5), "outputs and targets of one shape, because MSELoss"),
+        (
+            None,
+            torch.zeros(5),
+            torch.zeros(5).long(),
+            r"outputs of shape \(N, C\) for cross_entropy, but got outputs \(5,\)",
+        ),
         (None, torch.zeros(5, 3), torch.full((5,), 255), "classes from 0 to 2 .* got 255 to 255; pass a criterion"),
         (None, (torch.zeros(5, 3),), torch.zeros(5).long(), "expected tensors of outputs and targets for cross_entropy"),
         (None, torch.zeros(5, 3), torch.zeros(5, dtype=torch.cfloat), "targets: expected class indices or real numbers for"),

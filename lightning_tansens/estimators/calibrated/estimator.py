@@ -34,15 +34,15 @@ class Calibrated(Estimator):
     reference's own. Each copy costs as much as a test set with labels.
 
     Args:
-        copies: What makes a copy out of a sample (a tensor without the batch's dimension), keeping its shape: one copy of
-            the reference for each; None for noise, holes and contrast at two strengths. Take such as change the data the
-            way they will change.
+        copies: Callables that change a sample (a tensor without the batch's dimension) and keep its shape; each makes one
+            copy of the reference. None for noise, holes and contrast at two strengths. Choose some that change the data the
+            way you expect them to change.
         features: "entropy", "confidence", "sensitivity" (needs EmpiricalSensitivity), "active_nodes" (needs
             ActiveNodeSensitivity). On average the first two alone did better in trials than with the others.
 
     Raises:
         ValueError: If there are fewer than three copies, or a feature is unknown.
-        TypeError: If a copy is no callable.
+        TypeError: If a copy is not callable.
 
     Example:
         >>> len(Calibrated(copies=[Noise(0.5), Masked(0.2), lambda image: image.flip(-1)]).copies)
@@ -73,7 +73,7 @@ class Calibrated(Estimator):
         return measure_keys(self.features)
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
-        """Returns what makes the copies, whatever the inputs."""
+        """Returns the callables that make the copies, whatever the inputs."""
         return self.copies
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
@@ -115,7 +115,7 @@ _NAMES: dict[Quantity, str] = {"loss": "a loss", "accuracy": "an error rate"}
 
 
 def _wrongness(quantity: Quantity, summary: SetSummary) -> float | None:
-    """The loss or the error rate; None where there is none to take a logarithm of."""
+    """Returns the loss or the error rate; None where there is none to take a logarithm of."""
     error = None if summary.accuracy is None else 1 - summary.accuracy
     wrong = summary.loss if quantity == "loss" else error
     return wrong if wrong is not None and math.isfinite(wrong) and wrong > 0 else None

@@ -50,10 +50,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Masked:
-    """Puts the sample's own mean in the place of entries that are drawn at random.
+    """Replaces random entries by the sample's own mean.
 
     Attributes:
-        share: The probability of each entry to be replaced.
+        share: The probability that an entry is replaced.
 
     Example:
         >>> Masked(0.5)(torch.tensor([2.0, 2.0]))
@@ -75,7 +75,7 @@ class Contrast:
     r"""Stretches a sample about its own mean, :math:`\bar x + c \, (x - \bar x)`.
 
     Attributes:
-        factor: c; below one, entries come nearer to each other.
+        factor: c; below one, entries move closer together.
 
     Example:
         >>> Contrast(0.5)(torch.tensor([1.0, 3.0]))
@@ -123,7 +123,7 @@ class Perturbed:
             positions: The samples' positions in their set.
 
         Raises:
-            TypeError: If the inputs are no such tensor.
+            TypeError: If the inputs are anything else.
             ValueError: If the transform does not return a tensor of a sample's shape.
 
         """

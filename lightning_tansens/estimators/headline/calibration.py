@@ -13,7 +13,7 @@ from lightning_tansens.estimators.headline.plans import hard_kernel, plan_means,
 from lightning_tansens.estimators.headline.samples import Samples
 from lightning_tansens.estimators.outputs import Array
 
-#: Log ratios of losses are cut off at ± this, and those of the error from below at the other.
+#: Log ratios of losses are cut off at ± the first; log ratios of errors are cut off below at minus the second.
 LOSS_RANGE, ERROR_RANGE = 3.0, 2.5
 
 #: The gate's numbers are cut off at ± this.
@@ -117,7 +117,7 @@ class Calibration:
         )
 
     def _numbers(self, samples: Samples, weights: Array) -> dict[str, Array]:
-        """Means over the samples: (M,) each but the features, (M, F).
+        """Returns means over the samples, shapes (M,), and for the features (M, F).
 
         * disagreement (Jiang et al., ICLR 2022), pseudo_loss, threshold (ATC on the ensemble; Garg et al., ICLR 2022).
         * soft, hard: the posterior that is moved to the reference's class shares, and the transport onto them.

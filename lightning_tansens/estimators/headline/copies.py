@@ -68,7 +68,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class Shift:
-    """Moves an image along both axes, in directions that are drawn; what leaves on one side enters on the other.
+    """Moves an image along both axes, in random directions; what leaves on one side enters on the other.
 
     Attributes:
         pixels: How far.
@@ -101,7 +101,7 @@ class ColumnNoise:
 
 @dataclass(frozen=True, eq=False)
 class Swapped:
-    """Takes some entries of a row from other rows, shape (P, F), each from one of its own."""
+    """Replaces some entries of a row by the same columns' entries of other rows, shape (P, F), each from a random row."""
 
     rows: Tensor
 
@@ -113,7 +113,7 @@ class Swapped:
 
 @dataclass(frozen=True, eq=False)
 class Filled:
-    """Puts the columns' means, shape (F,), in the place of some entries, or of the same columns in every row."""
+    """Replaces some entries, or the same columns in every row, by the columns' means, shape (F,)."""
 
     means: Tensor
     columns: tuple[int, ...] = ()
@@ -126,14 +126,14 @@ class Filled:
 
 
 def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
-    """Returns the copies that suit the inputs; none where these are no images and no rows of a table.
+    """Returns the copies that suit the inputs; none unless these are images or rows of a table.
 
     Images, shape (N, C, H, W): noise, masked pixels, less contrast, blur, a translation. Rows, shape (N, F): noise, entries
     of other rows, missing entries, missing columns.
 
     Args:
         inputs: The first inputs of the reference, as the network gets them.
-        seed: Of the choice of columns.
+        seed: Seed of the choice of columns.
 
     Example:
         >>> [type(copy).__name__ for copy in copies_for(torch.rand(2, 3, 32, 32))]

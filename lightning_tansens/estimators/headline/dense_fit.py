@@ -1,4 +1,4 @@
-"""The headline's fit where outputs are no class scores: the same two heads and gate, for the loss alone."""
+"""The headline's fit where outputs are not class scores: the same two heads and gate, for the loss alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DenseFit(GatedHeads):
         reference: Its samples.
         losses: Their losses, shape (N,).
         copies: The same samples or the first of them, perturbed, and their losses.
-        seed: Of the re-weightings.
+        seed: Seed of the re-weightings.
 
     """
 
@@ -56,7 +56,7 @@ class DenseFit(GatedHeads):
         super().__init__(points, truth[:, None], weights, np.array([self.level]))
 
     def estimate(self, samples: DenseSamples, class_shares: ClassShares = "auto") -> Answer:
-        """Returns the answer for the loss of a set, whose targets are not looked at."""
+        """Returns the answer for the loss of a set, without looking at its targets."""
         points = self._points_of(samples, Reweightings.none(len(samples)))
         return self._answers(points, len(samples), class_shares)[0]
 
@@ -89,7 +89,7 @@ class DenseFit(GatedHeads):
         )
 
     def _numbers(self, samples: DenseSamples, weights: Array) -> dict[str, Array]:
-        """Means over the samples; shift, scatter: how far the outputs' mean moved, on the snapshots' mean and about it."""
+        """Returns means over samples; shift, scatter: how far the outputs' mean moved, and its spread over snapshots."""
         mean, scale = self._mean
         common = min(len(mean), len(samples.earlier))
         moved = np.einsum("mn,snk->msk", weights, samples.earlier[-common:]) - mean[-common:]

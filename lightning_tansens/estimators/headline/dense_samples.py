@@ -1,4 +1,4 @@
-"""What is known of each sample of a set whose outputs are no class scores, without its target."""
+"""What is known of each sample of a set whose outputs are not class scores, without its target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_tansens.estimators.disagreement import first_used
 from lightning_tansens.estimators.outputs import Array, Outputs
 
-#: Outputs of more numbers a sample than this are described by the numbers' mean and standard deviation.
+#: Outputs with more numbers per sample than this are described by the numbers' mean and standard deviation.
 FEW = 8
 
 
@@ -41,7 +41,7 @@ class DenseSamples:
             pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
 
         Raises:
-            UndefinedEstimateError: If there was no earlier measurement.
+            TooEarlyError: If there was no earlier measurement.
 
         """
         past = outputs.past.outputs

@@ -25,7 +25,7 @@ from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, Pseu
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import HEADLINE, Estimate, Quantity, Verdict
 
-#: A reliable interval ends within this of the logarithm; one of the error rate may be as wide as the other, too.
+#: The ends of a reliable interval lie within this factor's logarithm; an error rate's may instead be this narrow.
 WIDEST, NARROW = 0.5, 0.1
 
 #: With fewer earlier measurements than this the trajectory says little.
@@ -53,7 +53,7 @@ class Headline(Estimator):
 
     Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
     it, on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is
-    left out of the fit, and how far the estimates differ. Where outputs are no class scores the loss alone is estimated, by
+    left out of the fit, and how far the estimates differ. Where outputs are not class scores the loss alone is estimated, by
     the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
 
     Each copy costs a forward pass of some of the reference's samples at each measurement. The documentation says how good
@@ -62,11 +62,11 @@ class Headline(Estimator):
     Args:
         class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
             scanner), "free" (other people, the same scanner), or "auto" to let the outputs decide.
-        copies: What makes a copy out of a sample, one copy of the reference for each; None to choose by the inputs: noise,
+        copies: Callables that change a sample; each makes one copy of the reference. None chooses by the inputs: noise,
             masked pixels, contrast, blur and translation for images; noise, swapped and missing entries and missing columns
             for tables; none for anything else, where the gate is a fixed one.
-        seed: Of the re-weightings.
-        criterion: For outputs that are no class scores, see :class:`PseudoLabelLoss`; None for the squared error.
+        seed: Seed of the re-weightings.
+        criterion: For outputs that are not class scores, see :class:`PseudoLabelLoss`; None for the squared error.
         pseudo_labels: As above.
         copied_samples: How many samples of each copy are looked at: "auto" for 1,024 of a table with rows of at most 1,000
             numbers and 256 of anything else, a number, or None for all.
@@ -108,7 +108,7 @@ class Headline(Estimator):
         self.copied_samples: int | Literal["auto"] | None = copied_samples
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
-        """Returns what makes the copies, see ``copies``.
+        """Returns the callables that make the copies, see ``copies``.
 
         Args:
             inputs: The first inputs of the reference.
@@ -143,7 +143,7 @@ class Headline(Estimator):
         assert rate.high is not None
         accuracy = replace(rate, value=1 - rate.value, low=max(1 - rate.high, 0.0), high=1 - rate.low)
         scale = own_loss if reference.loss is None else reference.loss
-        if not scale > 0:  # nothing to scale: a criterion of the user's own
+        if not scale > 0:  # nothing to scale: the user has a criterion of their own
             return {"accuracy": accuracy}
         return {"loss": self._stated("loss", loss, scale, doubts, sure=earlier > 0), "accuracy": accuracy}
 
@@ -156,15 +156,15 @@ class Headline(Estimator):
         fit = fits[key]
         if fit is None or reference.loss is None:
             found = drawn_pseudo_label_loss(target, reference, by_labels)
-            return replace(found, verdict="unsure")  # an interval that holds sampling alone decides nothing
+            return replace(found, verdict="unsure")  # an interval that covers only the sampling decides nothing
         _, doubts = _earlier(reference.usable, target.usable)
         answer = fit.estimate(DenseSamples.of(target.usable, by_labels.losses), self.class_shares)
         return self._stated("loss", answer, reference.loss, doubts, sure=True)
 
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
-        """The estimate of an error rate or a loss, and how it compares with the reference's own value."""
+        """Returns the estimate of an error rate or a loss, and how it compares with the reference's own value."""
         value, low, high = own * answer.ratio, own * answer.low, own * answer.high
-        # rounding must not put an estimate of next to nothing out of its own interval
+        # rounding must not push a tiny estimate out of its own interval
         found = Estimate(value, low=min(low, value), high=max(high, value))
         narrow = name == "error rate" and high - low <= NARROW
         if max(high / value, value / low) > math.exp(WIDEST) and not narrow:
@@ -175,7 +175,7 @@ class Headline(Estimator):
         return replace(found, doubts=doubts, basis=basis, verdict=_verdict(found, own) if sure else "unsure")
 
     def _copies(self, reference: SetSummary) -> list[SetSummary]:
-        """The labelled copies that were made for this estimator, with the reference's samples or the first of them."""
+        """Returns the labelled copies made for this estimator, with the reference's samples or the first of them."""
         assert reference.outputs is not None
         return [
             copy
@@ -202,7 +202,7 @@ def _verdict(found: Estimate, own: float | None) -> Verdict:
 
 
 def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
-    """The fewest earlier measurements of a set, and the doubt that follows if these are few."""
+    """Returns the fewest earlier measurements of a set, and the doubt that follows if these are few."""
     earlier = min(0 if one.earlier is None else one.earlier.count for one in sets)
     few = earlier < FEWEST_SNAPSHOTS
     return earlier, (f"fewer than {FEWEST_SNAPSHOTS} earlier measurements",) if few else ()

@@ -23,7 +23,7 @@ class Fit(GatedHeads):
     Args:
         reference: Its class scores, with labels.
         copies: The same samples or the first of them, perturbed; each one is a kind of its own.
-        seed: Of the re-weightings.
+        seed: Seed of the re-weightings.
 
     """
 
@@ -43,7 +43,7 @@ class Fit(GatedHeads):
         super().__init__(points, truth, weights, calibration.level, calibration.most)
 
     def estimate(self, outputs: Outputs, class_shares: ClassShares = "auto") -> tuple[Answer, Answer]:
-        """Returns the answers for the error and the loss of a set, whose labels are not looked at."""
+        """Returns the answers for the error and the loss of a set, without looking at its labels."""
         samples = Samples.of(outputs, self.temperature)
         points = self.calibration.points(samples, Reweightings.none(len(samples)))
         error, loss = self._answers(points, len(samples), class_shares)

@@ -17,13 +17,13 @@ from lightning_tansens.estimators.headline.interval import NEAREST, SHARES, Spre
 from lightning_tansens.estimators.headline.reweighting import Reweightings
 from lightning_tansens.estimators.outputs import Array
 
-#: What is assumed of the target's class shares: they are the reference's, they may be others, or the data decide.
+#: What is assumed about the target's class shares: they are the reference's, they may differ, or the data decide.
 ClassShares = Literal["auto", "same", "free"]
 
 #: Heads that differ by less than this many standard deviations of the reference's own noise are drawn together.
 NOISE = 2.0
 
-#: With fewer corrupted copies than this the weights are equal ones and the gate is the default one.
+#: With fewer corrupted copies than this the weights are equal and the gate is the default.
 FEWEST_COPIES = 2
 
 
@@ -55,7 +55,7 @@ class Answer:
 
 
 class GatedHeads(ABC):
-    r"""Estimates sets from their points, once it has seen those of a reference's re-weightings and of its copies.
+    r"""Estimates sets from their points, after a fit to the points of a reference's re-weightings and of its copies.
 
     .. math:: \log \hat r = a + \frac{g^2}{g^2 + (1 - g)^2} \, (b - a), \qquad g = \sigma(\theta^T s)
 
@@ -101,7 +101,7 @@ class GatedHeads(ABC):
         """Returns the variances of the logarithms of estimated ratios, shape (Q,), over the draw of both sets' samples."""
 
     def _answers(self, points: Points, count: int, class_shares: ClassShares) -> list[Answer]:
-        """Returns the answer for each quantity of a set with one point and so many samples."""
+        """Returns the answer for each quantity of a set, from its point and its number of samples."""
         ratios, gate, spread = self._predict(self.model, points, class_shares)
         seen, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
         steep = np.square(slopes(values * level))
@@ -140,7 +140,7 @@ class GatedHeads(ABC):
         return same + sharpened(gate)[:, None] * (points.free - same), gate, np.stack([within, between], 2)
 
     def _without_own_kind(self) -> Array:
-        """Returns the log ratios by fits without that kind, shape (M, Q)."""
+        """Returns each re-weighting's log ratios by a fit without its kind, shape (M, Q)."""
         found = np.zeros_like(self._truth)
         groups = [self._bases == number for number in range(self._bases.max() + 1)]
         groups += [(self._bases < 0) & (self._kinds == kind) for kind in dict.fromkeys(self._kinds) if kind != "plain"]

@@ -148,11 +148,11 @@ class RegressionEstimator:
     residual: Array
 
     @classmethod
-    def fitted(cls, features: Array, truth: Array, ridge: float = RIDGE) -> RegressionEstimator:
-        """Fits features of shape (N, F) to error and loss of shape (N, 2), with λ."""
+    def fitted(cls, features: Array, truth: Array) -> RegressionEstimator:
+        """Fits features of shape (N, F) to error and loss of shape (N, 2), with λ = :data:`RIDGE`."""
         mean, scale, level = features.mean(0), features.std(0) + 1e-6, truth.mean(0)
         z = (features - mean) / scale
-        inverse = np.linalg.inv(z.T @ z / len(z) + ridge * np.eye(z.shape[1]))
+        inverse = np.linalg.inv(z.T @ z / len(z) + RIDGE * np.eye(z.shape[1]))
         slopes = inverse @ z.T @ (truth - level) / len(z)
         return cls(mean, scale, inverse, slopes, level, np.var(truth - level - z @ slopes, axis=0))
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.outputs import Array
 
-#: Of a normal distribution, for 95 %.
+#: The quantile of a normal distribution for 95 %.
 QUANTILE = 1.96
 
 #: Copies count more, the nearer they are: the kernel reaches the third nearest, and no less far than this.
@@ -85,7 +85,7 @@ def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors:
               k_m = \exp\big(-(\|s - s_m\|^2 + (a - a_m)^2) / 2 h^2\big)
 
     with h the distance of the third nearest copy, or 0.15 if that is nearer. An error counts in proportion to the
-    estimated change a, with c = 0.3. Errors on copies are mostly to one side: large changes are under-estimated.
+    estimated change a, with c = 0.3. Errors on copies mostly go one way: large changes are under-estimated.
 
     Args:
         signature: s, shape (G,).

@@ -21,7 +21,7 @@ def hard_kernel(probabilities: Array) -> Array:
     return np.asarray(np.exp((probabilities - 1) / BLUR))
 
 
-def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float = TOLERANCE) -> Array:
+def scale_columns(kernel: Array, weights: Array, shares: Array) -> Array:
     r"""Returns the columns' scalings u of the plans that move each re-weighting onto the class shares.
 
     .. math:: T_{mnc} = w_{mn} \frac{K_{nc} u_{mc}}{\sum_d K_{nd} u_{md}}, \qquad \sum_n T_{mnc} = \pi_c
@@ -34,7 +34,6 @@ def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float
         kernel: K, positive, shape (N, C).
         weights: w, rows with the sum 1, shape (M, N).
         shares: π, positive, shape (C,).
-        tolerance: See :data:`TOLERANCE`.
 
     Example:
         >>> half = np.full((2, 2), 0.5)
@@ -48,7 +47,7 @@ def scale_columns(kernel: Array, weights: Array, shares: Array, tolerance: float
     for _ in range(iterations):
         before = scalings
         scalings = shares / np.maximum((weights / np.maximum(before @ transposed, TINY)) @ kernel, TINY)
-        if np.abs(np.log(scalings / before)).max() < tolerance:
+        if np.abs(np.log(scalings / before)).max() < TOLERANCE:
             break
     return scalings
 

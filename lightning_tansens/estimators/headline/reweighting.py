@@ -42,7 +42,7 @@ class Reweightings:
         return np.asarray(self.weights[self.kinds == kind])
 
     def with_copies(self, copies: Sequence[Sized]) -> list[Reweightings]:
-        """Returns these and, for each copy, its first samples as they are ("plain") and by one of each kind, by turns."""
+        """Returns these and, for each copy, equal weights ("plain") and one re-weighting of each kind, in turn."""
         kinds, found = list(dict.fromkeys(self.kinds)), [self]
         places = [np.flatnonzero(self.kinds == kind) for kind in kinds]
         for number, copy in enumerate(copies):
@@ -61,10 +61,10 @@ def reweightings(classes: NDArray[np.int64], number: int, places: Array, seed: i
     """Draws bootstraps, class shares and sub-populations of a labelled set, each with the noise of N drawn samples.
 
     Args:
-        classes: The samples' classes, or of what else the shares are changed, shape (N,).
-        number: How many there are, C.
+        classes: The samples' classes, or other groups whose shares are changed, shape (N,).
+        number: The number C of classes.
         places: Where the samples lie, shape (N, F); a sub-population weighs the cells around eight of them.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     """
     generator, count = np.random.default_rng(seed), len(classes)

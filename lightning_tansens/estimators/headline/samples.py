@@ -44,7 +44,7 @@ class Samples:
         """Returns the samples of class scores, at a temperature T.
 
         Where there was no earlier measurement, today's outputs stand for the ensemble and for the earlier predictions;
-        a sample whose outputs were not usable then is taken to have been predicted as today.
+        a sample whose outputs were not usable then counts as predicted as today.
         """
         now = outputs.predictions
         earlier = now[None] if outputs.earlier is None else earlier_predictions(outputs).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The headline where outputs are no class scores: fitted on copies, or by pseudo-labels alone where there are none."""
+"""The headline where outputs are not class scores: fitted on copies, or by pseudo-labels alone where there are none."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fit_of(
         reference: What was found on the reference.
         copies: What was found on its perturbed copies.
         pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
-        seed: Of the re-weightings.
+        seed: Seed of the re-weightings.
 
     """
     found = [(copy.usable, sample_losses(copy)) for copy in copies]
@@ -72,7 +72,8 @@ def drawn_pseudo_label_loss(target: SetSummary, reference: SetSummary, by_labels
         by_labels: The estimator, with its criterion.
 
     Raises:
-        UndefinedEstimateError: If there was no earlier measurement, or the reference has no loss.
+        TooEarlyError: If there was no earlier measurement.
+        UndefinedEstimateError: If the reference has no loss.
 
     """
     found, loss = by_labels.estimate(target, reference)["loss"], reference.loss

@@ -1,4 +1,4 @@
-"""Splits batches into inputs and labels, and refuses those that hold no samples one by one."""
+"""Splits batches into inputs and labels, and refuses batches whose samples do not lie one by one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from lightning_tansens.tangent.tracing import tensors_in
 
-#: The fields by which labels are known.
+#: The names of fields that hold labels.
 LABELS = ("label", "labels", "label_ids", "target", "targets", "y")
 
 
 def unpack_batch(batch: Any) -> tuple[Any, Any]:
     """Splits a batch into (inputs, targets).
 
-    A tuple or list is (inputs, targets) or (inputs,), a tensor is inputs. Of a mapping, a named tuple, a dataclass or
-    another object, the field named label, labels, label_ids, target, targets or y holds the targets, and next to an image
-    the field named mask; the inputs are the other fields that hold tensors: one by itself, several as a dict.
+    A tuple or list is (inputs, targets) or (inputs,), a tensor is inputs. In a mapping, a named tuple, a dataclass or
+    another object, the field named label, labels, label_ids, target, targets or y holds the targets; next to an image, so
+    does the field named mask. The inputs are the other fields that hold tensors: one by itself, several as a dict.
 
     Args:
         batch: What the data loader yields.
@@ -62,7 +62,7 @@ def check_samples(inputs: Any, count: int, name: str) -> None:
 
     Args:
         inputs: The inputs of a batch.
-        count: The number of samples in it, which should be none of the usual sizes of other dimensions.
+        count: The number of samples in it, which should differ from the usual sizes of other dimensions.
         name: The set's name, for messages.
 
     Raises:
@@ -81,7 +81,7 @@ def check_samples(inputs: Any, count: int, name: str) -> None:
 
 
 def _fields(batch: Any) -> dict[str, Any] | None:
-    """What a mapping, a named tuple, a dataclass or an object holds by name; None for other batches."""
+    """Returns the fields of a mapping, a named tuple, a dataclass or an object by name; None for other batches."""
     if isinstance(batch, Mapping):
         return {str(name): held for name, held in batch.items()}
     if hasattr(batch, "_asdict"):

@@ -1,4 +1,4 @@
-"""Copies of data sets, on which a measurement works so that it never touches the objects of the training."""
+"""Copies data sets, so that a measurement never touches the objects of the training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CopyError(ValueError):
 class Copier:
     """Copies objects with all that they hold, like ``copy.deepcopy``, and more of it.
 
-    Beyond ``deepcopy`` it copies what functions close over, containers and caches of methods that stand in a class, locks
+    Beyond ``deepcopy`` it copies what functions close over, containers and caches of methods that a class holds, locks
     and files that are open for reading. Strings, bytes and large arrays are shared. The Trainer and LightningModules are
     shared as well.
 
@@ -166,10 +166,10 @@ class Copier:
         self._memo |= {id(cell): CellType() for cell in new}
         cells = tuple(self._memo[id(cell)] for cell in closure)
         made = FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
-        self._memo[id(value)] = made  # before what it closes over, which may be itself
+        self._memo[id(value)] = made  # before what it closes over, which may be the function itself
         self._alive += new
         for cell in new:
-            with suppress(ValueError):  # it is empty
+            with suppress(ValueError):  # the cell is empty
                 self._memo[id(cell)].cell_contents = self.copy(cell.cell_contents)
         made.__defaults__, made.__kwdefaults__ = self.copy(value.__defaults__), self.copy(value.__kwdefaults__)
         made.__dict__.update(self.copy(vars(value)))

@@ -34,7 +34,7 @@ def draw_subset(
         data: Where the samples come from.
         num_samples: The number of samples of all processes.
         batch_size: The number of samples in a batch.
-        seed: Names the subset.
+        seed: Decides which subset is drawn.
         head: The number of samples on which the measures are taken; None for all.
         budget: The memory in which the samples are kept; None for a budget of its own.
 
@@ -69,7 +69,7 @@ def draw_subset(
 
 
 def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
-    """Lets all processes draw the same subsets, where each has followed a sampler that may show it other samples.
+    """Makes all processes draw the same subsets, in case each has followed a sampler that shows it other samples.
 
     All processes must call it, with subsets of the same sets.
 
@@ -81,7 +81,7 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
     agreed: list[tuple[Subset, list[int]]] = []
     for subset in subsets if trainer.world_size > 1 else ():
         numbers = subset.followed and all(isinstance(key, int) for key in subset.keys)
-        # all processes take part, also those that have nothing to say, so that none waits for another
+        # all processes take part, even those with nothing to say, so that none waits for another
         longest, shortest, any_followed = _largest(trainer, [subset.length, -subset.length, int(numbers)])
         if not any_followed:
             continue
@@ -96,7 +96,7 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
 
 
 def _largest(trainer: pl.Trainer, values: Any) -> list[int]:
-    """The largest of the processes' numbers, place by place."""
+    """Returns the elementwise maximum of the processes' numbers."""
     own = torch.as_tensor(values, device=trainer.strategy.root_device)
     largest: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
     return largest
@@ -115,7 +115,7 @@ def _is_trained_on(trainer: pl.Trainer, data: Any) -> bool:
 
 
 def _parts(data: Any) -> Iterator[Any]:
-    """A loader, its data set, and the data sets that this one wraps."""
+    """Yields a loader, its data set, and the data sets that this one wraps."""
     yield data
     wrapped = [getattr(data, "dataset", None), *(getattr(data, "datasets", None) or ())]
     for part in wrapped:

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
 
-#: What a loader of fewer samples takes over.
+#: The settings that the loader of fewer samples takes over.
 _KEPT = (
     "batch_size",
     "drop_last",
@@ -30,7 +30,7 @@ _KEPT = (
 
 
 class HeldOut:
-    """Stands between a Trainer and its training data, of which it holds samples back.
+    """Stands between a Trainer and its training data, and holds some samples back.
 
     The Trainer may ask for the loader whenever it likes, and again in later epochs; the same samples are held back.
 
@@ -56,7 +56,7 @@ class HeldOut:
         """Returns the Trainer's loader without the samples that are held back.
 
         Raises:
-            MisconfigurationException: If it is no plain DataLoader over all samples of a data set.
+            MisconfigurationException: If it is not a plain DataLoader over all samples of a data set.
 
         """
         loader: Any = self._source.dataloader()
@@ -101,7 +101,7 @@ def hold_out(trainer: pl.Trainer, share: float, seed: int, stages: ExitStack) ->
         trainer: The Trainer, before it has loaded its data.
         share: The share.
         seed: Names the samples.
-        stages: Where to leave what gives the Trainer its data back.
+        stages: Where to register the callable that gives the Trainer its data back.
 
     Raises:
         MisconfigurationException: If another monitor holds data back.

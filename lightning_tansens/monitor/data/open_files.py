@@ -1,4 +1,4 @@
-"""Finds files that a data set opens outside of itself, and that workers would share."""
+"""Finds files that a data set opens outside itself, and that workers would share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def no_file_left_open(among_workers: bool) -> Iterator[None]:
     yield
     if not among_workers or _open_files().keys() <= before.keys():
         return
-    gc.collect()  # what refers to itself is closed only now
+    gc.collect()  # objects that refer to themselves are closed only now
     left = [path for file, path in _open_files().items() if file not in before]
     if left:
         raise ValueError(
@@ -39,7 +39,7 @@ def no_file_left_open(among_workers: bool) -> Iterator[None]:
 
 
 def _open_files() -> dict[tuple[int, int, int], str]:
-    """Regular files that are open for reading, by number and identity; nothing where the system does not list them."""
+    """Returns the regular files that are open for reading, by number and identity; none if the system lists none."""
     found = {}
     folder = next((folder for folder in _LISTS if os.path.isdir(folder)), None)
     for name in os.listdir(folder) if folder else ():
@@ -48,7 +48,7 @@ def _open_files() -> dict[tuple[int, int, int], str]:
             status = os.fstat(number)
             reads = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
             path = os.readlink(f"{folder}/{name}") if folder == _LISTS[0] else f"file {name}"
-        except OSError:  # it was the list itself
+        except OSError:  # the folder itself, which was open while it was listed
             continue
         if stat.S_ISREG(status.st_mode) and reads:
             found[number, status.st_dev, status.st_ino] = path

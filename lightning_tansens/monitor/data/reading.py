@@ -32,8 +32,8 @@ class Reading:
         output: Picks the tensor of outputs; None where the network returns one.
         num_outputs: The number of samples whose outputs the estimators get; 0 for none.
         class_scores: Whether outputs are class scores; None to find out from the first batch.
-        features: Whether they get the features too.
-        labelled: Whether they get the labels, which is for the reference and its copies alone.
+        features: Whether the estimators get the features too.
+        labelled: Whether the estimators get the labels, which only the reference and its copies give them.
         perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
         with_loss: Whether the loss of a labelled set is taken; without it the labels serve the estimators alone.
         num_read: How many of the set's samples are read; None for all.
@@ -58,7 +58,7 @@ class Reading:
         """Returns the network's outputs on a batch in eval mode, whole on each process, and the features if wanted."""
         features = None
         with evaluation(network), torch.no_grad():
-            with agreed(lockstep):  # one that fails before its layers have talked to the others lets them wait
+            with agreed(lockstep):  # a process that fails before its layers talk to the others would leave them waiting
                 if self.features:
                     found, features = outputs_and_features(network, inputs, self.output)
                 else:

@@ -10,7 +10,7 @@ import torch
 
 
 def is_batch(value: Any) -> bool:
-    """Whether a value is a batch instead of a sample: all its arrays and lists are of one length, and one is no vector.
+    """Says whether a value is a batch, not a sample: its arrays and lists have one length, and one is not a vector.
 
     Args:
         value: What a loader without batches yields.
@@ -35,7 +35,7 @@ def rows(batch: Any) -> Iterator[Any]:
     """Yields the samples of a batch.
 
     Args:
-        batch: A batch, as :func:`is_batch` knows it.
+        batch: A batch, according to :func:`is_batch`.
 
     """
     first = next(leaf for leaf in _leaves(batch) if isinstance(leaf, (torch.Tensor, np.ndarray, list)))

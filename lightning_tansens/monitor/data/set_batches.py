@@ -39,7 +39,7 @@ class SetBatches:
                 return
 
     def positions(self) -> list[list[int]]:
-        """Returns the positions of the samples in each of this process's batches that is read."""
+        """Returns the samples' positions for each batch that this process reads."""
         last = self._reading.num_read
         return [part for part in self.subset.positions() if last is None or part[0] < last]
 
@@ -57,7 +57,7 @@ class SetBatches:
         return *self._read(loaded, positions), positions
 
     def unsplit(self, samples: int) -> Any:
-        """Returns a batch of the first samples as it comes, on the device, the same on every process."""
+        """Returns a batch of the first samples as the loader makes it, on the device, the same on every process."""
         return self._transfer(self.subset.samples(range(min(samples, len(self.subset)))))
 
     def has_labels(self) -> bool:
@@ -65,7 +65,7 @@ class SetBatches:
         return self._reading.split(self._transfer(self.subset.first()))[1] is not None
 
     def inputs(self, positions: Sequence[int]) -> Any:
-        """Returns the inputs of some samples, on the CPU, also of those that are another process's share."""
+        """Returns the inputs of some samples on the CPU, whichever process's share they are."""
         return self._reading.split(self.subset.samples(positions))[0]
 
     def labels(self, targets: Any) -> Any:

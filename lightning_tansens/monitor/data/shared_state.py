@@ -27,18 +27,18 @@ _GENERATORS: tuple[tuple[type, Callable[[Any], Any], Callable[[Any, Any], Any]],
     (random.Random, lambda one: one.getstate(), lambda one, state: one.setstate(state)),
 )
 _CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, bytearray, deque)
-#: Of longer containers, as many elements are compared.
+#: How many elements of a longer container are compared.
 _COMPARED = 1000
-#: How far the attributes of a data set are followed: a set within a set, and its transforms.
+#: How deep the attributes of a data set are followed: a set within a set, and its transforms.
 _DEPTH = 4
 
 
 @contextmanager
 def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[SharedState]:
-    """Refuses data that count, cache or draw in their class or their module, where a copy does so too.
+    """Refuses data that count, cache or draw in their class or their module, which their copy would change too.
 
-    Yields the state, to be put back after a sampler or a stream was followed, and renewed after the first sample is read;
-    samples that are read from then on must change nothing.
+    Yields the state. Put it back after following a sampler or a stream, and renew it after the first sample is read; samples
+    that are read from then on must change nothing.
 
     Args:
         parts: The data set, the collate function, the sampler; nothing for data that the training does not read.
@@ -60,9 +60,9 @@ def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[SharedState]:
 
 
 class SharedState:
-    """What stands in the classes and modules of a data set, and of the sets, transforms and functions that it holds.
+    """The state in the classes and modules of a data set, and of the sets, transforms and functions that it holds.
 
-    Only what counts or grows is compared: numbers, containers, random generators. Left out are installed packages, names
+    It compares only what can count or grow: numbers, containers, random generators. It leaves out installed packages, names
     that are set for the first time (a tokenizer that is loaded at the first access) and caches of functions.
 
     Args:
@@ -79,7 +79,7 @@ class SharedState:
         self.renew()
 
     def renew(self) -> None:
-        """Compares with what stands there now, from now on."""
+        """Compares with the present state from now on."""
         self._looks = {(id(owner), name): look for owner, name, _, look in self._compared()}
 
     def changed(self) -> list[str]:
@@ -91,12 +91,12 @@ class SharedState:
         ]
 
     def put_back(self) -> None:
-        """Puts back what stood there at first, and compares with that from now on."""
+        """Restores the first state, and compares with it from now on."""
         self.restore()
         self.renew()
 
     def restore(self) -> None:
-        """Puts back what stood there at first."""
+        """Restores the first state."""
         for owner, name, value, look, state in self._at_first:
             if vars(owner).get(name) is not value:
                 setattr(owner, name, value)
@@ -143,18 +143,18 @@ def _is_of_a_project(module: ModuleType) -> bool:
 
 
 def _look(value: Any) -> Any:
-    """What is compared of a value; None for what is not."""
+    """Returns what is compared of a value; None if nothing is."""
     if type(value) in _CONTAINERS:
         items = islice(value.items() if isinstance(value, dict) else value, _COMPARED)
         return len(value), list(map(_item, items))
     if issubclass(type(value), (int, str, bytes)):  # a proxy may not be asked for its class
         return value
     state = _state(value)
-    return None if state is None else repr(state)  # also of what is no number
+    return None if state is None else repr(state)  # of other things than numbers, too
 
 
 def _state(value: Any) -> Any:
-    """What a value can be put back to; None for other kinds of values."""
+    """Returns what a value can be restored from; None for other kinds of values."""
     if issubclass(type(value), _NUMBERS):
         return value
     if type(value) in _CONTAINERS:

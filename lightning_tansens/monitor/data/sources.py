@@ -25,10 +25,10 @@ from lightning_tansens.monitor.data.rows import is_batch, rows
 from lightning_tansens.monitor.data.shared_memory import unwritten
 from lightning_tansens.tangent.isolation import Randomness
 
-#: An endless sampler is followed for so many times the length of the data set.
+#: For how many times the length of the data set an endless sampler is followed.
 VISITS = 4
 
-#: A subset of a stream is drawn from so many times its size.
+#: From how many times its own size a subset of a stream is drawn.
 STREAMED = 10
 
 #: These visit all samples, in whatever order and share.
@@ -42,7 +42,7 @@ class Opened:
         parts: The data set, the loader's collate function and the sampler.
         generators: Random generators that they are known to hold.
         shared: The memory that they share with the training's.
-        unbatched: Whether the loader hands on what the data set gives.
+        unbatched: Whether the loader passes on what the data set gives, without making batches.
         by_list: Whether the data set takes lists of keys.
 
     """
@@ -72,7 +72,7 @@ class Opened:
         return (default_collate if self._unbatched else self._collate)(samples)
 
     def samples(self, elements: Iterable[Any]) -> Iterator[Any]:
-        """Yields the samples among what a loader gets from its data set, which may be batches if it makes none itself."""
+        """Yields the samples of what the data set gives, which may be whole batches if the loader makes none itself."""
         for element in elements:
             converted = self._collate(element) if self._unbatched else element
             if self._unbatched and is_batch(converted):
@@ -81,11 +81,11 @@ class Opened:
                 yield converted
 
     def is_batch(self, key: Any) -> bool:
-        """Whether the data set gives a whole batch for a key; inside of :meth:`reading`."""
+        """Whether the data set gives a whole batch for a key; inside :meth:`reading`."""
         return is_batch(self._collate(self.dataset[key]))
 
     def sample(self, key: Any, seed: int) -> Any:
-        """Returns a sample, whose random transforms have a seed of their own; inside of :meth:`reading`."""
+        """Returns a sample, whose random transforms have a seed of their own; inside :meth:`reading`."""
         self._randomness.seed(seed)
         return next(rows(self.dataset[[key]])) if self._by_list else self.dataset[key]
 
@@ -93,7 +93,7 @@ class Opened:
 class Source:
     """The samples that a loader reads.
 
-    They are read from copies, each of which is made anew, before the first access, and dropped afterwards. The data set
+    They are read from copies; each copy is made before the first access and dropped afterwards. The data set
     that was given is never called, and no file that a copy opens is still open when workers are forked.
 
     Args:
@@ -103,7 +103,7 @@ class Source:
         share: Whether copies share large arrays with the data set; writing to them is refused then.
 
     Raises:
-        CopyError: If there is something of which there cannot be a copy.
+        CopyError: If something cannot be copied.
 
     """
 
@@ -130,7 +130,7 @@ class Source:
 
     @property
     def parts(self) -> Sequence[Any]:
-        """The copies of the data set, the collate function and the sampler; nobody reads these."""
+        """The copies of the data set, the collate function and the sampler; they stay unread."""
         return self._parts
 
     def open(self) -> Opened:
@@ -140,7 +140,7 @@ class Source:
         return Opened(parts, copier.generators, copier.shared, self._unbatched, self._by_list)
 
     def stream(self, count: int) -> tuple[list[Any], int] | None:
-        """Returns samples drawn from the start of a stream, and the number of them that were seen; None for no stream.
+        """Returns samples drawn from the start of a stream, and how many were seen; None for any other data set.
 
         Args:
             count: The number of samples to draw, from ten times as many.
@@ -198,7 +198,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _sampler(loader: DataLoader[Any] | None) -> Any:
-    """The sampler that says which samples there are."""
+    """Returns the sampler that says which samples there are."""
     if loader is None or isinstance(loader.dataset, IterableDataset):
         return None
     batches = loader.batch_sampler
@@ -209,15 +209,15 @@ def _sampler(loader: DataLoader[Any] | None) -> Any:
 
 
 def _is_known(sampler: Any) -> bool:
-    """Whether a sampler visits its samples the way that torch or Lightning has written."""
+    """Says whether torch or Lightning wrote the code by which a sampler visits its samples."""
     module = getattr(getattr(type(sampler), "__iter__", None), "__module__", None) or ""
     return module.startswith(("torch.", "lightning.", "pytorch_lightning."))
 
 
 def _visited(sampler: Any, length: int) -> tuple[list[Any], bool]:
-    """The keys that a sampler visits, sorted if they are numbers, and whether it gives lists of them.
+    """Returns the keys that a sampler visits, sorted if they are numbers, and whether it gives lists of them.
 
-    A sampler without an end is left once it has visited everything, or after a while.
+    It stops following an endless sampler once that has visited everything, or after a while.
     """
     visited: dict[Any, None] = {}
     visits, limit, lists = 0, VISITS * max(length, 1000), False
@@ -233,7 +233,7 @@ def _visited(sampler: Any, length: int) -> tuple[list[Any], bool]:
 
 
 def _reservoir(stream: Iterator[Any], count: int, limit: int, seed: int) -> tuple[list[Any], int]:
-    """Draws samples from the first ``limit`` of a stream, each of which is as likely as any other."""
+    """Draws samples from the first ``limit`` of a stream, all equally likely."""
     generator = torch.Generator().manual_seed(seed)
     kept: list[Any] = []
     seen = 0

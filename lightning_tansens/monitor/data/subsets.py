@@ -21,7 +21,7 @@ from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
 #: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
 CACHE_BYTES = 256 * 2**20
 
-#: Of a set with more samples no permutation is drawn, which takes 8 bytes a sample.
+#: No permutation is drawn for a set with more samples, as it takes 8 bytes a sample.
 LARGE = 2**24
 
 
@@ -39,7 +39,7 @@ class CacheBudget:
         self.left = CACHE_BYTES
 
     def take(self, size: int) -> bool:
-        """Takes some of it, if there is as much left; a negative size gives it back."""
+        """Takes some of it, if enough is left; a negative size gives some back."""
         fits = size <= self.left
         self.left -= size if fits else 0
         return fits
@@ -61,7 +61,7 @@ class Subset:
         seed: Seed of the drawing and of the transforms.
         rank: This process's number.
         world_size: The number of processes.
-        head: Batches lie within the first ``head`` samples or behind them; None for no such border.
+        head: Each batch lies within the first ``head`` samples or behind them; None for no such border.
         budget: The memory in which the samples are kept; None for a budget of its own.
         original: Whether data that cannot be copied may be read themselves.
         stage: What the Trainer is said to be doing while a batch of this set is moved to the device.
@@ -114,7 +114,7 @@ class Subset:
     def _find(self, source: Source, put_back: Callable[[], None]) -> None:
         self._source = source
         drawn = source.stream(self._count)
-        put_back()  # what a stream counts in its class
+        put_back()  # whatever a stream counted in its class
         #: The samples of a stream, which cannot be read again; None for other sets.
         self._drawn: list[Any] | None = None if drawn is None else drawn[0]
         #: Whether a sampler had to be followed to find the keys: processes may have seen different parts of them.
@@ -125,7 +125,7 @@ class Subset:
             self.draw_from(keys)
         else:
             self.draw_from(range(len(drawn[0])), available=drawn[1])
-        #: The length of the data set, of which a sampler may visit a part; 0 for a stream.
+        #: The length of the data set, whether or not a sampler visits all of it; 0 for a stream.
         self.length = source.length
 
     def draw_from(self, keys: Sequence[Any], available: int | None = None) -> None:
@@ -161,7 +161,7 @@ class Subset:
         self._cache: list[Any] | None = None
 
     def extend(self, num_samples: int | None = None) -> None:
-        """Draws more samples behind those that are drawn; of a stream there are no more.
+        """Draws further samples, behind those already drawn; a stream has no more.
 
         Args:
             num_samples: The number of samples; None for all.
@@ -211,7 +211,7 @@ class Subset:
         return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
 
     def first(self) -> Any:
-        """Returns a batch of one sample, the same on every process, also on one without a share."""
+        """Returns a batch of one sample, the same on every process, even on one without a share."""
         return copy.deepcopy(self._first)
 
     def samples(self, positions: Sequence[int]) -> Any:
@@ -229,7 +229,7 @@ class Subset:
 
 
 def _drawn(available: int, count: int, seed: int) -> list[int]:
-    """Places in random order without repetition; of a large set without a permutation of all of it."""
+    """Returns random places without repetition; for a large set without a permutation of all places."""
     generator = torch.Generator().manual_seed(seed)
     if available <= LARGE or 2 * count > available:
         return torch.randperm(available, generator=generator)[:count].tolist()
@@ -240,7 +240,7 @@ def _drawn(available: int, count: int, seed: int) -> list[int]:
 
 
 def _share(count: int, rank: int, world_size: int) -> list[int]:
-    """The positions of one process: whole blocks of samples that share a probe, where there are enough of them."""
+    """Returns the positions of one process: whole blocks of samples that share a probe, where there are enough of them."""
     block = BLOCK_SIZE if count >= BLOCK_SIZE * world_size else 1
     return [position for position in range(count) if position // block % world_size == rank]
 

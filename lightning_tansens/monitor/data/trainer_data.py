@@ -27,7 +27,7 @@ STAGES = ("train", "val")
 
 @dataclass(frozen=True)
 class Found:
-    """Data, and where they stand.
+    """Data, and where the Trainer uses them.
 
     Attributes:
         data: A DataLoader, a Dataset or an iterable of batches.
@@ -62,7 +62,7 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
         trainer: The Trainer, once its loop is set up.
         reference: "train", "val", one of several by position or name ("val:1", "train:labelled"), "auto" for the validation
             data if a fit validates, else the training data, a DataLoader or a Dataset.
-        stages: Where to leave the datamodule's ``teardown``, if its ``setup`` has to be called for these data.
+        stages: Where to register the datamodule's ``teardown``, if its ``setup`` has to be called for these data.
 
     Raises:
         MisconfigurationException: If the Trainer does not have that set, or has several.
@@ -102,7 +102,7 @@ def test_data(
         trainer: The Trainer.
         test_dataloaders: A set, sets by name, "val" for the validation data ("val:1" for one of several), or None for the
             datamodule's own (prepared by its ``setup("test")``), or the LightningModule's.
-        stages: Where to leave the datamodule's ``teardown``.
+        stages: Where to register the datamodule's ``teardown``.
 
     Raises:
         MisconfigurationException: If there is no test set.
@@ -131,7 +131,7 @@ def test_data(
 
 
 def has_validation(trainer: pl.Trainer) -> bool:
-    """Whether a fit validates: its data may turn out to be an empty list."""
+    """Says whether a fit validates: its data may turn out to be an empty list."""
     return bool(trainer.enable_validation) and not _is_empty(_loaders(trainer, "val"))
 
 
@@ -140,7 +140,7 @@ def _is_empty(loaders: Any) -> bool:
 
 
 def _loaders(trainer: pl.Trainer, stage: str, stages: ExitStack | None = None) -> Any:
-    """What the Trainer has loaded, or what it would load, for training or validation."""
+    """Returns what the Trainer has loaded, or would load, for training or validation."""
     loaded = trainer.train_dataloader if stage == "train" else trainer.val_dataloaders
     if loaded is not None:
         return loaded
@@ -160,7 +160,7 @@ def _own_test_data(trainer: pl.Trainer, stages: ExitStack | None) -> Any:
 
 
 def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str, stages: ExitStack | None) -> Any:
-    """What the datamodule (a copy of it, after its own ``setup``), or else the LightningModule, has for another stage."""
+    """Returns the datamodule's data for another stage (from a copy after its ``setup``), or the LightningModule's."""
     datamodule: Any = getattr(trainer, "datamodule", None)
     owner = datamodule if defines(datamodule, hook) else trainer.lightning_module
     if not defines(owner, hook):
@@ -181,7 +181,7 @@ def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str, stages: ExitStac
 
 
 def _set_up(datamodule: Any, stage: str) -> Any:
-    """A copy of the datamodule in another stage: what its setup changes stays as it is for the training."""
+    """Returns a copy of the datamodule in another stage, so that its setup changes nothing for the training."""
     try:
         copier = Copier()
         own = copier.copy(datamodule)
@@ -194,7 +194,7 @@ def _set_up(datamodule: Any, stage: str) -> Any:
 
 
 def by_name(loaders: Any, name: str = "") -> dict[str, Any]:
-    """Loaders by their position or name, of what a Trainer takes: one, a list, a dict or a CombinedLoader of them."""
+    """Returns loaders by position or name, from what a Trainer takes: one, a list, a dict or a CombinedLoader of them."""
     loaders = getattr(loaders, "iterables", loaders)
     if isinstance(loaders, Mapping):
         items: Iterable[tuple[Any, Any]] = loaders.items()

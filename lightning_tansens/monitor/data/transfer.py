@@ -21,8 +21,8 @@ class Transfer:
 
     Hooks that ask which stage the Trainer is in (``self.trainer.training``), or which mode the module is in
     (``self.training``), see the set's own stage and mode: test sets pass as in ``Trainer.test``, and the reference, which is
-    measured in eval mode, passes as in validation, also the training set. So augmentation that is meant for training
-    touches no set. Hooks that are random nevertheless start from the same seed at each batch.
+    measured in eval mode, passes as in validation, also the training set. So augmentation that is meant for training never
+    runs on a measured set. Hooks that are random all the same start from the same seed at each batch.
 
     Args:
         trainer: The Trainer.
@@ -35,7 +35,7 @@ class Transfer:
         self._trainer, self._stage, self._dataloader_idx = trainer, stage, dataloader_idx
 
     def of(self, subset: Subset) -> Transfer:
-        """Returns the same for the batches of a set."""
+        """Returns a transfer for the batches of a set."""
         return Transfer(self._trainer, subset.stage, subset.dataloader_idx)
 
     def __call__(self, batch: Any) -> Any:
@@ -44,20 +44,20 @@ class Transfer:
         with isolated_rng(), torch.no_grad(), in_stage(trainer, self._stage), _eval_mode(trainer.lightning_module):
             Randomness().seed(0)
             if torch.accelerator.is_available():
-                torch.manual_seed(0)  # the devices, too; slow where there is none
+                torch.manual_seed(0)  # seeds the devices, too; slow without any
             batch = trainer.precision_plugin.convert_input(batch)
             batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=place)
             return trainer.strategy.batch_to_device(batch, dataloader_idx=place)
 
 
 def batch_transfer(trainer: pl.Trainer) -> Transfer:
-    """Returns what moves a batch to the device; :meth:`Transfer.of` sets the stage of a set."""
+    """Returns a function that moves a batch to the device; :meth:`Transfer.of` sets the stage of a set."""
     return Transfer(trainer)
 
 
 @contextmanager
 def in_stage(trainer: pl.Trainer, stage: Stage) -> Iterator[None]:
-    """Lets the Trainer say that it is in another stage within the block.
+    """Makes the Trainer say that it is in another stage within the block.
 
     Args:
         trainer: The Trainer.

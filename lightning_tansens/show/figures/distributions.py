@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_tansens.checks import check_counts
-from lightning_tansens.show.figures.canvas import one_axis
+from lightning_tansens.show.figures.canvas import CARD, legend_above, one_axis
 from lightning_tansens.show.figures.style import set_style
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def plot_histograms_over_epochs(
     edges = common_edges([values for row in rows.values() for values in row.values()], bins)
     heights = {epoch: {key: shares(values, edges) for key, values in row.items()} for epoch, row in rows.items()}
     tallest = max(float(height.max()) for row in heights.values() for height in row.values())
-    figure, ax = one_axis(ax, 6.8, min(1.6 + 0.45 * len(rows), 9))
+    figure, ax = one_axis(ax, CARD[0], min(1.6 + 0.45 * len(rows), 9))
     for base, row in enumerate(heights.values()):
         for set_name, height in row.items():
             style, top = set_style(set_name), base + _OVERLAP * height / tallest
@@ -80,7 +80,7 @@ def plot_histograms_over_epochs(
     ax.set_xlabel(name)
     ax.set_ylabel("epoch")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
+    legend_above(ax, 4)
     return figure, ax
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from lightning_tansens.checks import check_choice
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
 from lightning_tansens.show.figures.canvas import (
+    CARD,
+    legend_above,
     legend_beside,
     one_axis,
     robust_limits,
@@ -36,6 +38,9 @@ from lightning_tansens.show.keys import ACTUAL, QUANTITIES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: So many lines have room for their names above the axis.
+_NAMES_ABOVE = 9
 
 
 def plot_estimates(
@@ -71,9 +76,10 @@ def plot_estimates(
     """
     found = _checked_estimates(records, [target], quantity)[target]
     truth = series(one.labelled(quantity) for one in on_set(records, target))
-    figure, ax = one_axis(ax, 8)
     values = {name: _values(of) for name, of in found.items()}
     known = {**values, **({} if np.isnan(truth).all() else {ACTUAL: truth})}
+    above = ax is None and len(known) <= _NAMES_ABOVE  # an axis of the user's may have a title there
+    figure, ax = one_axis(ax, *(CARD if above else (8, 4.4)))
     for number, (name, line) in enumerate(known.items()):
         style = estimate_style(name)
         look = style.of_line()
@@ -90,7 +96,10 @@ def plot_estimates(
     say_outside(ax, outside)
     set_epochs(ax)
     ax.set_ylabel(_axis_label(quantity, target))
-    legend_beside(ax)
+    if above:
+        legend_above(ax, 3)
+    else:
+        legend_beside(ax)
     return figure, ax
 
 

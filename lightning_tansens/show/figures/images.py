@@ -54,7 +54,7 @@ def plot_extreme_samples(
     # stable, so that equal values come in the order of the batch
     order = values.detach().cpu().argsort(stable=True)
     largest = values.detach().cpu().argsort(descending=True, stable=True)
-    figure = new_figure(max(1.05 * k + 0.6, 4.2), 3.2)
+    figure = new_figure(max(0.6 * k + 0.4, 4.2), 2.6)
     axes = figure.subplots(2, k, squeeze=False)
     for row, indices, extreme in zip(axes, (order[:k], largest[:k]), ("least", "most")):
         for ax, index in zip(row, indices.tolist()):

@@ -28,10 +28,12 @@ class Writer:
 
     Attributes:
         takes_figures: Whether :meth:`figure` shows or keeps anything.
+        narrow_tables: Whether tables are shown in a narrow column, in which many columns break every word.
 
     """
 
     takes_figures = False
+    narrow_tables = False
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger

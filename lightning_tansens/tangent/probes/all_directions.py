@@ -17,17 +17,19 @@ from lightning_tansens.tangent.probes.input_space import input_space_blocks
 #: A measurement that will take longer than this warns before it goes on.
 SECONDS_TO_WARN = 10.0
 
+#: The number of unit vectors in a pass.
+_CHUNK = 64
+
 _log = logging.getLogger(__name__)
 
 
-def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | None, chunk: int = 64) -> Blocks:
+def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | None) -> Blocks:
     """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
 
     Args:
         network: The network on a batch, in eval mode.
         outputs: "sum", "each" or a weighting.
         axes: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
-        chunk: The number of unit vectors in a pass.
 
     """
     rows: list[Blocks] = []
@@ -39,8 +41,8 @@ def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | 
             continue
         units = torch.eye(one.x.numel(), device=one.x.device, dtype=one.x.dtype).reshape(-1, *one.x.shape[1:])
         sums: list[Blocks] = []
-        for start in range(0, len(units), chunk):
-            directions = units[start : start + chunk]
+        for start in range(0, len(units), _CHUNK):
+            directions = units[start : start + _CHUNK]
             blocks = input_space_blocks(network.part([n] * len(directions)), directions, outputs, axes)
             sums.append({name: values.sum(0, keepdim=True) for name, values in blocks.items()})
             cost.say(len(directions))

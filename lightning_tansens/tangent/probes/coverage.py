@@ -14,6 +14,9 @@ from lightning_tansens.tangent.operators.layer_rules import EmbeddingRule
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradients_of, run_traced
 
+#: On how many samples of a batch the layers are compared with those on its first samples.
+_MOST_SAMPLES = 32
+
 
 def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
     """Finds where the samples are in each call's tensors, on three samples.
@@ -48,7 +51,7 @@ def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
     return BatchAxes(tuple(axes), trace.signature, trace.dims)
 
 
-def refuse_other_layers(network: Network, axes: BatchAxes, most: int = 32) -> None:
+def refuse_other_layers(network: Network, axes: BatchAxes) -> None:
     """Refuses a network that calls other layers for a whole batch than for its first samples.
 
     Raises:
@@ -56,7 +59,7 @@ def refuse_other_layers(network: Network, axes: BatchAxes, most: int = 32) -> No
 
     """
     if len(network) > 3:
-        part = network.part(slice(0, most))
+        part = network.part(slice(0, _MOST_SAMPLES))
         with forward_ad.dual_level():
             if run_traced(part, torch.zeros_like(part.x)).signature != axes.signature:
                 raise UnsupportedNetworkError("the layers that are called depend on the data")
