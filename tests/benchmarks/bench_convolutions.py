@@ -1,12 +1,9 @@
-"""What the exact value of small convolutional networks costs, against random probes that give a mean of the same precision.
+"""What the exact value of convolutional networks costs, against probes that give a mean of the same precision.
 
     python -m tests.benchmarks.bench_convolutions
 
-Each network is trained on scikit-learn's digits, resized. Times are in training steps on the same number of samples,
-processor time of one thread, the least of several rounds. ``prototype`` is as near to a closed form as a convolution
-allows: it takes a sample's value and its gradients δ once and pushes the D unit vectors through the linear maps, which costs
-two products of each layer's own size for each of them. ``local`` counts these products if only the entries that a unit sees
-are pushed.
+In training steps on as many samples, processor time of one thread. ``prototype`` takes a sample's δ once and pushes
+the D unit vectors through the linear maps; ``local`` counts its products if only the entries that a unit sees are pushed.
 """
 
 from __future__ import annotations
@@ -26,8 +23,7 @@ from tests.benchmarks.bench_by_hand import timed
 from tests.benchmarks.bench_exact import mlp, processor, table
 from tests.modules import Residual
 
-#: What the monitor measures of each set by default.
-SAMPLES = 128
+SAMPLES = 128  # what the monitor measures of each set by default
 
 
 def convolutions(*channels: int, size: int, padding: int) -> list[nn.Module]:
@@ -142,12 +138,11 @@ def main() -> None:
         ratio = times["probe"] / times["step"]
         forward, columns = (SAMPLES * times[way] / times["step"] for way in ("exact", "pushed"))
         prices = [ratio, ratio * float(1 + noise / sampling), forward, columns, local(net, few[:1])]
-        accuracy = (net(few).argmax(1) == y[-SAMPLES:]).float().mean()
-        printed = [f"{accuracy:.0%}", *(f"{error:.1%}" for error in deviations), *(f"{price:,.3g}" for price in prices)]
+        right = (net(few).argmax(1) == y[-SAMPLES:]).float().mean()
+        printed = [f"{right:.0%}", *(f"{error:.1%}" for error in deviations), *(f"{price:,.3g}" for price in prices)]
         rows.append((name, f"{1e3 * times['step']:.1f} ms", *printed))
-    errors = ("accuracy", "sampling error", "one probe's error")
-    costs = ("probe", "probes as precise", "forward mode", "prototype", "local, counted")
-    table(f"{SAMPLES} samples, costs in steps", ("network", "step", *errors, *costs), rows)
+    header = "network,step,accuracy,sampling error,one probe's error,probe,probes as precise,forward mode,prototype,local"
+    table(f"{SAMPLES} samples, costs in steps", header.split(","), rows)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ Run from the repository root. The first command measures and writes a table, the
     python -m tests.benchmarks.bench_growth docs/results/growth.csv --threads 1
     python -m tests.benchmarks.bench_growth docs/results/growth.csv --draw docs/images
 
-Time (on a CPU, processor time) is the best of several, in turn with a training step (forward, backward, SGD with momentum) on
-the same batch. Memory is what the first measurement takes on top of the network and the batch; it includes examining the
+Time (on a CPU, processor time) is the best of several, in turn with a training step (forward, backward, SGD with momentum)
+on the same batch. Memory is what the first measurement takes on top of the network and the batch; it includes examining the
 network, which happens once. Each figure comes from a process of its own.
 """
 

@@ -130,6 +130,7 @@ class SharedJacobian(Jacobian):
         """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
         columns, count = self._basis.shape[1], active.shape[1]
         if self._maps * (columns - count) > CHOLESKY_COST * count:
+            factor: Tensor
             factor, info = torch.linalg.cholesky_ex(_submatrices(self._gram, active, active))
             # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
             if not info.any():
@@ -242,7 +243,8 @@ def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) ->
 
 def _squared_norm(matrices: Tensor) -> Tensor:
     """‖·‖_F² of matrices (N, d, A), shape (N,); torch's norm over both axes at once loses digits of large ones."""
-    return torch.linalg.vector_norm(matrices, dim=2).square().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=2)
+    return norms.square().sum(1)
 
 
 def _as_rows(tensor: Tensor) -> Tensor:
