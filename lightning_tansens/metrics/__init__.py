@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 
-#: Values of the default measures that look like others of theirs; their histograms show them, too. Only the history has them
-#: by default.
+#: Values of the default measures that look like others of theirs, or that a histogram shows; by default only the history has
+#: them.
 DETAILS = frozenset({"empirical_norm", "empirical_max", "empirical_q50", "active_nodes_mean", "active_nodes_std"})
 
 

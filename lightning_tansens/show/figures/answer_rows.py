@@ -73,8 +73,9 @@ def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, qua
     reference = records[-1].reference.labelled(quantity)
     if reference is not None and np.isfinite(reference):
         style = ESTIMATES[TRIVIAL]
-        ends = [x(reference)] * 2, [BOTTOM, top]
-        ax.plot(*ends, label="reference", color=style.colour, linestyle=style.line, linewidth=1.1)
+        ax.plot(
+            [x(reference)] * 2, [BOTTOM, top], label="reference", color=style.colour, linestyle=style.line, linewidth=1.1
+        )
     tall = (top - BOTTOM) / len(targets)
     for number, (target, record) in enumerate(zip(targets, last, strict=True)):
         middle = top - (number + 0.5) * tall
@@ -82,15 +83,15 @@ def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, qua
         write_bar(ax, _BARS, _VALUES - 5, middle - BAR / 2 + 1, found[target])
         write(ax, _VALUES, _SCALE - 5, text, found[target].value(quantity) or "no estimate yet", weight="bold")
         if other in found[target].estimates:
-            value = said(other, found[target].estimates[other][1].value)
-            write(ax, _OTHERS, WIDTH - RIGHT, text, value, at_right=True)
+            beside = said(other, found[target].estimates[other][1].value)
+            write(ax, _OTHERS, WIDTH - RIGHT, text, beside, at_right=True)
         (estimate,) = estimates_on([record], target, quantity)
         truth = record.targets[target].labelled(quantity)
         colour = ESTIMATES[HEADLINE].colour
         if estimate is not None and estimate.low is not None and estimate.high is not None:
             ends, about = [x(estimate.low), x(estimate.high)], (middle - 4, middle + 4)
             ax.fill_between(ends, *about, label="95 % interval", color=colour, alpha=0.25, linewidth=0, gid=target)
-        marks = (
+        marks: tuple[tuple[str, float | None, dict[str, Any]], ...] = (
             ("estimate", None if estimate is None else estimate.value, {"color": colour, "marker": "o", "markersize": 4}),
             ("truth", truth, {"color": ESTIMATES[ACTUAL].colour, "marker": "|", "markersize": 8, "markeredgewidth": 1.5}),
         )
