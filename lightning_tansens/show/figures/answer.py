@@ -48,12 +48,12 @@ _GAP = 9
 def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Figure, Axes]:
     """Draws the estimate of each target over the epochs, with the last one and its verdict as the title.
 
-    For curves of more than six sets there is no room: each of the first ten has a row with its last estimate, on one scale,
-    and a line says how many are left out and where they are.
-
     A panel has the estimate with its 95 % interval, the reference's own value, dashed, and the truth where labels were
     compared. The verdict is a word on a colour; on white, with a question mark, where something speaks against the estimate.
     All panels have the same scales.
+
+    For curves of more than six sets there is no room: each of the first ten has a row with its last estimate, on one scale,
+    and a line says how many are left out and where they are.
 
     Args:
         records: The records of a monitor.
@@ -103,7 +103,6 @@ def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quant
     lines = 1 if columns == rows == 2 else 2
     wide, tall = (WIDTH - LEFT - RIGHT + _GAP) / columns, (HEIGHT - BOTTOM + _GAP) / rows
     ax.text(9, (BOTTOM + HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=SMALL)
-    ax.text(3, BOTTOM - 12, "epoch", size=SMALL)
     scales = _epochs_shown(records), values_shown(records, targets, quantity)
     for number, target in enumerate(targets):
         row, column = divmod(number, columns)
@@ -112,6 +111,7 @@ def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quant
         panel.write(last_answer(records, target), quantity, lines)
         panel.scale(8 // columns, 2 + 3 // rows, number + columns >= len(targets), column == 0)
         panel.draw(records, target, quantity)
+    ax.text(3, BOTTOM - 12, "epoch", size=SMALL)
 
 
 @dataclass(frozen=True)
