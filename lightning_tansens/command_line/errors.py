@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-
 #: How jsonargparse says which type it has tried.
 _TYPE = r"Expected a (<class |typing\.|\w+\[)"
 
