@@ -5,9 +5,9 @@ Run from the repository root. The first command measures and writes a table, the
     python -m tests.benchmarks.bench_growth docs/results/growth.csv --threads 1
     python -m tests.benchmarks.bench_growth docs/results/growth.csv --draw docs/images
 
-Time is the best of several, in turn with a training step (forward, backward, SGD with momentum) on the same batch. Memory is
-what the first measurement takes on top of the network and the batch; it includes examining the network, which happens once.
-Each figure comes from a process of its own.
+Time (on a CPU, processor time) is the best of several, in turn with a training step (forward, backward, SGD with momentum)
+on the same batch. Memory is what the first measurement takes on top of the network and the batch; it includes examining the
+network, which happens once. Each figure comes from a process of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import ctypes
 import multiprocessing
 import resource
 import sys
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -140,7 +141,8 @@ class Subject:
 def seconds(configuration: Configuration, repeats: int) -> list[float]:
     """The times of a measurement and of a training step."""
     subject = Subject(configuration)
-    return best_of(repeats, subject.measurement, subject.step)
+    clock = time.perf_counter if subject.device == "cuda" else time.process_time
+    return best_of(repeats, subject.measurement, subject.step, clock=clock)
 
 
 def peak_mib(configuration: Configuration) -> float:

@@ -52,21 +52,43 @@ WIDE = [
 ]  # fmt: skip
 
 
+def gather(monkeypatch, from_width):
+    """Lets active units be gathered from a width on, whatever it costs."""
+    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", from_width)
+    monkeypatch.setattr(jacobian, "GATHER_UP_TO_SHARE", 1)
+    monkeypatch.setattr(jacobian, "CHOLESKY_COST", 0)
+
+
 @pytest.mark.parametrize("name", WIDE)
 @pytest.mark.parametrize("outputs", ["sum", "each"])
 def test_wide_layers_are_gathered(name, outputs, monkeypatch):
     model, inputs = CHAINS[name].make(seed=3, samples=4)
     expected = tangent_sensitivity_blocks(model, inputs, outputs=outputs)
-    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", 2)
+    gather(monkeypatch, 2)
     actual = tangent_sensitivity_blocks(model, inputs, outputs=outputs)
     for parameter in expected:
         assert_equal(actual[parameter], expected[parameter])
     assert_equal(tangent_sensitivity(model, inputs), squared_norms(model, inputs))
 
 
+@pytest.mark.parametrize("inputs", [12, 100])
+def test_layers_are_gathered_where_it_pays(inputs, monkeypatch):
+    model, batch = Case(lambda: mlp(inputs, 80, 70, 64, 66, 65, 2), (inputs,)).make(samples=3)
+    expected = tangent_sensitivity(model, batch, method="exact")
+    factors = []
+    cholesky = torch.linalg.cholesky_ex
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda gram: factors.append(gram) or cholesky(gram))
+    for from_width, count in ((1000, 0), (64, inputs == 100)):
+        monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", from_width)
+        assert_equal(tangent_sensitivity(model, batch, method="exact"), expected)
+        assert bool(factors) == count
+    if inputs == 12:
+        assert_equal(expected[:1], squared_norms(model, batch[:1]))
+
+
 @pytest.mark.parametrize("gather_from", [1, 512])
 def test_gains_of_zero_pass_nothing_on_but_matter(gather_from, monkeypatch):
-    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", gather_from)
+    gather(monkeypatch, gather_from)
     model, inputs = Case(lambda: nn.Sequential(*mlp(4, 6, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))).make()
     with torch.no_grad():
         model[3].weight[::2] = 0
@@ -90,24 +112,26 @@ def test_every_form_of_the_jacobian_is_reached(activation, first, monkeypatch):
         monkeypatch.setattr(form, "scale", lambda self, s, scale=scale, form=form: seen.add(form) or scale(self, s))
     assert_equal(tangent_sensitivity(model, inputs), squared_norms(model, inputs))
     assert seen == {jacobian.SharedJacobian, jacobian.DenseJacobian}
-    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", 2)
+    gather(monkeypatch, 2)
     assert_equal(tangent_sensitivity(model, inputs), squared_norms(model, inputs))
     assert jacobian.GatheredJacobian in seen
 
 
 @pytest.mark.parametrize("gather_from", [1, 512])
-def test_a_weight_of_deficient_rank(gather_from, monkeypatch):
-    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", gather_from)
+@pytest.mark.parametrize("active", [6, 5])
+def test_a_weight_of_deficient_rank(gather_from, active, monkeypatch):
+    gather(monkeypatch, gather_from)
     model, inputs = Case(lambda: mlp(14, 6, 5, 2), (14,)).make(samples=2)
     with torch.no_grad():
-        model[0].weight[3:] = model[0].weight[:3]
-        model[0].bias[:] = 5  # all units are active, so the Gram matrix is singular
+        model[0].weight[3:] = model[0].weight[:3] if active == 6 else 0
+        model[0].bias[:] = 5  # as many units are active that the Gram matrix is singular
+        model[0].bias[active:] = -5
     assert_equal(tangent_sensitivity(model, inputs), squared_norms(model, inputs))
 
 
 @pytest.mark.parametrize("gather_from", [1, 512])
 def test_samples_without_active_units_have_none(gather_from, monkeypatch):
-    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", gather_from)
+    gather(monkeypatch, gather_from)
     model, inputs = Case(lambda: mlp(4, 6, 5, 2)).make()
     with torch.no_grad():
         model[0].bias[:] = 0
@@ -128,7 +152,7 @@ def test_chunks_do_not_matter(name, chunk_bytes, gather_from, monkeypatch):
     model, inputs = case.make(samples=11)
     expected = tangent_sensitivity_blocks(model, inputs, outputs="each")
     monkeypatch.setattr(exact, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", gather_from)
+    gather(monkeypatch, gather_from)
     actual = tangent_sensitivity_blocks(model, inputs, outputs="each")
     for parameter in expected:
         assert_equal(actual[parameter], expected[parameter])

@@ -87,7 +87,8 @@ def _blocks(chain: Chain, weightings: Tensor, shared: list[Jacobian]) -> dict[st
 def _shared_jacobians(chain: Chain) -> list[Jacobian]:
     """The Jacobians before each link up to the first whose slopes depend on the sample: they serve every chunk."""
     dtype = torch.promote_types(chain.output.dtype, torch.float32)
-    jacobians: list[Jacobian] = [IdentityJacobian(torch.ones(chain.width, device=chain.output.device, dtype=dtype))]
+    maps = sum(isinstance(link, LinearLink) for link in chain.links[:-1])  # nothing is pushed through the last one
+    jacobians: list[Jacobian] = [IdentityJacobian(torch.ones(chain.width, device=chain.output.device, dtype=dtype), maps)]
     for link in chain.links:
         if isinstance(link, ElementwiseLink) and link.slopes.dim() == 2:
             break

@@ -13,9 +13,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-# From this width on, multiplying only the active rows and columns of each sample beats the dense batched product.
-# Measured by tests/benchmarks/bench_exact.py.
-GATHER_FROM_WIDTH = 512
+# From this width on, multiplying only the active rows and columns of each sample beats the dense batched product, as long as
+# no more than this share of the units is active. Measured by tests/benchmarks/bench_exact.py on a CPU; on a GPU the kernels
+# that gather take longer than the products of narrow layers.
+GATHER_FROM_WIDTH = 64
+GATHER_FROM_WIDTH_ON_GPU = 512
+GATHER_UP_TO_SHARE = 0.8
+
+# A Cholesky factor of as many units takes as long as this number of products that it saves.
+CHOLESKY_COST = 1.4
 
 
 class Jacobian(ABC):
@@ -47,18 +53,20 @@ class IdentityJacobian(Jacobian):
 
     Args:
         slopes: s, shape (N, D), or (D,) where all samples share them.
+        maps: The number of linear maps that are still to come.
 
     """
 
-    def __init__(self, slopes: Tensor) -> None:
+    def __init__(self, slopes: Tensor, maps: int = 0) -> None:
         self._slopes = slopes
+        self._maps = maps
 
     def scale(self, slopes: Tensor) -> Jacobian:
-        return IdentityJacobian(self._slopes * slopes)
+        return IdentityJacobian(self._slopes * slopes, self._maps)
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
         if self._slopes.dim() == 1:
-            return SharedJacobian(_short_form(weight * self._slopes))
+            return SharedJacobian(_short_form(weight * self._slopes), maps=self._maps - 1)
         return DenseJacobian((weight * self._slopes.unsqueeze(1)).mT)
 
     def squared_norm(self) -> Tensor:
@@ -77,18 +85,22 @@ class SharedJacobian(Jacobian):
     Args:
         basis: B, shape (I, d).
         slopes: s, shape (N, I), or (I,), or None for ones.
+        maps: The number of linear maps that are still to come.
         cache: What was computed from the basis; shared by all Jacobians with this basis.
 
     """
 
-    def __init__(self, basis: Tensor, slopes: Tensor | None = None, cache: dict[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, basis: Tensor, slopes: Tensor | None = None, maps: int = 0, cache: dict[str, Tensor] | None = None
+    ) -> None:
         self._basis = basis
         self._slopes = slopes
+        self._maps = maps
         self._cache = cache if cache is not None else {}
 
     def scale(self, slopes: Tensor) -> Jacobian:
         combined = slopes if self._slopes is None else self._slopes * slopes
-        return SharedJacobian(self._basis, combined, self._cache)
+        return SharedJacobian(self._basis, combined, self._maps, self._cache)
 
     @property
     def _basis_rows(self) -> Tensor:
@@ -104,26 +116,26 @@ class SharedJacobian(Jacobian):
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
         if self._slopes is None:
-            return SharedJacobian(weight @ self._basis)
+            return SharedJacobian(weight @ self._basis, maps=self._maps - 1)
         if self._slopes.dim() == 1:
-            return SharedJacobian((weight * self._slopes) @ self._basis)
-        if len(self._basis) < GATHER_FROM_WIDTH:
+            return SharedJacobian((weight * self._slopes) @ self._basis, maps=self._maps - 1)
+        active = _indices(self._slopes != 0)
+        if active is None:
             # contiguous, so that the product is one matrix product and not one for each sample
-            return DenseJacobian((self._basis.T.contiguous() * self._slopes.unsqueeze(1)) @ weight.T)
-        return GatheredJacobian(*self._gather(), width=len(self._basis)).linear(weight, rows)
+            return _product(self._basis.T.contiguous() * self._slopes.unsqueeze(1), None, weight, rows)
+        factor = self._factor(active) * self._slopes.gather(1, active).unsqueeze(-1)
+        return _product(factor.mT, active, weight, rows)
 
-    def _gather(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Each sample's active rows, in a short form with no more columns than there are rows."""
-        assert self._slopes is not None
-        indices = [slopes.nonzero().squeeze(-1) for slopes in self._slopes]
-        factors = []
-        for index, slopes in zip(indices, self._slopes):
-            active = slopes[index].unsqueeze(-1)
-            factor, info = torch.linalg.cholesky_ex(self._gram[index][:, index])
+    def _factor(self, active: Tensor) -> Tensor:
+        """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
+        columns, count = self._basis.shape[1], active.shape[1]
+        if self._maps * (columns - count) > CHOLESKY_COST * count:
+            factor: Tensor
+            factor, info = torch.linalg.cholesky_ex(_submatrices(self._gram, active, active))
             # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
-            usable = len(index) < self._basis.shape[1] and not info.item()
-            factors.append(active * (factor if usable else self._basis[index]))
-        return indices, factors
+            if not info.any():
+                return factor
+        return _submatrices(self._basis, active, None)
 
     def squared_norm(self) -> Tensor:
         return self.row_squared_norms().sum(-1)
@@ -153,10 +165,10 @@ class DenseJacobian(Jacobian):
         return DenseJacobian(self._transposed * _as_rows(slopes).unsqueeze(1))
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
-        return DenseJacobian(self._transposed @ weight.T)
+        return _product(self._transposed, None, weight, rows)
 
     def squared_norm(self) -> Tensor:
-        return self._transposed.flatten(1).square().sum(-1)
+        return _squared_norm(self._transposed)
 
     def row_squared_norms(self) -> Tensor:
         return self._transposed.square().sum(1)
@@ -166,54 +178,78 @@ class DenseJacobian(Jacobian):
 
 
 class GatheredJacobian(Jacobian):
-    """The active rows of each sample alone: the fastest form for wide layers.
+    """The active rows of each sample alone: the fastest form where about half of the units is active.
 
     Args:
-        indices: For each sample the rows that are held, each of shape (A_n,).
-        factors: For each sample these rows, each of shape (A_n, d_n).
+        transposed: Jᵀ without the other rows, shape (N, d, A).
+        indices: Which rows these are, shape (N, A); a sample with fewer active units than A has others among them.
         width: I, the number of units of the layer.
 
     """
 
-    def __init__(self, indices: list[Tensor], factors: list[Tensor], width: int) -> None:
+    def __init__(self, transposed: Tensor, indices: Tensor, width: int) -> None:
+        self._transposed = transposed
         self._indices = indices
-        self._factors = factors
         self._width = width
 
     def scale(self, slopes: Tensor) -> Jacobian:
-        slopes = slopes.expand(len(self._factors), -1)
-        factors = [s[index].unsqueeze(-1) * m for s, index, m in zip(slopes, self._indices, self._factors)]
-        return GatheredJacobian(self._indices, factors, self._width)
+        own = slopes.expand(len(self._indices), -1).gather(1, self._indices)
+        return GatheredJacobian(self._transposed * own.unsqueeze(1), self._indices, self._width)
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
-        indices, factors = [], []
-        for n, (columns, factor) in enumerate(zip(self._indices, self._factors)):
-            index = _marked(rows, n, len(weight), weight.device)
-            indices.append(index)
-            factors.append(weight.index_select(0, index).index_select(1, columns) @ factor)
-        return GatheredJacobian(indices, factors, width=len(weight))
+        return _product(self._transposed, self._indices, weight, rows)
 
     def squared_norm(self) -> Tensor:
-        return torch.stack([factor.square().sum() for factor in self._factors])
+        return _squared_norm(self._transposed)
 
     def row_squared_norms(self) -> Tensor:
-        norms = self._factors[0].new_zeros(len(self._factors), self._width)
-        for row, index, factor in zip(norms, self._indices, self._factors):
-            row[index] = factor.square().sum(-1)
-        return norms
+        norms = self._transposed.square().sum(1)
+        return norms.new_zeros(len(norms), self._width).scatter_(1, self._indices, norms)
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        parts = zip(weights, self._indices, self._factors)
-        return torch.stack([(w[:, index] @ factor).square().sum(-1) for w, index, factor in parts])
+        own = weights.gather(2, self._indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
+        return torch.bmm(own, self._transposed.mT).square().sum(-1)
+
+
+def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: Tensor | None) -> Jacobian:
+    """W J from Jᵀ (N, d, J), or from the part (N, d, A) of it that ``columns`` (N, A) names."""
+    kept = _indices(rows)
+    product = transposed @ _submatrices(weight, kept, columns).mT
+    return DenseJacobian(product) if kept is None else GatheredJacobian(product, kept, len(weight))
+
+
+def _indices(marks: Tensor | None) -> Tensor | None:
+    """For each sample the units that are marked in ``marks`` (N, I) and, up to one number A for all, others: shape (N, A).
+
+    None stands for all units, where gathering some of them would not pay.
+    """
+    if marks is None or marks.shape[1] < (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU):
+        return None
+    count = max(1, int(marks.sum(1).max()))
+    if count > GATHER_UP_TO_SHARE * marks.shape[1]:
+        return None
+    # in their order in the matrix, which is faster to read
+    return marks.float().topk(count, sorted=False).indices.sort(1).values
+
+
+def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    """Of a matrix (I, J) each sample's rows (N, A) and columns (N, B): shape (N, A, B), or (I, J) for all of both."""
+    if rows is not None:
+        matrix = matrix.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+    if columns is not None:
+        matrix = matrix.expand(len(columns), -1, -1).gather(2, columns.unsqueeze(1).expand(-1, matrix.shape[-2], -1))
+    return matrix
+
+
+def _squared_norm(matrices: Tensor) -> Tensor:
+    """‖·‖_F² of matrices (N, d, A), shape (N,); torch's norm over both axes at once loses digits of large ones."""
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=2)
+    return norms.square().sum(1)
 
 
 def _as_rows(tensor: Tensor) -> Tensor:
     """Gives what all samples share a sample axis of length one."""
     return tensor if tensor.dim() == 2 else tensor.unsqueeze(0)
-
-
-def _marked(rows: Tensor | None, n: int, width: int, device: torch.device) -> Tensor:
-    return torch.arange(width, device=device) if rows is None else rows[n].nonzero().squeeze(-1)
 
 
 def _short_form(matrix: Tensor) -> Tensor:
