@@ -240,7 +240,7 @@ def test_what_needs_earlier_outputs_does_not_warn_at_the_first_measurement(recwa
 def test_a_set_that_is_measured_as_a_whole_gets_no_advice_to_take_more(samples, advice, caplog):
     with caplog.at_level("INFO"):
         fit(make_monitor(num_samples=samples, reference=Points(12), test_dataloaders=Points(10, seed=2)), max_epochs=3)
-    said = [message for message in caplog.messages if "times as many would halve that" in message]
+    said = [message for message in caplog.messages if "times as many (num_samples) would halve that" in message]
     assert len(said) == min(advice, 1)  # in one line for all sets
     assert sum(message.count("% on ") for message in said) == advice
 
