@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_tansens.estimators import (
     AverageConfidence,
@@ -19,7 +21,7 @@ from lightning_tansens.estimators import (
     score_set,
 )
 from lightning_tansens.estimators.calibrated import Perturbed
-from lightning_tansens.metrics import EmpiricalSensitivity
+from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.show import Display
 from lightning_tansens.show.keys import Keys, flat_row
@@ -126,6 +128,37 @@ def test_default_estimators_are_in_the_history_and_logged_on_request():
         assert ("tansens/test_loss/entropy_ratio" in sent) == logged
         assert ("tansens/test_accuracy/estimate_low" in sent) == ("estimators" not in options)  # the headline always is
         assert "tansens/test_loss/empirical" in sent
+
+
+DETAILS = {
+    f"tansens/{name}/{set_name}"
+    for name in ("empirical_norm", "empirical_max", "empirical_q50", "active_nodes_mean", "active_nodes_std")
+    for set_name in ("train", "test")
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"),
+    [
+        ({}, False),
+        ({"display": Display(log="all")}, True),
+        ({"measures": [EmpiricalSensitivity(), ActiveNodeSensitivity()]}, True),
+    ],
+    ids=["default", "all", "measures that were passed"],
+)
+def test_by_default_the_history_alone_has_values_that_look_like_others(options, logged, tmp_path):
+    """One reference and one target send at most 28 scalars, the truth among them."""
+    monitor = make_monitor(**{"estimators": None, "compare_with_labels": True, "display": Display(), **options})
+    logger = TensorBoardLogger(tmp_path, "", "")
+    trainer = fit(monitor, logger=logger, max_epochs=2)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    sent = {name for name in (*events.Tags()["scalars"], *trainer.callback_metrics) if name.startswith("tansens/")}
+    assert set(monitor.history[0]) >= DETAILS
+    assert DETAILS & sent == (DETAILS if logged else set())
+    assert {"tansens/empirical/train", "tansens/empirical_q95/test", "tansens/active_nodes/test"} <= sent
+    if not options:
+        assert len(sent) <= 28
 
 
 def test_the_second_measurement_has_estimates_from_the_trajectory():

@@ -96,6 +96,26 @@ def without_estimators(record: Record, keys: Collection[str]) -> Record:
     return replace(record, reference=replace(record.reference, scores={}), targets=targets)
 
 
+def without_values(record: Record, names: Collection[str]) -> Record:
+    """Returns a record without some values of measures.
+
+    Args:
+        record: The record.
+        names: The values' names.
+
+    """
+
+    def thinned(one: SetRecord) -> SetRecord:
+        kept = {
+            key: replace(measure, values={name: value for name, value in measure.values.items() if name not in names})
+            for key, measure in one.measures.items()
+        }
+        return replace(one, measures=kept)
+
+    targets = {name: thinned(target) for name, target in record.targets.items()}
+    return replace(record, reference=thinned(record.reference), targets=targets)
+
+
 def _set_record(
     summary: SetSummary,
     estimators: Sequence[Estimator],

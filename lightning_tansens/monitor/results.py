@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import lightning.pytorch as pl
 
-from lightning_tansens.monitor.records import without_estimators
+from lightning_tansens.monitor.records import without_estimators, without_values
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.record import Record, SetEstimates
@@ -22,12 +22,13 @@ class Results(pl.Callback):
         prefix: What the keys of its values begin with.
         brief: Whether loggers are sent the values that one looks at, and not all that :attr:`history` holds.
         unsent: The keys of the estimators whose estimates and scores loggers are not sent.
+        details: The names of values of measures that loggers are not sent.
 
     """
 
-    def __init__(self, prefix: str, brief: bool, unsent: Collection[str]) -> None:
+    def __init__(self, prefix: str, brief: bool, unsent: Collection[str], details: Collection[str] = ()) -> None:
         super().__init__()
-        self._keys, self._brief, self._unsent = Keys(prefix), brief, unsent
+        self._keys, self._brief, self._unsent, self._details = Keys(prefix), brief, unsent, details
         self._state = MonitorState()
         self._mailbox = Mailbox()
         self._logged_step: int | None = None
@@ -63,8 +64,13 @@ class Results(pl.Callback):
         return self._logged_step == trainer.global_step and key in flat_row(self._state.records[-1], self._keys)
 
     def brief(self, record: Record) -> Record:
-        """Returns a record as loggers are sent it: of the default estimators the headline alone, unless ``log="all"``."""
-        return without_estimators(record, self._unsent) if self._unsent else record
+        """Returns a record as loggers are sent it.
+
+        Without ``log="all"``, of the default estimators it has the headline alone, and of the default measures no values
+        that look like others.
+        """
+        record = without_estimators(record, self._unsent) if self._unsent else record
+        return without_values(record, self._details) if self._details else record
 
     def logged(self, record: Record) -> dict[str, float]:
         """Returns the scalars that loggers are sent of a record, by key."""

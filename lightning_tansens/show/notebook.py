@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from io import BytesIO
 
 from lightning_tansens.record import Record
-from lightning_tansens.show.figures.answer import WIDTH, plot_answer
+from lightning_tansens.show.figures.answer import plot_answer
+from lightning_tansens.show.figures.card import WIDTH
 from lightning_tansens.show.figures.style import VERDICTS
 from lightning_tansens.show.words import answer, answer_rows
 

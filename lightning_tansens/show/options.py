@@ -17,7 +17,8 @@ class Display:
 
     Args:
         log: Which scalars: "default" for the headline, the measures, their estimates, the trivial one and the truth, and
-            the estimators that were passed by name; "all" for everything in the history, standard errors among it.
+            the estimators that were passed by name, without values of the default measures that look like others; "all" for
+            everything in the history, standard errors among it.
         layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars).
         texts: Whether a table says what is known of the unlabelled sets, at each measurement, and the measures are
             described, once a run.

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
+from lightning_tansens.record import HEADLINE, TRIVIAL, Quantity
+from lightning_tansens.show.figures.answer_rows import draw_rows
 from lightning_tansens.show.figures.canvas import check_matplotlib
+from lightning_tansens.show.figures.card import (
+    BAR,
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    LINE,
+    RIGHT,
+    SCALE,
+    SMALL,
+    WIDTH,
+    estimates_on,
+    explain,
+    last_answer,
+    places,
+    values_shown,
+    write,
+    write_bar,
+)
 from lightning_tansens.show.figures.series import Records, check_records, epochs, on_set, series, targets_of
-from lightning_tansens.show.figures.style import ESTIMATES, VERDICTS
+from lightning_tansens.show.figures.style import ESTIMATES
 from lightning_tansens.show.keys import ACTUAL, QUANTITIES
-from lightning_tansens.show.words import SHOWN, SetAnswer, answer, first_quantity, headline, said
+from lightning_tansens.show.words import SHOWN, SetAnswer, first_quantity, said
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: The size at which TensorBoard shows a picture on its first page. All lengths here are in its pixels.
-WIDTH, HEIGHT = 400, 215
+#: So many sets have a panel each; of more, each has a row of numbers, and of so many the first ones.
+PANELS, ROWS = 6, 10
 
-#: Pixels of the picture for each of those, for sharp screens.
-SCALE = 2
-
-#: So many sets stand in one row; of more, two do.
-IN_A_ROW = 3
-
-# what is around the panels, between them, and in the title of each
-_LEFT, _RIGHT, _BOTTOM, _GAP, _BAR, _LINE, _LEAST = 38, 4, 30, 9, 16, 13, 26
-
-#: Sizes of fonts: 100 pixels an inch, 72 points an inch.
-_TEXT, _SMALL = 0.72 * 10, 0.72 * 9
-
-#: How far a text without room is made smaller before it is cut.
-_SMALLEST = 0.8
-
-#: The order of the legend.
-_ELEMENTS = ("estimate", "95 % interval", "reference", "truth")
+# the space between panels
+_GAP = 9
 
 
 def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Figure, Axes]:
@@ -48,6 +51,9 @@ def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Fig
     A panel has the estimate with its 95 % interval, the reference's own value, dashed, and the truth where labels were
     compared. The verdict is a word on a colour; on white, with a question mark, where something speaks against the estimate.
     All panels have the same scales.
+
+    For curves of more than six sets there is no room: each of the first ten has a row with its last estimate, on one scale,
+    and a line says how many are left out and where they are.
 
     Args:
         records: The records of a monitor.
@@ -79,28 +85,33 @@ def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Fig
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    columns = len(targets) if len(targets) <= IN_A_ROW else 2
-    rows = -(-len(targets) // columns)
-    lines = 2 if rows == 1 else 1
-    title = _BAR + _LINE * lines
-    height = max(HEIGHT, _BOTTOM + rows * (title + _LEAST + _GAP) - _GAP)
-    wide, tall = (WIDTH - _LEFT - _RIGHT + _GAP) / columns, (height - _BOTTOM + _GAP) / rows
-    figure = Figure((WIDTH / 100, height / 100), dpi=100 * SCALE)
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
+    figure = Figure((WIDTH / 100, HEIGHT / 100), dpi=100 * SCALE)
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, HEIGHT))
     ax.set_axis_off()
-    ax.text(9, (_BOTTOM + height) / 2, chosen, rotation=90, ha="center", va="center", size=_SMALL)
-    scales = _epochs_shown(records), _values_shown(records, targets, chosen)
+    if len(targets) > PANELS:
+        draw_rows(ax, records, targets[:ROWS], len(targets[ROWS:]), chosen)
+    else:
+        _draw_panels(ax, records, targets, chosen)
+    explain(ax, records[-1].reference.name)
+    return figure, ax
+
+
+def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quantity) -> None:
+    """A panel for each set: up to three in one row, four in two of two, more in two of three."""
+    columns = 2 if len(targets) == 4 else min(len(targets), 3)
+    rows = -(-len(targets) // columns)
+    lines = 1 if columns == rows == 2 else 2
+    wide, tall = (WIDTH - LEFT - RIGHT + _GAP) / columns, (HEIGHT - BOTTOM + _GAP) / rows
+    ax.text(9, (BOTTOM + HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=SMALL)
+    scales = _epochs_shown(records), values_shown(records, targets, quantity)
     for number, target in enumerate(targets):
         row, column = divmod(number, columns)
-        corner = _LEFT + column * wide, height - (row + 1) * tall + _GAP
-        panel = _Panel(ax, *corner, wide - _GAP, tall - _GAP - title, *scales)
-        last = next(record for record in reversed(records) if target in record.targets)
-        panel.write(answer(last, target), chosen, lines)
+        corner = LEFT + column * wide, HEIGHT - (row + 1) * tall + _GAP
+        panel = _Panel(ax, *corner, wide - _GAP, tall - _GAP - BAR - LINE * lines, *scales)
+        panel.write(last_answer(records, target), quantity, lines)
         panel.scale(8 // columns, 2 + 3 // rows, number + columns >= len(targets), column == 0)
-        panel.draw(records, target, chosen)
-    ax.text(3, _BOTTOM - 12, "epoch", size=_SMALL)
-    _explain(ax, records[-1].reference.name)
-    return figure, ax
+        panel.draw(records, target, quantity)
+    ax.text(3, BOTTOM - 12, "epoch", size=SMALL)
 
 
 @dataclass(frozen=True)
@@ -125,53 +136,32 @@ class _Panel:
 
     def write(self, found: SetAnswer, quantity: Quantity, lines: int) -> None:
         """The title: a bar with the name and the verdict, and the values below it."""
-        from matplotlib.patches import Rectangle
-
-        bar = self.bottom + self.height + _LINE * lines + 1
-        style, doubtful = VERDICTS[found.kind], bool(found.doubts)
-        fill = "white" if doubtful else style.colour
-        size = self.width, _BAR - 2
-        self.ax.add_patch(Rectangle((self.left, bar), *size, facecolor=fill, edgecolor=style.colour, linewidth=0.8))
-        ink: Any = "black" if doubtful else style.ink
-        free = self.width - 14 - self._text(found.mark, bar + 4, self.width - 6, right=True, color=ink)
-        self._text(found.name, bar + 4, free, weight="bold", color=ink)
+        bar, left, right = self.bottom + self.height + LINE * lines + 1, self.left + 3, self.left + self.width - 3
+        write_bar(self.ax, self.left, self.left + self.width, bar, found)
         first, *rest = [of for of in dict.fromkeys((quantity, *SHOWN)) if of in found.estimates] or [quantity]
         wide = lines > 1 and self.width > 150 and found.estimates  # elsewhere the axis alone says what the first value is
         value = f"{first} {found.value(first)}" if wide else found.value(first) or "no estimate yet"
-        used = self._text(value, bar - _LINE + 2, self.width - 6, weight="bold")
+        used = write(self.ax, left, right, bar - LINE + 2, value, weight="bold")
         for of in rest:
             if lines > 1:
-                self._text(f"{of} {found.value(of)}", bar - 2 * _LINE + 2, self.width - 6)
+                write(self.ax, left, right, bar - 2 * LINE + 2, f"{of} {found.value(of)}")
             else:
                 text = f"{of} {said(of, found.estimates[of][1].value)}"
-                self._text(text, bar - _LINE + 2, self.width - 12 - used, right=True)
-
-    def _text(self, text: str, y: float, room: float, right: bool = False, **look: Any) -> float:
-        """Writes a text, smaller where there is no room for it and at last cut; returns how wide it is."""
-        x, align = (self.left + self.width - 3, "right") if right else (self.left + 3, "left")
-        artist = self.ax.text(x, y, text, size=_TEXT, ha=align, parse_math=False, **look)
-        needed = float(artist.get_window_extent().width) / SCALE
-        if needed > room:
-            artist.set_fontsize(_TEXT * max(room / needed, _SMALLEST))
-            if needed * _SMALLEST > room:
-                artist.set_text(text[: int(len(text) * room / needed / _SMALLEST) - 1] + "…")
-        return min(needed, room)
+                write(self.ax, left + 6 + used, right, bar - LINE + 2, text, at_right=True)
 
     def scale(self, most_epochs: int, most_values: int, below: bool, beside: bool) -> None:
         """The grid and its numbers."""
-        from matplotlib.ticker import MaxNLocator
-
-        look: dict[str, Any] = {"size": _SMALL, "color": "#404040"}
+        look: dict[str, Any] = {"size": SMALL, "color": "#404040"}
         right, top = self.left + self.width, self.bottom + self.height
         grid: list[tuple[float, float]] = []  # one line for all, interrupted by nan, is drawn faster
-        for place in _inside(MaxNLocator(most_epochs, steps=[1, 2, 5, 10]), self.epochs):
+        for place in places(most_epochs, self.epochs):
             if place != round(place):
                 continue
             x = self.x(place)
             grid += [(x, self.bottom), (x, top), (np.nan, np.nan)]
             if below:
                 self.ax.text(x, self.bottom - 12, f"{place:g}", ha="center", **look)
-        for place in _inside(MaxNLocator(most_values, steps=[1, 2, 5, 10]), self.values):
+        for place in places(most_values, self.values):
             y = self.y(place)
             grid += [(self.left, y), (right, y), (np.nan, np.nan)]
             if beside:
@@ -182,7 +172,7 @@ class _Panel:
 
     def draw(self, records: Records, target: str, quantity: Quantity) -> None:
         """The four elements."""
-        at, found = self.x(epochs(records)), _estimates(records, target, quantity)
+        at, found = self.x(epochs(records)), estimates_on(records, target, quantity)
         values, low, high = (
             series(None if one is None else getattr(one, name) for one in found) for name in ("value", "low", "high")
         )
@@ -203,41 +193,8 @@ class _Panel:
                 self.ax.plot(at[known], self.y(line[known]), label=label, **look)
 
 
-def _inside(locator: Any, limits: tuple[float, float]) -> list[float]:
-    return [float(place) for place in locator.tick_values(*limits) if limits[0] <= place <= limits[1]]
-
-
-def _explain(ax: Axes, reference: str) -> None:
-    """The legend, in one line below the panels."""
-    known = {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    shown = {reference if name == "reference" else name: known[name] for name in _ELEMENTS if name in known}
-    look: dict[str, Any] = {"frameon": False, "borderaxespad": 0.0, "borderpad": 0.0, "handletextpad": 0.5, "ncols": 4}
-    ax.legend(shown.values(), shown, loc=(0.1, 0.01), fontsize=_SMALL, handlelength=1.8, columnspacing=1.4, **look)
-
-
 def _epochs_shown(records: Records) -> tuple[float, float]:
     """The first and the last epoch, with some room."""
     first, last = records[0].epoch, records[-1].epoch
     room = max(0.03 * (last - first), 0.1)
     return first - room, last + room
-
-
-def _values_shown(records: Records, targets: list[str], quantity: Quantity) -> tuple[float, float]:
-    """Limits with all estimates, references and truths inside, and intervals as far as they do not flatten these."""
-    found = [one for target in targets for one in _estimates(records, target, quantity) if one is not None]
-    labelled = [one.labelled(quantity) for record in records for one in record.sets]
-    always = _known([*labelled, *(one.value for one in found)])
-    ends = _known(end for one in found for end in (one.low, one.high))
-    low, high = (min(always), max(always)) if always else (0.0, 1.0)
-    span = (high - low) or abs(high) or 1.0
-    low, high = max(low - span, min([low, *ends])), min(high + span, max([high, *ends]))
-    margin = 0.05 * ((high - low) or abs(high) or 1.0)
-    return low - margin, high + margin
-
-
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and np.isfinite(value)]
-
-
-def _estimates(records: Records, target: str, quantity: Quantity) -> list[Estimate | None]:
-    return [of[1] if (of := headline(one, quantity)) else None for one in on_set(records, target)]
