@@ -235,5 +235,6 @@ def _set_record(state: Mapping[str, Any]) -> SetRecord:
         quantity: {name: Estimate(**{**estimate, "doubts": tuple(estimate["doubts"])}) for name, estimate in found.items()}
         for quantity, found in state["estimates"].items()
     }
-    missing = {name: Missing(**one) for name, one in state["missing"].items()}
+    # earlier states of this version have the reason alone
+    missing = {name: Missing(one) if isinstance(one, str) else Missing(**one) for name, one in state["missing"].items()}
     return SetRecord(**{**state, "measures": measures, "estimates": estimates, "missing": missing})

@@ -21,6 +21,7 @@ from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.command_line import main
 from lightning_tansens.command_line.checkpoints import find_checkpoints
 from lightning_tansens.command_line.configuration import configure
+from lightning_tansens.command_line.errors import useful_part
 from lightning_tansens.command_line.measuring import measure_checkpoints
 from lightning_tansens.estimators import TemporalEnsemble
 from lightning_tansens.metrics import LayerwiseNormSensitivity
@@ -553,6 +554,36 @@ def test_configurations_that_cannot_be_used(make, message, run, tmp_path, capsys
     said = capsys.readouterr().err
     assert len(said.splitlines()) < 10
     assert re.search(message, " ".join(said.split())), said
+
+
+TYPES = """Parser key "s":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'package.Sub':
+        Parser key "names":
+          Does not validate against any of the Union subtypes
+          Subtypes: [<class 'NoneType'>, typing.List[int]]
+          Errors:
+            - {}
+            - {}
+          Given value type: <class 'str'>
+          Given value: a
+  Given value type: <class 'dict'>
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("Expected <class 'NoneType'>", "Expected <class 'list'>", "expected None or list, but got a"),
+        ("Expected a <class 'int'>. Got value: b", "Expected a <class 'NoneType'>", "expected int or None, but got b"),
+        ("Expected a <class 'int'>", "Expected a <class 'int'>. Got value: b", "expected int, but got b"),
+        ("Expected a <class 'int'>", "Expected a typing.Literal['x', 'y']", "expected int or Literal['x', 'y'], but got a"),
+        ("Expected a <class 'NoneType'>", "No module named 'tset'", "No module named 'tset'"),
+    ],
+)
+def test_types_that_jsonargparse_has_tried_are_named_with_the_value(first, second, message):
+    assert useful_part(TYPES.format(first, second)) == f"s: Sub: names: {message}"
 
 
 @pytest.mark.parametrize("text", ["a: [1", "!!python/object/apply:os.system ['false']"])

@@ -191,6 +191,13 @@ def test_verdicts_that_have_no_room_stand_below():
     ]
 
 
+def test_headings_of_numbers_that_are_too_long_are_cut():
+    wide = Estimate(1.23e9, None, 1.1e9, 2.2e12, (), "worse")
+    found = replace(CLEAN, estimates={**CLEAN.estimates, "loss": {"estimate": wide}})
+    said = summary_table([record(9, 2.92, accuracy=0.48, targets=[found])])
+    assert max(map(len, said.split("\n"))) <= WIDTH
+
+
 def test_no_table_without_measurements():
     assert summary_table([]) == ""
 

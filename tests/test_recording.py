@@ -119,6 +119,13 @@ def test_why_a_value_is_missing_stands_in_a_checkpoint():
     assert Record.from_state(one.state()) == one
 
 
+def test_a_state_that_has_the_words_of_a_reason_alone_is_read():
+    one = record(targets=[target(missing={"cot": Missing("1 of 9 outputs is not finite")})])
+    state = one.state()
+    state["targets"]["test"]["missing"] = {"cot": "1 of 9 outputs is not finite"}
+    assert Record.from_state(state) == one
+
+
 def test_a_failed_measure_loses_its_own_values_alone():
     failed = {("test", "empirical"): RuntimeError("no kernel")}
     made = recorded(

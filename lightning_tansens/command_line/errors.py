@@ -34,13 +34,18 @@ def useful_part(error: str) -> str:
     if not said:
         return error
     depth, keys, _ = max(said, key=lambda one: one[0])
-    deepest = [text for indent, names, text in said if (indent, names) == (depth, keys)]
+    deepest = [
+        re.sub("^Expected <", "Expected a <", text) for indent, names, text in said if (indent, names) == (depth, keys)
+    ]
     other = [text for text in deepest if not re.match(_TYPE, text)]  # the types beside it are of no use then
-    alternatives = other[0] if other else " or ".join(deepest)
-    text = re.sub(r"<class '(?:.*?\.)?(\w+)'>|typing\.", r"\1", alternatives).replace(" or Expected a ", " or ")
-    text = re.sub(r"^Expected a (.+)\. Got value: ", r"expected \1, but got ", text).replace("NoneType", "None")
-    given = re.search(r"^ *Given value: (.{1,200})$", error, re.MULTILINE)
-    if text.startswith("Expected a ") and given:
-        text = f"expected {text.removeprefix('Expected a ')}, but got {given[1]}"
-    path = r"^expected dot import path string: ([^\s,]+).*"
+    if other:
+        text = other[0]
+    else:
+        found = [text.removeprefix("Expected a ").partition(". Got value: ") for text in deepest]
+        given = re.search(r"^ *Given value: (.{1,200})$", error, re.MULTILINE)
+        value = next((value for *_, value in found if value), given[1] if given else None)
+        types = " or ".join(dict.fromkeys(kind for kind, *_ in found))
+        text = f"expected {types}" + ("" if value is None else f", but got {value}")
+    text = re.sub(r"<class '(?:.*?\.)?(\w+)'>|typing\.", r"\1", text).replace("NoneType", "None")
+    path = r"^Expected a dot import path string: ([^\s,]+).*"
     return ": ".join([*keys, re.sub(path, r"expected class paths (package.module.Class), but got \1", text)])

@@ -356,7 +356,7 @@ class TangentSensitivityMonitor(Results):
             if not self._follows:
                 if self.verbose:
                     say(trainer, measurement_text(record))
-                self._notices.say(record)
+                self._notices.say(record, page.notes)
             distributions = {summary.name: summary.distributions for summary in summaries}
             pairs = list(zip(run.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}

@@ -154,7 +154,7 @@ def _last_estimates(record: Record, found: Mapping[str, SetAnswer]) -> list[str]
             return lines
     head, *others = aligned_table([row[:-1] for row in (headings, *rows)]).split("\n")
     pairs = [(_cut(line), f"    {row[-1]}") for line, row in zip(others, rows, strict=True)]
-    return [head, *(line for pair in pairs for line in pair if line.strip())]
+    return [_cut(head), *(line for pair in pairs for line in pair if line.strip())]
 
 
 def _own_values(record: Record) -> str:

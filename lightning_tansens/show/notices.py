@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
@@ -30,16 +30,19 @@ class Notices:
         self._said: set[str] = set()
         self._measurements = 0
 
-    def say(self, record: Record) -> None:
+    def say(self, record: Record, notes: Sequence[str] = ()) -> None:
         """Prints the notes on a measurement that are new: one warning for each reason why values are missing.
 
         Args:
             record: The measurement.
+            notes: Further notes.
 
         """
+        for note in filter(self._is_new, notes):
+            _tell(note)
         if self._before is not None:
             for note in changes(self._before, record):
-                tell(note)
+                _tell(note)
             self._before = None
         lost = [
             f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
@@ -60,9 +63,9 @@ class Notices:
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
         if self._measurements == 1 and (cost := cost_note(record)) is not None:
-            tell(cost)
+            _tell(cost)
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
-            tell(precision)  # the first one takes longer than those that follow
+            _tell(precision)  # the first one takes longer than those that follow
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
@@ -70,7 +73,7 @@ class Notices:
         return new
 
 
-def tell(note: str) -> None:
+def _tell(note: str) -> None:
     """Logs a note on a line of its own, also beside a bar of tqdm."""
     with tqdm.external_write_mode():
         rank_zero_info(f"TangentSensitivityMonitor: {note}")

@@ -16,7 +16,6 @@ from lightning_tansens.show.figures.answer import plot_answer
 from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.layout import compared_keys, make_layout
 from lightning_tansens.show.loggers import Writer
-from lightning_tansens.show.notices import tell
 from lightning_tansens.show.options import Display
 from lightning_tansens.show.pictures import ShownSamples, draw_figures
 from lightning_tansens.show.scorecard import BRIEF, Scorecard
@@ -156,6 +155,12 @@ class Page:
         return None if self._folder is None else self._folder / f"{self._keys.prefix.replace('/', '_')}_scorecard.csv"
 
     @property
+    def notes(self) -> list[str]:
+        """What to tell the user of things that are not shown."""
+        misses = self._display.figure_time and not self._draws and any(writer.takes_figures for writer in self._writers)
+        return ['no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"'] * bool(misses)
+
+    @property
     def _draws(self) -> bool:
         return bool(self._display.figure_time) and find_spec("matplotlib") is not None
 
@@ -173,8 +178,6 @@ class Page:
                 )
 
     def _begin(self, record: Record) -> None:
-        if self._display.figure_time and not self._draws and any(writer.takes_figures for writer in self._writers):
-            tell('no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"')
         layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
         described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
         self._send(lambda writer: writer.begin())

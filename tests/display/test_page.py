@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.record import Estimate, Missing
 from lightning_tansens.show import Display
@@ -14,6 +16,7 @@ from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.loggers import Writer
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
+from tests.boring import BoringModule, Points, loader, make_trainer
 from tests.figures.histories import history
 from tests.records import measure, record, target
 
@@ -84,15 +87,36 @@ def test_a_run_from_start_to_end(tmp_path):
 
 
 @pytest.mark.parametrize(("figure_time", "takes_figures"), [(1, True), (0, True), (1, False)])
-def test_figures_that_are_missed_are_named_once(figure_time, takes_figures, monkeypatch, caplog):
+def test_figures_that_are_missed_are_named(figure_time, takes_figures, monkeypatch):
     monkeypatch.setattr("lightning_tansens.show.page.find_spec", lambda name: None)
     writer = Recording()
     writer.takes_figures = takes_figures
-    with caplog.at_level("INFO"):
-        run([writer], Display(figure_time=figure_time))
-    said = [one.getMessage() for one in caplog.records if "matplotlib is missing; pip install" in one.getMessage()]
-    assert len(said) == (1 if figure_time and takes_figures else 0)
+    display = Display(figure_time=figure_time)
+    notes = Page(display, Keys("t"), [writer]).notes
+    assert [note for note in notes if "matplotlib is missing; pip install" in note] == notes
+    assert len(notes) == (1 if figure_time and takes_figures else 0)
+    run([writer], display)
     assert not writer.of("figure")
+
+
+def test_nothing_is_missed_with_matplotlib():
+    writer = Recording()
+    writer.takes_figures = True
+    assert Page(Display(figure_time=1), Keys("t"), [writer]).notes == []
+
+
+@pytest.mark.parametrize(("follows", "count"), [(False, 1), (True, 0)])
+def test_missed_figures_are_named_once_however_often_a_trainer_measures(follows, count, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr("lightning_tansens.show.page.find_spec", lambda name: None)
+    monitor = TangentSensitivityMonitor(loader(Points(20)), measures=[], estimators=[], verbose=False)
+    trainer = make_trainer(monitor, logger=TensorBoardLogger(tmp_path))
+    if follows:
+        monitor.follow_evaluations()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            trainer.validate(BoringModule(), loader(Points(20)), verbose=False)
+    assert len([one for one in caplog.messages if "matplotlib is missing" in one]) == count
+    assert len(monitor.records) == 2
 
 
 def test_a_narrow_table_of_scores_has_the_most_important_columns():

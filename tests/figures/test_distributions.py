@@ -135,3 +135,12 @@ def test_the_names_of_the_sets_can_be_read_on_a_card():
     figure.draw_without_rendering()
     assert min(text.get_fontsize() for text in ax.get_legend().get_texts()) * pixels_per_point(figure) >= 7.5
     assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1 - 1
+
+
+@pytest.mark.parametrize("sets", [1, 3, 9])
+def test_long_names_of_sets_are_whole_and_leave_the_axis_its_width(sets):
+    samples = {name: torch.arange(9) for name in ("validation", *(f"corrupted_fog_{number}" for number in range(sets)))}
+    figure, ax = plot_histograms_over_epochs({0: samples})
+    figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().x0 >= 0
+    assert ax.get_window_extent().width > 0.85 * figure.bbox.width

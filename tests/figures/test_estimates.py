@@ -242,3 +242,14 @@ def test_the_names_of_many_lines_and_those_on_a_users_axis_stand_beside_it():
     for _, ax in (plot_estimates(more), plot_estimates(records, ax=figure.subplots())):
         ax.figure.draw_without_rendering()
         assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+def test_long_names_above_an_axis_are_whole_and_leave_it_its_width():
+    names = ("trivial", "estimate", "layerwise_norm", "temporal_ensemble", "thresholded_confidence", "importance_weighting")
+    found = {name: Estimate(1.0 + number) for number, name in enumerate((*names, "average_confidence", "disagreement"))}
+    figure, ax = plot_estimates([with_target(record(targets=[target(loss=2.0)]), "test", estimates={"loss": found})])
+    figure.draw_without_rendering()
+    box, legend = ax.get_window_extent(), ax.get_legend().get_window_extent()
+    assert legend.y0 >= box.y1 - 1
+    assert legend.x0 >= 0
+    assert box.width > 0.85 * figure.bbox.width

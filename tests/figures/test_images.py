@@ -99,12 +99,20 @@ def test_images_can_have_numbers_of_their_own():
         plot_extreme_samples(torch.rand(3, 1, 4, 4), torch.tensor([3.0, 1.0, 2.0]), numbers=[1])
 
 
-def test_the_values_can_be_read_on_a_card():
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e3, 1e5, 1e7])
+def test_the_values_can_be_read_on_a_card(scale):
     """At the width of a card of TensorBoard, 350 pixels, a letter's size is at least 7.5 pixels."""
-    figure, axes = plot_extreme_samples(torch.rand(16, 1, 4, 4), torch.rand(16) * 1000)
+    figure, axes = plot_extreme_samples(torch.rand(16, 1, 4, 4), scale * (1 + torch.arange(16) / 7))
     assert axes.shape == (2, 8)
     figure.draw_without_rendering()
     assert min(ax.title.get_fontsize() for ax in axes.flat) * pixels_per_point(figure) >= 7.5
     for row in axes:
         boxes = [ax.title.get_window_extent() for ax in row]
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_values_have_four_digits():
+    values = torch.tensor([1.23456e-10, 1.23456e-5, 0.123456, 1234.56, 1.23456e5, 1.23456e20], dtype=torch.float64)
+    _, axes = plot_extreme_samples(torch.rand(6, 1, 4, 4), values)
+    titles = [ax.get_title() for ax in axes[0]]
+    assert titles == ["1.235e-10", "1.235e-5", "0.1235", "1235", "1.235e5", "1.235e20"]

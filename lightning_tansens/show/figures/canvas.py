@@ -117,9 +117,13 @@ def legend_beside(ax: Axes, title: str | None = None, reverse: bool = False, col
 
 
 def legend_above(ax: Axes, columns: int) -> None:
-    """Puts a legend above the axis, which keeps the width of the figure."""
+    """Puts a legend above the axis, which keeps the width of the figure; long names leave room for fewer columns."""
     look: dict[str, Any] = {"frameon": False, "borderpad": 0.2, "columnspacing": 1.2}
-    ax.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, **look)
+    room = 1.15 * ax.get_window_extent().width  # of a new figure nearly nine tenths; beyond them a legend is cut off
+    for count in range(columns, 0, -1):
+        legend = ax.legend(fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=count, **look)
+        if legend.get_window_extent().width <= room:
+            return
 
 
 def robust_limits(always: NDArray[np.float64], usually: NDArray[np.float64]) -> tuple[float, float, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,12 +60,17 @@ def plot_extreme_samples(
     for row, indices, extreme in zip(axes, (order[:k], largest[:k]), ("least", "most")):
         for ax, index in zip(row, indices.tolist()):
             ax.imshow(_displayed(images[index]), cmap="gray", vmin=0, vmax=1)
-            ax.set_title(f"{float(values[index]):.4g}", fontsize="small")
+            ax.set_title(_short(float(values[index])), fontsize="small")
             ax.set_xlabel(f"#{known[index]}", fontsize="x-small", color="#555555", labelpad=2)
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(extreme)
     figure.suptitle(name or rf"samples by $\|S(x)\|_F^2$ [{value_label('empirical').unit}]", fontsize="medium")
     return figure, axes
+
+
+def _short(value: float) -> str:
+    """A value of four digits without the zeros of its exponent, for which a small image leaves no room."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.4g}")
 
 
 def _displayed(image: Tensor) -> NDArray[np.float64]:
