@@ -93,6 +93,8 @@ def generator():
     return torch.Generator().manual_seed(1)
 
 
+# with torch 2.14 some runs of it end with a damaged heap in gloo's gathering, or abort at their exit; why is not known
+@pytest.mark.slow
 @several_processes
 def test_processes_use_weights_apart(tmp_path):
     assert launch(use_apart, tmp_path, limit=240) == [True, True]
