@@ -48,11 +48,6 @@ __all__ = [
 ]
 
 
-#: Values of the default measures that look like others of theirs, or that a histogram shows; by default only the history has
-#: them.
-DETAILS = frozenset({"empirical_norm", "empirical_max", "empirical_q50", "active_nodes_mean", "active_nodes_std"})
-
-
 def default_measures() -> list[Measure]:
     """Returns the measures that a monitor computes unless told otherwise."""
     return [EmpiricalSensitivity(), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]

@@ -50,6 +50,7 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
     """
 
     key = "active_nodes"
+    details = frozenset({"active_nodes_mean", "active_nodes_std"})
 
     depths: Tensor
 

@@ -37,6 +37,8 @@ class Measure(StatefulMetric, ABC):
     Attributes:
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
         needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
+        details: The names of values that look like others of the measure, or that its histogram shows; with the measures
+            that are on by default, the history alone has them.
         remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
         tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
         unusable: The number of samples that were left out because their numbers are not finite, a state.
@@ -45,6 +47,7 @@ class Measure(StatefulMetric, ABC):
 
     key: ClassVar[str]
     needs_data: ClassVar[bool] = True
+    details: ClassVar[frozenset[str]] = frozenset()
     remembers: ClassVar[bool] = False
 
     tangent: TangentOptions = TangentOptions()

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.estimators import Estimator, default_estimators
-from lightning_tansens.metrics import DETAILS, default_measures
+from lightning_tansens.metrics import default_measures
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.monitor.across_processes import measure, prepare, snapshot_is_due, take_snapshot
@@ -140,7 +140,8 @@ class TangentSensitivityMonitor(Results):
         check_arguments(self)
         brief = self.display.log == "default"
         unsent = {estimator.key for estimator in self.estimators if brief and estimators is None} - {HEADLINE}
-        super().__init__(self.options.prefix, brief, unsent, DETAILS if brief and measures is None else ())
+        details = {name for measure in self.measures for name in measure.details if brief and measures is None}
+        super().__init__(self.options.prefix, brief, unsent, details)
         self._run: MeasuredRun | None = None
         #: The criterion that the last fit found, or the first of evaluations that follow one another.
         self._criterion: KnownCriterion | None = None

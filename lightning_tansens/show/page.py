@@ -158,7 +158,7 @@ class Page:
     def notes(self) -> list[str]:
         """What to tell the user of things that are not shown."""
         misses = self._display.figure_time and not self._draws and any(writer.takes_figures for writer in self._writers)
-        return ['no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"'] * bool(misses)
+        return ['no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"'] if misses else []
 
     @property
     def _draws(self) -> bool:
