@@ -93,7 +93,7 @@ def generator():
     return torch.Generator().manual_seed(1)
 
 
-# with torch 2.14 some runs of it end with a damaged heap in gloo's gathering, or abort at their exit; why is not known
+# with torch 2.14 one run of all tests ended here with a damaged heap while gloo gathered a weight; why is not known
 @pytest.mark.slow
 @several_processes
 def test_processes_use_weights_apart(tmp_path):
