@@ -15,6 +15,7 @@ from lightning_tansens.estimators.importance_weighting import ImportanceWeightin
 from lightning_tansens.estimators.mano import MaNo
 from lightning_tansens.estimators.nuclear_norm import NuclearNorm
 from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport
+from lightning_tansens.estimators.inputs import Inputs
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.predictive_entropy import EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss
@@ -39,6 +40,7 @@ __all__ = [
     "EntropyRatio",
     "Estimator",
     "Headline",
+    "Inputs",
     "ImportanceWeighting",
     "Limits",
     "MaNo",

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, log_softmax, softmax
 
 from lightning_tansens.errors import TooEarlyError
+from lightning_tansens.estimators.inputs import Inputs
 from lightning_tansens.estimators.temperature import Temperature, fit_temperature
 from lightning_tansens.estimators.trajectory import Trajectory, running_mean
 
@@ -32,6 +33,7 @@ class Outputs:
         labels: Class indices, shape (N,); None where there are none or they are not used.
         features: The input of the network's last layer, shape (N, F); None where it is not known.
         earlier: What earlier measurements said of these N samples; None if there was none.
+        inputs: Those of all samples of the set, usable or not; None where they are not known.
 
     """
 
@@ -41,6 +43,7 @@ class Outputs:
     labels: NDArray[np.int64] | None = None
     features: Array | None = None
     earlier: Trajectory | None = None
+    inputs: Inputs | None = None
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class Outputs:
         features: ArrayLike | None = None,
         earlier: Trajectory | None = None,
         is_classifier: bool | None = None,
+        inputs: Inputs | None = None,
     ) -> Outputs:
         """Returns the outputs of a set, without the samples whose outputs are not finite.
 
@@ -60,6 +64,7 @@ class Outputs:
             features: Shape (N, F), or None.
             earlier: The trajectory of all N samples, or None.
             is_classifier: Whether the outputs are class scores; None if they have shape (N, C) with C >= 2.
+            inputs: Those of all N samples, or None.
 
         Raises:
             ValueError: If the shapes do not fit, or a label is not one of the outputs' classes.
@@ -101,6 +106,7 @@ class Outputs:
             None if own is None else own[kept].astype(np.int64),
             None if known is None else known[kept].astype(np.float64),
             None if earlier is None or not earlier.count else earlier.selected(kept),
+            inputs,
         )
 
     def __len__(self) -> int:

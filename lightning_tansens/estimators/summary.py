@@ -44,6 +44,7 @@ class SetSummary:
             the reference.
         copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
         made_for: The keys of the estimators that this copy was made for; empty for all.
+        strong: Whether this is a copy that nothing is fitted to, see :class:`~.headline.copies.Strong`.
         unusable: The number of samples that were left out because their numbers are not finite.
         whole: Whether the measures saw the whole set.
         of_labels: The keys of the measures that saw labels.
@@ -68,6 +69,7 @@ class SetSummary:
     weights: Values = field(default_factory=dict)
     copies: tuple[SetSummary, ...] = ()
     made_for: tuple[str, ...] = ()
+    strong: bool = False
     unusable: int = 0
     whole: bool = False
     of_labels: tuple[str, ...] = ()

@@ -19,12 +19,12 @@ MAX_NUMBERS = 4096
 
 
 class SetOutputs(Metric):
-    """Gathers outputs, labels and features of a set, in the order of the samples' positions.
+    """Gathers outputs, labels, features and entries of the inputs of a set, in the order of the samples' positions.
 
     Class scores (N, C) are kept whole. Of other outputs at most 4,096 numbers a sample are kept: of (N, C, ...) the same
     randomly drawn places of the trailing dimensions for every sample, set and process, of (N, D) the same entries.
 
-    As input to ``update``: outputs, labels, features and positions. As output of ``compute``: what :meth:`arrays` returns,
+    As input to ``update``: outputs, labels, features, positions and entries. As output of ``compute``: what :meth:`arrays` returns,
     as tensors.
 
     Args:
@@ -33,6 +33,7 @@ class SetOutputs(Metric):
             or integers of shape (N,).
         labels: Whether to keep the labels, which is for the reference alone.
         features: Whether to keep the features.
+        entries: Whether to keep the entries of the inputs.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Example:
@@ -50,10 +51,18 @@ class SetOutputs(Metric):
 
     positions: list[Tensor]
 
-    def __init__(self, class_scores: bool | None = None, labels: bool = True, features: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        class_scores: bool | None = None,
+        labels: bool = True,
+        features: bool = False,
+        entries: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.class_scores = class_scores
-        self._names = ["positions", "outputs", *(["labels"] if labels else []), *(["features"] if features else [])]
+        wanted = {"labels": labels, "features": features, "entries": entries}
+        self._names = ["positions", "outputs", *(name for name, is_wanted in wanted.items() if is_wanted)]
         #: A process without samples syncs empty tensors of the right type and shape.
         self._empty: dict[str, Tensor] = {}
         self._places: Tensor | None = None

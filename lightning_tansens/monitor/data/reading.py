@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_tansens.monitor.data.batches import unpack_batch
+from lightning_tansens.monitor.data.entries import some_entries
 from lightning_tansens.monitor.gathering import whole
 from lightning_tansens.monitor.processes import Lockstep, agreed
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
@@ -23,6 +24,21 @@ Unpack = Callable[[Any], tuple[Any, Any]]
 Transfer = Callable[[Any], Any]
 
 
+class Seen(NamedTuple):
+    """What the estimators see of a batch of N samples.
+
+    Attributes:
+        outputs: What the network returned, shape (N, ...).
+        features: The inputs of its last layer, shape (N, F); None where no estimator needs them.
+        entries: Some entries of the inputs, shape (N, E); None as well.
+
+    """
+
+    outputs: Any
+    features: Tensor | None = None
+    entries: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Reading:
     """How batches of a set are read, and what is gathered of their outputs.
@@ -33,6 +49,7 @@ class Reading:
         num_outputs: The number of samples whose outputs the estimators get; 0 for none.
         class_scores: Whether outputs are class scores; None to find out from the first batch.
         features: Whether the estimators get the features too.
+        entries: Whether they get some entries of the inputs.
         labelled: Whether the estimators get the labels, which only the reference and its copies give them.
         perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
         with_loss: Whether the loss of a labelled set is taken; without it the labels serve the estimators alone.
@@ -45,6 +62,7 @@ class Reading:
     num_outputs: int = 0
     class_scores: bool | None = None
     features: bool = False
+    entries: bool = False
     labelled: bool = False
     perturb: Callable[[Any, Sequence[int]], Any] | None = None
     with_loss: bool = True
@@ -54,8 +72,8 @@ class Reading:
         """Returns a batch's inputs and targets."""
         return split(self.unpack, batch)
 
-    def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> tuple[Any, Tensor | None]:
-        """Returns the network's outputs on a batch in eval mode, whole on each process, and the features if wanted."""
+    def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> Seen:
+        """Returns what is seen of a batch: the outputs in eval mode, whole on each process, and what else is wanted."""
         features = None
         with evaluation(network), torch.no_grad():
             with agreed(lockstep):  # a process that fails before its layers talk to the others would leave them waiting
@@ -66,7 +84,8 @@ class Reading:
             if lockstep is not None:
                 found, features = map_tensors(whole, found), None if features is None else whole(features)
         # a network that squeezes its outputs, on a last batch of one sample
-        return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
+        outputs = found[None] if isinstance(found, Tensor) and not found.dim() else found
+        return Seen(outputs, features, some_entries(inputs) if self.entries else None)
 
 
 def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
