@@ -1,6 +1,8 @@
 """Trainings of sharded networks, each process of which writes what it has found into a file of the folder."""
 
 import json
+import os
+import signal
 import threading
 
 import lightning.pytorch as pl
@@ -17,6 +19,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import MeanMetric
 
+from lightning_tansens.errors import LeftWaitingError
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import EmpiricalSensitivity, SensitivityMovement, default_measures
@@ -296,6 +299,19 @@ def refuse(launched):
         MisconfigurationException, match="the reference set: expected the same samples on all processes that"
     ):
         run(reference=streams)
+
+
+def leave_waiting(launched):
+    """Fails on one process while the other one waits for its layers."""
+    waiting = launched.folder / "waiting.pid"
+    if os.environ["RANK"] == "0":
+        waiting.write_text(str(os.getpid()))
+    arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, launched.arguments)))}
+    with pytest.raises(LeftWaitingError, match="it failed on this one while the others wait for its layers") as caught:
+        fit(Break("forward"), monitor_of(**IN_STEP), module=Falls, **arguments)
+    assert str(caught.value.__cause__) == "fell on one process"
+    launched.save(True)
+    os.kill(int(waiting.read_text()), signal.SIGKILL)  # as a launcher does in the end
 
 
 def train_all(launched):

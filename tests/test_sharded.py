@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, refuse, train, train_all
+from tests.launched_sharded import CASES, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -186,6 +186,13 @@ def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
 
 def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
     launch(refuse, tmp_path, limit=240)
+
+
+@pytest.mark.parametrize("sizes", TWO, ids=str)
+def test_a_process_that_fails_while_others_wait_for_its_layers_ends_at_once(sizes, tmp_path):
+    with pytest.raises(AssertionError, match="SIGKILL"):
+        launch(leave_waiting, tmp_path, *map(str, sizes), limit=240)
+    assert torch.load(tmp_path / "saved.1.pt")
 
 
 @pytest.mark.gpu

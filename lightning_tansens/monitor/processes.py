@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 
-from lightning_tansens.errors import FailedElsewhereError
+from lightning_tansens.errors import FailedElsewhereError, LeftWaitingError
 
 #: What to call before this process talks to all others, which may still need it.
 _serving: list[Callable[[], None]] = []
@@ -65,15 +67,45 @@ class Lockstep:
     trainer: pl.Trainer
     share: tuple[int, int]
     speaks: bool
+    #: How often the network's layers talked to the other processes in its last call that did not fail.
+    _talks: list[int] = field(default_factory=lambda: [0])
 
     def together(self) -> AbstractContextManager[None]:
         """Surrounds what a process does by itself between two calls, and raises on all processes if one failed."""
         return together(self.trainer)
 
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Surrounds a call of the network, and raises on all processes if one failed after its layers' last talk.
+
+        Raises:
+            LeftWaitingError: If this process failed before that. It ends the run, as a training step that fails on one
+                process does; whatever it sent to the others now would meet their waiting layers.
+
+        """
+        before = _num_talks()
+        with self.together():
+            try:
+                yield
+            except Exception as error:
+                if _num_talks() - before < self._talks[0]:
+                    raise LeftWaitingError(
+                        "expected a forward pass that ends on every process, but it failed on this one while the others "
+                        "wait for its layers, so the run ends here; mend what failed, or let a gathered copy be measured"
+                    ) from error
+                raise
+            self._talks[0] = _num_talks() - before
+
     def most(self, count: int) -> int:
         """Returns the largest of the processes' counts."""
         counts = torch.tensor(count, device=self.trainer.strategy.root_device)
         return int(self.trainer.strategy.reduce(counts, reduce_op="max"))
+
+
+def _num_talks() -> int:
+    """Returns how often this process has talked to others, as torch counts it for each of its groups."""
+    groups: list[Any] = list(dist.distributed_c10d._world.pg_map)
+    return sum(group._get_sequence_number_for_group() for group in groups)
 
 
 def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:
