@@ -130,10 +130,10 @@ class OtherOnShards(Double):
 
 
 class Falls(Trained):
-    """Its forward pass raises on one process while a measurement is taken."""
+    """Its forward pass raises on one process, or on all, while a measurement is taken."""
 
     def forward(self, inputs):
-        if BREAKING["forward"] and dist.get_rank() == 1:
+        if BREAKING["forward everywhere"] or (BREAKING["forward"] and dist.get_rank() == 1):
             raise RuntimeError("fell on one process")
         return super().forward(inputs)
 
@@ -148,8 +148,8 @@ class FallsLate(Trained):
         return outputs
 
 
-#: What goes wrong now, on the second process.
-BREAKING = {"data": False, "forward": False}
+#: What goes wrong now, on the second process where nothing else is said.
+BREAKING = {"data": False, "forward": False, "forward everywhere": False}
 
 
 class BreaksData(Points):
@@ -250,6 +250,7 @@ CASES = {
     "forward breaks, gathered": (Falls, {}, "forward"),
     "forward breaks, as used": (Falls, AS_USED, "forward"),
     "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
+    "forward breaks everywhere, in step": (Falls, IN_STEP, "forward everywhere"),
 }
 
 

@@ -158,6 +158,7 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
         ("forward breaks, gathered", "nothing breaks, alone"),
         ("forward breaks, as used", "nothing breaks, alone"),
         ("forward breaks late, in step", "nothing breaks, alone"),
+        ("forward breaks everywhere, in step", "nothing breaks, alone"),
     ],
 )
 def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, found):
@@ -174,9 +175,10 @@ def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, fou
     [
         *("data break, gathered", "data break, as used", "data break, in step"),
         *("forward breaks, gathered", "forward breaks, as used", "forward breaks late, in step"),
+        "forward breaks everywhere, in step",
     ],
 )
-def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
+def test_a_failure_costs_all_processes_one_measurement(name, found):
     ranks = found[name, "fit"]
     for one in ranks:
         assert [row["epoch"] for row in one["history"]] == [1]
