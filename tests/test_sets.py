@@ -139,6 +139,21 @@ def test_estimators_are_given_labels_of_the_reference_alone(labelled):
     assert (data.summary().outputs.labels is not None) == labelled
 
 
+@pytest.mark.parametrize("labels", [TARGETS, TARGETS.where(TARGETS > 0, -100), INPUTS[:, :3]])
+def test_labels_of_a_target_change_nothing_that_estimators_get(labels):
+    """They neither say which samples count, nor whether outputs are class scores."""
+    model, loss = mlp(4, 6, 3), LabelledLoss(F.mse_loss if labels.is_floating_point() else None)
+    blind = measured(TensorDataset(INPUTS), loss=False, num_outputs=20)
+    seeing = measured(TensorDataset(INPUTS, labels), loss=loss, num_outputs=20)
+    for data in (blind, seeing):
+        data.prepare(model, CPU)
+        data.update(model)
+    assert seeing.of_outputs.loss.count > 0
+    expected, found = (data.summary().outputs for data in (blind, seeing))
+    assert (found.is_classifier, found.labels) == (expected.is_classifier, None)
+    assert (found.outputs == expected.outputs).all()
+
+
 @pytest.mark.parametrize("num_samples", [1, 4, 100])
 def test_inputs_that_hold_no_samples_one_by_one_are_refused(num_samples):
     subset = Subset(TensorDataset(INPUTS, TARGETS), num_samples, 6)
