@@ -46,15 +46,8 @@ def measure_checkpoints(
     """Yields each checkpoint with a record of each monitor, which measure in an evaluation on the checkpoint's weights.
 
     Each checkpoint is compared with the one before. What a run compares with its start is taken from the first checkpoint.
-
-    Args:
-        configured: The model, the data and the monitors.
-        checkpoints: The checkpoints in the order of the run.
-        complain: Called with the error of a checkpoint that cannot be used (UsageError) or measured; the next one follows.
-
-    Raises:
-        UsageError: If the configuration fits no checkpoint.
-
+    ``complain`` gets the error of a checkpoint that cannot be used (UsageError) or measured; the next one follows. Raises
+    UsageError if the configuration fits no checkpoint.
     """
     loading, monitors, trainer = _LoadWeights(), configured.monitors, configured.trainer
     trainer.callbacks = [loading, *monitors]  # type: ignore[attr-defined]

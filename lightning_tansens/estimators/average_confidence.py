@@ -35,5 +35,4 @@ class AverageConfidence(Estimator):
         return {"accuracy": Estimate(float(confidences.mean()), error_of_mean(confidences))}
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
-        """Returns the average confidence."""
         return {self.key: float(summary.class_scores.confidences.mean())}

@@ -31,7 +31,6 @@ class DispersionScore(Score):
     needs = frozenset({Need.CLASSES, Need.FEATURES})
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
-        """Returns the score."""
         outputs = summary.class_scores
         if outputs.features is None:
             raise UndefinedEstimateError(

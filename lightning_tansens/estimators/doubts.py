@@ -112,15 +112,6 @@ def with_doubts(
     """Returns an estimate with the reasons against it and its verdict; those that it already has stay.
 
     An estimate with an interval has already judged its errors, so here only the number of samples can speak against it.
-
-    Args:
-        estimate: The estimate.
-        quantity: What is estimated.
-        estimator: The estimator that made it.
-        target: What was found on the target.
-        reference: What was found on the reference.
-        limits: What is required; None for the defaults.
-
     """
     limits = limits or Limits()
     by_outputs = not estimator.needs.isdisjoint({Need.CLASSES, Need.OUTPUTS})

@@ -43,7 +43,6 @@ class MaNo(Score):
         self.order, self.threshold = order, threshold
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
-        """Returns the score."""
         outputs = summary.class_scores
         normalised = outputs.probabilities
         if not -outputs.log_probabilities.mean() > self.threshold:

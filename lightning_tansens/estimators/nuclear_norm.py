@@ -33,7 +33,6 @@ class NuclearNorm(Score):
     key = "nuclear_norm"
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
-        """Returns the normalised norm."""
         probabilities = summary.class_scores.probabilities
         norms = []
         for block in np.array_split(probabilities, -(-len(probabilities) // BLOCK)):

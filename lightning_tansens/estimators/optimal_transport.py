@@ -115,11 +115,7 @@ class ConfidenceOptimalTransport(Estimator):
 def crossed(probabilities: Array, costs: Array, labels: NDArray[np.int64]) -> Array:
     """Returns what each sample costs where one half of a set is moved to the labels of the other, shape (N,).
 
-    Args:
-        probabilities: Those that are moved, shape (N, C).
-        costs: What a sample costs at each class, shape (N, C).
-        labels: The same samples' labels, shape (N,).
-
+    The probabilities that are moved, and what a sample costs at each class, have shape (N, C).
     """
     found = np.empty(len(probabilities))
     for half, other in ((0, 1), (1, 0)):
@@ -144,12 +140,7 @@ def _accuracy(free: Any, excess: Any, by_chance: float, gap: Any) -> Any:
 
 
 def labelled_pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, Outputs]:
-    """Returns the class scores of the labelled reference and of the target.
-
-    Raises:
-        UndefinedEstimateError: If there are too few samples for a transport between them.
-
-    """
+    """Returns the class scores of the labelled reference and of the target, if they suffice for a transport between them."""
     labelled, outputs = reference.labelled, target.class_scores
     if (samples := min(len(labelled), len(outputs))) < LEAST * labelled.classes:
         raise UndefinedEstimateError(

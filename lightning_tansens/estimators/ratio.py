@@ -134,15 +134,7 @@ def scale_loss(log_ratio: float, loss: float) -> float:
 
 
 def scale_accuracy(log_ratio: float, accuracy: float, form: AccuracyForm = "error") -> float:
-    """Returns the accuracy of :class:`MeasureRatio`, clamped to [0, 1].
-
-    Args:
-        log_ratio: log r.
-        accuracy: The reference's accuracy, between 0 and 1.
-        form: "error" or "ratio"; with "error" an accuracy of 1 stays 1.
-
-    Raises:
-        ValueError: If the form is neither.
+    """Returns the accuracy of :class:`MeasureRatio`, clamped to [0, 1]; with "error" an accuracy of 1 stays 1.
 
     Example:
         >>> round(scale_accuracy(math.log(2), 0.9), 6)

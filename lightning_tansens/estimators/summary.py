@@ -73,12 +73,7 @@ class SetSummary:
     of_labels: tuple[str, ...] = ()
 
     def copies_of(self, key: str) -> list[SetSummary]:
-        """Returns the copies that were made for an estimator.
-
-        Args:
-            key: The estimator's key.
-
-        """
+        """Returns the copies that were made for the estimator of a key."""
         return [copy for copy in self.copies if not copy.made_for or key in copy.made_for]
 
     def unlabelled(self) -> SetSummary:

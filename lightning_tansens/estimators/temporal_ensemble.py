@@ -57,11 +57,5 @@ class TemporalEnsemble(Estimator):
 
 
 def expected(outputs: Outputs, q: Array) -> tuple[Array, Array]:
-    """Returns the loss and the error of today's predictions that probabilities q expect, shapes (N,).
-
-    Args:
-        outputs: Today's outputs.
-        q: Probabilities of the classes, shape (N, C).
-
-    """
+    """Returns the loss and the error of today's predictions that probabilities q (N, C) expect, shapes (N,)."""
     return -(q * outputs.log_probabilities).sum(1), 1 - q[np.arange(len(q)), outputs.predictions]

@@ -59,19 +59,10 @@ def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
 
 
 def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[Tensor], _Collected]) -> list[_Collected]:
-    """Collects what a function makes of each preactivation, so that the preactivations need not be kept.
+    """Collects what ``collect`` makes of each preactivation, shape (N, ...), before the activation changes it.
 
-    Args:
-        model: The network.
-        inputs: A batch.
-        collect: Is called on h_i, of shape (N, ...), before the activation changes it.
-
-    Returns:
-        The function's results, in the order of the forward pass.
-
-    Raises:
-        UnsupportedNetworkError: If the forward pass calls no activation function.
-
+    The results are in the order of the forward pass; the preactivations need not be kept. Raises UnsupportedNetworkError if
+    the forward pass calls no activation function.
     """
     samples = batch_length(inputs)
     try:

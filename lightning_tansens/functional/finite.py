@@ -21,18 +21,10 @@ def finite_samples(tensor: Tensor) -> Tensor:
 
 
 def finite_outputs(model: nn.Module, inputs: Any, output: OutputPicker | None = None) -> Tensor | None:
-    """Finds the samples with finite outputs in a batch in which something is not finite.
+    """Finds the samples with finite outputs in a batch in which something is not finite, as booleans of shape (N,).
 
-    A derivative may be finite where the function is not: ReLU hides a nan.
-
-    Args:
-        model: The network.
-        inputs: A batch of shape (N, ...), or a tuple or dict of arguments.
-        output: Picks the tensor of outputs.
-
-    Returns:
-        Booleans, shape (N,); None where all inputs are finite, which costs no forward pass.
-
+    A derivative may be finite where the function is not: ReLU hides a nan. Returns None where all inputs are finite, which
+    costs no forward pass.
     """
     samples = batch_length(inputs)
     if all(bool(finite_samples(tensor).all()) for tensor in tensors_in(inputs) if tensor.dim() and len(tensor) == samples):

@@ -126,12 +126,7 @@ def mean_tangent_norm(
 
 
 def check_weighting(outputs: object) -> None:
-    """Raises ValueError unless ``outputs`` is "sum" or a vector.
-
-    Raises:
-        ValueError: If it is neither "sum" nor a vector.
-
-    """
+    """Raises ValueError unless ``outputs`` is "sum" or a vector."""
     check_outputs(outputs)
     if isinstance(outputs, str) and outputs != "sum":
         raise ValueError(

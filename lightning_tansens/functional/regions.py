@@ -18,31 +18,18 @@ from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 
 
 class ActivationRegions(NamedTuple):
-    """What each sample's own activation region A(x) is like; see :func:`activation_regions`.
+    """What each sample's own activation region A(x) is like; see :func:`activation_regions`."""
 
-    Attributes:
-        log_probability: log P(A(x)|x), float64, shape (N,).
-        log_paths: The logarithm of the number of active paths through the hidden units, float64, shape (N,).
-        active_nodes: n_i(x), int64, shape (N, L).
-
-    """
-
-    log_probability: Tensor
-    log_paths: Tensor
-    active_nodes: Tensor
+    log_probability: Tensor  # log P(A(x)|x), float64, shape (N,)
+    log_paths: Tensor  # the logarithm of the number of active paths through the hidden units, float64, shape (N,)
+    active_nodes: Tensor  # n_i(x), int64, shape (N, L)
 
 
 class Margins(NamedTuple):
-    """How near each hidden unit comes to switching over a set; see :func:`neuron_margins`.
+    """How near each hidden unit comes to switching over a set, float64, shapes (units,); see :func:`neuron_margins`."""
 
-    Attributes:
-        preactivation: ρ_l = min_x |h_l(x)|, float64, shape (units,).
-        probability: ρ̂_l = min_x |sigmoid(h_l(x)) − ½|, float64, shape (units,).
-
-    """
-
-    preactivation: Tensor
-    probability: Tensor
+    preactivation: Tensor  # ρ_l = min_x |h_l(x)|
+    probability: Tensor  # ρ̂_l = min_x |sigmoid(h_l(x)) − ½|
 
 
 def activation_regions(model: nn.Module, inputs: Any) -> ActivationRegions:

@@ -41,16 +41,10 @@ class Size:
 
 @dataclass
 class Remembered:
-    """Holds what is known of one network.
+    """Holds what is known of one network."""
 
-    Attributes:
-        sizes: The sizes at which each convolution is called, by the module's name; None before a forward pass was seen.
-        vectors: The last right singular vectors, by the weight's name and the size.
-
-    """
-
-    sizes: dict[str, list[Size]] | None = None
-    vectors: dict[tuple[str, Size | None], np.ndarray] = field(default_factory=dict)
+    sizes: dict[str, list[Size]] | None = None  # by the module's name; None before a forward pass was seen
+    vectors: dict[tuple[str, Size | None], np.ndarray] = field(default_factory=dict)  # the last right singular ones
 
 
 class SpectralCache:
@@ -76,13 +70,7 @@ class SpectralCache:
         return self._memories.setdefault(model, Remembered())
 
     def learn_sizes(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the sizes of a network's convolutions from a forward pass.
-
-        Args:
-            model: The network; it is evaluated in eval mode and left as it was.
-            inputs: A batch of at least one sample, or a tuple or dict of arguments.
-
-        """
+        """Learns the sizes of a network's convolutions from a forward pass on at least one sample."""
         check_model(model)
         sizes: dict[str, list[Size]] = {}
 

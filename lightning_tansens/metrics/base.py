@@ -180,12 +180,7 @@ class LabelledMeasure(Measure):
 
 
 def check_classes(targets: Any, samples: int, measure: Measure) -> None:
-    """Raises ValueError unless the labels are class indices.
-
-    Raises:
-        ValueError: If they are no integers of shape (N,).
-
-    """
+    """Raises ValueError unless the labels are class indices, integers of shape (N,)."""
     if not isinstance(targets, Tensor) or targets.shape != (samples,) or targets.is_floating_point():
         came = f"shape {tuple(targets.shape)}, {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(

@@ -63,14 +63,7 @@ class SetOutputs(Metric):
     def prepare(self, outputs: Any, targets: Any = None, features: Any = None) -> None:
         """Learns the types and shapes of what is gathered; every process calls it before the first update.
 
-        Args:
-            outputs: The outputs for a batch of at least one sample; their values do not matter.
-            targets: Its labels, or None.
-            features: Its features, shape (N, F), or None.
-
-        Raises:
-            ValueError: As :meth:`update` does.
-
+        It takes a batch of at least one sample, whose values do not matter, and raises as :meth:`update` does.
         """
         rows = self._rows(
             outputs, targets, features, range(len(outputs) if isinstance(outputs, Tensor) and outputs.dim() else 0)

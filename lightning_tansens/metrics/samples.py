@@ -40,11 +40,7 @@ class SampleMeasure(Measure):
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns each sample's number, shape (N,), or row of numbers, shape (N, K).
 
-        Args:
-            model: The network.
-            inputs: The batch.
-            positions: The samples' positions in their set, which name what is random.
-
+        The positions of the samples in their set name what is random.
         """
 
     def usable(self, rows: Tensor) -> Tensor:

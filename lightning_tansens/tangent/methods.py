@@ -70,42 +70,23 @@ _choices: WeakKeyDictionary[nn.Module, dict[object, tuple[int, Choice]]] = WeakK
 
 
 def share_choices(model: nn.Module, choices: dict[object, tuple[int, Choice]]) -> None:
-    """Lets copies of a network be examined once for all of them.
-
-    Args:
-        model: A copy.
-        choices: What was chosen for the copies before, to which this one's choices are added.
-
-    """
+    """Lets copies of a network be examined once: what was chosen for one is known for the next that gets the same dict."""
     _choices[model] = choices
 
 
 def choose(network: Network, method: Method = "auto") -> Choice:
-    """Chooses the way to measure a network; the same network at the same input shape is examined once.
+    """Chooses the way to measure a network in eval mode; the same network at the same input shape is examined once.
 
     It is examined on the first three samples, and once more when the batch at hand has more of them than the one before.
-
-    Args:
-        network: The network on a batch of at least one sample, in eval mode.
-        method: What the user asks for.
-
-    Raises:
-        UnsupportedNetworkError: If the network cannot be measured in the way that was asked for.
-
+    Raises UnsupportedNetworkError if the network cannot be measured in the way that was asked for.
     """
     return _remembered(network, method, lambda: replace(_examine(network, method), sample_bytes=bytes_per_sample(network)))
 
 
 def refuse_mixed_samples(network: Network, slopes: bool = False) -> None:
-    """Refuses a network whose samples depend on one another; the same network at the same input shape is examined once.
+    """Raises UnsupportedNetworkError for a network whose samples depend on one another; it is examined once, as by `choose`.
 
-    Args:
-        network: The network on a batch of at least one sample, in eval mode.
-        slopes: Whether to refuse one whose derivative with respect to x is cut off in reverse mode, too.
-
-    Raises:
-        UnsupportedNetworkError: If the network is refused.
-
+    With ``slopes`` it refuses one whose derivative with respect to x is cut off in reverse mode, too.
     """
 
     def examine() -> Choice:
@@ -141,12 +122,7 @@ def _key(network: Network, method: str) -> object:
 
 
 def check_probes(method: object, num_probes: object) -> None:
-    """Raises ValueError unless the method exists and the number of probes is a positive integer.
-
-    Raises:
-        ValueError: If there is no such method, or the number is no positive integer.
-
-    """
+    """Raises ValueError unless the method exists and the number of probes is a positive integer."""
     check_choice("method", method, get_args(Method))
     check_counts(num_probes=num_probes)
 

@@ -27,13 +27,9 @@ from lightning_tansens.tangent.isolation import ordinary
 class Network:
     """f(x) on a batch, everything else held fixed.
 
-    Args:
-        model: The network.
-        inputs: The batch: a tensor, a tuple of positional arguments or a dict of keyword arguments.
-        wrt: Which of them is x; or a submodule's name, when x is that module's output (an embedding of tokens).
-            Parameters upstream of x do not count. None for the lone tensor, or what
-            :func:`~lightning_tansens.tangent.batches.find_wrt` finds.
-        output: Picks the tensor of outputs; None takes ``logits`` or the only tensor that the network returns.
+    ``wrt`` names x: an input's name or position; or a submodule, when x is that module's output (an embedding of tokens),
+    and parameters upstream of x do not count. None is for the lone tensor, or what
+    :func:`~lightning_tansens.tangent.batches.find_wrt` finds.
 
     Raises:
         TypeError: If x is no floating-point tensor.

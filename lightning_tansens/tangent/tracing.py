@@ -14,14 +14,10 @@ from lightning_tansens.checks import check_model
 
 
 class CallTracer(TorchFunctionMode):
-    """Sees every torch function that a forward pass calls, together with the module in which it happens.
+    """Sees every torch function that a forward pass of a model calls, together with the module in which it happens.
 
-    Functions are seen at the level of ``torch.nn.functional``: ``nn.ReLU``, ``F.relu`` and ``Tensor.relu`` all arrive
-    here, so a network may mix modules and functional calls. Subclasses override :meth:`on_call`.
-
-    Args:
-        model: The network whose module names are used in messages.
-
+    Functions are seen at the level of ``torch.nn.functional``: ``nn.ReLU``, ``F.relu`` and ``Tensor.relu`` all arrive here,
+    so a network may mix modules and functional calls. Subclasses override :meth:`on_call`.
     """
 
     def __init__(self, model: nn.Module) -> None:

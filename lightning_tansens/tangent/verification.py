@@ -60,16 +60,10 @@ _PLACES = 3
 
 
 def verify(network: Network, axes: BatchAxes | None, order: Literal[1, 2] = 2) -> None:
-    """Raises an error if a method's derivatives are not the network's.
+    """Raises UnsupportedNetworkError, which names the reason, if a method's derivatives are not the network's.
 
-    Args:
-        network: The network on a few samples, in eval mode.
-        axes: What input-space probes know about the network; None for the way by double backward.
-        order: 1 for the derivative with respect to x alone, 2 for the mixed one too.
-
-    Raises:
-        UnsupportedNetworkError: If the way misses a share of a derivative; the message names the reason.
-
+    The network is on a few samples, in eval mode. ``axes`` are what input-space probes know about it; None stands for the
+    way by double backward. Order 1 is for the derivative with respect to x alone, 2 for the mixed one too.
     """
     if not network.trainable and order == 2:  # then everything is zero
         return

@@ -69,11 +69,9 @@ class Calibrated(Estimator):
 
     @property
     def measure_keys(self) -> frozenset[str]:
-        """The keys of the measures that must be taken on the copies."""
         return measure_keys(self.features)
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
-        """Returns the callables that make the copies, whatever the inputs."""
         return self.copies
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:

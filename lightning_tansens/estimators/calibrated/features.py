@@ -26,16 +26,7 @@ def measure_keys(features: Sequence[Feature]) -> frozenset[str]:
 
 
 def check_features(features: Sequence[Feature], measures: Sequence[Measure]) -> None:
-    """Raises ValueError if a feature needs a measure that is not taken.
-
-    Args:
-        features: Their names.
-        measures: What is measured.
-
-    Raises:
-        ValueError: If a measure is missing.
-
-    """
+    """Raises ValueError if a feature needs a measure that is not taken."""
     keys = {measure.key for measure in measures}
     for name in features:
         if name in _MEASURED and _MEASURED[name][0] not in keys:
@@ -46,16 +37,7 @@ def check_features(features: Sequence[Feature], measures: Sequence[Measure]) -> 
 
 
 def log_features(summary: SetSummary, features: Sequence[Feature]) -> list[float]:
-    """Returns the logarithms of a set's features.
-
-    Args:
-        summary: What was found on it.
-        features: The names.
-
-    Raises:
-        UndefinedEstimateError: If one is not positive or not finite.
-
-    """
+    """Returns the logarithms of a set's features; raises UndefinedEstimateError if one is not positive or not finite."""
     logarithms = []
     for name in features:
         value = _feature(summary, name)

@@ -23,20 +23,12 @@ from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 
 @dataclass(frozen=True)
 class Chain:
-    """A traced network: its links from the input to the output, for one batch.
-
-    Attributes:
-        links: The links in the order of the forward pass.
-        width: D, the number of input coordinates of a sample.
-        output: The network's output, shape (N, C).
-        biases: The names of the trainable parameters that are only added, whose block of S is zero.
-
-    """
+    """A traced network: its links from the input to the output, for one batch."""
 
     links: tuple[Link, ...]
-    width: int
-    output: Tensor
-    biases: frozenset[str] = frozenset()
+    width: int  # D, the number of input coordinates of a sample
+    output: Tensor  # shape (N, C)
+    biases: frozenset[str] = frozenset()  # the trainable parameters that are only added, whose block of S is zero
 
     @property
     def signature(self) -> tuple[tuple[str, str | None], ...]:
@@ -45,12 +37,9 @@ class Chain:
 
 
 def trace_chain(model: nn.Module, inputs: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Chain:
-    """Runs the model on a batch and returns the chain of links that leads from the input to the output.
+    """Runs the model, in eval mode, on inputs (N, ...) and returns the chain that leads from the input to the output.
 
-    Args:
-        model: The network, in eval mode.
-        inputs: A batch of shape (N, ...).
-        forward: Runs the model on x and returns the outputs; None for the model itself.
+    ``forward`` runs the model on x and returns the outputs; None stands for the model itself.
 
     Raises:
         UnsupportedNetworkError: If a call on the way is not piecewise-linear, joins two branches, mixes samples or

@@ -25,23 +25,13 @@ _verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
 def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
-    r"""Computes the squared norm of each parameter's block of the tangent sensitivity, exactly.
+    r"""Computes the squared norm of each parameter's block of the tangent sensitivity of a chain, exactly.
 
     .. math:: \|S_{W_i}(x)\|_F^2 = \|\delta_i(x)\|^2 \, \|J_{i-1}(x)\|_F^2
 
-    with δ_i the gradient of the weighted output with respect to layer i and J_{i-1} the Jacobian of its input (the
-    blocks of Definition 1 in Daróczy 2022 and in Rácz et al. 2023 for piecewise-linear chains).
-
-    Args:
-        network: A chain on a batch, in eval mode.
-        outputs: "sum" or a weighting of shape (C,) (then U = 1), or "each" (U = C).
-
-    Returns:
-        For each trainable weight, by name, the squared norms of its block, shape (N, U).
-
-    Raises:
-        UnsupportedNetworkError: If the network is no chain that has a closed form.
-
+    with δ_i the gradient of the weighted output with respect to layer i and J_{i-1} the Jacobian of its input (the blocks of
+    Definition 1 in Daróczy 2022 and in Rácz et al. 2023 for piecewise-linear chains). Returns shape (N, U) for each
+    trainable weight, by name; raises UnsupportedNetworkError if the network is no chain that has a closed form.
     """
     samples = len(network)
     if samples == 1:  # the network may squeeze a batch of one away
@@ -55,15 +45,7 @@ def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
 
 
 def verified_chain(network: Network) -> Chain:
-    """Traces a chain and holds it against autograd, the first time that it is seen.
-
-    Args:
-        network: A chain on a batch, in eval mode.
-
-    Raises:
-        UnsupportedNetworkError: If the network is no chain that has a closed form.
-
-    """
+    """Traces a chain, and holds it against autograd the first time that it is seen."""
     chain = trace_chain(network.model, network.x, network)
     _verify_once(network, chain)
     return chain

@@ -49,12 +49,9 @@ class Jacobian(ABC):
 
 
 class IdentityJacobian(Jacobian):
-    """J = diag(s): what the input itself starts with.
+    """J = diag(s) with slopes s (N, D), or (D,) where all samples share them: what the input itself starts with.
 
-    Args:
-        slopes: s, shape (N, D), or (D,) where all samples share them.
-        maps: The number of linear maps that are still to come.
-
+    ``maps`` is the number of linear maps that are still to come.
     """
 
     def __init__(self, slopes: Tensor, maps: int = 0) -> None:
@@ -80,14 +77,10 @@ class IdentityJacobian(Jacobian):
 
 
 class SharedJacobian(Jacobian):
-    """J = diag(s_n) B with one factor B for all samples: the units behind the first linear map.
+    """J = diag(s_n) B with one factor B, shape (I, d), for all samples: the units behind the first linear map.
 
-    Args:
-        basis: B, shape (I, d).
-        slopes: s, shape (N, I), or (I,), or None for ones.
-        maps: The number of linear maps that are still to come.
-        cache: What was computed from the basis; shared by all Jacobians with this basis.
-
+    The slopes s have shape (N, I), or (I,), or are None for ones; ``maps`` is the number of linear maps that are still to
+    come. All Jacobians with this basis share the cache of what was computed from it.
     """
 
     def __init__(

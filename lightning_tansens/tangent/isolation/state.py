@@ -37,12 +37,7 @@ _FOREIGN = frozenset({"torch", "lightning", "pytorch_lightning", "torchmetrics",
 
 
 class State:
-    """All that belongs to a network's state.
-
-    Args:
-        root: The network, with the modules in it.
-
-    """
+    """All that belongs to the state of a network and of the modules in it."""
 
     def __init__(self, root: nn.Module) -> None:
         #: All modules, also those that are held in plain lists.
@@ -80,12 +75,7 @@ class State:
                     tensor.grad = gradient
 
     def restore(self, last: bool) -> list[str]:
-        """Puts everything back, and returns the names of what cannot be.
-
-        Args:
-            last: Whether lazy modules are made lazy again.
-
-        """
+        """Puts everything back, lazy modules only if this is the ``last`` time, and returns the names of what cannot be."""
         for restore in [*self._restores, *(self._lazy if last else [])]:
             restore()
         for container in self._empty:

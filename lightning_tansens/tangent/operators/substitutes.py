@@ -173,15 +173,10 @@ class _Substitution(TorchFunctionMode):
 
 @contextmanager
 def twice_differentiable(model: nn.Module, thrice: bool = False) -> Iterator[None]:
-    """Runs a block in which forward passes take kernels that have second derivatives.
+    """Runs a block in which forward passes take kernels that have second derivatives, or with ``thrice`` third ones too.
 
     Attention takes its plain form instead of the fused kernels, recurrent layers the native implementation instead of
     oneDNN's or cuDNN's, and single operators the substitutes in their records.
-
-    Args:
-        model: The network that is measured.
-        thrice: Whether third derivatives are taken too.
-
     """
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))

@@ -26,11 +26,7 @@ _log = logging.getLogger(__name__)
 def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | None) -> Blocks:
     """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
 
-    Args:
-        network: The network on a batch, in eval mode.
-        outputs: "sum", "each" or a weighting.
-        axes: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
-
+    Without the axes, which input-space probes need, it takes one double backward at a time and no layer rules.
     """
     rows: list[Blocks] = []
     cost = _Cost(network.x[0].numel(), len(network))

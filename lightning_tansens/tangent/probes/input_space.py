@@ -28,42 +28,24 @@ _untraced = torch._C.DisableTorchFunction
 
 @dataclass
 class LayerCall:
-    """One call of an operator with trainable parameters, as the forward pass made it.
+    """One call of an operator with trainable parameters, as the forward pass made it."""
 
-    Attributes:
-        features: The operator's input a, a dual tensor.
-        version: Its version at the call, to notice when it is overwritten.
-        tangent: The derivative of the operator's output.
-        edge: Where the gradient δ with respect to the operator's output is found.
-        shape: The shape of the operator's output.
-        rules: For each parameter, by name, how it enters.
-        owner: What keeps the edge's node alive, where the edge itself does not.
-
-    """
-
-    features: Tensor
-    version: int
-    tangent: Tensor | None
-    edge: GradientEdge
-    shape: torch.Size
-    rules: dict[str, Rule]
-    owner: Tensor | None
+    features: Tensor  # the operator's input a, a dual tensor
+    version: int  # its version at the call, to notice when it is overwritten
+    tangent: Tensor | None  # the derivative of the operator's output
+    edge: GradientEdge  # where the gradient δ with respect to the operator's output is found
+    shape: torch.Size  # the shape of the operator's output
+    rules: dict[str, Rule]  # how each parameter enters, by name
+    owner: Tensor | None  # what keeps the edge's node alive, where the edge itself does not
 
 
 @dataclass
 class Trace:
-    """A forward pass: its output and the calls that have trainable parameters.
+    """A forward pass: its output and the calls that have trainable parameters."""
 
-    Attributes:
-        output: Shape (N, C).
-        calls: The calls in their order.
-        uncovered: Where a trainable parameter is used in a way that has no rule, by the parameter's name.
-
-    """
-
-    output: Tensor
+    output: Tensor  # shape (N, C)
     calls: list[LayerCall]
-    uncovered: dict[str, str] = field(default_factory=dict)
+    uncovered: dict[str, str] = field(default_factory=dict)  # where a parameter is used without a rule, by its name
 
     @property
     def signature(self) -> tuple[tuple[str, ...], ...]:
@@ -79,23 +61,14 @@ class Trace:
 def input_space_blocks(
     network: Network, probes: Tensor, outputs: Outputs, axes: BatchAxes, projection: Projection | None = None
 ) -> dict[str, Tensor]:
-    r"""Computes ‖S_p v‖² for each trainable parameter p, with one probe v for each sample.
+    r"""Computes ‖S_p v‖² for each trainable parameter p, by name, with one probe v for each sample, shape (N, U).
 
     .. math:: S v = \frac{d}{d\varepsilon} \nabla_\theta (u \cdot f)(x + \varepsilon v), \qquad
         E\|S v\|^2 = \|S\|_F^2 \;\text{ for } E v v^T = I
 
-    One forward-mode pass carries ȧ along, one reverse pass returns δ with its own derivative δ̇; for a linear layer
-    ‖δ̇ ⊗ a + δ ⊗ ȧ‖² follows without the per-sample gradient. In piecewise-linear networks δ̇ is absent.
-
-    Args:
-        network: The network on a batch, in eval mode.
-        probes: v, of the shape of x.
-        outputs: "sum", "each" or a weighting.
-        axes: For each call where the samples are, from :func:`~lightning_tansens.tangent.probes.coverage.find_batch_axes`.
-        projection: Random combinations of a weight's rows, which take the place of expensive norms; None for exact ones.
-
-    Returns:
-        By the parameter's name, shape (N, U).
+    One forward-mode pass carries ȧ along, one reverse pass returns δ with its own derivative δ̇; for a linear layer ‖δ̇ ⊗ a
+    + δ ⊗ ȧ‖² follows without the per-sample gradient. In piecewise-linear networks δ̇ is absent. With a projection, random
+    combinations of a weight's rows take the place of expensive norms.
 
     Raises:
         UnsupportedNetworkError: If the forward pass takes another way than the one whose axes were found.

@@ -12,22 +12,13 @@ from lightning_tansens.tangent.outputs import Outputs, output_weightings
 
 
 def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> Tensor:
-    r"""Computes ‖Sᵀ w‖² of each sample, with one probe w that the samples share.
+    r"""Computes ‖Sᵀ w‖² of each sample, with one probe w that the samples share, shape (N, U).
 
     .. math:: S^T w = \nabla_x \langle w, \nabla_\theta (u \cdot f)(x) \rangle, \qquad
         E\|S^T w\|^2 = \|S\|_F^2 \;\text{ for } E w w^T = I
 
     It needs samples that are independent in eval mode and nothing else. As the samples share the probe, its error does not
     average out over them.
-
-    Args:
-        network: The network on a batch, in eval mode.
-        probes: w, by the parameter's name.
-        outputs: "sum", "each" or a weighting.
-
-    Returns:
-        Shape (N, U).
-
     """
     products = parameter_space_products(network, probes, outputs)
     return torch.stack([product.reshape(len(product), -1).square().sum(1) for product in products], 1)
