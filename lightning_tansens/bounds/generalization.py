@@ -42,18 +42,11 @@ def lipschitz_constant(loss: Loss, largest_residual: float | None = None) -> flo
 
 @dataclass(frozen=True)
 class Theorem5Bound:
-    """The known terms of the bound, in units of the loss; the term K_L H(θ) is left out, it cannot be known.
+    """The known terms of the bound, in units of the loss; the term K_L H(θ) is left out, it cannot be known."""
 
-    Attributes:
-        complexity: C_1 / √N with C_1 = 2 K_L K_∇0 r, r = K_x C_TS C_GD or the tighter max_s ‖θ_s − θ_0‖.
-        confidence: B sqrt(2 log(4/δ) / N).
-        initial: K_L K_θ0, which can be dropped: the Rademacher complexity of the single function f(θ_0, ·) is zero.
-
-    """
-
-    complexity: float
-    confidence: float
-    initial: float
+    complexity: float  #: C_1 / √N with C_1 = 2 K_L K_∇0 r, r = K_x C_TS C_GD or the tighter max_s ‖θ_s − θ_0‖.
+    confidence: float  #: B sqrt(2 log(4/δ) / N).
+    initial: float  #: K_L K_θ0, which can be dropped: f(θ_0, ·) alone has a Rademacher complexity of zero.
 
 
 def theorem5_bound(

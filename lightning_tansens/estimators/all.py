@@ -7,25 +7,21 @@ from typing import Any
 
 from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
 from lightning_tansens.estimators.agreement_on_the_line import AgreementOnTheLine
-from lightning_tansens.estimators.average_confidence import AverageConfidence
+from lightning_tansens.estimators.average_confidence import AverageConfidence, DifferenceOfConfidences
 from lightning_tansens.estimators.base import Estimator
 from lightning_tansens.estimators.confidence_based import ConfidenceBasedEstimation
-from lightning_tansens.estimators.difference_of_confidences import DifferenceOfConfidences
 from lightning_tansens.estimators.disagreement import DisagreementRatio
-from lightning_tansens.estimators.dispersion import DispersionScore
 from lightning_tansens.estimators.doubts import Limits, with_doubts
 from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
-from lightning_tansens.estimators.mano import MaNo
-from lightning_tansens.estimators.nuclear_norm import NuclearNorm
-from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport
+from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport, TransportLoss
 from lightning_tansens.estimators.predictive_entropy import EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
 from lightning_tansens.estimators.ratio import Trivial
+from lightning_tansens.estimators.scores import DispersionScore, MaNo, NuclearNorm
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.temporal_ensemble import TemporalEnsemble
 from lightning_tansens.estimators.thresholded_confidence import ThresholdedConfidence
-from lightning_tansens.estimators.transport_loss import TransportLoss
 from lightning_tansens.record import TRIVIAL, Estimate, Missing, Quantity
 
 

@@ -56,22 +56,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an estimate is judged by; None stands for unknown.
+    """What an estimate is judged by; None stands for unknown."""
 
-    Attributes:
-        samples: The number of samples of the smaller of the two sets.
-        errors: The number of wrong predictions on the reference; None where it is no classification.
-        relative_error: The standard error of the estimate, as a share of it; nan for an estimate of zero.
-        inside: Whether the target lies within what the estimate rests on.
-        of_target: Whether the estimate depends on the target at all.
-
-    """
-
-    samples: int
-    errors: float | None = None
-    relative_error: float | None = None
-    inside: bool | None = None
-    of_target: bool = True
+    samples: int  #: The number of samples of the smaller of the two sets.
+    errors: float | None = None  #: The number of wrong predictions on the reference, if it is a classification.
+    relative_error: float | None = None  #: The standard error as a share of the estimate; nan for an estimate of zero.
+    inside: bool | None = None  #: Whether the target lies within what the estimate rests on.
+    of_target: bool = True  #: Whether the estimate depends on the target at all.
 
 
 def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ...]:

@@ -22,55 +22,31 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, eq=False)
 class SetSummary:
-    """What one measurement found on one set, over all processes.
-
-    Attributes:
-        name: The set's name.
-        samples: The number of samples that the measures saw.
-        outputs: The network's outputs; None where they are not gathered.
-        loss: The mean loss, where labels were used.
-        loss_influence: How far each sample moves the loss, if that is known.
-        loss_stderr: The standard error of the loss, if that is known.
-        accuracy: The accuracy, where labels of classes were used.
-        accuracy_stderr: Its standard error, if that is known.
-        wrong: The number of wrong predictions; None as for the accuracy.
-        class_losses: The mean loss of each class.
-        values: For each measure, by key, its named scalars.
-        parts: For each measure, by key, its values by part (a layer, an output, a class).
-        distributions: For each measure, by key, and its parts, one number per sample; the whole is "".
-        influences: For each measure that knows them, by key, how far each sample moves it.
-        errors: For each measure that knows it, by key, its standard error.
-        weights: The values of the measures that need no data, by key: now for a target, at the previous measurement for
-            the reference.
-        copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
-        made_for: The keys of the estimators that this copy was made for; empty for all.
-        unusable: The number of samples that were left out because their numbers are not finite.
-        whole: Whether the measures saw the whole set.
-        of_labels: The keys of the measures that saw labels.
-
-    """
+    """What one measurement found on one set, over all processes."""
 
     name: str
-    samples: int = 0
-    outputs: Outputs | None = None
-    loss: float | None = None
-    loss_influence: Influence | None = None
-    loss_stderr: float | None = None
-    accuracy: float | None = None
-    accuracy_stderr: float | None = None
-    wrong: float | None = None
-    class_losses: Mapping[int, float] = field(default_factory=dict)
-    values: Values = field(default_factory=dict)
-    parts: Values = field(default_factory=dict)
+    samples: int = 0  #: The number of samples that the measures saw.
+    outputs: Outputs | None = None  #: The network's outputs; None where they are not gathered.
+    loss: float | None = None  #: The mean loss, where labels were used.
+    loss_influence: Influence | None = None  #: How far each sample moves the loss, if that is known.
+    loss_stderr: float | None = None  #: The standard error of the loss, if that is known.
+    accuracy: float | None = None  #: The accuracy, where labels of classes were used.
+    accuracy_stderr: float | None = None  #: Its standard error, if that is known.
+    wrong: float | None = None  #: The number of wrong predictions; None as for the accuracy.
+    class_losses: Mapping[int, float] = field(default_factory=dict)  #: The mean loss of each class.
+    values: Values = field(default_factory=dict)  #: For each measure, by key, its named scalars.
+    parts: Values = field(default_factory=dict)  #: For each measure, by key, its values by layer, output or class.
+    #: One number per sample, for each measure, by key, and its parts; the whole is "".
     distributions: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    influences: Mapping[str, Influence] = field(default_factory=dict)
-    errors: Mapping[str, float] = field(default_factory=dict)
+    influences: Mapping[str, Influence] = field(default_factory=dict)  #: How far each sample moves a measure, by key.
+    errors: Mapping[str, float] = field(default_factory=dict)  #: The standard error of a measure, by its key, if known.
+    #: The values of the measures that need no data, by key: now for a target, at the previous measurement for the reference.
     weights: Values = field(default_factory=dict)
-    copies: tuple[SetSummary, ...] = ()
-    made_for: tuple[str, ...] = ()
-    unusable: int = 0
-    whole: bool = False
-    of_labels: tuple[str, ...] = ()
+    copies: tuple[SetSummary, ...] = ()  #: Labelled copies of the reference, perturbed or re-weighted.
+    made_for: tuple[str, ...] = ()  #: The keys of the estimators that this copy was made for; empty for all.
+    unusable: int = 0  #: The number of samples that were left out because their numbers are not finite.
+    whole: bool = False  #: Whether the measures saw the whole set.
+    of_labels: tuple[str, ...] = ()  #: The keys of the measures that saw labels.
 
     def copies_of(self, key: str) -> list[SetSummary]:
         """Returns the copies that were made for the estimator of a key."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.batches import batch_length, call_model, map_tensors
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.batches import batch_length, map_tensors
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.tracing import CallTracer
@@ -98,8 +99,7 @@ class _ActivationTracer(CallTracer):
 def _visit_activations(model: nn.Module, inputs: Any, visit: Callable[[int, Tensor], None]) -> None:
     """Calls a function on the number and the preactivation of each call of an activation in a forward pass."""
     with evaluation(model), torch.no_grad(), _ActivationTracer(model, visit).running():
-        # the network may begin with an in-place call
-        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+        call_on_copies(model, inputs)
 
 
 def _collect(

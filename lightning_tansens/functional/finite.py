@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.batches import OutputPicker, batch_length, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.batches import OutputPicker, batch_length, pick_output
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 from lightning_tansens.tangent.tracing import tensors_in
 
 
@@ -30,7 +31,7 @@ def finite_outputs(model: nn.Module, inputs: Any, output: OutputPicker | None = 
     if all(bool(finite_samples(tensor).all()) for tensor in tensors_in(inputs) if tensor.dim() and len(tensor) == samples):
         return None
     with evaluation(model), torch.no_grad():
-        result = call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+        result = call_on_copies(model, inputs)
     found = tensors_in(pick_output(result, output))
     masks = [finite_samples(tensor) for tensor in found if tensor.dim() and len(tensor) == samples]
     return torch.stack(masks).all(0) if masks else None

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.batches import OutputPicker, batch_length, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.batches import OutputPicker, batch_length, pick_output
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 
 
 def fisher_rao_norms(
@@ -54,8 +55,7 @@ def fisher_rao_norms(
     check_callable("criterion", criterion)
     with evaluation(model):
         with torch.no_grad():
-            # the network may begin with an in-place call
-            result = call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            result = call_on_copies(model, inputs)
         logits = _logits(model, pick_output(result, output), batch_length(inputs))
         if criterion is None:
             return ((logits.softmax(1) * logits).sum(1, keepdim=True) - logits).square().sum(1)

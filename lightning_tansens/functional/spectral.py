@@ -19,8 +19,8 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_tansens.checks import check_model, check_share
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.tangent.batches import call_model, map_tensors
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 
 #: Up to this number of inputs a layer is written out as a matrix.
 SMALL = 128
@@ -89,7 +89,7 @@ class SpectralCache:
             for name, module in model.named_modules():
                 if isinstance(module, _ConvNd):
                     stack.callback(watch(name, module).remove)
-            call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            call_on_copies(model, inputs)
         self.of(model).sizes = sizes
 
 

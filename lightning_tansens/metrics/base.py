@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_callable, checked_positions
+from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.states import StatefulMetric
@@ -117,19 +116,6 @@ class Measure(StatefulMetric, ABC):
         """Returns the measure itself, a scalar; under DDP over the samples of all processes."""
         return self.values()[self.key]
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots what ``compute``, ``values`` or ``part_values`` returned, or a list of it, as torchmetrics does.
-
-        Args:
-            val: The value, or a list of values for a curve; None takes the value now.
-            ax: A matplotlib axis to draw on; None for one of a new figure.
-
-        Returns:
-            The figure, None where an axis is given, and the axis.
-
-        """
-        return self._plot(val, ax)
-
 
 class SensitivityMeasure(Measure):
     """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it.
@@ -187,9 +173,3 @@ def check_classes(targets: Any, samples: int, measure: Measure) -> None:
             f"targets: expected class indices of shape ({samples},), but got {came}; leave {type(measure).__name__} out "
             "where the labels are no classes, and pass as many as samples"
         )
-
-
-def positions_from(positions: Sequence[int] | None, start: int, like: Tensor) -> Tensor:
-    """Returns the samples' positions as a state; without positions they continue from ``start``."""
-    own = range(start, start + len(like)) if positions is None else checked_positions("positions", positions, len(like))
-    return torch.tensor(list(own), dtype=like.dtype, device=like.device)

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.checks import check_callable
-from lightning_tansens.metrics.base import positions_from
+from lightning_tansens.checks import check_callable, positions_from
 from lightning_tansens.metrics.criteria import Criterion, TorchLoss, look_like_class_scores
 from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
@@ -107,7 +106,7 @@ class LabelledLoss(StatefulMetric):
         self.total += a.sum().to(self.total)
         self.count += b.sum().to(self.total)
         start = len(self._joined("positions"))
-        self._append("positions", positions_from(positions, start, torch.empty(samples, dtype=torch.int64)))
+        self._append("positions", torch.tensor(positions_from("positions", positions, samples, start)))
         if self._whole is None:
             self._append("samples", a)
             self._append("sizes", b)
@@ -268,10 +267,6 @@ class LabelledLoss(StatefulMetric):
         """Returns the standard error of the accuracy; None for a regression. Needs synced states."""
         accuracy = self.accuracy()
         return None if accuracy is None else math.sqrt(float(accuracy * (1 - accuracy) / self.classified))
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots a value, or several as a curve, as torchmetrics does; see :meth:`torchmetrics.Metric.plot`."""
-        return self._plot(val, ax)
 
     def compute(self) -> Tensor:
         """Returns the loss; nan without a sample that counts."""

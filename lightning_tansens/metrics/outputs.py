@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.checks import checked_positions
+from lightning_tansens.checks import positions_from
 from lightning_tansens.metrics.criteria import look_like_class_scores
 
 #: The most numbers that are kept of a sample's outputs where they are no class scores.
@@ -94,12 +94,7 @@ class SetOutputs(Metric):
 
         """
         self.prepare(outputs, targets, features)
-        start = sum(len(part) for part in self.positions)
-        own = (
-            range(start, start + len(outputs))
-            if positions is None
-            else checked_positions("positions", positions, len(outputs))
-        )
+        own = positions_from("positions", positions, len(outputs), start=sum(map(len, self.positions)))
         for name, row in self._rows(outputs, targets, features, own).items():
             getattr(self, name).append(row)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import checked_positions
+from lightning_tansens.checks import positions_from
 from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
@@ -63,11 +63,8 @@ class SampleMeasure(Measure):
     def _add(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None) -> Tensor:
         """Adds the samples and returns which of them count."""
         length = batch_length(inputs)
-        if positions is None:
-            start = self.count + int(self.unusable)
-            own: Sequence[int] = range(start, start + length)
-        else:
-            own = checked_positions("positions", positions, length)
+        start = self.count + int(self.unusable) if positions is None else 0
+        own = positions_from("positions", positions, length, start)
         rows = self.of_samples(model, inputs, own).detach().to(self.unusable)
         rows = rows.flatten(1) if rows.dim() > 1 else rows.unsqueeze(1)
         if self.count and rows.shape[1] != (columns := self.rows().shape[1]):

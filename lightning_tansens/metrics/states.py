@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -37,6 +39,19 @@ class StatefulMetric(Metric):
     def _joined(self, name: str) -> Tensor:
         """Returns such a list as one tensor, flat."""
         return dim_zero_cat(getattr(self, name))
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots what ``compute``, ``values`` or ``part_values`` returned, or a list of it, as torchmetrics does.
+
+        Args:
+            val: The value, or a list of values for a curve; None takes the value now.
+            ax: A matplotlib axis to draw on; None for one of a new figure.
+
+        Returns:
+            The figure, None where an axis is given, and the axis.
+
+        """
+        return self._plot(val, ax)
 
     def reset(self) -> None:
         """Forgets what was accumulated."""

@@ -46,20 +46,12 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True)
 class Choice:
-    """How a network is measured, and why.
+    """How a network is measured, and why."""
 
-    Attributes:
-        way: The way that is taken.
-        reason: Why, in a sentence.
-        axes: What input-space probes need to know about the network.
-        sample_bytes: What one sample takes in memory, about.
-
-    """
-
-    way: Way
-    reason: str
-    axes: BatchAxes | None = None
-    sample_bytes: int = field(default=0, compare=False)
+    way: Way  #: The way that is taken.
+    reason: str  #: Why, in a sentence.
+    axes: BatchAxes | None = None  #: What input-space probes need to know about the network.
+    sample_bytes: int = field(default=0, compare=False)  #: What one sample takes in memory, about.
 
     def __str__(self) -> str:
         """The choice and its reason."""

@@ -24,6 +24,11 @@ from lightning_tansens.tangent.batches import (
 from lightning_tansens.tangent.isolation import ordinary
 
 
+def call_on_copies(model: nn.Module, inputs: Any) -> Any:
+    """Calls a model on copies of the inputs, because it may begin with an in-place call."""
+    return call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+
+
 class Network:
     """f(x) on a batch, everything else held fixed.
 
@@ -137,7 +142,9 @@ class Network:
 
     def part(self, samples: slice | Sequence[int]) -> Network:
         """The same network on some of the samples."""
-        return Network(self.model, _select(self._inputs, samples, len(self)), self.wrt, self.output)
+        count = len(self)
+        own = map_tensors(lambda t: t[samples] if t.dim() and len(t) == count else t, self._inputs)
+        return Network(self.model, own, self.wrt, self.output)
 
     def first_three(self) -> Network:
         """The same network on its first three samples, or on fewer again and again."""
@@ -155,7 +162,3 @@ class Network:
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that count, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-
-
-def _select(inputs: Any, samples: slice | Sequence[int], count: int) -> Any:
-    return map_tensors(lambda tensor: tensor[samples] if tensor.dim() and len(tensor) == count else tensor, inputs)

@@ -14,7 +14,7 @@ from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import modes, undisturbed
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.probes.parameter_space import inner_products
+from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
 from lightning_tansens.tangent.sensitivity import choose_way
 
@@ -139,7 +139,8 @@ class TangentSensitivityRegulariser(nn.Module):
             if self.outputs == "each":
                 weighting = input_probes(output.shape[1:], seed, range(len(x)), probe).to(output)
             w = parameter_probes(network.trainable, seed, 0, probe)
-            squares.append(_product_with(w, network, (output * weighting).sum(), x).square().sum())
+            product = product_with(w, network, x, (output * weighting).sum(), create_graph=True)
+            squares.append(product.square().sum())
         return torch.stack(squares).mean() / len(x)
 
     def get_extra_state(self) -> int:
@@ -149,19 +150,6 @@ class TangentSensitivityRegulariser(nn.Module):
     def set_extra_state(self, state: int) -> None:
         """Continues after that number of calls."""
         self.calls = state
-
-
-def _product_with(w: dict[str, Tensor], network: Network, scalar: Tensor, x: Tensor) -> Tensor:
-    """Sᵀ w of each sample, with a graph, in at least single precision; the shape of x."""
-    parameters = network.trainable
-    if not parameters:
-        return torch.zeros_like(x)
-    found = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, materialize_grads=True)
-    total = inner_products(w, dict(zip(parameters, found))).sum()
-    if not total.requires_grad:  # the gradient is constant
-        return torch.zeros_like(x)
-    (product,) = torch.autograd.grad(total, x, create_graph=True, materialize_grads=True)
-    return product.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _detach_buffers(trained: list[nn.Module]) -> None:

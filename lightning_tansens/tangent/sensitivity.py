@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_choice, checked_positions
+from lightning_tansens.checks import check_choice, positions_from
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, Wrt, map_tensors
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
@@ -133,7 +133,7 @@ def tangent_sensitivity_blocks(
         return {name: block[:0] for name, block in blocks.items()}
     with evaluation(model):
         network = Network(model, inputs, wrt, output)
-        own = range(len(network)) if indices is None else checked_positions("indices", indices, len(network))
+        own = positions_from("indices", indices, len(network))
         seed = 0 if generator is None else _seed(generator)
         blocks = _measure(network, method, outputs, num_probes, seed, own)
         if not blocks:  # nothing is trainable

@@ -13,18 +13,11 @@ STRENGTHS = tuple(10.0**power for power in range(-4, 3))
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a fit says of a new point.
+    """What a fit says of a new point."""
 
-    Attributes:
-        value: The prediction.
-        stderr: Its standard error, from the errors of the points left out.
-        inside: Whether each feature lies within those of the fitted points and zero.
-
-    """
-
-    value: float
-    stderr: float
-    inside: bool
+    value: float  #: The prediction.
+    stderr: float  #: Its standard error, from the errors of the points left out.
+    inside: bool  #: Whether each feature lies within those of the fitted points and zero.
 
 
 class Ridge:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.closed_form.builders import READ_THE_INPUT
+from lightning_tansens.tangent.closed_form.builders import READ_THE_INPUT, Parameters
 from lightning_tansens.tangent.closed_form.links import Link
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
@@ -68,12 +68,7 @@ class _ChainTracer(CallTracer):
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
         super().__init__(model)
         self.start = inputs.clone()  # the network may begin with an in-place call
-        double = any(t.dtype == torch.float64 for t in (inputs, *model.parameters()))
-        # half precisions are too coarse and too narrow for products of norms
-        self._dtype = torch.float64 if double else torch.float32
-        self._trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-        self._stored = {id(t) for t in (*model.parameters(), *model.buffers())}
-        self._biases: set[str] = set()
+        self._parameters = Parameters(model, inputs)
         self._nodes: dict[int, _Node] = {}
         self._remember(self.start, _Node(self.start))
 
@@ -97,7 +92,7 @@ class _ChainTracer(CallTracer):
         else:
             try:
                 others = {name: argument for name, argument in kwargs.items() if name != "input"}
-                link = build(self, func, value, result, *self._without_input(args, kwargs), **others)
+                link = build(self._parameters, func, value, result, *self._without_input(args, kwargs), **others)
             except UnsupportedNetworkError as error:
                 self._poison(result, parent, func, str(error))
             else:
@@ -134,27 +129,8 @@ class _ChainTracer(CallTracer):
             raise UnsupportedNetworkError(
                 f"parameter '{shared[0]}' is used by several layers, whose blocks add before the norm is taken{_ADVICE}"
             )
-        flat = self.wide(output).reshape(len(output), -1)
-        return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._biases))
-
-    def name_of(self, parameter: Tensor) -> str | None:
-        """Returns the name of a trainable parameter; refuses what is computed from parameters."""
-        name = self._trainable.get(id(parameter))
-        if name is None and parameter.requires_grad:
-            raise UnsupportedNetworkError("its parameter is computed from other tensors")
-        return name
-
-    def is_stored(self, tensor: Tensor) -> bool:
-        """Whether it is a parameter or a buffer of the network."""
-        return id(tensor) in self._stored
-
-    def wide(self, tensor: Tensor) -> Tensor:
-        """Returns a tensor's values in the precision of the closed form."""
-        return tensor.detach().to(self._dtype)
-
-    def added(self, *biases: Tensor | None) -> None:
-        """Notes trainable parameters that are only added."""
-        self._biases.update(self._trainable[id(bias)] for bias in biases if id(bias) in self._trainable)
+        flat = self._parameters.wide(output).reshape(len(output), -1)
+        return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._parameters.biases))
 
     def _find(self, tensor: Tensor) -> _Node | None:
         node = self._nodes.get(id(tensor))

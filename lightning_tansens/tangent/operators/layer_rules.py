@@ -33,12 +33,7 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class LinearRule(Rule):
-    """y = W a, W (O, I): δ ⊗ a, summed over positions; or y = Wᵀ a, W (I, O): a ⊗ δ.
-
-    Attributes:
-        transposed: Whether it is Wᵀ that multiplies.
-
-    """
+    """y = W a, W (O, I): δ ⊗ a, summed over positions; or, ``transposed``, y = Wᵀ a, W (I, O): a ⊗ δ."""
 
     transposed: bool = False
 
