@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_tansens.checks import check_choice, check_counts
 from lightning_tansens.errors import TooLargeError, UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain
-from lightning_tansens.tangent.closed_form.exact import verified_chain
+from lightning_tansens.tangent.closed_form.exact import multiplications, verified_chain
 from lightning_tansens.tangent.closed_form.links import LinearLink
 from lightning_tansens.tangent.memory import bytes_per_sample, out_of_memory, portions, trained_alone
 from lightning_tansens.tangent.network import Network
@@ -191,13 +191,9 @@ def _attempt(name: str, way: Callable[[], _Found]) -> _Found | str:
 
 
 def closed_form_cost(chain: Chain) -> float:
-    """Returns the multiplications of the closed form per sample, relative to a training step's (six for each weight)."""
+    """Returns the multiplications of the closed form per sample, relative to a training step's (three for each weight)."""
     weights = [link.weight for link in chain.links if isinstance(link, LinearLink)]
-    if not weights:
-        return 0.0
-    columns = min(weights[0].shape)
-    pushes = sum(weight.numel() for weight in weights[1:-1]) * columns
-    return pushes / (3 * sum(weight.numel() for weight in weights))
+    return multiplications(chain) / (3 * sum(weight.numel() for weight in weights)) if weights else 0.0
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,7 +12,13 @@ from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain, trace_chain
-from lightning_tansens.tangent.closed_form.jacobian import IdentityJacobian, Jacobian
+from lightning_tansens.tangent.closed_form.jacobian import (
+    GATHERED_COST,
+    IdentityJacobian,
+    Jacobian,
+    short_columns,
+    taken_units,
+)
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
@@ -99,6 +106,18 @@ def _needed_rows(chain: Chain, start: int) -> Tensor | None:
     if alive is None:
         return None
     return (alive if needed is None else alive | needed).expand(len(chain.output), -1)
+
+
+def multiplications(chain: Chain) -> float:
+    """Counts the multiplications of the products W_i J_{i-1} for one sample, as if all of them were dense."""
+    maps = [(i, link.weight) for i, link in enumerate(chain.links) if isinstance(link, LinearLink)][:-1]
+    if not maps:
+        return 0.0
+    units = [taken_units(_needed_rows(chain, i + 1), len(weight)) for i, weight in maps]
+    products = [before * after for before, after in pairwise(units)]
+    columns = short_columns(min(maps[0][1].shape), units[0], len(products))
+    dense = [product == weight.numel() for product, (_, weight) in zip(products, maps[1:])]
+    return columns * sum(product * (1 if whole else GATHERED_COST) for product, whole in zip(products, dense))
 
 
 def _chunk_size(chain: Chain, outputs: int) -> int:

@@ -20,6 +20,9 @@ GATHER_FROM_WIDTH = 64
 GATHER_FROM_WIDTH_ON_GPU = 512
 GATHER_UP_TO_SHARE = 0.8
 
+# A multiplication of gathered rows and columns takes as long as this number in one dense product.
+GATHERED_COST = 2.0
+
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
 CHOLESKY_COST = 1.4
 
@@ -122,7 +125,7 @@ class SharedJacobian(Jacobian):
     def _factor(self, active: Tensor) -> Tensor:
         """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
         columns, count = self._basis.shape[1], active.shape[1]
-        if self._maps * (columns - count) > CHOLESKY_COST * count:
+        if short_columns(columns, count, self._maps) < columns:
             factor: Tensor
             factor, info = torch.linalg.cholesky_ex(_submatrices(self._gram, active, active))
             # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
@@ -211,18 +214,36 @@ def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: T
     return DenseJacobian(product) if kept is None else GatheredJacobian(product, kept, len(weight))
 
 
+def _gathers(marks: Tensor) -> bool:
+    """Whether a layer is wide enough."""
+    return marks.shape[1] >= (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU)
+
+
+def short_columns(columns: int, rows: int, maps: int) -> int:
+    """The number of columns in which so many rows are held while they go through ``maps`` linear maps."""
+    return rows if maps * (columns - rows) > CHOLESKY_COST * rows else columns
+
+
 def _indices(marks: Tensor | None) -> Tensor | None:
     """For each sample the units that are marked in ``marks`` (N, I) and, up to one number A for all, others: shape (N, A).
 
     None stands for all units, where gathering some of them would not pay.
     """
-    if marks is None or marks.shape[1] < (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU):
+    if marks is None or not _gathers(marks):
         return None
     count = max(1, int(marks.sum(1).max()))
     if count > GATHER_UP_TO_SHARE * marks.shape[1]:
         return None
     # in their order in the matrix, which is faster to read
     return marks.float().topk(count, sorted=False).indices.sort(1).values
+
+
+def taken_units(marks: Tensor | None, width: int) -> int:
+    """Estimates how many units of a layer are multiplied: half of those that are switched off for some samples.
+
+    It is the same for all samples, so that all processes choose the same method.
+    """
+    return width if marks is None or not _gathers(marks) or bool(marks.all()) else width // 2
 
 
 def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
