@@ -121,12 +121,8 @@ def configure(
         )
     chosen = next((name for name in stages if defines(built.model, f"{name}_step")), stages[0])
     if not defines(built.model, f"{chosen}_step"):  # no loop runs without one
-        setattr(built.model, f"{chosen}_step", _no_step)
+        setattr(built.model, f"{chosen}_step", lambda *args, **kwargs: None)
     return Configured(built.model, built.datamodule, trainer, monitors, chosen)
-
-
-def _no_step(*args: Any, **kwargs: Any) -> None:
-    """The step of a module that has none for the loop."""
 
 
 def _read(path: Path) -> dict[str, Any]:

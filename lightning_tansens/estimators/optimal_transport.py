@@ -40,26 +40,25 @@ class ConfidenceOptimalTransport(Estimator):
     .. math:: \widehat{err}(X_{te}) = \min_{T \ge 0} \sum_{n,c} T_{nc} \, (1 - p_c(x_n)) + \overline{conf}_{ref} - acc_{ref},
               \qquad \sum_c T_{nc} = \tfrac1N, \quad \sum_n T_{nc} = m_c
 
-    with the share m_c of class c among the reference's labels; 1 − p_c is half the L1 distance from p to the one-hot
-    vector of c. As in the paper p is calibrated, by one temperature; what that leaves between confidence and accuracy on the
-    reference is taken off. With "ensemble" p is what the temporal ensemble gives. It assumes that the classes have the
-    same shares in both sets; the estimate is clamped to [0, 1]. The transport is solved by
-    :func:`~lightning_tansens.estimators.transport.transport`.
+    with the share m_c of class c among the reference's labels; 1 − p_c is half the L1 distance from p to the one-hot vector
+    of c. As in the paper p is calibrated, by one temperature; what that leaves between confidence and accuracy on the
+    reference is taken off. It assumes that the classes have the same shares in both sets; the estimate is clamped to [0, 1].
+    :func:`~lightning_tansens.estimators.transport.transport` solves the transport.
 
     **Bias.** The cost is convex in the shares, so that their noise raises it. With the excess e over the cost without any
     constraint on the shares, and the excess b of each half of the reference moved to the labels of the other, times
     :math:`\sqrt{(N_{ref} / N_{te} + 1) / 2}`, :math:`\sqrt{e^2 - b^2}` is taken for e (nothing if e < b); the noise of both
-    shares is counted twice, because e is one draw of it. So where the excess is no larger than chance the estimate
-    is the difference of confidences. On simulated calibrated predictions of 1,000 samples without shift, the accuracy is
-    low by 0.019 without the correction and by 0.004 with it for 10 classes, by 0.12 and less than 0.002 for 100.
+    shares is counted twice, because e is one draw of it. So where the excess is no larger than chance the estimate is the
+    difference of confidences. On simulated calibrated predictions of 1,000 samples without shift, the accuracy is low by
+    0.019 without the correction and by 0.004 with it for 10 classes, by 0.12 and less than 0.002 for 100.
 
-    **Standard error.** A bootstrap of both sets' samples, in which each resample costs what the dual potentials say:
-    :math:`\frac1N \sum_n u_n + \sum_c m_c v_c`, to first order what its own transport would. The
-    correction is part of it. It is within a factor of 1.5 of the spread over draws (``tests/estimators/test_transport.py``).
-    With fewer than five samples a class the error is not known, and with fewer than two there is no estimate.
+    **Standard error.** A bootstrap of both sets' samples, correction included, in which each resample costs what the dual
+    potentials say, to first order what its own transport would: :math:`\frac1N \sum_n u_n + \sum_c m_c v_c`. It is within a
+    factor of 1.5 of the spread over draws (``tests/estimators/test_transport.py``). With fewer than five samples a class the
+    error is not known, and with fewer than two there is no estimate.
 
     Args:
-        probabilities: "now" (key ``cot``) or "ensemble" (key ``cot_ensemble``).
+        probabilities: "now" (key ``cot``), or "ensemble" (key ``cot_ensemble``) for what the temporal ensemble gives.
         temperature: Of the probabilities, softmax(log p / T); None to fit it to the reference's labels, 1 to leave them.
 
     Raises:

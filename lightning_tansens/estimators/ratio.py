@@ -159,15 +159,11 @@ def _scaled(
         if of_ratio is not None:
             scale = scale_loss(log_ratio, 1.0)
             part = 1 - reference.accuracy if form == "error" else reference.accuracy
-            own = binomial_error(reference.accuracy, _labelled_samples(reference))
+            labelled = reference.loss_influence
+            own = binomial_error(reference.accuracy, reference.samples if labelled is None else len(labelled.values))
             error = root_of_squares(scale * own, scale * part * of_ratio)
         found["accuracy"] = Estimate(share, error)
     return found
-
-
-def _labelled_samples(reference: SetSummary) -> int:
-    influence = reference.loss_influence
-    return reference.samples if influence is None else len(influence.values)
 
 
 def _relative_error(

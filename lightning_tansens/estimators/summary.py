@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -16,8 +16,6 @@ from lightning_tansens.metrics.uncertainty import Influence
 USABLE = 0.5
 
 Values = Mapping[str, Mapping[str, float]]
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,27 +57,13 @@ class SetSummary:
         labelled = [*self.class_losses, *self.copies, *self.of_labels, *(value for value in seen if value is not None)]
         if outputs is self.outputs and not labelled:
             return self
-        return replace(
-            self,
-            values=self._without_labels(self.values),
-            parts=self._without_labels(self.parts),
-            distributions=self._without_labels(self.distributions),
-            influences=self._without_labels(self.influences),
-            errors=self._without_labels(self.errors),
-            of_labels=(),
-            outputs=outputs,
-            loss=None,
-            loss_influence=None,
-            loss_stderr=None,
-            accuracy=None,
-            accuracy_stderr=None,
-            wrong=None,
-            class_losses={},
-            copies=(),
-        )
-
-    def _without_labels(self, found: Mapping[str, Found]) -> dict[str, Found]:
-        return {key: value for key, value in found.items() if key not in self.of_labels}
+        by_measure = {name: getattr(self, name) for name in ("values", "parts", "distributions", "influences", "errors")}
+        kept: dict[str, Any] = {
+            name: {key: value for key, value in found.items() if key not in self.of_labels}
+            for name, found in by_measure.items()
+        }
+        gone = dict.fromkeys(("loss", "loss_influence", "loss_stderr", "accuracy", "accuracy_stderr", "wrong"))
+        return replace(self, **kept, **gone, outputs=outputs, class_losses={}, copies=(), of_labels=())
 
     @property
     def loss_of_cross_entropy(self) -> float:

@@ -116,7 +116,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
         return Influence(effects, self._joined("positions"))
 
     def standard_error(self) -> float | None:
-        """Returns the standard error of log ψ*."""
         influence = self.influence()
         return None if influence is None else relative_standard_error([influence])
 

@@ -228,7 +228,7 @@ class LabelledLoss(StatefulMetric):
             return None
         if known is not None and known.reduction == "sum":
             return Influence(a / a.mean() - 1, positions)
-        if self._whole is None or _close(float(a.mean()), value):
+        if self._whole is None or math.isclose(float(a.mean()), value, rel_tol=1e-4):
             return Influence(a / a.mean() - b / b.mean(), positions)
         without = None if bool(self.dropped) else self._whole.without_each(self._criterion[0], self._joined("kept"), len(a))
         return None if without is None else Influence((len(a) - 1) * (1 - without / value), positions)
@@ -288,7 +288,3 @@ class LabelledLoss(StatefulMetric):
 def _samples(outputs: Any, targets: Any) -> int:
     """The number of samples: a list of targets may hold several tensors of all samples, as of two annotators."""
     return len(outputs if isinstance(outputs, Tensor) and not isinstance(targets, Tensor) else targets)
-
-
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-4 * abs(b)

@@ -67,7 +67,6 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         return {self.key: self.log_norm / self.count}
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns the logarithm of the factor of Eq. 6 or of its logarithmic form."""
         now, before = target[self.key], reference[self.key]
         if not (math.isfinite(now) and math.isfinite(before)):
             raise UndefinedEstimateError(

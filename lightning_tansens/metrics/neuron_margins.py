@@ -47,7 +47,6 @@ class NeuronMargins(Measure):
         self._learn_units(())  # their number is learnt from the network
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the number of units."""
         self._learn_units(margins_and_finite(model, inputs)[0].shape)
 
     def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:

@@ -151,7 +151,7 @@ class SetOutputs(Metric):
         single = outputs.dim() == 1 or outputs.shape[1] == 1
         samples, classes = len(outputs), 2 if single else outputs.shape[1]
         fits = isinstance(targets, Tensor) and not targets.is_complex() and (single or not targets.is_floating_point())
-        if not fits or _shape(targets) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
+        if not fits or tuple(targets.shape) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
             raise ValueError(f"targets: expected class indices of shape ({samples},), but got {_what(targets)}")
         labels = targets.detach().reshape(-1).to(self.device)
         if samples and (labels.min() < 0 or labels.max() >= classes or (labels != labels.long()).any()):
@@ -173,10 +173,6 @@ class SetOutputs(Metric):
             self._places = torch.randperm(flat.shape[2], generator=generator)[:count].sort().values
         thinned: Tensor = flat[:, :, self._places.to(flat.device)]
         return thinned if outputs.dim() > 2 else thinned[:, 0]
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def _shapes(rows: dict[str, Tensor]) -> str:

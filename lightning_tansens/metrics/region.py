@@ -78,7 +78,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         }
 
     def distributions(self) -> dict[str, Tensor]:
-        """Returns the logarithm of each sample that has one, shape (N,)."""
         return {"": self.numbers()} if self.count else {}
 
     def influence(self) -> Influence | None:
@@ -90,7 +89,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         return Influence(effects, self._joined("positions")[self._alive])
 
     def standard_error(self) -> float | None:
-        """Returns the standard error of the mean logarithm."""
         influence = self.influence()
         if influence is None:
             return None

@@ -96,11 +96,9 @@ class SampleMeasure(Measure):
         return self.rows().sum(1)
 
     def values(self) -> dict[str, Tensor]:
-        """Returns the mean over the samples."""
         return {self.key: self.numbers().mean()}
 
     def part_values(self) -> dict[str, Tensor]:
-        """Returns the mean of each named column."""
         return dict(zip(self.parts, self.rows().mean(0)))
 
 

@@ -59,7 +59,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         self._sum_state("count")
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the sizes of the network's convolutions."""
         self.cache.learn_sizes(model, inputs)
 
     def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
@@ -80,7 +79,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         return dict(zip(self.layers, (self.log_norms / self.count).exp())) if self.count else {}
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns the logarithm of the factor of Eq. 11."""
         now, before = target[self.key], reference[self.key]
         if not (math.isfinite(now) and math.isfinite(before)):
             raise UndefinedEstimateError(

@@ -53,5 +53,4 @@ class TangentMeasure(SampleMeasure):
         return self.tangent.blocks(model, inputs, positions)
 
     def note(self) -> str | None:
-        """Returns how the network is measured, and why."""
         return None if self.choice is None else f"tangent sensitivity is measured by {self.choice}"

@@ -173,7 +173,8 @@ def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
         fits = not isinstance(inputs, Mapping) or _takes(model, x) or _takes_whole(model, inputs)
         return x if len(floating) == 1 and parts[x].dim() > 1 and fits else None  # type: ignore[return-value]
     tokens = map_tensors(Tensor.clone, inputs)
-    places = {tensor.untyped_storage().data_ptr(): name for name, tensor in _named_tensors(tokens)}
+    named = {0: tokens} if isinstance(tokens, Tensor) else entries(tokens)
+    places = {held.untyped_storage().data_ptr(): name for name, held in named.items() if isinstance(held, Tensor)}
     found: list[tuple[str, Hashable]] = []
 
     def look(name: str) -> Callable[..., None]:
@@ -195,8 +196,3 @@ def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
             handle.remove()
     chosen = [name for name, place in found if place == "input_ids"] or [name for name, _ in found]
     return chosen[0] if len(chosen) == 1 else None
-
-
-def _named_tensors(batch: Any) -> list[tuple[Hashable, Tensor]]:
-    parts = {0: batch} if isinstance(batch, Tensor) else entries(batch)
-    return [(name, value) for name, value in parts.items() if isinstance(value, Tensor)]

@@ -134,7 +134,9 @@ def tangent_sensitivity_blocks(
     with evaluation(model):
         network = Network(model, inputs, wrt, output)
         own = positions_from("indices", indices, len(network))
-        seed = 0 if generator is None else _seed(generator)
+        seed = 0
+        if generator is not None:
+            seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         blocks = _measure(network, method, outputs, num_probes, seed, own)
         if not blocks:  # nothing is trainable
             with torch.no_grad():
@@ -200,7 +202,3 @@ def _measure(
 
 def _lengthened(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 0 or len(tensor) else tensor.new_zeros(1, *tensor.shape[1:])
-
-
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))

@@ -90,7 +90,6 @@ class Calibrated(Estimator):
         return found
 
     def inside(self, target: SetSummary, reference: SetSummary) -> bool | None:
-        """Returns whether each feature of the target lies within those of the copies and of the reference."""
         return self._predict("loss", target, reference).inside
 
     def _predict(self, quantity: Quantity, target: SetSummary, reference: SetSummary) -> Prediction:

@@ -22,7 +22,7 @@ from lightning_tansens.tangent.closed_form.jacobian import (
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
-from lightning_tansens.tangent.probes.parameter_space import inner_products
+from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
 
 #: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
@@ -149,17 +149,14 @@ def _verify_once(network: Network, chain: Chain) -> None:
     few = two.x.clone().requires_grad_()
     traced = trace_chain(network.model, two.x, two)
     w = parameter_probes(parameters, 0, 0, 0)
-    expected, product = torch.zeros_like(few), torch.zeros_like(few)
+    expected = torch.zeros_like(few)
     gradients: Sequence[Tensor | None] = (None,) * len(parameters)
     with torch.enable_grad():
         output = two(few.clone()).sum()  # the network may begin with an in-place call
+        product = product_with(w, two, few, output).to(few.dtype)
         if output.requires_grad:
-            wanted = [few, *parameters.values()]
-            (slope, *gradients) = torch.autograd.grad(output, wanted, create_graph=True, allow_unused=True)
-            expected = expected if slope is None else slope.detach()
-            total = inner_products(w, dict(zip(parameters, gradients))).sum() if parameters else output.detach()
-            if total.requires_grad:
-                (product,) = torch.autograd.grad(total, few, materialize_grads=True)
+            slope, *gradients = torch.autograd.grad(output, [few, *parameters.values()], allow_unused=True)
+            expected = expected if slope is None else slope
     pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0]
     if _apart(pulled, expected):
         raise UnsupportedNetworkError(
@@ -174,7 +171,7 @@ def _verify_once(network: Network, chain: Chain) -> None:
                 f"{type(network.model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the "
                 "output outside of the layers that were traced (a reparametrisation, for example)"
             )
-    if _apart(_product_with(traced, w), product):
+    if _apart(_product_of_chain(traced, w), product):
         raise UnsupportedNetworkError(
             f"{type(network.model).__name__} cannot be measured exactly: a parameter is also used where the trace does not "
             "see it (a derivative taken inside of forward, a scripted module, a custom autograd function)"
@@ -182,7 +179,7 @@ def _verify_once(network: Network, chain: Chain) -> None:
     seen.add(signature)
 
 
-def _product_with(chain: Chain, w: dict[str, Tensor]) -> Tensor:
+def _product_of_chain(chain: Chain, w: dict[str, Tensor]) -> Tensor:
     """Sᵀ w of each sample for the sum of the outputs: the derivative of δ at the input along the parameters' direction w."""
     delta = output_weightings("sum", chain.output).expand(len(chain.output), -1, -1)
     change = torch.zeros_like(delta)

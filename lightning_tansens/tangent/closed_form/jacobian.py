@@ -149,9 +149,7 @@ class SharedJacobian(Jacobian):
 class DenseJacobian(Jacobian):
     """One matrix a sample, as a batch: the fastest form for narrow layers.
 
-    Args:
-        transposed: Jᵀ, shape (N, d, I); in this layout a linear map is one matrix product over all samples.
-
+    It holds Jᵀ, shape (N, d, I); in this layout a linear map is one matrix product over all samples.
     """
 
     def __init__(self, transposed: Tensor) -> None:
@@ -164,7 +162,9 @@ class DenseJacobian(Jacobian):
         return _product(self._transposed, None, weight, rows)
 
     def squared_norm(self) -> Tensor:
-        return _squared_norm(self._transposed)
+        # torch's norm over both axes at once loses digits of large ones
+        norms: Tensor = torch.linalg.vector_norm(self._transposed, dim=2)
+        return norms.square().sum(1)
 
     def row_squared_norms(self) -> Tensor:
         return self._transposed.square().sum(1)
@@ -173,18 +173,15 @@ class DenseJacobian(Jacobian):
         return torch.bmm(weights, self._transposed.mT).square().sum(-1)
 
 
-class GatheredJacobian(Jacobian):
+class GatheredJacobian(DenseJacobian):
     """The active rows of each sample alone: the fastest form where about half of the units is active.
 
-    Args:
-        transposed: Jᵀ without the other rows, shape (N, d, A).
-        indices: Which rows these are, shape (N, A); a sample with fewer active units than A has others among them.
-        width: I, the number of units of the layer.
-
+    Jᵀ without the other rows has shape (N, d, A). The indices (N, A) say which rows these are, of a layer of ``width``
+    units; a sample with fewer active units than A has others among them.
     """
 
     def __init__(self, transposed: Tensor, indices: Tensor, width: int) -> None:
-        self._transposed = transposed
+        super().__init__(transposed)
         self._indices = indices
         self._width = width
 
@@ -194,9 +191,6 @@ class GatheredJacobian(Jacobian):
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
         return _product(self._transposed, self._indices, weight, rows)
-
-    def squared_norm(self) -> Tensor:
-        return _squared_norm(self._transposed)
 
     def row_squared_norms(self) -> Tensor:
         norms = self._transposed.square().sum(1)
@@ -253,12 +247,6 @@ def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) ->
     if columns is not None:
         matrix = matrix.expand(len(columns), -1, -1).gather(2, columns.unsqueeze(1).expand(-1, matrix.shape[-2], -1))
     return matrix
-
-
-def _squared_norm(matrices: Tensor) -> Tensor:
-    """‖·‖_F² of matrices (N, d, A), shape (N,); torch's norm over both axes at once loses digits of large ones."""
-    norms: Tensor = torch.linalg.vector_norm(matrices, dim=2)
-    return norms.square().sum(1)
 
 
 def _as_rows(tensor: Tensor) -> Tensor:

@@ -128,7 +128,9 @@ class _InputTracer(CallTracer):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]
     ) -> Any:
         rule = operator_of(func).rule
-        found = rule(*args, **kwargs) if rule is not None and not _any_complex(args, kwargs) else None
+        if any(tensor.is_complex() for tensor in tensors_in((args, kwargs))):
+            rule = None  # their gradients would need the conjugates
+        found = None if rule is None else rule(*args, **kwargs)
         if found is None:
             result = _call(func, args, kwargs)
             if any(tensor.requires_grad for tensor in tensors_in((result,))):
@@ -156,11 +158,6 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return func(*args, **kwargs)
     with _untraced():
         return (substitute or func)(*args, **kwargs)
-
-
-def _any_complex(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a tensor is complex, whose gradients would need their conjugates."""
-    return any(tensor.is_complex() for tensor in tensors_in((args, kwargs)))
 
 
 def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
