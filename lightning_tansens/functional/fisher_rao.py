@@ -16,11 +16,7 @@ from lightning_tansens.tangent.network import call_on_copies
 
 
 def fisher_rao_norms(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    criterion: Callable[[Any, Any], Any] | None = None,
-    output: OutputPicker | None = None,
+    model: nn.Module, inputs: Any, *, criterion: Callable[[Any, Any], Any] | None = None, output: OutputPicker | None = None
 ) -> Tensor:
     r"""Computes the squared pull of the loss along the outputs, summed over every class that the label might be.
 

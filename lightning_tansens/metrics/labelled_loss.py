@@ -58,11 +58,7 @@ class LabelledLoss(StatefulMetric):
     kept: list[Tensor]
 
     def __init__(
-        self,
-        criterion: Criterion | None = None,
-        by_class: bool = False,
-        class_scores: bool | None = None,
-        **kwargs: Any,
+        self, criterion: Criterion | None = None, by_class: bool = False, class_scores: bool | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         check_callable("criterion", criterion)

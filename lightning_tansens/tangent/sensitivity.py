@@ -19,10 +19,7 @@ from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.tangent.probes.all_directions import exact_by_forward_mode
-from lightning_tansens.tangent.probes.stochastic import (
-    estimate_in_input_space,
-    estimate_in_parameter_space,
-)
+from lightning_tansens.tangent.probes.stochastic import estimate_in_input_space, estimate_in_parameter_space
 from lightning_tansens.tangent.tracing import tensors_in
 
 

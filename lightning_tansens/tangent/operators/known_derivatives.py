@@ -38,10 +38,7 @@ class Known(torch.autograd.Function):
 
 
 def apply_known(
-    value: Callable[..., Tensor],
-    push: Callable[..., Tensor],
-    pull: Callable[[Tensor], tuple[Tensor, ...]],
-    *inputs: Tensor,
+    value: Callable[..., Tensor], push: Callable[..., Tensor], pull: Callable[[Tensor], tuple[Tensor, ...]], *inputs: Tensor
 ) -> Tensor:
     """Returns value(inputs), a function with known derivatives; the inputs may be dual tensors.
 

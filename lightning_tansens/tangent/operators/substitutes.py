@@ -109,11 +109,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 
 def group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """Group normalisation, whose own operator lacks a forward mode over its reverse mode."""
     groups = input.reshape(len(input), num_groups, -1)

@@ -189,11 +189,7 @@ def _blocks(
 
 
 def contributions_of(
-    trace: Trace,
-    gradients: Sequence[Tensor | None],
-    axes: Sequence[BatchAxis],
-    samples: int,
-    derivative: bool = True,
+    trace: Trace, gradients: Sequence[Tensor | None], axes: Sequence[BatchAxis], samples: int, derivative: bool = True
 ) -> Iterator[tuple[str, Contribution]]:
     """Yields each parameter's contributions to the derivative of its gradient along the probe, or to the gradient itself."""
     for call, gradient, axis in zip(trace.calls, gradients, axes):
