@@ -19,10 +19,9 @@ def log_absolute_moment(order: int, mean: float, std: float) -> float:
     .. math:: E|T|^p = \sigma^p \, 2^{p/2} \, \frac{\Gamma((p+1)/2)}{\sqrt\pi} \;
         {}_1F_1\!\Big(-\frac p2; \frac12; -\frac{\mu^2}{2\sigma^2}\Big)
 
-    (the moment in Theorem 2, Eq. 2, of Daróczy 2022). Both ways of summing it have positive terms only, so it can be
-    taken in logarithms for any order: for even p, or where no probability lies below zero, the finite sum
-    Σ_j p!/((p−2j)! j! 2^j) μ^{p−2j} σ^{2j}; otherwise Kummer's transformation
-    ₁F₁(−p/2; ½; −z) = e^{−z} ₁F₁((p+1)/2; ½; z).
+    (the moment in Theorem 2, Eq. 2, of Daróczy 2022). Both ways of summing it have positive terms only, so it can be taken
+    in logarithms for any order: for even p, or where no probability lies below zero, the finite sum Σ_j p!/((p−2j)! j! 2^j)
+    μ^{p−2j} σ^{2j}; otherwise Kummer's transformation ₁F₁(−p/2; ½; −z) = e^{−z} ₁F₁((p+1)/2; ½; z).
 
     Args:
         order: p ≥ 0.

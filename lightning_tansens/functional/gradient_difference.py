@@ -99,8 +99,7 @@ def gradient_differences(
     .. math:: \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
 
     (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for φ(x) = x + δ, δ ~ N(0, s² I), the mean
-    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) Only parameters with
-    ``requires_grad`` count.
+    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) Only parameters with ``requires_grad`` count.
 
     Args:
         model: The network f, evaluated in eval mode and left as it was.
@@ -190,8 +189,7 @@ class _Bound(nn.Module):
 def _places(model: nn.Module, trainable: dict[str, nn.Parameter]) -> dict[str, str]:
     """Everywhere that a parameter is held, each place once, with the parameter's name.
 
-    functional_call by itself swaps the parameters of a module that occurs twice once too often, and does not put them
-    back.
+    functional_call by itself swaps the parameters of a module that occurs twice once too often, and does not put them back.
     """
     names = {id(parameter): name for name, parameter in trainable.items()}
     return {

@@ -27,11 +27,10 @@ class Measure(StatefulMetric, ABC):
     in their set, which name random probes and pair samples; None continues where the last batch ended. As output of
     ``compute``: a scalar, under DDP over the samples of all processes.
 
-    To add a measure of one number per sample, subclass
-    :class:`~lightning_tansens.metrics.samples.MeanSensitivity` (its ratio on two sets estimates the loss) or
-    :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own. Any other subclasses this class: add
-    states in ``__init__``, fill them in ``update`` and turn them into named numbers in :meth:`values`. The monitor logs and
-    syncs any such object.
+    To add a measure of one number per sample, subclass :class:`~lightning_tansens.metrics.samples.MeanSensitivity` (its
+    ratio on two sets estimates the loss) or :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own.
+    Any other subclasses this class: add states in ``__init__``, fill them in ``update`` and turn them into named numbers in
+    :meth:`values`. The monitor logs and syncs any such object.
 
     Attributes:
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.

@@ -23,11 +23,10 @@ class LabelledLoss(StatefulMetric):
     .. math:: \hat l = \frac{\sum_n a_n}{\sum_n b_n}
 
     over the samples: a is the sum of a sample's losses (over pixels, words or outputs), b their number, or the sum of their
-    class weights; ignored targets count in neither. A loss of PyTorch's (a module, a function or a ``functools.partial``)
-    is asked for these with its own settings; ``reduction="sum"`` gives the sum over the set. A callable that returns a loss
-    for each sample gives the mean, and one that returns a number is called on the outputs and targets of all samples, as
-    long as these are at most 2^24 numbers in each process; beyond that the means of batches are averaged
-    (:meth:`note` says so).
+    class weights; ignored targets count in neither. A loss of PyTorch's (a module, a function or a ``functools.partial``) is
+    asked for these with its own settings; ``reduction="sum"`` gives the sum over the set. A callable that returns a loss for
+    each sample gives the mean, and one that returns a number is called on the outputs and targets of all samples, as long as
+    these are at most 2^24 numbers in each process; beyond that the means of batches are averaged (:meth:`note` says so).
 
     As input to ``update``: outputs of shape (N, ...) and targets of shape (N, ...). As output of ``compute``: the loss, in
     units of the criterion.
