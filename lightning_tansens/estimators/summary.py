@@ -58,12 +58,12 @@ class SetSummary:
         if outputs is self.outputs and not labelled:
             return self
         by_measure = {name: getattr(self, name) for name in ("values", "parts", "distributions", "influences", "errors")}
-        kept: dict[str, Any] = {
+        left: dict[str, Any] = {
             name: {key: value for key, value in found.items() if key not in self.of_labels}
             for name, found in by_measure.items()
         }
-        gone = dict.fromkeys(("loss", "loss_influence", "loss_stderr", "accuracy", "accuracy_stderr", "wrong"))
-        return replace(self, **kept, **gone, outputs=outputs, class_losses={}, copies=(), of_labels=())
+        left |= dict.fromkeys(("loss", "loss_influence", "loss_stderr", "accuracy", "accuracy_stderr", "wrong"))
+        return replace(self, **left, outputs=outputs, class_losses={}, copies=(), of_labels=())
 
     @property
     def loss_of_cross_entropy(self) -> float:

@@ -17,6 +17,7 @@ from lightning_tansens.tangent.methods import choose
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import check_outputs, output_weightings
+from lightning_tansens.tangent.probes.all_directions import double_backwards
 
 #: One weighting u at a time: "sum" for ones, or a vector.
 Weighting = Literal["sum"] | Tensor
@@ -174,18 +175,12 @@ def _total(network: Network, outputs: Weighting) -> Tensor:
 
 
 def _summed(network: Network, outputs: Weighting) -> Tensor:
-    """Σ_n S_u(x_n), shape (P, D): samples are independent, so a coordinate of all of them is differentiated at once."""
+    """Σ_n S_u(x_n), shape (P, D)."""
     matrix, parameters = _zeros(network), list(network.trainable.values())
     x = network.x.clone().requires_grad_()
     result = network(x.clone())  # the network may begin with an in-place call
     (weighting,) = output_weightings(outputs, result)
-    if not result.requires_grad or not parameters:
-        return matrix
-    (slope,) = torch.autograd.grad((result * weighting).sum(), x, create_graph=True, allow_unused=True)
-    if slope is None or not slope.requires_grad:
-        return matrix
-    for d, coordinate in enumerate(slope.flatten(1).sum(0)):
-        gradients = torch.autograd.grad(coordinate, parameters, retain_graph=True, allow_unused=True)
+    for d, gradients in enumerate(double_backwards((result * weighting).sum(), x, parameters)):
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
         matrix[:, d] = torch.cat([part.flatten() for part in parts]).to(matrix)
     return matrix

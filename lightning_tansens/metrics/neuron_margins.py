@@ -23,9 +23,6 @@ class NeuronMargins(Measure):
     the mean and the minimum of ρ̂_l, which is between 0 and ½. Minima fall as the set grows, so
     compare sets of one size; all samples must have one shape. It describes a set and gives no estimate.
 
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
-
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [-3.0]]))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+def copied(metric: AnyMetric) -> AnyMetric:
+    """Returns an independent copy with nothing accumulated."""
+    copy = cast(AnyMetric, metric.clone())
+    copy.reset()
+    return copy
 
 
 class StatefulMetric(Metric):

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_choice, check_counts
@@ -76,7 +76,7 @@ def choose(network: Network, method: Method = "auto") -> Choice:
 
 
 def refuse_mixed_samples(network: Network, slopes: bool = False) -> None:
-    """Raises UnsupportedNetworkError for a network whose samples depend on one another; it is examined once, as by `choose`.
+    """Raises UnsupportedNetworkError for a network whose samples depend on one another; :func:`choose` says how often.
 
     With ``slopes`` it refuses one whose derivative with respect to x is cut off in reverse mode, too.
     """
@@ -209,11 +209,15 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
 def _refuse_mixed_samples(network: Network) -> None:
     few = network.first_three()
     x = few.x.clone().requires_grad_()
+    problem: Exception | None
     try:
         with torch.enable_grad():
             output = few(x.clone())
-        mixed = output.requires_grad and _depend_on_one_another(output, x)
-        problem: Exception | None = None
+        mixed, problem = False, None
+        if output.requires_grad:
+            weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
+            (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
+            mixed = gradient is not None and bool(gradient[1:].any())
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if x.dim() > 1:
             raise
@@ -227,12 +231,6 @@ def _refuse_mixed_samples(network: Network) -> None:
             f"expected the samples of a batch to be independent in eval mode, but {type(network.model).__name__} mixes "
             "them; use layers that do not (BatchNorm with track_running_stats=True)"
         )
-
-
-def _depend_on_one_another(output: Tensor, x: Tensor) -> bool:
-    weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
-    (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
-    return gradient is not None and bool(gradient[1:].any())
 
 
 def _steps(cost: float) -> str:
