@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,11 +10,9 @@ from scipy.special import ndtr, ndtri
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.disagreement import earlier_predictions
 from lightning_tansens.estimators.outputs import Array, Outputs
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
 Form = Literal["S", "D"]
@@ -58,7 +55,7 @@ class AgreementOnTheLine(Estimator):
         self.form: Form = form
         self.key = f"agreement_line_{form.lower()}"
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled = reference.labelled
         assert labelled.labels is not None
         (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.class_scores)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, SetSummary
 from lightning_tansens.estimators.spread import error_of_mean, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 
 class AverageConfidence(Estimator):
@@ -30,7 +28,7 @@ class AverageConfidence(Estimator):
     key = "average_confidence"
     quantities = ("accuracy",)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         confidences = target.class_scores.confidences
         return {"accuracy": Estimate(float(confidences.mean()), error_of_mean(confidences))}
 
@@ -60,7 +58,7 @@ class DifferenceOfConfidences(Estimator):
     key = "difference_of_confidences"
     quantities = ("accuracy",)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, confidences = reference.labelled, target.class_scores.confidences
         gaps = labelled.correct - labelled.confidences
         error = root_of_squares(error_of_mean(confidences), error_of_mean(gaps))

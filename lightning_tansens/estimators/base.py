@@ -13,6 +13,11 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
 
+#: The words of the protocol, which a file with an estimator imports from here.
+__all__ = ["Estimate", "Estimates", "Estimator", "Need", "Quantity", "Score", "SetSummary"]
+
+Estimates = Mapping[Quantity, Estimate]
+
 
 class Need(Enum):
     """What an estimator needs besides the reference's loss; the monitor gathers what any of them needs."""
@@ -71,7 +76,7 @@ class Estimator(ABC):
         """
         return None
 
-    def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         """Estimates what the target's labels would give.
 
         Args:
@@ -96,7 +101,7 @@ class Estimator(ABC):
         return estimates
 
     @abstractmethod
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         """Estimates from a target without labels; its ``class_scores``, and ``reference.labelled``, are outputs or raise."""
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
@@ -111,5 +116,5 @@ class Estimator(ABC):
 class Score(Estimator):
     """An estimator whose number ranks sets or networks and estimates neither loss nor accuracy."""
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         return {}

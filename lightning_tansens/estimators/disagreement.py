@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: The share of the earlier measurements that is left out at the start: a network that has hardly learnt says little.
 LEFT_OUT = 0.1
@@ -44,7 +41,7 @@ class DisagreementRatio(Estimator):
     quantities = ("accuracy",)
     needs = frozenset({Need.CLASSES, Need.EARLIER})
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled = reference.labelled
         on_target, on_reference = disagreements(target.class_scores), disagreements(labelled)
         if not on_reference.any():

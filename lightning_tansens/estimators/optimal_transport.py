@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,12 +10,10 @@ from scipy.special import softmax
 
 from lightning_tansens.checks import check_choice, check_numbers
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
-from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.transport import transport
-from lightning_tansens.record import Estimate, Quantity
 
 #: Which probabilities are moved: today's, or the temporal ensemble's.
 Probabilities = Literal["now", "ensemble"]
@@ -84,7 +81,7 @@ class ConfidenceOptimalTransport(Estimator):
         self.key = "cot" if probabilities == "now" else "cot_ensemble"
         self.needs = needs_of(probabilities)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
         own, other = calibrated(labelled, outputs, self.probabilities, self.temperature)
         labels = labelled.labels
@@ -199,7 +196,7 @@ class TransportLoss(Estimator):
         self.key = "transport_loss" if probabilities == "ensemble" else "transport_loss_now"
         self.needs = needs_of(probabilities)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
         own, other = calibrated(labelled, outputs, self.probabilities)
         labels, costs = labelled.labels, -labelled.log_probabilities

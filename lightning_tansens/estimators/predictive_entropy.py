@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, SetSummary
 from lightning_tansens.estimators.spread import error_of_mean, root_of_squares, scaled
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 
 class EntropyRatio(Estimator):
@@ -35,7 +31,7 @@ class EntropyRatio(Estimator):
     quantities = ("loss",)
     of_cross_entropy = True
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, entropies = reference.labelled, target.class_scores.entropies
         if not labelled.entropies.any():
             raise UndefinedEstimateError("expected a reference with entropy, but all of its predictions are certain")
@@ -64,7 +60,7 @@ class EntropyDifference(Estimator):
     quantities = ("loss",)
     of_cross_entropy = True
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, entropies = reference.labelled, target.class_scores.entropies
         gaps = labelled.losses - labelled.entropies
         error = root_of_squares(error_of_mean(entropies), error_of_mean(gaps))

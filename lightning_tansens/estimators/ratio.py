@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Quantity, SetSummary
 from lightning_tansens.estimators.spread import binomial_error, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import relative_standard_error
-from lightning_tansens.record import TRIVIAL, Estimate, Quantity
+from lightning_tansens.record import TRIVIAL
 
 #: How the accuracy is estimated: by the error rate ("error") or by the accuracy itself ("ratio", as Daróczy 2022 does).
 AccuracyForm = Literal["error", "ratio"]
@@ -35,7 +33,7 @@ class Trivial(Estimator):
     needs = frozenset()
     looks_at_target = False
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         return _scaled(0.0, 0.0, _relative_error(None, target, reference, with_loss=True), "error", reference)
 
 
@@ -92,7 +90,7 @@ class MeasureRatio(Estimator):
             raise UndefinedEstimateError(f"expected values of {self.key} on both sets, but {' and '.join(missing)} has none")
         return self.measure.log_ratio(values[0], values[1])
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         ratio = self.log_ratio(target, reference)
         of_ratio, of_loss = (_relative_error(self.measure, target, reference, with_loss) for with_loss in (False, True))
         return _scaled(ratio, of_ratio, of_loss, self.accuracy_form, reference)

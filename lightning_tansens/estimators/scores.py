@@ -8,8 +8,7 @@ import numpy as np
 
 from lightning_tansens.checks import check_counts, check_numbers
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Need, Score
-from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.estimators.base import Need, Score, SetSummary
 
 #: The most samples of one matrix.
 BLOCK = 1024

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import error_of_mean, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: The change of log T by which the estimates' derivatives are taken.
 STEP = 0.05
@@ -44,7 +40,7 @@ class TemporalEnsemble(Estimator):
     of_cross_entropy = True
     needs = frozenset({Need.CLASSES, Need.EARLIER})
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         outputs, fit = target.class_scores, reference.labelled.temperature
         losses, errors = expected(outputs, outputs.tempered(fit.value))
         moved = expected(outputs, outputs.tempered(fit.value * np.exp(STEP)))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary
 from lightning_tansens.estimators.calibrated.features import Feature, log_features, measure_keys
 from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform, checked_transforms
 from lightning_tansens.estimators.calibrated.ridge import Prediction, Ridge
-from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.metrics.uncertainty import relative_standard_error
-from lightning_tansens.record import Estimate, Quantity
 
 #: With fewer copies than this a fit has nothing to be judged by.
 MIN_COPIES = 3
@@ -74,7 +72,7 @@ class Calibrated(Estimator):
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
         return self.copies
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         found: dict[Quantity, Estimate] = {}
         for quantity in self.quantities:
             own = _wrongness(quantity, reference)
