@@ -118,8 +118,8 @@ def log_active_node_bound_of(
 ) -> float:
     """Computes the logarithm of Theorem 2's bound on the mean of ‖S(x)‖_F² over a batch.
 
-    It calls :func:`~lightning_tansens.bounds.active_nodes.log_active_node_bound` (Eq. 2 of Daróczy 2022) with μ and σ of the
-    batch and w_max of the network. The theorem takes T to be normal. Without that the consistent form still holds for k ≤ 2
+    It is :func:`~lightning_tansens.functional.log_active_node_bound` (Eq. 2 of Daróczy 2022) for the batch's μ and σ and the
+    network's w_max. The theorem takes T to be normal. Without that the consistent form still holds for k ≤ 2
     and where all samples have the same number of active units; elsewhere as far as E T^{2(k−1)} is not above the normal's.
 
     Args:

@@ -24,9 +24,8 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
     (Definition 1 of Daróczy 2022 and of Rácz et al. 2023; the estimate puts its square in the place of Eq. 8's mean square,
     which it never exceeds.) The running sum is a matrix of P parameters times D input coordinates in double precision, of
-    which each set holds a few copies; a batch takes D double backward passes.
-
-    ``compute`` returns the norm, in units of output / (parameter · input).
+    which each set holds a few copies; a batch takes D double backward passes. ``compute`` returns the norm, in units of
+    output / (parameter · input).
 
     Args:
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,).

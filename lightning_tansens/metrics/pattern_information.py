@@ -26,9 +26,7 @@ class PatternInformation(LabelledMeasure):
     has a pattern of its own, the patterns' information equals the ceiling and says nothing about the labels. See how
     many there are with :class:`~lightning_tansens.metrics.patterns.ActivationPatterns`. T(x) has fewer values and is the one
     to watch in wide networks. The bias falls as the set grows, so compare sets of one size. It needs class indices as
-    labels, describes a set and gives no estimate.
-
-    ``compute`` returns the information of the patterns, in nats.
+    labels, describes a set and gives no estimate; ``compute`` returns the information of the patterns.
 
     Args:
         correction: "none", or "miller_madow" to take off the first term of the bias of each of the three.

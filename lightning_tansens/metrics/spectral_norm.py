@@ -21,11 +21,8 @@ class SpectralNormSensitivity(SensitivityMeasure):
     .. math:: \hat l_t = \frac{\prod_i \|W_i^{(t-1)}\|_2}{\prod_i \|W_i^{(t)}\|_2} \, l_t
 
     (Eq. 11 of Daróczy 2022, after Bartlett et al. 2017). It needs no data: t−1 is the previous measurement. Convolutions
-    are taken as operators on their input's size, which :meth:`prepare` learns. A measurement starts from the singular
-    vectors of the one before, which copies of the measure share.
-
-    ``update`` takes a model; inputs are needed only for convolutions that :meth:`prepare` has not seen. ``compute`` returns
-    a natural logarithm.
+    are taken as operators on their input's size, which :meth:`prepare` learns; ``update`` needs inputs only for others. A
+    measurement starts from the singular vectors of the one before, which copies of the measure share.
 
     Args:
         tolerance: The relative error of a norm.
