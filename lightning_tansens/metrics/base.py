@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,9 @@ from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.tangent.batches import OutputPicker
+
+#: How logarithms scale a loss: by their ratio ("log"), or by the ratio of the numbers themselves ("linear").
+RatioForm = Literal["log", "linear"]
 
 AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
 

@@ -65,9 +65,9 @@ class SetOutputs(Metric):
 
         It takes a batch of at least one sample, whose values do not matter, and raises as :meth:`update` does.
         """
-        rows = self._rows(
-            outputs, targets, features, range(len(outputs) if isinstance(outputs, Tensor) and outputs.dim() else 0)
-        )
+        self._learn(self._rows(outputs, targets, features))
+
+    def _learn(self, rows: dict[str, Tensor]) -> None:
         empty = {name: row[:0].cpu() for name, row in rows.items()}
         if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
             raise ValueError(
@@ -93,9 +93,11 @@ class SetOutputs(Metric):
             ValueError: If outputs, labels or features have not the shapes that are expected.
 
         """
-        self.prepare(outputs, targets, features)
+        rows = self._rows(outputs, targets, features)
+        self._learn(rows)
         own = positions_from("positions", positions, len(outputs), start=sum(map(len, self.positions)))
-        for name, row in self._rows(outputs, targets, features, own).items():
+        rows["positions"] = torch.tensor(own, dtype=torch.int64, device=self.device)
+        for name, row in rows.items():
             getattr(self, name).append(row)
 
     def reset(self) -> None:
@@ -121,7 +123,7 @@ class SetOutputs(Metric):
         for name, empty in self._empty.items():
             setattr(self, name, [empty.to(self.device)])
 
-    def _rows(self, outputs: Any, targets: Any, features: Any, positions: Sequence[int]) -> dict[str, Tensor]:
+    def _rows(self, outputs: Any, targets: Any, features: Any) -> dict[str, Tensor]:
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
             raise ValueError(
                 f"outputs: expected one tensor of floating-point numbers, shape (N, ...), but got {_what(outputs)}"
@@ -130,7 +132,7 @@ class SetOutputs(Metric):
         if self.class_scores is None:
             self.class_scores = look_like_class_scores(outputs, targets)
         kept = outputs.detach().to(self.device, torch.float64 if outputs.dtype == torch.float64 else torch.float32)
-        rows = {"positions": torch.tensor(list(positions), dtype=torch.int64, device=self.device)}
+        rows = {"positions": torch.zeros(samples, dtype=torch.int64, device=self.device)}
         rows["outputs"] = kept if self.class_scores else self._thinned(kept)
         if self.class_scores and (outputs.dim() > 2 or (outputs.dim() == 2 and not outputs.shape[1])):
             raise ValueError(f"outputs: expected class scores of shape (N, C), (N, 1) or (N,), but got {_what(outputs)}")

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.regions import activation_regions
-from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.metrics.layerwise_norm import NormForm
+from lightning_tansens.metrics.base import RatioForm, SensitivityMeasure
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
@@ -45,9 +44,9 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
 
     key = "region"
 
-    def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
+    def __init__(self, form: RatioForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_choice("form", form, get_args(NormForm))
+        check_choice("form", form, get_args(RatioForm))
         self.form = form
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
