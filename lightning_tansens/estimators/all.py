@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
-from lightning_tansens.estimators.agreement_on_the_line import AgreementOnTheLine
-from lightning_tansens.estimators.average_confidence import AverageConfidence, DifferenceOfConfidences
+from lightning_tansens.estimators.averages import AverageConfidence, DifferenceOfConfidences, EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.base import Estimator
 from lightning_tansens.estimators.confidence_based import ConfidenceBasedEstimation
-from lightning_tansens.estimators.disagreement import DisagreementRatio
+from lightning_tansens.estimators.disagreement import AgreementOnTheLine, DisagreementRatio
 from lightning_tansens.estimators.doubts import Limits, with_doubts
 from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
 from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport, TransportLoss
-from lightning_tansens.estimators.predictive_entropy import EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
 from lightning_tansens.estimators.ratio import Trivial
 from lightning_tansens.estimators.scores import DispersionScore, MaNo, NuclearNorm

@@ -109,6 +109,55 @@ class ConfidenceOptimalTransport(Estimator):
         return {"accuracy": Estimate(float(value), float(drawn.std()))}
 
 
+class TransportLoss(Estimator):
+    r"""Scales the reference's loss by the ratio of the losses on the labels that an optimal transport assigns.
+
+    .. math:: \hat l(X_{te}) = l_{ref} \, \frac{\ell(X_{te})}{\ell(X_{ref})}, \qquad
+              \ell(X) = -\sum_{n,c} T_{nc} \log p_c(x_n)
+
+    with the plan T of :class:`ConfidenceOptimalTransport`, from the temporal ensemble or from today's probabilities, both
+    calibrated, and today's p. The reference is moved to its own labels, and each half of it to those of the other: the
+    difference, scaled to the size of both sets by 1/√n, is what chance adds to the target's loss, and is added to the
+    reference's too. Limits are as there; the standard error is by the delta method, the shares' noise included.
+
+    Args:
+        probabilities: "ensemble" (key ``transport_loss``) or "now" (key ``transport_loss_now``): which probabilities give
+            the plan.
+
+    Raises:
+        ValueError: If the probabilities are neither.
+
+    Example:
+        >>> TransportLoss().key
+        'transport_loss'
+
+    """
+
+    quantities = ("loss",)
+
+    def __init__(self, probabilities: Probabilities = "ensemble") -> None:
+        check_choice("probabilities", probabilities, get_args(Probabilities))
+        self.probabilities: Probabilities = probabilities
+        self.key = "transport_loss" if probabilities == "ensemble" else "transport_loss_now"
+        self.needs = needs_of(probabilities)
+
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
+        labelled, outputs = labelled_pair(target, reference)
+        own, other = calibrated(labelled, outputs, self.probabilities)
+        labels, costs = labelled.labels, -labelled.log_probabilities
+        assert labels is not None
+        shares = shares_of(labels, labelled.classes)
+        on_target, of_labels = transport(1 - other, shares).influences(-outputs.log_probabilities, labels)
+        on_reference = (transport(1 - own, shares).plan * costs).sum(1)
+        on_reference += noise_of_shares(len(own), len(other)) * (crossed(own, costs, labels) - on_reference)
+        # a label of the reference is part of its own mean, and of the target's by the shares
+        on_reference -= on_reference.mean() / on_target.mean() * of_labels
+        loss = float(labelled.losses.mean()) if reference.loss is None else reference.loss
+        found = scaled(loss, on_target, on_reference, labelled.losses)
+        known = min(len(own), len(other)) >= max(FEWEST, ENOUGH * labelled.classes)
+        return {"loss": found if known else Estimate(found.value)}
+
+
 def crossed(probabilities: Array, costs: Array, labels: NDArray[np.int64]) -> Array:
     """Returns what each sample costs where one half of a set is moved to the labels of the other, shape (N,).
 
@@ -162,52 +211,3 @@ def calibrated(
 def needs_of(which: Probabilities) -> frozenset[Need]:
     """Returns what must be gathered for these probabilities."""
     return frozenset({Need.CLASSES} if which == "now" else {Need.CLASSES, Need.EARLIER})
-
-
-class TransportLoss(Estimator):
-    r"""Scales the reference's loss by the ratio of the losses on the labels that an optimal transport assigns.
-
-    .. math:: \hat l(X_{te}) = l_{ref} \, \frac{\ell(X_{te})}{\ell(X_{ref})}, \qquad
-              \ell(X) = -\sum_{n,c} T_{nc} \log p_c(x_n)
-
-    with the plan T of :class:`ConfidenceOptimalTransport`, from the temporal ensemble or from today's probabilities, both
-    calibrated, and today's p. The reference is moved to its own labels, and each half of it to those of the other: the
-    difference, scaled to the size of both sets by 1/√n, is what chance adds to the target's loss, and is added to the
-    reference's too. Limits are as there; the standard error is by the delta method, the shares' noise included.
-
-    Args:
-        probabilities: "ensemble" (key ``transport_loss``) or "now" (key ``transport_loss_now``): which probabilities give
-            the plan.
-
-    Raises:
-        ValueError: If the probabilities are neither.
-
-    Example:
-        >>> TransportLoss().key
-        'transport_loss'
-
-    """
-
-    quantities = ("loss",)
-
-    def __init__(self, probabilities: Probabilities = "ensemble") -> None:
-        check_choice("probabilities", probabilities, get_args(Probabilities))
-        self.probabilities: Probabilities = probabilities
-        self.key = "transport_loss" if probabilities == "ensemble" else "transport_loss_now"
-        self.needs = needs_of(probabilities)
-
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
-        labelled, outputs = labelled_pair(target, reference)
-        own, other = calibrated(labelled, outputs, self.probabilities)
-        labels, costs = labelled.labels, -labelled.log_probabilities
-        assert labels is not None
-        shares = shares_of(labels, labelled.classes)
-        on_target, of_labels = transport(1 - other, shares).influences(-outputs.log_probabilities, labels)
-        on_reference = (transport(1 - own, shares).plan * costs).sum(1)
-        on_reference += noise_of_shares(len(own), len(other)) * (crossed(own, costs, labels) - on_reference)
-        # a label of the reference is part of its own mean, and of the target's by the shares
-        on_reference -= on_reference.mean() / on_target.mean() * of_labels
-        loss = float(labelled.losses.mean()) if reference.loss is None else reference.loss
-        found = scaled(loss, on_target, on_reference, labelled.losses)
-        known = min(len(own), len(other)) >= max(FEWEST, ENOUGH * labelled.classes)
-        return {"loss": found if known else Estimate(found.value)}
