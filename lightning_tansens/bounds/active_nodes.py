@@ -58,7 +58,6 @@ def log_active_node_bound(
         0.125
         >>> round(math.exp(log_active_node_bound(2, 1, depth=2, mean=1.0, std=0.0, max_weight=1.0)), 9)
         2.0
-
     """
     check_choice("form", form, get_args(ActiveNodeForm))
     check_counts(at_least=0, num_parameters=num_parameters)
@@ -93,7 +92,6 @@ def log_mean_exp(values: Tensor) -> float:
         >>> import torch
         >>> round(log_mean_exp(torch.tensor([1000.0, 1000.0])), 9)
         1000.0
-
     """
     check_tensor("values", values)
     if values.dim() != 1 or not values.is_floating_point():
@@ -129,7 +127,6 @@ def hoeffding_half_width(maximum: float, num_samples: int, confidence: float = 0
     Example:
         >>> round(hoeffding_half_width(10.0, 10_000), 3)
         0.245
-
     """
     check_numbers(at_least=0, maximum=maximum)
     check_counts(num_samples=num_samples)

@@ -28,7 +28,6 @@ def lipschitz_constant(loss: Loss, largest_residual: float | None = None) -> flo
     Example:
         >>> lipschitz_constant("squared", 1.5)
         3.0
-
     """
     check_choice("loss", loss, get_args(Loss))
     if loss == "logistic":
@@ -85,7 +84,6 @@ def theorem5_bound(
         ...     k_loss=1, k_gradient=3, k_initial=0.5, radius=2, loss_bound=0, num_samples=4, confidence=0.9
         ... )
         Theorem5Bound(complexity=6.0, confidence=0.0, initial=0.5)
-
     """
     check_counts(num_samples=num_samples)
     check_share("confidence", confidence)

@@ -37,7 +37,6 @@ def log_absolute_moment(order: int, mean: float, std: float) -> float:
     Example:
         >>> round(math.exp(log_absolute_moment(2, mean=3.0, std=4.0)), 6)  # μ² + σ²
         25.0
-
     """
     check_counts(at_least=0, at_most=2 * MAX_ORDER, order=order)
     check_numbers(mean=mean)
@@ -77,7 +76,6 @@ def log_psi(depth: int, mean: float, std: float) -> float:
     Example:
         >>> log_psi(1, mean=10.0, std=2.0)
         0.0
-
     """
     check_counts(at_most=MAX_ORDER, depth=depth)
     check_numbers(mean=mean)

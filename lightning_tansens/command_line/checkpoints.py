@@ -33,7 +33,6 @@ def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
 
     Raises:
         UsageError: If there is no file.
-
     """
     if not path.exists():
         raise UsageError(f"{path}: expected a checkpoint or a folder of checkpoints, but there is no such file")

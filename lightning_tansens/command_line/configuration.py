@@ -63,7 +63,6 @@ def configure(
 
     Raises:
         UsageError: If the file cannot be read or does not fit the classes, or there is no monitor or no data.
-
     """
     if importlib.util.find_spec("jsonargparse") is None:
         raise UsageError(

@@ -23,7 +23,6 @@ def table(records: Sequence[Record]) -> str:
         test loss
         epoch  step  trivial  actual
         1         6   0.5000  0.7500
-
     """
     tables = []
     for target in dict.fromkeys(name for record in records for name in record.targets):

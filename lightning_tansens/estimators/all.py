@@ -39,7 +39,6 @@ def default_estimators(
     Example:
         >>> [estimator.key for estimator in default_estimators()][:3]
         ['estimate', 'average_confidence', 'difference_of_confidences']
-
     """
     return [
         Headline(criterion=criterion, pseudo_labels=pseudo_labels),
@@ -86,7 +85,6 @@ def estimate_set(
         >>> estimates, missing = estimate_set([], SetSummary("test", 100), SetSummary("val", 100, loss=0.5))
         >>> estimates["loss"]["trivial"].value, estimates["loss"]["trivial"].doubts[0]
         (0.5, 'it does not look at the target')
-
     """
     target = target.unlabelled()
     found: dict[Quantity, dict[str, Estimate]] = {}

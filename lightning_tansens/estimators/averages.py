@@ -24,7 +24,6 @@ class AverageConfidence(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.75, 0.25], [0.5, 0.5]])))
         >>> round(AverageConfidence().estimate(target, SetSummary("val"))["accuracy"].value, 6)
         0.625
-
     """
 
     key = "average_confidence"
@@ -54,7 +53,6 @@ class DifferenceOfConfidences(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.625, 0.375]])))
         >>> round(DifferenceOfConfidences().estimate(target, reference)["accuracy"].value, 6)
         0.375
-
     """
 
     key = "difference_of_confidences"
@@ -82,7 +80,6 @@ class EntropyRatio(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([[0.0, 0.0]]))  # entropy 0.69
         >>> round(EntropyRatio().estimate(target, reference)["loss"].value, 3)
         0.309
-
     """
 
     key = "entropy_ratio"
@@ -111,7 +108,6 @@ class EntropyDifference(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([[0.0, 0.0]]))  # entropy 0.69
         >>> round(EntropyDifference().estimate(target, reference)["loss"].value, 3)
         0.416
-
     """
 
     key = "entropy_difference"

@@ -43,7 +43,6 @@ class Estimator(ABC):
         looks_at_target: Whether its estimates depend on the target at all.
         of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
             the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
-
     """
 
     key: str
@@ -63,7 +62,6 @@ class Estimator(ABC):
         Args:
             inputs: The first inputs of the reference, as the network gets them.
             class_scores: Whether the network's outputs are class scores.
-
         """
         return ()
 
@@ -72,7 +70,6 @@ class Estimator(ABC):
 
         Args:
             inputs: As above.
-
         """
         return None
 
@@ -88,7 +85,6 @@ class Estimator(ABC):
 
         Raises:
             UndefinedEstimateError: If the sets define none; the message says why.
-
         """
         estimates: dict[Quantity, Estimate] = {}
         for quantity, found in self._estimate(target.unlabelled(), reference).items():

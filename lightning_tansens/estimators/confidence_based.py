@@ -26,7 +26,6 @@ class ConfidenceBasedEstimation(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([sure, unsure, unsure, unsure]))
         >>> ConfidenceBasedEstimation().estimate(target, reference)["accuracy"].value
         0.625
-
     """
 
     key = "cbpe"

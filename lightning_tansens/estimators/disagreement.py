@@ -37,7 +37,6 @@ class DisagreementRatio(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([first, first, second, second], earlier=earlier))
         >>> DisagreementRatio().estimate(target, reference)["accuracy"].value  # twice as many
         0.5
-
     """
 
     key = "disagreement"
@@ -80,7 +79,6 @@ class AgreementOnTheLine(Estimator):
     Example:
         >>> AgreementOnTheLine("D").key
         'agreement_line_d'
-
     """
 
     quantities = ("accuracy",)

@@ -41,7 +41,6 @@ class Limits:
     Example:
         >>> Limits(samples=100).errors
         16
-
     """
 
     errors: int = 16
@@ -77,7 +76,6 @@ def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ..
         ()
         >>> [reason.value for reason in doubts(Evidence(samples=1000))]
         ['its standard error is not known']
-
     """
     limits = limits or Limits()
     # a comparison with nan counts as a doubt

@@ -34,7 +34,6 @@ class ImportanceWeighting(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([sure, unsure, unsure, unsure]))
         >>> ImportanceWeighting().estimate(target, reference)["accuracy"].value
         0.625
-
     """
 
     key = "importance_weighting"

@@ -67,7 +67,6 @@ class ConfidenceOptimalTransport(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.75, 0.25]] * 4)))  # two must be of class 1
         >>> round(ConfidenceOptimalTransport(temperature=1).estimate(target, reference)["accuracy"].value, 3)
         0.5
-
     """
 
     quantities = ("accuracy",)
@@ -130,7 +129,6 @@ class TransportLoss(Estimator):
     Example:
         >>> TransportLoss().key
         'transport_loss'
-
     """
 
     quantities = ("loss",)

@@ -58,7 +58,6 @@ class Outputs:
             >>> outputs = Outputs.of([[2.0, 1.0], [0.0, float("nan")], [0.0, 3.0]], labels=[0, 0, 0])
             >>> outputs.correct, outputs.unusable
             (array([1., 0.]), 1)
-
         """
         scores = np.asarray(outputs, np.float64)
         if is_classifier is None:
@@ -152,7 +151,6 @@ class Outputs:
 
         Raises:
             TooEarlyError: If there was none.
-
         """
         if self.earlier is None:
             raise TooEarlyError("expected earlier measurements of the same samples, but this is the first")

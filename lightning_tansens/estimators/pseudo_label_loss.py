@@ -50,7 +50,6 @@ class PseudoLabelLoss(Estimator):
         >>> estimator = PseudoLabelLoss(torch.nn.functional.mse_loss)
         >>> round(estimator.estimate(target, reference)["loss"].value, 6)  # it has moved twice as far, squared
         1.2
-
     """
 
     key = "pseudo_label_loss"

@@ -62,7 +62,6 @@ class MeasureRatio(Estimator):
         >>> reference = SetSummary("val", loss=0.5, accuracy=0.9, values={"empirical": {"empirical": 2.0}})
         >>> {quantity: round(found.value, 2) for quantity, found in estimator.estimate(target, reference).items()}
         {'loss': 0.75, 'accuracy': 0.85}
-
     """
 
     quantities = ("loss", "accuracy")
@@ -81,7 +80,6 @@ class MeasureRatio(Estimator):
 
         Raises:
             UndefinedEstimateError: If the measure's values define none, or one is missing.
-
         """
         sets = (target, reference)
         values = [(found.values if self.measure.needs_data else found.weights).get(self.key) for found in sets]
@@ -121,7 +119,6 @@ def scale_loss(log_ratio: float, loss: float) -> float:
     Example:
         >>> scale_loss(0.0, 1.25)
         1.25
-
     """
     if loss == 0:
         return 0.0
@@ -137,7 +134,6 @@ def scale_accuracy(log_ratio: float, accuracy: float, form: AccuracyForm = "erro
     Example:
         >>> round(scale_accuracy(math.log(2), 0.9), 6)
         0.8
-
     """
     check_choice("form", form, get_args(AccuracyForm))
     share = 1 - scale_loss(log_ratio, 1 - accuracy) if form == "error" else scale_loss(log_ratio, accuracy)

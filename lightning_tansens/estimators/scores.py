@@ -28,7 +28,6 @@ class NuclearNorm(Score):
         >>> from lightning_tansens.estimators import Outputs
         >>> NuclearNorm().scores(SetSummary("test", outputs=Outputs.of(1000 * np.eye(3))))
         {'nuclear_norm': 1.0}
-
     """
 
     key = "nuclear_norm"
@@ -64,7 +63,6 @@ class MaNo(Score):
         >>> from lightning_tansens.estimators import Outputs
         >>> MaNo().scores(SetSummary("test", outputs=Outputs.of(np.zeros((2, 4)))))  # uniform
         {'mano': 0.25}
-
     """
 
     key = "mano"
@@ -96,7 +94,6 @@ class DispersionScore(Score):
         >>> outputs = Outputs.of(np.eye(2), features=[[1.0], [3.0]])
         >>> round(DispersionScore().scores(SetSummary("test", outputs=outputs))["dispersion"], 4)  # log(1² + 1²)
         0.6931
-
     """
 
     key = "dispersion"

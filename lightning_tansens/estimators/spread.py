@@ -17,7 +17,6 @@ def error_of_mean(values: NDArray[Any]) -> float:
         >>> import numpy as np
         >>> error_of_mean(np.array([1.0, 3.0]))
         1.0
-
     """
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
@@ -48,7 +47,6 @@ def scaled(wrong: float, target: NDArray[Any], reference: NDArray[Any], wrongs: 
         >>> import numpy as np
         >>> scaled(0.5, np.array([0.2, 0.4]), np.array([0.1, 0.2]), np.array([0.0, 1.0])).value
         1.0
-
     """
     of_target, of_reference, of_wrongs = float(target.mean()), float(reference.mean()), float(wrongs.mean())
     value = wrong * of_target / of_reference

@@ -78,7 +78,6 @@ class SetSummary:
 
         Raises:
             UndefinedEstimateError: If there are none, or those of most samples are not finite.
-
         """
         outputs = self.outputs
         if outputs is None or not len(outputs.kept):
@@ -96,7 +95,6 @@ class SetSummary:
 
         Raises:
             UndefinedEstimateError: If not.
-
         """
         outputs = self.usable
         if not outputs.is_classifier:
@@ -109,7 +107,6 @@ class SetSummary:
 
         Raises:
             UndefinedEstimateError: If there are none.
-
         """
         outputs = self.class_scores
         if outputs.labels is None:

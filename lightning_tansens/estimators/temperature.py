@@ -34,7 +34,6 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[Any]) -> Temperature:
         >>> scores = np.log(np.array([[0.9, 0.1]] * 4))
         >>> round(fit_temperature(scores, np.array([0, 0, 0, 1])).value, 2)  # three of four are right, not nine of ten
         2.0
-
     """
     own = scores[np.arange(len(labels)), labels]
     low, high = math.exp(-LOGARITHM), math.exp(LOGARITHM)

@@ -32,7 +32,6 @@ class TemporalEnsemble(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([sure] * 5, earlier=earlier))
         >>> round(TemporalEnsemble().estimate(target, reference)["accuracy"].value, 2)
         0.8
-
     """
 
     key = "temporal_ensemble"

@@ -38,7 +38,6 @@ class ThresholdedConfidence(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])))
         >>> ThresholdedConfidence().estimate(target, reference)["accuracy"].value
         0.5
-
     """
 
     quantities = ("accuracy",)

@@ -56,7 +56,6 @@ class Trajectory:
         >>> trajectory = Trajectory().updated(first).updated(second)
         >>> trajectory.mean_probabilities.astype(float).round(2).tolist(), trajectory.predictions.tolist()
         ([[0.56, 0.44]], [[0], [1]])
-
     """
 
     count: int = 0  #: The number of earlier measurements.
@@ -74,7 +73,6 @@ class Trajectory:
 
         Raises:
             ValueError: If the samples or the outputs' shape are not those of the earlier measurements.
-
         """
         samples, kept = len(now.kept), now.kept
         seen = np.zeros(samples, np.int32) if self.seen is None else self.seen
@@ -118,7 +116,6 @@ class Trajectory:
 
         Args:
             kept: Which ones, shape (N,).
-
         """
         found: dict[str, Any] = {}
         for name, axis in (("seen", 0), ("mean_probabilities", 0), ("predictions", 1), ("outputs", 1)):

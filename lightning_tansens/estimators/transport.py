@@ -75,7 +75,6 @@ def transport(costs: Array, shares: Array) -> Transport:
         0.4
         >>> bool(abs(moved.columns[1] - moved.columns[0] - 0.8) < 0.1)  # between 0.6 and 1, the next costs
         True
-
     """
     used = np.flatnonzero(shares > 0)
     taken, wanted = costs[:, used], shares[used]

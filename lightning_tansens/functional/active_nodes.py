@@ -42,7 +42,6 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
         >>> _ = torch.nn.init.ones_(net[0].weight), torch.nn.init.zeros_(net[0].bias)
         >>> active_nodes(net, torch.tensor([[1.0], [-1.0]])).tolist()
         [[2], [0]]
-
     """
     return torch.stack(collect_from_activations(model, inputs, lambda h: (h > 0).flatten(1).sum(1)), 1)
 
@@ -54,7 +53,6 @@ def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
 
     Returns:
         h_1, …, h_L, each of shape (N, ...).
-
     """
     return collect_from_activations(model, inputs, Tensor.clone)
 

@@ -45,7 +45,6 @@ def fisher_rao_norms(
         >>> logits = torch.tensor([[0.0, 0.0], [90.0, -90.0]])
         >>> fisher_rao_norms(torch.nn.Identity(), logits)  # (p·f − f_2)² = 180²
         tensor([    0., 32400.])
-
     """
     check_callable("output", output)
     check_callable("criterion", criterion)

@@ -31,7 +31,6 @@ class Gaussian:
     Attributes:
         scale: The standard deviation s, in units of the input. (The papers write N(0, σI): their σ is the variance.)
         seed: Names the draw.
-
     """
 
     scale: float
@@ -57,7 +56,6 @@ class AdversarialSign:
 
     Attributes:
         scale: The step s for each coordinate, in units of the input.
-
     """
 
     scale: float
@@ -120,7 +118,6 @@ def gradient_differences(
         >>> linear = torch.nn.Linear(4, 1)  # the gradient is (x, 1)
         >>> gradient_differences(linear, torch.zeros(2, 4), lambda x: x + 3)
         tensor([36., 36.])
-
     """
     if not callable(perturbation):
         raise TypeError(f"perturbation: expected a callable on a batch, but got {perturbation!r}")
@@ -141,7 +138,6 @@ def gradient_norms(
     Example:
         >>> gradient_norms(torch.nn.Linear(2, 1, bias=False), torch.tensor([[3.0, 4.0]]))
         tensor([5.])
-
     """
     return _squares(model, inputs, outputs, wrt, output, None).sqrt()
 

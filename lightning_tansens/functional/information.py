@@ -37,7 +37,6 @@ def entropy(series: Tensor, correction: Correction = "none") -> float:
         >>> import torch
         >>> round(entropy(torch.tensor([0, 0, 7, 7])), 9)  # log 2
         0.693147181
-
     """
     check_choice("correction", correction, get_args(Correction))
     return _entropy(_counts(_codes("series", series)), correction)
@@ -74,7 +73,6 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
         >>> first = torch.tensor([0, 0, 1, 1])
         >>> round(mutual_information(first, 5 * first), 9), mutual_information(first, torch.tensor([0, 1, 0, 1]))
         (0.693147181, 0.0)
-
     """
     check_choice("correction", correction, get_args(Correction))
     rows, columns = _codes("first", first), _codes("second", second)

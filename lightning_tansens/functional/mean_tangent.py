@@ -54,7 +54,6 @@ def tangent_matrix(
         tensor([[[1., 0.],
                  [0., 1.],
                  [0., 0.]]], dtype=torch.float64)
-
     """
     with _small_network(model, inputs, outputs, wrt, output, copies=True) as network:
         matrices = [_summed(network.part([n]), outputs) for n in range(len(network))]
@@ -81,7 +80,6 @@ def tangent_matrix_sum(
         tensor([[8., 0.],
                 [0., 8.],
                 [0., 0.]], dtype=torch.float64)
-
     """
     with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
         return _total(network, outputs)
@@ -118,7 +116,6 @@ def mean_tangent_norm(
     Example:
         >>> mean_tangent_norm(torch.nn.Linear(4, 1), torch.randn(8, 4))
         tensor(2., dtype=torch.float64)
-
     """
     with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
         mean = _total(network, outputs) / len(network)

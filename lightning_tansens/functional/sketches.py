@@ -62,7 +62,6 @@ def tangent_sketches(
         >>> z = tangent_sketches(linear, x)
         >>> torch.equal(z, tangent_sketches(linear, x))  # S of a linear map does not depend on x or θ
         True
-
     """
     check_outputs(outputs)
     check_probes("parameter_space", num_probes)

@@ -128,7 +128,6 @@ def spectral_norms(
         >>> norms = spectral_norms(model, torch.zeros(1, 1, 8))
         >>> [round(float(norm), 4) for norm in norms.values()]  # 2 cos(π/16) and √7
         [1.9616, 2.6458]
-
     """
     check_share("tolerance", tolerance)
     if cache is not None and not isinstance(cache, SpectralCache):

@@ -46,7 +46,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
         >>> measure.update(net, torch.randn(64, 3))
         >>> sorted(measure.values())
         ['active_nodes', 'active_nodes_mean', 'active_nodes_std']
-
     """
 
     key = "active_nodes"
@@ -67,7 +66,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
 
         Raises:
             ValueError: If the layers are reported, and the forward pass calls another number of activations than before.
-
         """
         tracer = CallTracer(model)
         # evaluation silences hooks that were there before, such as the tracer's

@@ -43,7 +43,6 @@ class Measure(StatefulMetric, ABC):
         remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
         tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
         unusable: The number of samples that were left out because their numbers are not finite, a state.
-
     """
 
     key: ClassVar[str]
@@ -63,7 +62,6 @@ class Measure(StatefulMetric, ABC):
 
         Args:
             output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-
         """
         check_callable("output", output)
         if output is None or self.tangent.output is not None:
@@ -81,7 +79,6 @@ class Measure(StatefulMetric, ABC):
 
         Raises:
             UnsupportedNetworkError: If the measure does not cover the network.
-
         """
 
     @abstractmethod
@@ -125,7 +122,6 @@ class SensitivityMeasure(Measure):
     Attributes:
         quantity: What the values are called in messages, a plural.
         power: The power of the ratio of the values by which the reference's loss is scaled.
-
     """
 
     quantity: ClassVar[str] = "values"
@@ -148,7 +144,6 @@ class SensitivityMeasure(Measure):
 
         Raises:
             UndefinedEstimateError: If these values define no factor; the message says why.
-
         """
         now, before = target[self.key], reference[self.key]
         if not (0 < now < math.inf and 0 < before < math.inf):

@@ -35,7 +35,6 @@ class ClassSensitivity(OutputSensitivity, LabelledMeasure):
         >>> measure.update(torch.nn.Linear(9, 2), torch.randn(8, 9), torch.tensor([0, 1] * 4))
         >>> sorted(measure.part_values())
         ['0', '1', 'all/0', 'all/1']
-
     """
 
     key = "class_sensitivity"
@@ -54,7 +53,6 @@ class ClassSensitivity(OutputSensitivity, LabelledMeasure):
 
         Raises:
             ValueError: If the labels are no class indices below the number of outputs.
-
         """
         check_classes(targets, batch_length(inputs), self)
         usable = self._add(model, inputs, positions)

@@ -31,7 +31,6 @@ class TorchLoss:
         >>> loss = TorchLoss.of(nn.CrossEntropyLoss(torch.tensor([1.0, 3.0])))
         >>> [part.tolist() for part in loss.terms(torch.zeros(3, 2), torch.tensor([0, 1, -100]))][1]
         [1.0, 3.0, 0.0]
-
     """
 
     function: Criterion  # returns the elements of the loss for (outputs, targets)
@@ -153,7 +152,6 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
         True
         >>> are_class_scores(lambda y, t: (y[:, 0] - t).square().mean(), torch.randn(3, 2), labels)
         False
-
     """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or not outputs.is_floating_point():
         return False

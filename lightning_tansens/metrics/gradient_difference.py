@@ -57,7 +57,6 @@ class GradientDifference(SampleMeasure):
         >>> measure.update(nn.Linear(4, 1), torch.zeros(2, 4))  # the gradient is (x, 1)
         >>> measure.compute()
         tensor(36., dtype=torch.float64)
-
     """
 
     key = "gradient_difference"

@@ -45,7 +45,6 @@ class LabelledLoss(StatefulMetric):
         >>> loss.update(torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1, -100]))
         >>> loss.accuracy(), round(loss.value(), 3)
         (tensor(0.5000, dtype=torch.float64), 4.5)
-
     """
 
     total: Tensor
@@ -92,7 +91,6 @@ class LabelledLoss(StatefulMetric):
         Raises:
             TypeError: If the criterion returns no tensor.
             ValueError: If it returns neither one loss nor one for each sample, or outputs and targets do not fit.
-
         """
         if isinstance(targets, Tensor) and not targets.dim():
             raise ValueError("targets: expected one for each sample, but got a scalar; keep the batch dimension")

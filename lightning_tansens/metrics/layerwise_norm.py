@@ -39,7 +39,6 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         >>> measure.update(layer)
         >>> measure.compute()
         tensor(0., dtype=torch.float64)
-
     """
 
     key = "layer_norm"

@@ -39,7 +39,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
         >>> measure.update(nn.Linear(4, 1), torch.randn(8, 4))
         >>> measure.compute()
         tensor(2., dtype=torch.float64)
-
     """
 
     key = "mean_tangent"
@@ -71,7 +70,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
         Raises:
             ValueError: If the matrix is larger than ``max_entries``.
-
         """
         with evaluation(model):
             network = Network(model, inputs, self.tangent.wrt, self.tangent.output)
@@ -89,7 +87,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
         Raises:
             ValueError: If the matrix is larger than ``max_entries``, or of another shape than before.
-
         """
         if not self.count:
             self.prepare(model, inputs)  # parameters may be frozen or unfrozen between two measurements

@@ -45,7 +45,6 @@ class SensitivityMovement(SampleMeasure):
         >>> measure.update(net, x)
         >>> measure.compute()  # the weights have not changed
         tensor(0., dtype=torch.float64)
-
     """
 
     key = "movement"

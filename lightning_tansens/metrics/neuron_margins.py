@@ -30,7 +30,6 @@ class NeuronMargins(Measure):
         >>> measure.update(net, torch.tensor([[3.0], [-2.0]]))
         >>> {name: f"{float(value):.2f}" for name, value in list(measure.values().items())[:2]}  # of 2 and 6
         {'neuron_margins': '4.00', 'neuron_margins_min': '2.00'}
-
     """
 
     key = "neuron_margins"
@@ -51,7 +50,6 @@ class NeuronMargins(Measure):
 
         Raises:
             ValueError: If the network has another number of hidden units on this batch than before.
-
         """
         found, finite = margins_and_finite(model, inputs)
         if found.shape != self.margins.shape:

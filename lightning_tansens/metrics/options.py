@@ -32,7 +32,6 @@ class TangentOptions:
     Raises:
         TypeError: If ``output`` cannot be called.
         ValueError: If another option has a value that is not allowed.
-
     """
 
     outputs: Outputs = "sum"

@@ -41,7 +41,6 @@ class SetOutputs(Metric):
         >>> gathered.update(torch.tensor([[2.0, 3.0]]), torch.tensor([0]), positions=[0])
         >>> gathered.arrays()["outputs"].tolist(), gathered.arrays()["labels"].tolist()
         ([[2.0, 3.0], [0.0, 1.0]], [0, 1])
-
     """
 
     is_differentiable = False
@@ -91,7 +90,6 @@ class SetOutputs(Metric):
 
         Raises:
             ValueError: If outputs, labels or features have not the shapes that are expected.
-
         """
         rows = self._rows(outputs, targets, features)
         self._learn(rows)

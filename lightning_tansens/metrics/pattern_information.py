@@ -39,7 +39,6 @@ class PatternInformation(LabelledMeasure):
         >>> measure.update(net, torch.tensor([[3.0], [-3.0], [2.0], [-1.0]]), torch.tensor([0, 1, 0, 1]))
         >>> {name: f"{value:.3f}" for name, value in measure.values().items()}  # one unit is active everywhere
         {'pattern_information': '0.693', 'count_information': '0.000', 'label_entropy': '0.693'}
-
     """
 
     key = "pattern_information"
@@ -64,7 +63,6 @@ class PatternInformation(LabelledMeasure):
 
         Raises:
             ValueError: If the labels are no class indices.
-
         """
         patterns, finite = patterns_and_finite(model, inputs)
         check_classes(targets, len(patterns), self)

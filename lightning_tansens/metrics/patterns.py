@@ -30,7 +30,6 @@ class ActivationPatterns(Measure):
         >>> measure.update(net, torch.tensor([[3.0], [-3.0], [2.0], [1.0]]))
         >>> {name: float(value) for name, value in measure.values().items()}
         {'patterns': 2.0, 'patterns_share': 0.5}
-
     """
 
     key = "patterns"

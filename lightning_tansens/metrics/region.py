@@ -39,7 +39,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         >>> measure.update(net, torch.randn(64, 3))
         >>> sorted(measure.values())
         ['region', 'region_dead', 'region_log_paths', 'region_log_probability']
-
     """
 
     key = "region"

@@ -24,7 +24,6 @@ class SampleMeasure(Measure):
 
     Attributes:
         parts: The names of the columns, for :meth:`part_values`; empty where they are not reported.
-
     """
 
     samples: list[Tensor]
@@ -56,7 +55,6 @@ class SampleMeasure(Measure):
 
         Raises:
             ValueError: If the rows have another length than before.
-
         """
         self._add(model, inputs, positions)
 
@@ -107,7 +105,6 @@ class MeanSensitivity(SampleMeasure, SensitivityMeasure):
 
     Attributes:
         block: The number of consecutive positions whose numbers share their randomness.
-
     """
 
     block: int = 1

@@ -36,7 +36,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         >>> measure.update(layer)
         >>> measure.compute()
         tensor(0., dtype=torch.float64)
-
     """
 
     key = "spectral_norm"

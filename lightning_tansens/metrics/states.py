@@ -58,7 +58,6 @@ class StatefulMetric(Metric):
 
         Returns:
             The figure, None where an axis is given, and the axis.
-
         """
         return self._plot(val, ax)
 

@@ -28,7 +28,6 @@ class TangentMeasure(SampleMeasure):
 
     Attributes:
         choice: How the last network was measured and why.
-
     """
 
     choice: Choice | None = None

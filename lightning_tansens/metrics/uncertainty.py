@@ -33,7 +33,6 @@ def relative_standard_error(terms: Sequence[Influence], signs: Sequence[float] |
         >>> values = torch.tensor([1.0, 3.0])
         >>> relative_standard_error([Influence(values / 2 - 1, torch.arange(2))])  # std 1.41 / sqrt(2) / mean 2
         0.5
-
     """
     block = max(term.block for term in terms)
     units = 1 + max(int(term.positions.max()) if len(term.positions) else 0 for term in terms) // block

@@ -21,7 +21,6 @@ class WholeSet:
         >>> rows = whole.pack((torch.ones(3, 2), torch.arange(3)), torch.device("cpu"))
         >>> whole.value(torch.nn.functional.cross_entropy, rows.flatten()[:6], torch.tensor([1, 0]))
         0.6931471824645996
-
     """
 
     #: A process keeps so many numbers, of 8 bytes.

@@ -135,7 +135,6 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     Example:
         >>> pick_output({"loss": torch.tensor(0.5), "logits": torch.tensor([[1.0, 2.0]])})
         tensor([[1., 2.]])
-
     """
     if output is not None:
         try:
@@ -164,7 +163,6 @@ def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
     Example:
         >>> find_wrt(nn.Sequential(nn.Embedding(9, 2), nn.Flatten()), torch.zeros(1, 3, dtype=torch.long))
         '0'
-
     """
     parts = entries(inputs)
     floating = [name for name, value in parts.items() if isinstance(value, Tensor) and value.is_floating_point()]

@@ -24,7 +24,6 @@ def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | N
         >>> outputs, features = outputs_and_features(network, torch.randn(5, 4))
         >>> features.shape
         torch.Size([5, 6])
-
     """
     tracer = _LastInput(model)
     with tracer.running():

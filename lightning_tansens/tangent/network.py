@@ -40,7 +40,6 @@ class Network:
         TypeError: If x is no floating-point tensor.
         ValueError: If ``wrt`` names nothing.
         UnsupportedNetworkError: If ``wrt`` names a module that is not called exactly once.
-
     """
 
     def __init__(self, model: nn.Module, inputs: Any, wrt: Wrt = None, output: OutputPicker | None = None) -> None:

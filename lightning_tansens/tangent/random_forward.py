@@ -22,7 +22,6 @@ def is_random(network: nn.Module, inputs: Any) -> bool:
     Example:
         >>> is_random(nn.Sequential(nn.Linear(3, 2), nn.Dropout()), torch.ones(1, 3))
         False
-
     """
     first, again, other = (_outputs(network, inputs, seed) for seed in (0, 0, 1))
     rounding = max((_distance(a, b) for a, b in zip(first, again)), default=0.0)

@@ -60,7 +60,6 @@ class TangentSensitivityRegulariser(nn.Module):
         >>> regulariser = TangentSensitivityRegulariser(strength=0.1, outputs="each")
         >>> loss = network(inputs).square().mean() + regulariser(network, inputs)
         >>> loss.backward()
-
     """
 
     def __init__(

@@ -72,7 +72,6 @@ def tangent_sensitivity(
         >>> linear = torch.nn.Linear(5, 1)
         >>> tangent_sensitivity(linear, torch.randn(2, 5))  # f = w·x + b has S = I, so ‖S‖² = D
         tensor([5., 5.])
-
     """
     blocks = tangent_sensitivity_blocks(
         model,
@@ -118,7 +117,6 @@ def tangent_sensitivity_blocks(
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
         >>> list(tangent_sensitivity_blocks(net, torch.randn(5, 3)))
         ['0.weight', '2.weight']
-
     """
     check_probes(method, num_probes)
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -163,7 +161,6 @@ def chosen_method(
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
         >>> chosen_method(net, torch.randn(5, 3)).way
         'input_space'
-
     """
     check_choice("method", method, get_args(Method))
     with evaluation(model):

@@ -56,7 +56,6 @@ class Calibrated(Estimator):
     Example:
         >>> len(Calibrated(copies=[Noise(0.5), Masked(0.2), lambda image: image.flip(-1)]).copies)
         3
-
     """
 
     key = "calibrated"

@@ -44,7 +44,6 @@ class Ridge:
         >>> prediction = fit.predict([5.0])
         >>> round(prediction.value, 2), prediction.inside
         (10.0, False)
-
     """
 
     def __init__(self, features: ArrayLike, values: ArrayLike) -> None:
@@ -79,7 +78,6 @@ class Ridge:
 
         Args:
             features: x, shape (F,).
-
         """
         point = np.asarray(features, dtype=np.float64)
         scaled = point / self._scale

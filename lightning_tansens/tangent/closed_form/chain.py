@@ -44,7 +44,6 @@ def trace_chain(model: nn.Module, inputs: Tensor, forward: Callable[[Tensor], An
     Raises:
         UnsupportedNetworkError: If a call on the way is not piecewise-linear, joins two branches, mixes samples or
             uses a weight that is not a parameter; the message names the module.
-
     """
     tracer = _ChainTracer(model, inputs)
     # with autograd on, what is computed from a parameter can be told from a constant

@@ -107,7 +107,6 @@ def relu_chain(model: nn.Module, inputs: Any, *, wrt: Wrt = None, output: Output
         >>> chain = relu_chain(net, torch.randn(5, 3))
         >>> chain.depth, chain.input_dim, chain.hidden_widths, chain.num_outputs
         (2, 3, (4,), 2)
-
     """
     with evaluation(model):
         network = Network(model, inputs, wrt, output)

@@ -37,7 +37,6 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         ...     _ = torch.rand(1), net[1].running_mean.data.add_(1), [m.eval() for m in net]
         >>> torch.equal(torch.get_rng_state(), state), net[1].running_mean, net[0].training
         (True, tensor([0., 0., 0.]), True)
-
     """
     check_model(module)
     with isolated_rng(), Randomness(*attributes(module)).isolated_generators(), evaluation(module), _silent_log(module):
@@ -68,7 +67,6 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         [False, False]
         >>> [m.training for m in net]
         [True, False]
-
     """
     check_model(model)
     outer = _guarding.get()

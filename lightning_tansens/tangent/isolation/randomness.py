@@ -55,7 +55,6 @@ class Randomness:
         ...     first = noise.generator.random()
         >>> noise.generator.random() == np.random.default_rng(0).random()
         True
-
     """
 
     def __init__(self, *owners: object) -> None:

@@ -117,7 +117,6 @@ def squared_norm(contributions: Sequence[Contribution], signs: Signs | None = No
         >>> delta, features = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0]]]])
         >>> squared_norm([Outer(delta, features), Direct(torch.zeros(1, 2))])
         tensor([45.])
-
     """
     outer = [c for c in contributions if isinstance(c, OuterSum)]
     if len(outer) == len(contributions) and len({(c.sizes[0], c.sizes[2]) for c in outer}) == 1:

@@ -27,7 +27,6 @@ class ConvolutionRule(Rule):
         dilation: The steps inside of a patch.
         groups: The number of groups of channels.
         transposed: Whether a and y change places.
-
     """
 
     kernel: tuple[int, ...]

@@ -17,7 +17,6 @@ class BatchAxis:
         axis: The axis that holds the samples.
         order: "alone" where that axis has one entry for each sample; "major" where each sample has several consecutive
             entries, "minor" where the samples take turns (then the axis is the first).
-
     """
 
     axis: int = 0
@@ -56,7 +55,6 @@ def find_batch_axis(supports: Sequence[Tensor]) -> BatchAxis | None:
         >>> import torch
         >>> find_batch_axis([torch.eye(4, 2)[:, :1] > 0, torch.eye(4, 2)[:, 1:] > 0])  # rows 0 and 1 of four
         BatchAxis(axis=0, order='minor')
-
     """
     samples = len(supports)
     for axis in _candidates(supports[0].shape, samples):

@@ -72,7 +72,6 @@ def input_space_blocks(
 
     Raises:
         UnsupportedNetworkError: If the forward pass takes another way than the one whose axes were found.
-
     """
     with forward_ad.dual_level():
         trace = run_traced(network, probes)

@@ -37,7 +37,6 @@ def input_probes(shape: Sequence[int], seed: int, indices: Sequence[int], probe:
         >>> a, b = input_probes([4], 0, [5, 6], 0), input_probes([4], 0, [6], 0)
         >>> torch.equal(a[1], b[0])
         True
-
     """
     return _signs(prod(shape), seed, _INPUT_STREAM, indices, probe).reshape(len(indices), *shape)
 
