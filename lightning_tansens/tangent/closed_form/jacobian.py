@@ -20,7 +20,8 @@ GATHER_FROM_WIDTH = 64
 GATHER_FROM_WIDTH_ON_GPU = 512
 GATHER_UP_TO_SHARE = 0.8
 
-# A multiplication of gathered rows and columns takes as long as this number in one dense product.
+# A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured for
+# widths from 300 to 3000 on a CPU. Narrower layers have fixed costs of about a dozen training steps, which are not counted.
 GATHERED_COST = 2.0
 
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
@@ -209,7 +210,7 @@ def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: T
 
 
 def _gathers(marks: Tensor) -> bool:
-    """Whether a layer is wide enough."""
+    """Whether a layer is wide enough for its active units to be gathered."""
     return marks.shape[1] >= (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU)
 
 
@@ -233,9 +234,9 @@ def _indices(marks: Tensor | None) -> Tensor | None:
 
 
 def taken_units(marks: Tensor | None, width: int) -> int:
-    """Estimates how many units of a layer are multiplied: half of those that are switched off for some samples.
+    """Estimates how many units of a layer are multiplied: half of a wide one's, if any is switched off.
 
-    It is the same for all samples, so that all processes choose the same method.
+    The true number would differ between processes, which must choose the same method.
     """
     return width if marks is None or not _gathers(marks) or bool(marks.all()) else width // 2
 
