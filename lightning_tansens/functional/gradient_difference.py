@@ -37,7 +37,6 @@ class Gaussian:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the scale and the seed."""
         check_numbers(scale=self.scale)
         check_seed(self.seed)
 
@@ -61,7 +60,6 @@ class AdversarialSign:
     scale: float
 
     def __post_init__(self) -> None:
-        """Checks the scale."""
         check_numbers(scale=self.scale)
 
     def __call__(self, x: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:

@@ -20,8 +20,8 @@ GATHER_FROM_WIDTH = 64
 GATHER_FROM_WIDTH_ON_GPU = 512
 GATHER_UP_TO_SHARE = 0.8
 
-# A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured for
-# widths from 300 to 3000 on a CPU. Narrower layers have fixed costs of about a dozen training steps, which are not counted.
+# A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured
+# on a CPU for widths from 300 to 3000. Narrower layers have fixed costs of about a dozen training steps, not counted here.
 GATHERED_COST = 2.0
 
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
@@ -74,7 +74,7 @@ class IdentityJacobian(Jacobian):
         return self._slopes.square().sum(-1, keepdim=self._slopes.dim() == 1)
 
     def row_squared_norms(self) -> Tensor:
-        return _as_rows(self._slopes.square())
+        return self._slopes.square().reshape(-1, self._slopes.shape[-1])
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
         return torch.einsum("nud,nd->nu", weights.square(), self.row_squared_norms().expand(len(weights), -1))
@@ -140,10 +140,10 @@ class SharedJacobian(Jacobian):
     def row_squared_norms(self) -> Tensor:
         if self._slopes is None:
             return self._basis_rows.unsqueeze(0)
-        return _as_rows(self._slopes.square() * self._basis_rows)
+        return (self._slopes.square() * self._basis_rows).reshape(-1, len(self._basis))
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        scaled = weights if self._slopes is None else weights * _as_rows(self._slopes).unsqueeze(1)
+        scaled = weights if self._slopes is None else weights * torch.atleast_2d(self._slopes).unsqueeze(1)
         return (scaled @ self._basis).square().sum(-1)
 
 
@@ -157,7 +157,7 @@ class DenseJacobian(Jacobian):
         self._transposed = transposed
 
     def scale(self, slopes: Tensor) -> Jacobian:
-        return DenseJacobian(self._transposed * _as_rows(slopes).unsqueeze(1))
+        return DenseJacobian(self._transposed * torch.atleast_2d(slopes).unsqueeze(1))
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
         return _product(self._transposed, None, weight, rows)
@@ -248,11 +248,6 @@ def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) ->
     if columns is not None:
         matrix = matrix.expand(len(columns), -1, -1).gather(2, columns.unsqueeze(1).expand(-1, matrix.shape[-2], -1))
     return matrix
-
-
-def _as_rows(tensor: Tensor) -> Tensor:
-    """Gives what all samples share a sample axis of length one."""
-    return tensor if tensor.dim() == 2 else tensor.unsqueeze(0)
 
 
 def _short_form(matrix: Tensor) -> Tensor:
