@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
-from lightning_tansens.metrics.copies import copied
+from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
