@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.checks import checked_positions
+from lightning_tansens.checks import positions_from
 from lightning_tansens.metrics.criteria import look_like_class_scores
 
 #: The most numbers that are kept of a sample's outputs where they are no class scores.
@@ -24,8 +24,8 @@ class SetOutputs(Metric):
     Class scores (N, C) are kept whole. Of other outputs at most 4,096 numbers a sample are kept: of (N, C, ...) the same
     randomly drawn places of the trailing dimensions for every sample, set and process, of (N, D) the same entries.
 
-    As input to ``update``: outputs, labels, features, positions and entries. As output of ``compute``: what :meth:`arrays` returns,
-    as tensors.
+    As input to ``update``: outputs, labels, features, positions and entries. As output of ``compute``: what
+    :meth:`arrays` returns, as tensors.
 
     Args:
         class_scores: Whether outputs are class scores: logits (N, C) of two or more classes, or the single logit, (N,) or
@@ -42,7 +42,6 @@ class SetOutputs(Metric):
         >>> gathered.update(torch.tensor([[2.0, 3.0]]), torch.tensor([0]), positions=[0])
         >>> gathered.arrays()["outputs"].tolist(), gathered.arrays()["labels"].tolist()
         ([[2.0, 3.0], [0.0, 1.0]], [0, 1])
-
     """
 
     is_differentiable = False
@@ -69,21 +68,14 @@ class SetOutputs(Metric):
         for name in self._names:
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def prepare(self, outputs: Any, targets: Any = None, features: Any = None) -> None:
+    def prepare(self, outputs: Any, targets: Any = None, features: Any = None, entries: Tensor | None = None) -> None:
         """Learns the types and shapes of what is gathered; every process calls it before the first update.
 
-        Args:
-            outputs: The outputs for a batch of at least one sample; their values do not matter.
-            targets: Its labels, or None.
-            features: Its features, shape (N, F), or None.
-
-        Raises:
-            ValueError: As :meth:`update` does.
-
+        It takes a batch of at least one sample, whose values do not matter, and raises as :meth:`update` does.
         """
-        rows = self._rows(
-            outputs, targets, features, range(len(outputs) if isinstance(outputs, Tensor) and outputs.dim() else 0)
-        )
+        self._learn(self._rows(outputs, targets, features, entries))
+
+    def _learn(self, rows: dict[str, Tensor]) -> None:
         empty = {name: row[:0].cpu() for name, row in rows.items()}
         if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
             raise ValueError(
@@ -95,7 +87,12 @@ class SetOutputs(Metric):
             self._fill()
 
     def update(
-        self, outputs: Any, targets: Any = None, features: Any = None, positions: Sequence[int] | None = None
+        self,
+        outputs: Any,
+        targets: Any = None,
+        features: Any = None,
+        positions: Sequence[int] | None = None,
+        entries: Tensor | None = None,
     ) -> None:
         """Adds a batch.
 
@@ -104,19 +101,17 @@ class SetOutputs(Metric):
             targets: Class indices, shape (N,); None where labels are not used. Not looked at without class scores.
             features: The input of the network's last layer, shape (N, F); None where it is not known.
             positions: The samples' positions in their set; None continues where the last batch ended.
+            entries: Some entries of the inputs, shape (N, E); None where they are not known. A batch with more or fewer
+                entries than the first counts as not known, NaN.
 
         Raises:
             ValueError: If outputs, labels or features have not the shapes that are expected.
-
         """
-        self.prepare(outputs, targets, features)
-        start = sum(len(part) for part in self.positions)
-        own = (
-            range(start, start + len(outputs))
-            if positions is None
-            else checked_positions("positions", positions, len(outputs))
-        )
-        for name, row in self._rows(outputs, targets, features, own).items():
+        rows = self._rows(outputs, targets, features, entries)
+        self._learn(rows)
+        own = positions_from("positions", positions, len(outputs), start=sum(map(len, self.positions)))
+        rows["positions"] = torch.tensor(own, dtype=torch.int64, device=self.device)
+        for name, row in rows.items():
             getattr(self, name).append(row)
 
     def reset(self) -> None:
@@ -125,7 +120,7 @@ class SetOutputs(Metric):
         self._fill()
 
     def compute(self) -> dict[str, Any]:
-        """Returns outputs, labels and features, over the samples of all processes, in the order of positions."""
+        """Returns outputs, labels, features and entries, over the samples of all processes, in the order of positions."""
         if not self._empty:
             return {"outputs": torch.zeros(0, device=self.device), "is_classifier": bool(self.class_scores)}
         order = dim_zero_cat(self.positions).argsort(stable=True)
@@ -134,7 +129,7 @@ class SetOutputs(Metric):
         return {**found, "is_classifier": bool(self.class_scores)}
 
     def arrays(self) -> dict[str, Any]:
-        """Returns the arguments of ``Outputs.of``, the same on every process. Needs synced states."""
+        """Returns the arguments of ``Outputs.of``, with entries for inputs, the same on every process. Needs synced states."""
         compute = type(self).compute  # the metric's own compute() would sync once more
         return {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in compute(self).items()}
 
@@ -142,7 +137,7 @@ class SetOutputs(Metric):
         for name, empty in self._empty.items():
             setattr(self, name, [empty.to(self.device)])
 
-    def _rows(self, outputs: Any, targets: Any, features: Any, positions: Sequence[int]) -> dict[str, Tensor]:
+    def _rows(self, outputs: Any, targets: Any, features: Any, entries: Tensor | None) -> dict[str, Tensor]:
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
             raise ValueError(
                 f"outputs: expected one tensor of floating-point numbers, shape (N, ...), but got {_what(outputs)}"
@@ -151,7 +146,7 @@ class SetOutputs(Metric):
         if self.class_scores is None:
             self.class_scores = look_like_class_scores(outputs, targets)
         kept = outputs.detach().to(self.device, torch.float64 if outputs.dtype == torch.float64 else torch.float32)
-        rows = {"positions": torch.tensor(list(positions), dtype=torch.int64, device=self.device)}
+        rows = {"positions": torch.zeros(samples, dtype=torch.int64, device=self.device)}
         rows["outputs"] = kept if self.class_scores else self._thinned(kept)
         if self.class_scores and (outputs.dim() > 2 or (outputs.dim() == 2 and not outputs.shape[1])):
             raise ValueError(f"outputs: expected class scores of shape (N, C), (N, 1) or (N,), but got {_what(outputs)}")
@@ -166,13 +161,18 @@ class SetOutputs(Metric):
                     f"features: expected shape ({samples}, F), one row for each sample, but got {_what(features)}"
                 )
             rows["features"] = none if features is None else features.detach().to(self.device, kept.dtype)
+        if "entries" in self._names:
+            rows["entries"] = none if entries is None else entries.to(self.device)
+            known = self._empty.get("entries", rows["entries"])
+            if rows["entries"].shape[1:] != known.shape[1:]:
+                rows["entries"] = torch.full((samples, *known.shape[1:]), torch.nan, device=self.device)
         return rows
 
     def _labels(self, outputs: Tensor, targets: Any) -> Tensor:
         single = outputs.dim() == 1 or outputs.shape[1] == 1
         samples, classes = len(outputs), 2 if single else outputs.shape[1]
         fits = isinstance(targets, Tensor) and not targets.is_complex() and (single or not targets.is_floating_point())
-        if not fits or _shape(targets) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
+        if not fits or tuple(targets.shape) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
             raise ValueError(f"targets: expected class indices of shape ({samples},), but got {_what(targets)}")
         labels = targets.detach().reshape(-1).to(self.device)
         if samples and (labels.min() < 0 or labels.max() >= classes or (labels != labels.long()).any()):
@@ -194,10 +194,6 @@ class SetOutputs(Metric):
             self._places = torch.randperm(flat.shape[2], generator=generator)[:count].sort().values
         thinned: Tensor = flat[:, :, self._places.to(flat.device)]
         return thinned if outputs.dim() > 2 else thinned[:, 0]
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def _shapes(rows: dict[str, Tensor]) -> str:

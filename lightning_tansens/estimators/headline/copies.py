@@ -187,6 +187,10 @@ def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
         generator = torch.Generator().manual_seed(seed)
         dropped = torch.randperm(columns, generator=generator)[: min(TABLE_COLUMNS, columns // 2)]
         columns_filled = Filled(means, columns=tuple(dropped.tolist()))
-        strong = (ColumnNoise(deviations, 4 * TABLE_NOISE), Swapped(rows, 2 * TABLE_SHARE), Filled(means, share=2 * TABLE_SHARE))
+        strong = (
+            ColumnNoise(deviations, 4 * TABLE_NOISE),
+            Swapped(rows, 2 * TABLE_SHARE),
+            Filled(means, share=2 * TABLE_SHARE),
+        )
         return (ColumnNoise(deviations), Swapped(rows), Filled(means), columns_filled, *map(Strong, strong))
     return ()
