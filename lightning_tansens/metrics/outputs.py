@@ -129,7 +129,7 @@ class SetOutputs(Metric):
         return {**found, "is_classifier": bool(self.class_scores)}
 
     def arrays(self) -> dict[str, Any]:
-        """Returns the arguments of ``Outputs.of``, with entries for inputs, the same on every process. Needs synced states."""
+        """Returns the arguments of ``Outputs.of`` and the entries, the same on every process. Needs synced states."""
         compute = type(self).compute  # the metric's own compute() would sync once more
         return {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in compute(self).items()}
 

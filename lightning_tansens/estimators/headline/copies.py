@@ -57,6 +57,8 @@ class Strong:
     transform: Transform
 
     def __post_init__(self) -> None:
+        if self.transform is None:
+            raise TypeError("transform: expected a callable on a sample, but got None")
         check_callable("transform", self.transform)
 
     def __call__(self, sample: Tensor) -> Tensor:

@@ -65,10 +65,10 @@ class DenseFit(GatedHeads):
         truth = np.clip(np.log(np.maximum(means, TINY) / self.level), -LOSS_RANGE, LOSS_RANGE)
         super().__init__(points, truth[:, None], weights, np.array([self.level]), outputs=outputs)
 
-    def estimate(self, samples: DenseSamples, outputs: Outputs, class_shares: ClassShares = "auto") -> Answer:
+    def estimate(self, samples: DenseSamples, class_shares: ClassShares = "auto", outputs: Outputs | None = None) -> Answer:
         """Returns the answer for the loss of a set, without looking at its targets."""
         points = self._points_of(samples, Reweightings.none(len(samples)))
-        return self._answers(points, outputs, class_shares)[0]
+        return self._answers(points, len(samples), class_shares, outputs)[0]
 
     def _sampling(self, values: Array, count: int) -> Array:
         return np.asarray(self.regression.residual / self.level**2 * (1 / self._count + 1 / count))

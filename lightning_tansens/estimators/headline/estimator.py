@@ -14,7 +14,7 @@ from lightning_tansens.checks import check_callable, check_choice, check_counts,
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.perturbations import Transform, checked_transforms
-from lightning_tansens.estimators.headline.copies import Shift, copies_for, samples_for
+from lightning_tansens.estimators.headline.copies import Shift, Strong, copies_for, samples_for
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
 from lightning_tansens.estimators.headline.fit import Fit
@@ -52,10 +52,11 @@ class Headline(Estimator):
     * *Another population*: the regression estimator, which re-weights the reference.
 
     Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
-    it, on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is
-    left out of the fit, and how far the estimates differ. A set whose inputs look like a copy's is corrected by what the
-    estimate was wrong by there (:class:`~.resemblance.Resemblance`). Where outputs are not class scores the loss alone is estimated, by
-    the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
+    it, on which the truth is known. A set whose inputs look like a copy's is corrected by what the estimate was wrong by
+    there (:class:`~.resemblance.Resemblance`). The interval holds the sampling of both sets, the errors on nearby copies
+    whose kind is left out of the fit, and how far the estimates differ. Where outputs are not class scores the loss alone is
+    estimated, by the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss`
+    without copies.
 
     Each copy costs a forward pass of some of the reference's samples at each measurement. The documentation says how good
     the estimate is and what it does not cover.
@@ -120,7 +121,11 @@ class Headline(Estimator):
         """
         if self.copies is not None:
             return self.copies
-        return tuple(copy for copy in copies_for(inputs, self.seed) if class_scores or not isinstance(copy, Shift))
+        found = copies_for(inputs, self.seed)
+        changes = [copy.transform if isinstance(copy, Strong) else copy for copy in found]
+        return tuple(
+            copy for copy, change in zip(found, changes, strict=True) if class_scores or not isinstance(change, Shift)
+        )
 
     def samples_of_copies(self, inputs: Any) -> int | None:
         """Returns ``copied_samples``, or what it stands for with these inputs."""
@@ -161,7 +166,7 @@ class Headline(Estimator):
             found = drawn_pseudo_label_loss(target, reference, by_labels)
             return replace(found, verdict="unsure")  # an interval that covers only the sampling decides nothing
         _, doubts = _earlier(reference.usable, target.usable)
-        answer = fit.estimate(DenseSamples.of(target.usable, by_labels.losses), target.usable, self.class_shares)
+        answer = fit.estimate(DenseSamples.of(target.usable, by_labels.losses), self.class_shares, target.usable)
         return self._stated("loss", answer, reference.loss, doubts, sure=True)
 
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:

@@ -50,7 +50,7 @@ class Fit(GatedHeads):
         """Returns the answers for the error and the loss of a set, without looking at its labels."""
         samples = Samples.of(outputs, self.temperature)
         points = self.calibration.points(samples, Reweightings.none(len(samples)))
-        error, loss = self._answers(points, outputs, class_shares)
+        error, loss = self._answers(points, len(samples), class_shares, outputs)
         return error, loss
 
     def _sampling(self, values: Array, count: int) -> Array:

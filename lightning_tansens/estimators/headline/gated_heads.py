@@ -96,9 +96,9 @@ class GatedHeads(ABC):
         self._copies = (self._kinds == "plain") | (self._kinds == "strong")
         self._resemblance: Resemblance | None = None
         self._found_wrong: dict[ClassShares, Array] = {}
-        if self._copies.any() and outputs and all(one.inputs is not None for one in outputs):
-            assert outputs[0].inputs is not None
-            self._views = Views.of_reference(outputs[0].inputs)
+        views = Views.of_reference(outputs[0]) if outputs and all(one.inputs is not None for one in outputs) else None
+        if views is not None and self._copies.any():
+            self._views = views
             pairs = zip(outputs, sets, strict=True)
             seen = np.concatenate([self._views.means(one, of.weights, own=True) for one, of in pairs])
             self._resemblance = Resemblance(seen[self._bases < 0], seen[self._copies])
@@ -115,15 +115,15 @@ class GatedHeads(ABC):
     def _sampling(self, values: Array, count: int) -> Array:
         """Returns the variances of the logarithms of estimated ratios, shape (Q,), over the draw of both sets' samples."""
 
-    def _answers(self, points: Points, outputs: Outputs, class_shares: ClassShares) -> list[Answer]:
-        """Returns the answer for each quantity of a set, from its point and its outputs."""
+    def _answers(self, points: Points, count: int, class_shares: ClassShares, outputs: Outputs | None) -> list[Answer]:
+        """Returns the answer for each quantity of a set, from its point, its number of samples, and its inputs if known."""
         ratios, gate, spread = self._predict(self.model, points, class_shares)
-        if self._resemblance is not None and outputs.inputs is not None:
-            seen = self._views.means(outputs, Reweightings.none(len(outputs)))
+        if self._resemblance is not None and outputs is not None and outputs.inputs is not None:
+            seen = self._views.means(outputs, Reweightings.none(count))
             ratios = np.minimum(ratios + self._resemblance.correction(seen, self._wrong(class_shares)), self._most)
         seen, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
         steep = np.square(slopes(values * level))
-        sampling, (within, between) = steep * self._sampling(values, len(outputs)), steep * spread[0].T
+        sampling, (within, between) = steep * self._sampling(values, count), steep * spread[0].T
         copies = nearby(signature, ratios[0], seen, self._left_out, self._errors)
         parts = zip(sampling, map(tuple, copies), within, between, strict=True)
         reach = np.array([Spread(*part, self.shares).reach for part in parts])

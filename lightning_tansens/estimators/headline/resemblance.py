@@ -29,6 +29,9 @@ DRAWN, MOST = 0.3, 1.0
 #: of how far re-weightings go, which have at least this deviation.
 UNLIKE, LEAST_SPREAD = 20.0, 0.05
 
+#: With fewer samples of the reference that the components have not seen nothing is corrected.
+FEWEST = 20
+
 #: Copies in nearly the same direction, by the cosine, are of one kind.
 ALIKE = 0.9
 
@@ -57,28 +60,32 @@ class Views:
         self._basis = self._standardised(reference)[self.unseen :]
         values, components = np.linalg.svd(self._basis, full_matrices=False)[1:]
         self._components = components[values > 1e-6 * values[0]]
-        self._least = 0.0
         own = self._energies(self._standardised(reference)[: self.unseen])
         self._least = LEAST * own[:, :-1].mean(0).sum() + 1e-12
         self._nearest = 1e-3 * own[:, -1].mean() + 1e-12
-        self._own, self._known = np.zeros(0), WeakKeyDictionary[Inputs, Array]()
-        self._own = self.of(reference)[: self.unseen].mean(0)
+        self._own = self._logarithms(own).mean(0)
+        self._known: WeakKeyDictionary[Inputs, Array] = WeakKeyDictionary()
 
     def of(self, inputs: Inputs) -> Array:
         """Returns the numbers of each sample, shape (N, F); those of inputs that were seen before cost nothing."""
         if inputs not in self._known:
-            found = self._energies(self._standardised(inputs))
-            energies, distances = np.log(found[:, :-1] + self._least), np.log(found[:, -1:] + self._nearest)
-            self._known[inputs] = np.concatenate([energies, NEIGHBOUR * distances], 1)
-        found = self._known[inputs]
-        return found - self._own if len(self._own) else found
+            self._known[inputs] = self._logarithms(self._energies(self._standardised(inputs))) - self._own
+        return self._known[inputs]
+
+    def _logarithms(self, energies: Array) -> Array:
+        logarithms = np.log(energies[:, :-1] + self._least)
+        return np.concatenate([logarithms, NEIGHBOUR * np.log(energies[:, -1:] + self._nearest)], 1)
 
     @classmethod
-    def of_reference(cls, inputs: Inputs) -> Views:
-        """Returns the views of these inputs of a reference; there is one as long as the inputs are kept."""
-        if inputs not in _VIEWS:
-            _VIEWS[inputs] = cls(inputs)
-        return _VIEWS[inputs]
+    def of_reference(cls, outputs: Outputs) -> Views | None:
+        """Returns the views of a reference with inputs, the same ones as long as these are kept; None of too few samples."""
+        assert outputs.inputs is not None
+        unseen = outputs.kept[: len(outputs.inputs) // 2].sum()
+        if unseen < FEWEST:
+            return None
+        if outputs.inputs not in _VIEWS:
+            _VIEWS[outputs.inputs] = cls(outputs.inputs)
+        return _VIEWS[outputs.inputs]
 
     def means(self, outputs: Outputs, weights: Array, own: bool = False) -> Array:
         """Returns the mean numbers of re-weightings of a set, shape (M, F).
@@ -122,9 +129,9 @@ class Resemblance:
               w_k = \exp\Big(-\frac{\|z - t_k z_k\|^2}{2 h^2 (\|z\| + 0.4)^2}\Big), \qquad
               t_k = \operatorname{clip}\Big(\frac{z^T z_k}{\|z_k\|^2}, 0, 1\Big)
 
-    with the mean numbers z of a set and z_k of the copies (:class:`Views`), the copies' true log ratios less the estimated ones
-    ρ_k, at most 1 in size, h = 0.15, and the mean squared distance q of z from none in units of how far re-weightings of the reference go,
-    q_0 = 20. A weaker change than a copy's counts in proportion.
+    with the mean numbers z of a set and z_k of the copies (:class:`Views`), the copies' true log ratios less the estimated
+    ones ρ_k, at most 1 in size, h = 0.15, and the mean squared distance q of z from none in units of how far re-weightings
+    of the reference go, q_0 = 20. A weaker change than a copy's counts in proportion.
 
     Args:
         moved: The numbers of re-weightings of the reference, shape (M, F).

@@ -42,8 +42,9 @@ class Reweightings:
         return np.asarray(self.weights[self.kinds == kind])
 
     def with_copies(self, copies: Sequence[Sized], strong: Sequence[Sized] = ()) -> list[Reweightings]:
-        """Returns these; for each copy, equal weights ("plain") and one re-weighting of each kind, in turn; and for each
-        strong copy, equal weights ("strong").
+        """Returns these and those of the copies.
+
+        A copy has equal weights ("plain") and one re-weighting of each kind, in turn; a strong one has equal weights alone.
         """
         kinds, found = list(dict.fromkeys(self.kinds)), [self]
         places = [np.flatnonzero(self.kinds == kind) for kind in kinds]
