@@ -127,8 +127,8 @@ def cost_note(seconds: float) -> str | None:
     if seconds < _SLOW:
         return None
     return (
-        f"a measurement will take about {seconds:.0f} s; smaller num_samples and Options(num_loss_samples=...) shorten it, "
-        "every_n_epochs=2 measures half as often"
+        f"a measurement will take about {seconds:.0f} s, judging by a few samples; smaller num_samples and "
+        "Options(num_loss_samples=...) shorten it, every_n_epochs=2 measures half as often"
     )
 
 
