@@ -103,9 +103,9 @@ class MeasuredSet:
             for metric in self._metrics():
                 # sums are in double precision, which MPS does not have
                 metric.to("cpu" if device.type == "mps" else device)
-            batches = self.batches.first(2), self.batches.first()
-            inputs, targets, positions = batches[-1]
-            if not self.made_for:  # copies change samples that are kept
+            inputs, targets, positions = first = self.batches.first()
+            batches = (first if self.made_for else self.batches.first(2)), first
+            if not self.made_for:  # copies change samples that are kept, each of them once
                 self._costs[0].append(cost_of(lambda batch: self.subset.samples(batch[2]), batches))
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors_in([inputs]))
         misfits: dict[str, Exception] = {}
@@ -136,7 +136,9 @@ class MeasuredSet:
             with agreed(lockstep):
                 self.of_outputs.prepare(outputs, features, targets, positions)
             if lockstep is None:  # elsewhere each call talks to the other processes
-                self._costs[0].append(cost_of(lambda batch: self._reading.forward(network, batch[0]), batches))
+                if ("", shapes) not in tried:
+                    tried["", shapes] = cost_of(lambda batch: self._reading.forward(network, batch[0]), batches)
+                self._costs[0].append(tried["", shapes])
         return misfits
 
     def expected_seconds(self) -> float:
