@@ -192,8 +192,8 @@ def _off(records: Sequence[Record], found: Mapping[str, SetAnswer]) -> list[str]
     return [f"mean error: {', '.join(own)}{than}"] if own else []
 
 
-def _cut(line: str, width: int = WIDTH) -> str:
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def _aligned(rows: Sequence[Sequence[str]], align: Callable[[str, int], str]) -> list[str]:

@@ -40,9 +40,9 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     for target in record.targets.values():
         for quantity in SHOWN:
             title = f"{quantity} of {target.name}"
-            stands, awaited = headline(target, quantity), target.missing.get(HEADLINE)
             if quantity not in target.estimates:
                 continue
+            stands, awaited = headline(target, quantity), target.missing.get(HEADLINE)
             late = stands is None and awaited is not None and awaited.too_early
             key = keys.estimate(target.name, quantity, HEADLINE if stands is None else stands[0])
             if late or (stands is not None and stands[1].low is not None):
