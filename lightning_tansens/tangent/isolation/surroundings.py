@@ -13,12 +13,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def surroundings(model: nn.Module) -> Iterator[None]:
-    """Lets autograd differentiate a model twice, whatever mode the caller is in.
-
-    Args:
-        model: The network that is measured.
-
-    """
+    """Lets autograd differentiate a model twice, whatever mode the caller is in."""
     devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -33,15 +28,10 @@ def surroundings(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def modes(model: nn.Module, training: Mapping[nn.Module, bool]) -> Iterator[None]:
-    """Puts modules into train or eval mode for a block.
+    """Puts modules into train or eval mode for a block; one that is missing in ``training`` keeps its mode.
 
-    The modes are written directly instead of through ``train()``: overridden methods (frozen BatchNorm, merged adapters)
-    may do more than set the flag.
-
-    Args:
-        model: The network.
-        training: Whether a module trains; one that is missing keeps its mode.
-
+    The modes are written directly instead of through ``train()``: overridden methods (frozen BatchNorm, merged adapters) may
+    do more than set the flag.
     """
     before = {module: module.training for module in model.modules()}
     try:
