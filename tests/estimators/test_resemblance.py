@@ -73,7 +73,7 @@ def test_a_set_is_corrected_by_the_copy_that_it_resembles():
     assert np.allclose(found.correction(copies, wrong)[1], [-0.3 / 1.3, 1 / 1.3], rtol=0.01)  # at most a factor of e
     halfway = found.correction(np.array([[1.5, 0, 0]]), wrong)
     assert np.allclose(halfway, [[0.25 / 1.3, 0.4 / 1.3]], rtol=0.03)
-    assert np.allclose(found.correction(np.array([[6.0, 0, 0]]), wrong), 0, atol=1e-3)  # much further than any copy
+    assert np.allclose(found.correction(np.array([[6.0, 0, 0]]), wrong), 0, atol=0.05)  # much further than any copy
     assert np.allclose(found.correction(moved, wrong), 0, atol=0.01)  # re-weightings explain it
     assert np.allclose(found.correction(copies, wrong, without_own_kind=True), 0, atol=1e-6)
 

@@ -101,7 +101,7 @@ class Views:
         if own:
             count = int(outputs.kept[: self.unseen].sum())
             numbers, weights = numbers[:count], weights[:, :count] / weights[:, :count].sum(1, keepdims=True)
-        return weights @ numbers
+        return np.asarray(weights @ numbers)
 
     def _standardised(self, inputs: Inputs) -> Array:
         found = (inputs.rows - self._mean) / self._scale

@@ -26,9 +26,9 @@ def some_entries(inputs: Any) -> Tensor | None:
     """
     if not is_table(inputs) and not (isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() == 4):
         return None
-    flat = inputs.detach().flatten(1)
+    flat: Tensor = inputs.detach().flatten(1).float()
     places = _places(flat.shape[1])
-    return (flat if places is None else flat[:, places.to(flat.device)]).float()
+    return flat if places is None else flat[:, places.to(flat.device)]
 
 
 def is_table(inputs: Any) -> bool:
