@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.estimators.transport import transport
+from lightning_tansens.estimators.transport import Transport, transport
 from lightning_tansens.record import Estimate, Quantity
 
 #: Which probabilities are moved: today's, or the temporal ensemble's.
@@ -22,6 +23,9 @@ Probabilities = Literal["now", "ensemble"]
 
 #: The number of resamples of a bootstrap, and the seed that draws them.
 RESAMPLES, SEED = 200, 0
+
+#: The draws for sets of at most this many samples are kept from one measurement to the next.
+KEPT = 4096
 
 #: With fewer samples nothing is known of error and bias.
 FEWEST = 64
@@ -89,43 +93,61 @@ class ConfidenceOptimalTransport(Estimator):
         own, other = calibrated(labelled, outputs, self.probabilities, self.temperature)
         labels = labelled.labels
         assert labels is not None
-        moved = transport(1 - other, shares_of(labels, labelled.classes))
+        moved = moved_to(labelled, outputs, self.probabilities, self.temperature)
         free, gaps = 1 - other.max(1), own.max(1) - labelled.correct
         samples, by_chance = min(len(own), len(other)), 0.0
         if samples >= FEWEST:
-            by_chance = float((crossed(own, 1 - own, labels) - 1 + own.max(1)).mean())
+            plan = crossed_plan(labelled, self.probabilities, self.temperature)
+            by_chance = float(((plan * (1 - own)).sum(1) - 1 + own.max(1)).mean())
             by_chance *= np.sqrt(2) * noise_of_shares(len(own), len(other))
         value = _accuracy(float(free.mean()), moved.cost - float(free.mean()), by_chance, float(gaps.mean()))
         if samples < max(FEWEST, ENOUGH * labelled.classes):
             return {"accuracy": Estimate(float(value))}
-        generator = np.random.default_rng(SEED)
-        here, there = (generator.integers(size, size=(RESAMPLES, size)) for size in (len(other), len(own)))
+        draw = resamples if samples <= KEPT else resamples.__wrapped__
+        here, there = draw(len(other), len(own))
         excess, prices = moved.rows - free, moved.columns[labels]
-        changes = excess[here].mean(1) - excess.mean() + prices[there].mean(1) - prices.mean()
+        changes = here @ excess - excess.mean() + there @ prices - prices.mean()
         # noise enters twice, by drawing the samples and by drawing the resamples
         drawn = _accuracy(
-            free[here].mean(1),
-            np.maximum(moved.cost - free.mean() + changes, 0),
-            np.sqrt(2) * by_chance,
-            gaps[there].mean(1),
+            here @ free, np.maximum(moved.cost - free.mean() + changes, 0), np.sqrt(2) * by_chance, there @ gaps
         )
         return {"accuracy": Estimate(float(value), float(drawn.std()))}
 
 
-def crossed(probabilities: Array, costs: Array, labels: NDArray[np.int64]) -> Array:
-    """Returns what each sample costs where one half of a set is moved to the labels of the other, shape (N,).
+@lru_cache(maxsize=1)
+def resamples(*sizes: int) -> list[Array]:
+    """Returns how often each of N samples is drawn, over N, in each resample of sets of some sizes, shapes (R, N)."""
+    generator, counts = np.random.default_rng(SEED), []
+    for size in sizes:
+        drawn = generator.integers(size, size=(RESAMPLES, size)) + size * np.arange(RESAMPLES)[:, None]
+        counts.append(np.bincount(drawn.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size) / size)
+    return counts
 
-    Args:
-        probabilities: Those that are moved, shape (N, C).
-        costs: What a sample costs at each class, shape (N, C).
-        labels: The same samples' labels, shape (N,).
 
-    """
-    found = np.empty(len(probabilities))
-    for half, other in ((0, 1), (1, 0)):
-        plan = transport(1 - probabilities[half::2], shares_of(labels[other::2], costs.shape[1])).plan
-        found[half::2] = (plan * costs[half::2]).sum(1)
-    return found
+def moved_to(labelled: Outputs, outputs: Outputs, which: Probabilities, temperature: float | None = None) -> Transport:
+    """Returns the transport of a set's probabilities, see :func:`calibrated`, to the labels of the reference."""
+
+    def moved() -> Transport:
+        assert labelled.labels is not None
+        probabilities = calibrated(labelled, outputs, which, temperature)[1]
+        return transport(1 - probabilities, shares_of(labelled.labels, labelled.classes))
+
+    # the reference must not refer to itself, or it outlives the measurement
+    return outputs.once(("moved", None if outputs is labelled else labelled, which, temperature), moved)
+
+
+def crossed_plan(labelled: Outputs, which: Probabilities, temperature: float | None = None) -> Array:
+    """Returns the plan that moves each half of the reference to the labels of the other, shape (N, C)."""
+
+    def plan() -> Array:
+        own, labels = calibrated(labelled, labelled, which, temperature)[0], labelled.labels
+        assert labels is not None
+        found = np.empty_like(own)
+        for half, other in ((0, 1), (1, 0)):
+            found[half::2] = transport(1 - own[half::2], shares_of(labels[other::2], labelled.classes)).plan
+        return found
+
+    return labelled.once(("crossed", which, temperature), plan)
 
 
 def noise_of_shares(own: int, other: int) -> float:

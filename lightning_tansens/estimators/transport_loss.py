@@ -11,16 +11,14 @@ from lightning_tansens.estimators.optimal_transport import (
     ENOUGH,
     FEWEST,
     Probabilities,
-    calibrated,
-    crossed,
+    crossed_plan,
     labelled_pair,
+    moved_to,
     needs_of,
     noise_of_shares,
-    shares_of,
 )
 from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.estimators.transport import transport
 from lightning_tansens.record import Estimate, Quantity
 
 
@@ -58,16 +56,16 @@ class TransportLoss(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
         labelled, outputs = labelled_pair(target, reference)
-        own, other = calibrated(labelled, outputs, self.probabilities)
+        which = self.probabilities
         labels, costs = labelled.labels, -labelled.log_probabilities
         assert labels is not None
-        shares = shares_of(labels, labelled.classes)
-        on_target, of_labels = transport(1 - other, shares).influences(-outputs.log_probabilities, labels)
-        on_reference = (transport(1 - own, shares).plan * costs).sum(1)
-        on_reference += noise_of_shares(len(own), len(other)) * (crossed(own, costs, labels) - on_reference)
+        plans = moved_to(labelled, labelled, which).plan, crossed_plan(labelled, which)
+        on_target, of_labels = moved_to(labelled, outputs, which).influences(-outputs.log_probabilities, labels)
+        on_reference, on_halves = ((plan * costs).sum(1) for plan in plans)
+        on_reference += noise_of_shares(len(labelled), len(outputs)) * (on_halves - on_reference)
         # a label of the reference is part of its own mean, and of the target's by the shares
         on_reference -= on_reference.mean() / on_target.mean() * of_labels
         loss = float(labelled.losses.mean()) if reference.loss is None else reference.loss
         found = scaled(loss, on_target, on_reference, labelled.losses)
-        known = min(len(own), len(other)) >= max(FEWEST, ENOUGH * labelled.classes)
+        known = min(len(labelled), len(outputs)) >= max(FEWEST, ENOUGH * labelled.classes)
         return {"loss": found if known else Estimate(found.value)}

@@ -72,9 +72,9 @@ class SetOutputs(Metric):
             ValueError: As :meth:`update` does.
 
         """
-        rows = self._rows(
-            outputs, targets, features, range(len(outputs) if isinstance(outputs, Tensor) and outputs.dim() else 0)
-        )
+        self._learn(self._rows(outputs, targets, features))
+
+    def _learn(self, rows: dict[str, Tensor]) -> None:
         empty = {name: row[:0].cpu() for name, row in rows.items()}
         if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
             raise ValueError(
@@ -100,14 +100,13 @@ class SetOutputs(Metric):
             ValueError: If outputs, labels or features have not the shapes that are expected.
 
         """
-        self.prepare(outputs, targets, features)
+        rows = self._rows(outputs, targets, features)
+        samples = len(outputs)
         start = sum(len(part) for part in self.positions)
-        own = (
-            range(start, start + len(outputs))
-            if positions is None
-            else checked_positions("positions", positions, len(outputs))
-        )
-        for name, row in self._rows(outputs, targets, features, own).items():
+        own = range(start, start + samples) if positions is None else checked_positions("positions", positions, samples)
+        rows["positions"] = torch.tensor(list(own), dtype=torch.int64, device=self.device)
+        self._learn(rows)
+        for name, row in rows.items():
             getattr(self, name).append(row)
 
     def reset(self) -> None:
@@ -133,7 +132,8 @@ class SetOutputs(Metric):
         for name, empty in self._empty.items():
             setattr(self, name, [empty.to(self.device)])
 
-    def _rows(self, outputs: Any, targets: Any, features: Any, positions: Sequence[int]) -> dict[str, Tensor]:
+    def _rows(self, outputs: Any, targets: Any, features: Any) -> dict[str, Tensor]:
+        """Returns what is gathered of a batch, with no positions."""
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
             raise ValueError(
                 f"outputs: expected one tensor of floating-point numbers, shape (N, ...), but got {_what(outputs)}"
@@ -142,7 +142,7 @@ class SetOutputs(Metric):
         if self.class_scores is None:
             self.class_scores = look_like_class_scores(outputs, targets)
         kept = outputs.detach().to(self.device, torch.float64 if outputs.dtype == torch.float64 else torch.float32)
-        rows = {"positions": torch.tensor(list(positions), dtype=torch.int64, device=self.device)}
+        rows = {"positions": torch.zeros(0, dtype=torch.int64, device=self.device)}
         rows["outputs"] = kept if self.class_scores else self._thinned(kept)
         if self.class_scores and (outputs.dim() > 2 or (outputs.dim() == 2 and not outputs.shape[1])):
             raise ValueError(f"outputs: expected class scores of shape (N, C), (N, 1) or (N,), but got {_what(outputs)}")
