@@ -87,7 +87,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     failed: list[str] = []
     try:
         with ExitStack() as stack:
-            stack.enter_context(surroundings(model))
+            stack.enter_context(surroundings(state.devices))
             stack.callback(lambda: failed.extend(state.restore(last=not guarded)))
             if not guarded:
                 stack.enter_context(silent_hooks(state.modules))
