@@ -103,7 +103,7 @@ class ConfidenceOptimalTransport(Estimator):
         value = _accuracy(float(free.mean()), moved.cost - float(free.mean()), by_chance, float(gaps.mean()))
         if samples < max(FEWEST, ENOUGH * labelled.classes):
             return {"accuracy": Estimate(float(value))}
-        draw = resamples if samples <= KEPT else resamples.__wrapped__
+        draw = resamples if max(len(own), len(other)) <= KEPT else resamples.__wrapped__
         here, there = draw(len(other), len(own))
         excess, prices = moved.rows - free, moved.columns[labels]
         changes = here @ excess - excess.mean() + there @ prices - prices.mean()

@@ -106,9 +106,7 @@ def transport(costs: Array, shares: Array) -> Transport:
             columns, few = _newton(columns, taken, wanted, blur, tolerance)
         if not few:
             options = {"gtol": tolerance, "ftol": 0, "maxiter": steps}
-            columns = minimize(
-                _semi_dual, columns, (taken, wanted, blur), jac=True, method="L-BFGS-B", options=options
-            ).x
+            columns = minimize(_semi_dual, columns, (taken, wanted, blur), jac=True, method="L-BFGS-B", options=options).x
     plan, potentials = np.zeros(costs.shape), np.zeros(costs.shape[1])
     plan[:, used], potentials[used] = softmax((columns - taken) / BLURS[-1], axis=1), columns
     return Transport((taken - columns).min(1), potentials, plan, shares)

@@ -103,9 +103,10 @@ class SetBatches:
             self._kept[key] = map_tensors(lambda tensor: tensor.detach().cpu().clone(), (inputs, targets))
         return inputs, targets
 
-    def _copied(self, positions: Sequence[int]) -> Any:
+    def _copied(self, positions: Sequence[int]) -> tuple[Any, Any]:
         """Returns what was kept, on the device, for a network that may work in place."""
-        return map_tensors(lambda tensor: tensor.to(self._device, copy=True), self._kept[tuple(positions)])
+        inputs, targets = map_tensors(lambda tensor: tensor.to(self._device, copy=True), self._kept[tuple(positions)])
+        return inputs, targets
 
 
 def _size(tensor: Tensor) -> int:
