@@ -104,6 +104,11 @@ def checked_positions(name: str, positions: object, samples: int) -> list[int]:
     return found
 
 
+def positions_from(name: str, positions: object, samples: int, start: int = 0) -> Sequence[int]:
+    """Returns :func:`checked_positions`; without positions those from ``start`` on."""
+    return range(start, start + samples) if positions is None else checked_positions(name, positions, samples)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, np.bool_))
 

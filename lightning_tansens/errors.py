@@ -25,5 +25,9 @@ class FailedElsewhereError(RuntimeError):
     """The measurement failed on another process, so this one gives it up too."""
 
 
+class LeftWaitingError(BaseException):
+    """This process failed while the others wait for it in a sharded network's layers, so that no process can go on."""
+
+
 class DisturbedTrainingError(RuntimeError):
     """A measurement has changed something of the training that cannot be put back; no policy may pass over it."""

@@ -1,6 +1,8 @@
 """Trainings of sharded networks, each process of which writes what it has found into a file of the folder."""
 
 import json
+import os
+import signal
 import threading
 
 import lightning.pytorch as pl
@@ -17,6 +19,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import MeanMetric
 
+from lightning_tansens.errors import LeftWaitingError
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import EmpiricalSensitivity, SensitivityMovement, default_measures
@@ -127,10 +130,10 @@ class OtherOnShards(Double):
 
 
 class Falls(Trained):
-    """Its forward pass raises on one process while a measurement is taken."""
+    """Its forward pass raises on one process, or on all, while a measurement is taken."""
 
     def forward(self, inputs):
-        if BREAKING["forward"] and dist.get_rank() == 1:
+        if BREAKING["forward everywhere"] or (BREAKING["forward"] and dist.get_rank() == 1):
             raise RuntimeError("fell on one process")
         return super().forward(inputs)
 
@@ -145,8 +148,8 @@ class FallsLate(Trained):
         return outputs
 
 
-#: What goes wrong now, on the second process.
-BREAKING = {"data": False, "forward": False}
+#: What goes wrong now, on the second process where nothing else is said.
+BREAKING = {"data": False, "forward": False, "forward everywhere": False}
 
 
 class BreaksData(Points):
@@ -247,6 +250,7 @@ CASES = {
     "forward breaks, gathered": (Falls, {}, "forward"),
     "forward breaks, as used": (Falls, AS_USED, "forward"),
     "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
+    "forward breaks everywhere, in step": (Falls, IN_STEP, "forward everywhere"),
 }
 
 
@@ -296,6 +300,19 @@ def refuse(launched):
         MisconfigurationException, match="the reference set: expected the same samples on all processes that"
     ):
         run(reference=streams)
+
+
+def leave_waiting(launched):
+    """Fails on one process while the other one waits for its layers."""
+    waiting = launched.folder / "waiting.pid"
+    if os.environ["RANK"] == "0":
+        waiting.write_text(str(os.getpid()))
+    arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, launched.arguments)))}
+    with pytest.raises(LeftWaitingError, match="it failed on this one while the others wait for its layers") as caught:
+        fit(Break("forward"), monitor_of(**IN_STEP), module=Falls, **arguments)
+    assert str(caught.value.__cause__) == "fell on one process"
+    launched.save(True)
+    os.kill(int(waiting.read_text()), signal.SIGKILL)  # as a launcher does in the end
 
 
 def train_all(launched):

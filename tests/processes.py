@@ -217,7 +217,7 @@ if __name__ == "__main__":
     module, _, function = target.partition(":")
     called = getattr(importlib.import_module(module), function)
     called(Launched(strategy, int(processes), logger, Path(folder), tuple(arguments)))
-    # torch 2.14 aborts about one in twenty processes while it is taken down, if they have gathered shards over gloo
+    # torch 2.14 aborts a process if a thread of gloo lets go of a tensor while the interpreter is taken down
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

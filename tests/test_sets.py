@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import active_nodes, log_max_weights, tangent_sensitivity
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LabelledLoss, LayerwiseNormSensitivity
-from lightning_tansens.metrics.copies import copied
+from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
@@ -137,6 +137,21 @@ def test_estimators_are_given_labels_of_the_reference_alone(labelled):
     assert data.of_outputs.loss.count == 20
     assert len(data.summary().outputs.outputs) == 20
     assert (data.summary().outputs.labels is not None) == labelled
+
+
+@pytest.mark.parametrize("labels", [TARGETS, TARGETS.where(TARGETS > 0, -100), INPUTS[:, :3]])
+def test_labels_of_a_target_change_nothing_that_estimators_get(labels):
+    """They neither say which samples count, nor whether outputs are class scores."""
+    model, loss = mlp(4, 6, 3), LabelledLoss(F.mse_loss if labels.is_floating_point() else None)
+    blind = measured(TensorDataset(INPUTS), loss=False, num_outputs=20)
+    seeing = measured(TensorDataset(INPUTS, labels), loss=loss, num_outputs=20)
+    for data in (blind, seeing):
+        data.prepare(model, CPU)
+        data.update(model)
+    assert seeing.of_outputs.loss.count > 0
+    expected, found = (data.summary().outputs for data in (blind, seeing))
+    assert (found.is_classifier, found.labels) == (expected.is_classifier, None)
+    assert (found.outputs == expected.outputs).all()
 
 
 @pytest.mark.parametrize("num_samples", [1, 4, 100])

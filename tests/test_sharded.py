@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, refuse, train, train_all
+from tests.launched_sharded import CASES, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -158,6 +158,7 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
         ("forward breaks, gathered", "nothing breaks, alone"),
         ("forward breaks, as used", "nothing breaks, alone"),
         ("forward breaks late, in step", "nothing breaks, alone"),
+        ("forward breaks everywhere, in step", "nothing breaks, alone"),
     ],
 )
 def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, found):
@@ -174,9 +175,10 @@ def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, fou
     [
         *("data break, gathered", "data break, as used", "data break, in step"),
         *("forward breaks, gathered", "forward breaks, as used", "forward breaks late, in step"),
+        "forward breaks everywhere, in step",
     ],
 )
-def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
+def test_a_failure_costs_all_processes_one_measurement(name, found):
     ranks = found[name, "fit"]
     for one in ranks:
         assert [row["epoch"] for row in one["history"]] == [1]
@@ -186,6 +188,13 @@ def test_a_failure_on_one_process_costs_all_one_measurement(name, found):
 
 def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
     launch(refuse, tmp_path, limit=240)
+
+
+@pytest.mark.parametrize("sizes", TWO, ids=str)
+def test_a_process_that_fails_while_others_wait_for_its_layers_ends_at_once(sizes, tmp_path):
+    with pytest.raises(AssertionError, match="SIGKILL"):
+        launch(leave_waiting, tmp_path, *map(str, sizes), limit=240)
+    assert torch.load(tmp_path / "saved.1.pt")
 
 
 @pytest.mark.gpu

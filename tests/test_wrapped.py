@@ -4,14 +4,17 @@ import functools
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from lightning_tansens.estimators import default_estimators
 from lightning_tansens.monitor import sharding
+from lightning_tansens.monitor.processes import Lockstep
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, make_monitor, untimed
 from tests.launched_wrapped import train, train_all
 from tests.processes import launch, several_processes
@@ -94,6 +97,14 @@ def test_a_loss_that_is_no_cross_entropy_has_to_be_passed(monkeypatch):
 
 #: In single precision, of batches that are divided differently among the processes.
 TOLERANCES = {"cpu": 1e-5, "gpu": 1e-4}
+
+
+def test_a_backend_that_does_not_count_its_calls_is_no_failure(monkeypatch):
+    group = Mock(**{"_get_sequence_number_for_group.side_effect": RuntimeError("does not yet support sequence numbers")})
+    monkeypatch.setattr(dist.distributed_c10d, "_world", Mock(pg_map={group: None}))
+    trainer = Mock(**{"strategy.reduce_boolean_decision": bool})
+    with pytest.raises(ValueError, match="its own"), Lockstep(trainer, (0, 1), speaks=True).calling():
+        raise ValueError("its own")
 
 
 @functools.cache

@@ -27,19 +27,15 @@ def log_active_node_bound(
 ) -> float:
     r"""Computes the logarithm of Theorem 2's bound from numbers, for T(x) ~ N(μ, σ²) active hidden units.
 
-    "consistent", the bound that follows from the theorem's argument (at most (T/(k−1))^{k−1} paths lead through k − 1
-    hidden layers):
+    "consistent", the bound that follows from the theorem's argument (at most (T/(k−1))^{k−1} paths lead through k − 1 hidden
+    layers), and "printed", Eq. 2 of Daróczy 2022, which Eq. 7's estimate is built on:
 
-    .. math:: E\|S(x)\|_F^2 \le P D \, w_{\max}^{2(k-1)} \, \frac{E|T|^{2(k-1)}}{(k-1)^{2(k-1)}}
-
-    "printed", Eq. 2 of Daróczy 2022, which Eq. 7's estimate is built on:
-
-    .. math:: P D \, w_{\max}^{2(k-1)} \, \frac{(E|T|^{k-1})^2}{k^{2k}}
+    .. math:: E\|S(x)\|_F^2 \le P D \, w_{\max}^{2(k-1)} \, \frac{E|T|^{2(k-1)}}{(k-1)^{2(k-1)}}, \qquad
+        P D \, w_{\max}^{2(k-1)} \, \frac{(E|T|^{k-1})^2}{k^{2k}}
 
     The printed form is no upper bound: the square of a mean lies below the mean of the squares, and its k^{2k} does not
-    follow from its path count. With k = 2, D = 1, one unit that is always active and w = 1 it gives 0.125, while
-    ‖S‖_F² = 2. :func:`~lightning_tansens.functional.log_absolute_moment` gives both moments. Both forms bound E‖S‖_F², not
-    ‖E S‖_F.
+    follow from its path count. With k = 2, D = 1, one unit that is always active and w = 1 it gives 0.125, while ‖S‖_F² = 2.
+    :func:`~lightning_tansens.functional.log_absolute_moment` gives both moments.
 
     Args:
         num_parameters: P.
@@ -49,8 +45,7 @@ def log_active_node_bound(
         std: σ ≥ 0, its standard deviation, in units.
         max_weight: w_max, the largest magnitude of all weights, one number for the network.
         form: "consistent" or "printed".
-        num_outputs: C for u = (1, …, 1), which multiplies the consistent form by C² for k > 1; 1 for a single output. The
-            printed form has no such factor.
+        num_outputs: C for u = (1, …, 1), which multiplies the consistent form by C² for k > 1; 1 for a single output.
 
     Returns:
         The natural logarithm; -inf where the bound is zero.
@@ -63,7 +58,6 @@ def log_active_node_bound(
         0.125
         >>> round(math.exp(log_active_node_bound(2, 1, depth=2, mean=1.0, std=0.0, max_weight=1.0)), 9)
         2.0
-
     """
     check_choice("form", form, get_args(ActiveNodeForm))
     check_counts(at_least=0, num_parameters=num_parameters)
@@ -98,7 +92,6 @@ def log_mean_exp(values: Tensor) -> float:
         >>> import torch
         >>> round(log_mean_exp(torch.tensor([1000.0, 1000.0])), 9)
         1000.0
-
     """
     check_tensor("values", values)
     if values.dim() != 1 or not values.is_floating_point():
@@ -134,7 +127,6 @@ def hoeffding_half_width(maximum: float, num_samples: int, confidence: float = 0
     Example:
         >>> round(hoeffding_half_width(10.0, 10_000), 3)
         0.245
-
     """
     check_numbers(at_least=0, maximum=maximum)
     check_counts(num_samples=num_samples)

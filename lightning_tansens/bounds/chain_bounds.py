@@ -54,7 +54,6 @@ def log_norm_bound(chain: ReluChain, *, form: NormForm = "layers", outputs: Boun
         >>> chain = relu_chain(net, torch.ones(1, 1))  # S = (2, 1)
         >>> round(math.exp(log_norm_bound(chain)), 9)  # 2 · 1 · (2 / 1)²
         8.0
-
     """
     _check_chain(chain)
     check_choice("form", form, get_args(NormForm))
@@ -94,7 +93,6 @@ def log_sample_norm_bounds(chain: ReluChain, *, outputs: BoundedOutputs = "sum")
         >>> _ = nn.init.ones_(net[0].weight), nn.init.constant_(net[2].weight, 2.0)
         >>> log_sample_norm_bounds(relu_chain(net, torch.ones(1, 1))).exp().round(decimals=9)  # ‖S‖² = 2² + 1²
         tensor([5.], dtype=torch.float64)
-
     """
     _check_chain(chain)
     check_choice("outputs", outputs, get_args(BoundedOutputs))
@@ -118,10 +116,9 @@ def log_active_node_bound_of(
 ) -> float:
     """Computes the logarithm of Theorem 2's bound on the mean of ‖S(x)‖_F² over a batch.
 
-    It calls :func:`~lightning_tansens.bounds.active_nodes.log_active_node_bound` (Eq. 2 of Daróczy 2022) with μ and σ of the
-    batch and w_max of the network. The theorem takes T to be normal. Without that the consistent form
-    still holds for k ≤ 2 and where all samples have the same number of active units; elsewhere as far as E T^{2(k−1)} is
-    not above the normal's.
+    It is :func:`~lightning_tansens.functional.log_active_node_bound` (Eq. 2 of Daróczy 2022) for the batch's μ and σ and the
+    network's w_max. The theorem takes T to be normal. Without that the consistent form still holds for k ≤ 2
+    and where all samples have the same number of active units; elsewhere as far as E T^{2(k−1)} is not above the normal's.
 
     Args:
         chain: The network on a batch, see :func:`~lightning_tansens.tangent.closed_form.relu_chain.relu_chain`.
@@ -141,7 +138,6 @@ def log_active_node_bound_of(
         >>> _ = nn.init.ones_(net[0].weight), nn.init.ones_(net[2].weight)
         >>> round(math.exp(log_active_node_bound_of(relu_chain(net, torch.ones(1, 1)))), 9)
         2.0
-
     """
     _check_chain(chain)
     check_choice("outputs", outputs, get_args(BoundedOutputs))
@@ -187,7 +183,6 @@ def log_region_bounds(
         >>> bounds = log_region_bounds(relu_chain(net, torch.tensor([[1.0], [-1.0]])))
         >>> bounds.exp().round(decimals=9)  # 4 · 1 · 2² · (4², 5²)
         tensor([256., 400.], dtype=torch.float64)
-
     """
     _check_chain(chain)
     check_choice("form", form, get_args(ActiveNodeForm))

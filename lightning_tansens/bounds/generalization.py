@@ -28,7 +28,6 @@ def lipschitz_constant(loss: Loss, largest_residual: float | None = None) -> flo
     Example:
         >>> lipschitz_constant("squared", 1.5)
         3.0
-
     """
     check_choice("loss", loss, get_args(Loss))
     if loss == "logistic":
@@ -42,18 +41,11 @@ def lipschitz_constant(loss: Loss, largest_residual: float | None = None) -> flo
 
 @dataclass(frozen=True)
 class Theorem5Bound:
-    """The known terms of the bound, in units of the loss; the term K_L H(θ) is left out, it cannot be known.
+    """The known terms of the bound, in units of the loss; the term K_L H(θ) is left out, it cannot be known."""
 
-    Attributes:
-        complexity: C_1 / √N with C_1 = 2 K_L K_∇0 r, r = K_x C_TS C_GD or the tighter max_s ‖θ_s − θ_0‖.
-        confidence: B sqrt(2 log(4/δ) / N).
-        initial: K_L K_θ0, which can be dropped: the Rademacher complexity of the single function f(θ_0, ·) is zero.
-
-    """
-
-    complexity: float
-    confidence: float
-    initial: float
+    complexity: float  #: C_1 / √N with C_1 = 2 K_L K_∇0 r, r = K_x C_TS C_GD or the tighter max_s ‖θ_s − θ_0‖.
+    confidence: float  #: B sqrt(2 log(4/δ) / N).
+    initial: float  #: K_L K_θ0, which can be dropped: f(θ_0, ·) alone has a Rademacher complexity of zero.
 
 
 def theorem5_bound(
@@ -92,7 +84,6 @@ def theorem5_bound(
         ...     k_loss=1, k_gradient=3, k_initial=0.5, radius=2, loss_bound=0, num_samples=4, confidence=0.9
         ... )
         Theorem5Bound(complexity=6.0, confidence=0.0, initial=0.5)
-
     """
     check_counts(num_samples=num_samples)
     check_share("confidence", confidence)

@@ -19,10 +19,9 @@ def log_absolute_moment(order: int, mean: float, std: float) -> float:
     .. math:: E|T|^p = \sigma^p \, 2^{p/2} \, \frac{\Gamma((p+1)/2)}{\sqrt\pi} \;
         {}_1F_1\!\Big(-\frac p2; \frac12; -\frac{\mu^2}{2\sigma^2}\Big)
 
-    (the moment in Theorem 2, Eq. 2, of Daróczy 2022). Both ways of summing it have positive terms only, so it can be
-    taken in logarithms for any order: for even p, or where no probability lies below zero, the finite sum
-    Σ_j p!/((p−2j)! j! 2^j) μ^{p−2j} σ^{2j}; otherwise Kummer's transformation
-    ₁F₁(−p/2; ½; −z) = e^{−z} ₁F₁((p+1)/2; ½; z).
+    (the moment in Theorem 2, Eq. 2, of Daróczy 2022). Both ways of summing it have positive terms only, so it can be taken
+    in logarithms for any order: for even p, or where no probability lies below zero, the finite sum Σ_j p!/((p−2j)! j! 2^j)
+    μ^{p−2j} σ^{2j}; otherwise Kummer's transformation ₁F₁(−p/2; ½; −z) = e^{−z} ₁F₁((p+1)/2; ½; z).
 
     Args:
         order: p ≥ 0.
@@ -38,7 +37,6 @@ def log_absolute_moment(order: int, mean: float, std: float) -> float:
     Example:
         >>> round(math.exp(log_absolute_moment(2, mean=3.0, std=4.0)), 6)  # μ² + σ²
         25.0
-
     """
     check_counts(at_least=0, at_most=2 * MAX_ORDER, order=order)
     check_numbers(mean=mean)
@@ -78,7 +76,6 @@ def log_psi(depth: int, mean: float, std: float) -> float:
     Example:
         >>> log_psi(1, mean=10.0, std=2.0)
         0.0
-
     """
     check_counts(at_most=MAX_ORDER, depth=depth)
     check_numbers(mean=mean)

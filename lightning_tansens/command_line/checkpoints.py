@@ -33,7 +33,6 @@ def find_checkpoints(path: Path) -> tuple[list[Checkpoint], list[UsageError]]:
 
     Raises:
         UsageError: If there is no file.
-
     """
     if not path.exists():
         raise UsageError(f"{path}: expected a checkpoint or a folder of checkpoints, but there is no such file")
@@ -69,9 +68,7 @@ def _equal(one: Any, other: Any) -> bool:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns what a checkpoint holds; the tensors are on the CPU and are read from the file when they are used.
 
-    Raises:
-        UsageError: If the file is no checkpoint of Lightning, or holds more than tensors and builtins.
-
+    Raises UsageError if the file is no checkpoint of Lightning, or holds more than tensors and builtins.
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

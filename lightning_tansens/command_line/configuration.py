@@ -58,17 +58,11 @@ def configure(
 ) -> Configured:
     """Builds what a YAML file of LightningCLI describes.
 
-    Args:
-        config: What the run was started with, with or without a level ``fit``, or the ``config.yaml`` that it saved.
-        model: Import path of the LightningModule, if the file names none by ``class_path``.
-        data: Import path of the datamodule, if the file names none.
-        cli: Import path of the run's subclass of LightningCLI; None for LightningCLI itself.
-        stage: The evaluation loop to run; None for the first with data that the module has a step for, the test's first.
-        overrides: Further arguments of LightningCLI, such as ``--trainer.accelerator=cpu``.
+    The file is what the run was started with, with or without a level ``fit``, or the ``config.yaml`` that it saved. The
+    stage None stands for the first loop with data that the module has a step for, the test's first.
 
     Raises:
         UsageError: If the file cannot be read or does not fit the classes, or there is no monitor or no data.
-
     """
     if importlib.util.find_spec("jsonargparse") is None:
         raise UsageError(
@@ -126,12 +120,8 @@ def configure(
         )
     chosen = next((name for name in stages if defines(built.model, f"{name}_step")), stages[0])
     if not defines(built.model, f"{chosen}_step"):  # no loop runs without one
-        setattr(built.model, f"{chosen}_step", _no_step)
+        setattr(built.model, f"{chosen}_step", lambda *args, **kwargs: None)
     return Configured(built.model, built.datamodule, trainer, monitors, chosen)
-
-
-def _no_step(*args: Any, **kwargs: Any) -> None:
-    """The step of a module that has none for the loop."""
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises:
         SystemExit: With code 2 if an argument, the configuration or every checkpoint cannot be used.
-
     """
     parser = argparse.ArgumentParser("lightning-tansens", description="Label-free estimates of loss and accuracy.")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -46,15 +46,8 @@ def measure_checkpoints(
     """Yields each checkpoint with a record of each monitor, which measure in an evaluation on the checkpoint's weights.
 
     Each checkpoint is compared with the one before. What a run compares with its start is taken from the first checkpoint.
-
-    Args:
-        configured: The model, the data and the monitors.
-        checkpoints: The checkpoints in the order of the run.
-        complain: Called with the error of a checkpoint that cannot be used (UsageError) or measured; the next one follows.
-
-    Raises:
-        UsageError: If the configuration fits no checkpoint.
-
+    ``complain`` gets the error of a checkpoint that cannot be used (UsageError) or measured; the next one follows. Raises
+    UsageError if the configuration fits no checkpoint.
     """
     loading, monitors, trainer = _LoadWeights(), configured.monitors, configured.trainer
     trainer.callbacks = [loading, *monitors]  # type: ignore[attr-defined]
@@ -72,7 +65,9 @@ def measure_checkpoints(
         except Exception as error:  # whatever the user's code raises
             if isinstance(error, MisconfigurationException) and checkpoint is checkpoints[0]:  # it fits none of them
                 raise UsageError(f"expected a configuration that can be measured: {error}") from error
-            complain(RuntimeError(f"{checkpoint.path}: the measurement failed: {_told(error)}"))
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+            complain(RuntimeError(f"{checkpoint.path}: the measurement failed: {said}"))
         if all(len(monitor.records) > count for monitor, count in zip(monitors, before, strict=True)):
             last = [monitor.records[-1] for monitor in monitors]
             yield checkpoint, [replace(record, epoch=checkpoint.epoch, step=checkpoint.step) for record in last]
@@ -92,8 +87,3 @@ def _begin(monitor: TangentSensitivityMonitor, contents: Mapping[str, Any]) -> N
         monitor.follow_evaluations(state)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _told(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"

@@ -16,9 +16,6 @@ from lightning_tansens.show.keys import ACTUAL, QUANTITIES
 def table(records: Sequence[Record]) -> str:
     """Returns a table for each test set and quantity, with one row a record.
 
-    Args:
-        records: The records.
-
     Example:
         >>> from lightning_tansens.record import Estimate, SetRecord
         >>> test = SetRecord("test", loss=0.75, estimates={"loss": {"trivial": Estimate(0.5)}})
@@ -26,7 +23,6 @@ def table(records: Sequence[Record]) -> str:
         test loss
         epoch  step  trivial  actual
         1         6   0.5000  0.7500
-
     """
     tables = []
     for target in dict.fromkeys(name for record in records for name in record.targets):

@@ -6,26 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
-from lightning_tansens.estimators.agreement_on_the_line import AgreementOnTheLine
-from lightning_tansens.estimators.average_confidence import AverageConfidence
+from lightning_tansens.estimators.averages import AverageConfidence, DifferenceOfConfidences, EntropyDifference, EntropyRatio
 from lightning_tansens.estimators.base import Estimator
 from lightning_tansens.estimators.confidence_based import ConfidenceBasedEstimation
-from lightning_tansens.estimators.difference_of_confidences import DifferenceOfConfidences
-from lightning_tansens.estimators.disagreement import DisagreementRatio
-from lightning_tansens.estimators.dispersion import DispersionScore
+from lightning_tansens.estimators.disagreement import AgreementOnTheLine, DisagreementRatio
 from lightning_tansens.estimators.doubts import Limits, with_doubts
 from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
-from lightning_tansens.estimators.mano import MaNo
-from lightning_tansens.estimators.nuclear_norm import NuclearNorm
-from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport
-from lightning_tansens.estimators.predictive_entropy import EntropyDifference, EntropyRatio
+from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport, TransportLoss
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss, PseudoLabels
 from lightning_tansens.estimators.ratio import Trivial
+from lightning_tansens.estimators.scores import DispersionScore, MaNo, NuclearNorm
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.estimators.temporal_ensemble import TemporalEnsemble
 from lightning_tansens.estimators.thresholded_confidence import ThresholdedConfidence
-from lightning_tansens.estimators.transport_loss import TransportLoss
 from lightning_tansens.record import TRIVIAL, Estimate, Missing, Quantity
 
 
@@ -45,7 +39,6 @@ def default_estimators(
     Example:
         >>> [estimator.key for estimator in default_estimators()][:3]
         ['estimate', 'average_confidence', 'difference_of_confidences']
-
     """
     return [
         Headline(criterion=criterion, pseudo_labels=pseudo_labels),
@@ -92,7 +85,6 @@ def estimate_set(
         >>> estimates, missing = estimate_set([], SetSummary("test", 100), SetSummary("val", 100, loss=0.5))
         >>> estimates["loss"]["trivial"].value, estimates["loss"]["trivial"].doubts[0]
         (0.5, 'it does not look at the target')
-
     """
     target = target.unlabelled()
     found: dict[Quantity, dict[str, Estimate]] = {}

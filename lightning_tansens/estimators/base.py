@@ -13,6 +13,11 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.record import Estimate, Quantity
 
+#: The words of the protocol, which a file with an estimator imports from here.
+__all__ = ["Estimate", "Estimates", "Estimator", "Need", "Quantity", "Score", "SetSummary"]
+
+Estimates = Mapping[Quantity, Estimate]
+
 
 class Need(Enum):
     """What an estimator needs besides the reference's loss; the monitor gathers what any of them needs."""
@@ -38,7 +43,6 @@ class Estimator(ABC):
         looks_at_target: Whether its estimates depend on the target at all.
         of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
             the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
-
     """
 
     key: str
@@ -58,7 +62,6 @@ class Estimator(ABC):
         Args:
             inputs: The first inputs of the reference, as the network gets them.
             class_scores: Whether the network's outputs are class scores.
-
         """
         return ()
 
@@ -67,11 +70,10 @@ class Estimator(ABC):
 
         Args:
             inputs: As above.
-
         """
         return None
 
-    def estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         """Estimates what the target's labels would give.
 
         Args:
@@ -83,7 +85,6 @@ class Estimator(ABC):
 
         Raises:
             UndefinedEstimateError: If the sets define none; the message says why.
-
         """
         estimates: dict[Quantity, Estimate] = {}
         for quantity, found in self._estimate(target.unlabelled(), reference).items():
@@ -96,7 +97,7 @@ class Estimator(ABC):
         return estimates
 
     @abstractmethod
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         """Estimates from a target without labels; its ``class_scores``, and ``reference.labelled``, are outputs or raise."""
 
     def scores(self, summary: SetSummary) -> Mapping[str, float]:
@@ -111,5 +112,5 @@ class Estimator(ABC):
 class Score(Estimator):
     """An estimator whose number ranks sets or networks and estimates neither loss nor accuracy."""
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         return {}

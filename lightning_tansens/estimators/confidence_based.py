@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, SetSummary
 from lightning_tansens.estimators.spread import error_of_mean, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 
 class ConfidenceBasedEstimation(Estimator):
@@ -30,13 +26,12 @@ class ConfidenceBasedEstimation(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([sure, unsure, unsure, unsure]))
         >>> ConfidenceBasedEstimation().estimate(target, reference)["accuracy"].value
         0.625
-
     """
 
     key = "cbpe"
     quantities = ("accuracy",)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, confidences = reference.labelled, target.class_scores.confidences
         # samples of equal confidence become one point, so that their order does not matter
         points, place, counts = np.unique(labelled.confidences, return_inverse=True, return_counts=True)

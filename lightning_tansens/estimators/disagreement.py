@@ -1,19 +1,19 @@
-"""The error rate, by how often earlier predictions differ from today's."""
+"""Estimates of the accuracy by how often the networks of a run agree."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
-from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.checks import check_choice
+from lightning_tansens.errors import TooEarlyError, UndefinedEstimateError
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: The share of the earlier measurements that is left out at the start: a network that has hardly learnt says little.
 LEFT_OUT = 0.1
@@ -37,14 +37,13 @@ class DisagreementRatio(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([first, first, second, second], earlier=earlier))
         >>> DisagreementRatio().estimate(target, reference)["accuracy"].value  # twice as many
         0.5
-
     """
 
     key = "disagreement"
     quantities = ("accuracy",)
     needs = frozenset({Need.CLASSES, Need.EARLIER})
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled = reference.labelled
         on_target, on_reference = disagreements(target.class_scores), disagreements(labelled)
         if not on_reference.any():
@@ -52,6 +51,66 @@ class DisagreementRatio(Estimator):
         errors = 1 - labelled.correct
         found = scaled(float(errors.mean()), on_target, on_reference, errors)
         return {"accuracy": Estimate(1 - found.value, found.stderr)}
+
+
+class AgreementOnTheLine(Estimator):
+    r"""Estimates the accuracy from the line of agreements (Baek et al., NeurIPS 2022).
+
+    Over all pairs of today's and earlier networks i, j (without the first tenth of the run), the probits of their agreements
+    lie near a line, and so do those of the accuracies:
+
+    .. math:: \Phi^{-1}(agr_{te}^{ij}) \approx a \, \Phi^{-1}(agr_{ref}^{ij}) + b
+
+    Form "S" puts today's accuracy on that line. Form "D" solves, in the least squares over all pairs,
+
+    .. math:: \tfrac12 (u_i + u_j) = \Phi^{-1}(agr_{te}^{ij})
+              + a \big(\tfrac12 (v_i + v_j) - \Phi^{-1}(agr_{ref}^{ij})\big)
+
+    for the probits u of the accuracies on the target, with those on the reference v. Shares of 0 and 1 are moved inside by
+    half a sample. The standard error is not known, because the networks of one run are not independent. It needs two
+    earlier measurements.
+
+    Args:
+        form: "S" or "D"; the key is ``agreement_line_s`` or ``agreement_line_d``.
+
+    Raises:
+        ValueError: If the form is neither.
+
+    Example:
+        >>> AgreementOnTheLine("D").key
+        'agreement_line_d'
+    """
+
+    quantities = ("accuracy",)
+    needs = frozenset({Need.CLASSES, Need.EARLIER})
+
+    def __init__(self, form: Form = "D") -> None:
+        check_choice("form", form, get_args(Form))
+        self.form: Form = form
+        self.key = f"agreement_line_{form.lower()}"
+
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
+        labelled = reference.labelled
+        assert labelled.labels is not None
+        (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.class_scores)
+        networks = len(seen)
+        if networks < 3 or len(of_target) != networks:
+            raise TooEarlyError(
+                f"expected earlier measurements of the same samples, two or more of both sets, but there are {networks - 1}"
+            )
+        first, second = np.triu_indices(networks, 1)
+        known = labelled.once("agreements", lambda: _agreements(seen))
+        unknown = target.class_scores.once("agreements", lambda: _agreements(of_target))
+        slope, level = _line(known, unknown)
+        accuracies = _probits((seen == labelled.labels[known_samples]).mean(1), seen.shape[1])
+        if self.form == "S":
+            probit = slope * accuracies[-1] + level
+        else:
+            sums = unknown + slope * ((accuracies[first] + accuracies[second]) / 2 - known)
+            # the normal equations of (u_i + u_j) / 2 = sums, for all pairs of K networks: ((K - 2) I + 1 1^T) u = 2 g
+            totals = np.bincount(first, sums, networks) + np.bincount(second, sums, networks)
+            probit = 2 * (totals[-1] - totals.sum() / (2 * networks - 2)) / (networks - 2)
+        return {"accuracy": Estimate(float(ndtr(probit)))}
 
 
 def disagreements(outputs: Outputs) -> Array:
@@ -72,3 +131,33 @@ def earlier_predictions(outputs: Outputs) -> NDArray[np.integer]:
 def first_used(snapshots: int) -> int:
     """Returns the index of the first one that is used of so many earlier measurements."""
     return math.ceil(LEFT_OUT * snapshots) if snapshots > 1 else 0
+
+
+#: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
+Form = Literal["S", "D"]
+
+
+def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+    """Returns the predictions of all networks on the samples whose outputs were always finite, and which these are."""
+    predictions = np.concatenate([earlier_predictions(outputs), outputs.predictions[None]])
+    known = np.asarray((predictions >= 0).all(0))
+    if not known.any():
+        raise UndefinedEstimateError("expected samples with finite outputs at all measurements, but there is none")
+    return predictions[:, known], known
+
+
+def _agreements(predictions: NDArray[np.integer]) -> Array:
+    """Returns the probits of the agreements of all pairs, shape (K (K - 1) / 2,)."""
+    shares = [(predictions[k] == predictions[k + 1 :]).mean(1) for k in range(len(predictions) - 1)]
+    return _probits(np.concatenate(shares), predictions.shape[1])
+
+
+def _probits(shares: Array, samples: int) -> Array:
+    return np.asarray(ndtri(np.clip(shares, 0.5 / samples, 1 - 0.5 / samples)))
+
+
+def _line(x: Array, y: Array) -> tuple[float, float]:
+    """Returns the slope and the level of the least squares; a slope of one where all x are alike."""
+    spread = float(np.square(x - x.mean()).sum())
+    slope = float((x - x.mean()) @ (y - y.mean())) / spread if spread > 1e-12 else 1.0
+    return slope, float(y.mean() - slope * x.mean())

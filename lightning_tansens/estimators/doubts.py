@@ -41,7 +41,6 @@ class Limits:
     Example:
         >>> Limits(samples=100).errors
         16
-
     """
 
     errors: int = 16
@@ -56,22 +55,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an estimate is judged by; None stands for unknown.
+    """What an estimate is judged by; None stands for unknown."""
 
-    Attributes:
-        samples: The number of samples of the smaller of the two sets.
-        errors: The number of wrong predictions on the reference; None where it is no classification.
-        relative_error: The standard error of the estimate, as a share of it; nan for an estimate of zero.
-        inside: Whether the target lies within what the estimate rests on.
-        of_target: Whether the estimate depends on the target at all.
-
-    """
-
-    samples: int
-    errors: float | None = None
-    relative_error: float | None = None
-    inside: bool | None = None
-    of_target: bool = True
+    samples: int  #: The number of samples of the smaller of the two sets.
+    errors: float | None = None  #: The number of wrong predictions on the reference, if it is a classification.
+    relative_error: float | None = None  #: The standard error as a share of the estimate; nan for an estimate of zero.
+    inside: bool | None = None  #: Whether the target lies within what the estimate rests on.
+    of_target: bool = True  #: Whether the estimate depends on the target at all.
 
 
 def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ...]:
@@ -86,7 +76,6 @@ def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ..
         ()
         >>> [reason.value for reason in doubts(Evidence(samples=1000))]
         ['its standard error is not known']
-
     """
     limits = limits or Limits()
     # a comparison with nan counts as a doubt
@@ -112,15 +101,6 @@ def with_doubts(
     """Returns an estimate with the reasons against it and its verdict; those that it already has stay.
 
     An estimate with an interval has already judged its errors, so here only the number of samples can speak against it.
-
-    Args:
-        estimate: The estimate.
-        quantity: What is estimated.
-        estimator: The estimator that made it.
-        target: What was found on the target.
-        reference: What was found on the reference.
-        limits: What is required; None for the defaults.
-
     """
     limits = limits or Limits()
     by_outputs = not estimator.needs.isdisjoint({Need.CLASSES, Need.OUTPUTS})

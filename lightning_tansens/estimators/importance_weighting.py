@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from lightning_tansens.checks import check_counts
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, SetSummary
 
 
 class ImportanceWeighting(Estimator):
@@ -37,7 +34,6 @@ class ImportanceWeighting(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([sure, unsure, unsure, unsure]))
         >>> ImportanceWeighting().estimate(target, reference)["accuracy"].value
         0.625
-
     """
 
     key = "importance_weighting"
@@ -47,7 +43,7 @@ class ImportanceWeighting(Estimator):
         check_counts(bins=bins)
         self.bins = int(bins)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled = reference.labelled
         inner = np.linspace(0, 1, self.bins + 1)[1:-1]
         own, other = (np.digitize(found.confidences, inner, right=True) for found in (labelled, target.class_scores))

@@ -1,8 +1,7 @@
-"""The cost of moving a target's probabilities to the reference's labels, and the accuracy that follows from it."""
+"""Estimates by the optimal transport of a target's probabilities to the reference's labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -12,11 +11,10 @@ from scipy.special import softmax
 
 from lightning_tansens.checks import check_choice, check_numbers
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
-from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.estimators.spread import scaled
 from lightning_tansens.estimators.transport import Transport, transport
-from lightning_tansens.record import Estimate, Quantity
 
 #: Which probabilities are moved: today's, or the temporal ensemble's.
 Probabilities = Literal["now", "ensemble"]
@@ -43,26 +41,25 @@ class ConfidenceOptimalTransport(Estimator):
     .. math:: \widehat{err}(X_{te}) = \min_{T \ge 0} \sum_{n,c} T_{nc} \, (1 - p_c(x_n)) + \overline{conf}_{ref} - acc_{ref},
               \qquad \sum_c T_{nc} = \tfrac1N, \quad \sum_n T_{nc} = m_c
 
-    with the share m_c of class c among the reference's labels; 1 − p_c is half the L1 distance from p to the one-hot
-    vector of c. As in the paper p is calibrated, by one temperature; what that leaves between confidence and accuracy on the
-    reference is taken off. With "ensemble" p is what the temporal ensemble gives. It assumes that the classes have the
-    same shares in both sets; the estimate is clamped to [0, 1]. The transport is solved by
-    :func:`~lightning_tansens.estimators.transport.transport`.
+    with the share m_c of class c among the reference's labels; 1 − p_c is half the L1 distance from p to the one-hot vector
+    of c. As in the paper p is calibrated, by one temperature; what that leaves between confidence and accuracy on the
+    reference is taken off. It assumes that the classes have the same shares in both sets; the estimate is clamped to [0, 1].
+    :func:`~lightning_tansens.estimators.transport.transport` solves the transport.
 
     **Bias.** The cost is convex in the shares, so that their noise raises it. With the excess e over the cost without any
     constraint on the shares, and the excess b of each half of the reference moved to the labels of the other, times
     :math:`\sqrt{(N_{ref} / N_{te} + 1) / 2}`, :math:`\sqrt{e^2 - b^2}` is taken for e (nothing if e < b); the noise of both
-    shares is counted twice, because e is one draw of it. So where the excess is no larger than chance the estimate
-    is the difference of confidences. On simulated calibrated predictions of 1,000 samples without shift, the accuracy is
-    low by 0.019 without the correction and by 0.004 with it for 10 classes, by 0.12 and less than 0.002 for 100.
+    shares is counted twice, because e is one draw of it. So where the excess is no larger than chance the estimate is the
+    difference of confidences. On simulated calibrated predictions of 1,000 samples without shift, the accuracy is low by
+    0.019 without the correction and by 0.004 with it for 10 classes, by 0.12 and less than 0.002 for 100.
 
-    **Standard error.** A bootstrap of both sets' samples, in which each resample costs what the dual potentials say:
-    :math:`\frac1N \sum_n u_n + \sum_c m_c v_c`, to first order what its own transport would. The
-    correction is part of it. It is within a factor of 1.5 of the spread over draws (``tests/estimators/test_transport.py``).
-    With fewer than five samples a class the error is not known, and with fewer than two there is no estimate.
+    **Standard error.** A bootstrap of both sets' samples, correction included, in which each resample costs what the dual
+    potentials say, to first order what its own transport would: :math:`\frac1N \sum_n u_n + \sum_c m_c v_c`. It is within a
+    factor of 1.5 of the spread over draws (``tests/estimators/test_transport.py``). With fewer than five samples a class the
+    error is not known, and with fewer than two there is no estimate.
 
     Args:
-        probabilities: "now" (key ``cot``) or "ensemble" (key ``cot_ensemble``).
+        probabilities: "now" (key ``cot``), or "ensemble" (key ``cot_ensemble``) for what the temporal ensemble gives.
         temperature: Of the probabilities, softmax(log p / T); None to fit it to the reference's labels, 1 to leave them.
 
     Raises:
@@ -74,7 +71,6 @@ class ConfidenceOptimalTransport(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.75, 0.25]] * 4)))  # two must be of class 1
         >>> round(ConfidenceOptimalTransport(temperature=1).estimate(target, reference)["accuracy"].value, 3)
         0.5
-
     """
 
     quantities = ("accuracy",)
@@ -88,7 +84,7 @@ class ConfidenceOptimalTransport(Estimator):
         self.key = "cot" if probabilities == "now" else "cot_ensemble"
         self.needs = needs_of(probabilities)
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
         own, other = calibrated(labelled, outputs, self.probabilities, self.temperature)
         labels = labelled.labels
@@ -112,6 +108,53 @@ class ConfidenceOptimalTransport(Estimator):
             here @ free, np.maximum(moved.cost - free.mean() + changes, 0), np.sqrt(2) * by_chance, there @ gaps
         )
         return {"accuracy": Estimate(float(value), float(drawn.std()))}
+
+
+class TransportLoss(Estimator):
+    r"""Scales the reference's loss by the ratio of the losses on the labels that an optimal transport assigns.
+
+    .. math:: \hat l(X_{te}) = l_{ref} \, \frac{\ell(X_{te})}{\ell(X_{ref})}, \qquad
+              \ell(X) = -\sum_{n,c} T_{nc} \log p_c(x_n)
+
+    with the plan T of :class:`ConfidenceOptimalTransport`, from the temporal ensemble or from today's probabilities, both
+    calibrated, and today's p. The reference is moved to its own labels, and each half of it to those of the other: the
+    difference, scaled to the size of both sets by 1/√n, is what chance adds to the target's loss, and is added to the
+    reference's too. Limits are as there; the standard error is by the delta method, the shares' noise included.
+
+    Args:
+        probabilities: "ensemble" (key ``transport_loss``) or "now" (key ``transport_loss_now``): which probabilities give
+            the plan.
+
+    Raises:
+        ValueError: If the probabilities are neither.
+
+    Example:
+        >>> TransportLoss().key
+        'transport_loss'
+    """
+
+    quantities = ("loss",)
+
+    def __init__(self, probabilities: Probabilities = "ensemble") -> None:
+        check_choice("probabilities", probabilities, get_args(Probabilities))
+        self.probabilities: Probabilities = probabilities
+        self.key = "transport_loss" if probabilities == "ensemble" else "transport_loss_now"
+        self.needs = needs_of(probabilities)
+
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
+        labelled, outputs = labelled_pair(target, reference)
+        which, labels, costs = self.probabilities, labelled.labels, -labelled.log_probabilities
+        assert labels is not None
+        plans = moved_to(labelled, labelled, which).plan, crossed_plan(labelled, which)
+        on_target, of_labels = moved_to(labelled, outputs, which).influences(-outputs.log_probabilities, labels)
+        on_reference, on_halves = ((plan * costs).sum(1) for plan in plans)
+        on_reference += noise_of_shares(len(labelled), len(outputs)) * (on_halves - on_reference)
+        # a label of the reference is part of its own mean, and of the target's by the shares
+        on_reference -= on_reference.mean() / on_target.mean() * of_labels
+        loss = float(labelled.losses.mean()) if reference.loss is None else reference.loss
+        found = scaled(loss, on_target, on_reference, labelled.losses)
+        known = min(len(labelled), len(outputs)) >= max(FEWEST, ENOUGH * labelled.classes)
+        return {"loss": found if known else Estimate(found.value)}
 
 
 @lru_cache(maxsize=1)
@@ -166,12 +209,7 @@ def _accuracy(free: Any, excess: Any, by_chance: float, gap: Any) -> Any:
 
 
 def labelled_pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, Outputs]:
-    """Returns the class scores of the labelled reference and of the target.
-
-    Raises:
-        UndefinedEstimateError: If there are too few samples for a transport between them.
-
-    """
+    """Returns the class scores of the labelled reference and of the target, if they suffice for a transport between them."""
     labelled, outputs = reference.labelled, target.class_scores
     if (samples := min(len(labelled), len(outputs))) < LEAST * labelled.classes:
         raise UndefinedEstimateError(

@@ -26,24 +26,14 @@ TINY = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """The outputs for the N usable samples of a set, in the order of their positions; made by :meth:`of`.
+    """The outputs for the N usable samples of a set, in the order of their positions; made by :meth:`of`."""
 
-    Attributes:
-        outputs: Shape (N, ...); class scores have shape (N, C) with C >= 2.
-        is_classifier: Whether they are class scores (logits).
-        kept: Which samples of the set these are, one entry for each of them; the others' outputs are not finite.
-        labels: Class indices, shape (N,); None where there are none or they are not used.
-        features: The input of the network's last layer, shape (N, F); None where it is not known.
-        earlier: What earlier measurements said of these N samples; None if there was none.
-
-    """
-
-    outputs: Array
-    is_classifier: bool
-    kept: NDArray[np.bool_]
-    labels: NDArray[np.int64] | None = None
-    features: Array | None = None
-    earlier: Trajectory | None = None
+    outputs: Array  #: Shape (N, ...); class scores have shape (N, C) with C >= 2.
+    is_classifier: bool  #: Whether they are class scores (logits).
+    kept: NDArray[np.bool_]  #: Which samples of the set these are; the others' outputs are not finite.
+    labels: NDArray[np.int64] | None = None  #: Class indices, shape (N,); None where they are not used.
+    features: Array | None = None  #: The input of the network's last layer, shape (N, F), if it is known.
+    earlier: Trajectory | None = None  #: What earlier measurements said of these N samples.
 
     @classmethod
     def of(
@@ -71,7 +61,6 @@ class Outputs:
             >>> outputs = Outputs.of([[2.0, 1.0], [0.0, float("nan")], [0.0, 3.0]], labels=[0, 0, 0])
             >>> outputs.correct, outputs.unusable
             (array([1., 0.]), 1)
-
         """
         scores = np.asarray(outputs, np.float64)
         if is_classifier is None:
@@ -165,7 +154,6 @@ class Outputs:
 
         Raises:
             TooEarlyError: If there was none.
-
         """
         if self.earlier is None:
             raise TooEarlyError("expected earlier measurements of the same samples, but this is the first")

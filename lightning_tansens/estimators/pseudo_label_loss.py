@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,12 +12,10 @@ from torch import Tensor
 
 from lightning_tansens.checks import check_callable, check_choice
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.disagreement import earlier_predictions, first_used
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: What stands for targets: earlier outputs themselves ("outputs"), the largest of their scores along the second dimension
 #: ("classes", as for a segmentation), or whether each is positive ("signs", as for independent labels).
@@ -52,7 +50,6 @@ class PseudoLabelLoss(Estimator):
         >>> estimator = PseudoLabelLoss(torch.nn.functional.mse_loss)
         >>> round(estimator.estimate(target, reference)["loss"].value, 6)  # it has moved twice as far, squared
         1.2
-
     """
 
     key = "pseudo_label_loss"
@@ -64,7 +61,7 @@ class PseudoLabelLoss(Estimator):
         self.criterion, self.pseudo_labels = criterion, pseudo_labels
         self.needs = frozenset({Need.CLASSES if criterion is None else Need.OUTPUTS, Need.EARLIER})
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         own = reference.usable
         labelled = own.is_classifier and own.labels is not None
         loss = float(own.losses.mean()) if reference.loss is None and labelled else reference.loss

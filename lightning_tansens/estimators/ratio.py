@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Quantity, SetSummary
 from lightning_tansens.estimators.spread import binomial_error, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
 from lightning_tansens.metrics.base import SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import relative_standard_error
-from lightning_tansens.record import TRIVIAL, Estimate, Quantity
+from lightning_tansens.record import TRIVIAL
 
 #: How the accuracy is estimated: by the error rate ("error") or by the accuracy itself ("ratio", as Daróczy 2022 does).
 AccuracyForm = Literal["error", "ratio"]
@@ -35,7 +33,7 @@ class Trivial(Estimator):
     needs = frozenset()
     looks_at_target = False
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         return _scaled(0.0, 0.0, _relative_error(None, target, reference, with_loss=True), "error", reference)
 
 
@@ -64,7 +62,6 @@ class MeasureRatio(Estimator):
         >>> reference = SetSummary("val", loss=0.5, accuracy=0.9, values={"empirical": {"empirical": 2.0}})
         >>> {quantity: round(found.value, 2) for quantity, found in estimator.estimate(target, reference).items()}
         {'loss': 0.75, 'accuracy': 0.85}
-
     """
 
     quantities = ("loss", "accuracy")
@@ -83,7 +80,6 @@ class MeasureRatio(Estimator):
 
         Raises:
             UndefinedEstimateError: If the measure's values define none, or one is missing.
-
         """
         sets = (target, reference)
         values = [(found.values if self.measure.needs_data else found.weights).get(self.key) for found in sets]
@@ -92,7 +88,7 @@ class MeasureRatio(Estimator):
             raise UndefinedEstimateError(f"expected values of {self.key} on both sets, but {' and '.join(missing)} has none")
         return self.measure.log_ratio(values[0], values[1])
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         ratio = self.log_ratio(target, reference)
         of_ratio, of_loss = (_relative_error(self.measure, target, reference, with_loss) for with_loss in (False, True))
         return _scaled(ratio, of_ratio, of_loss, self.accuracy_form, reference)
@@ -123,7 +119,6 @@ def scale_loss(log_ratio: float, loss: float) -> float:
     Example:
         >>> scale_loss(0.0, 1.25)
         1.25
-
     """
     if loss == 0:
         return 0.0
@@ -134,20 +129,11 @@ def scale_loss(log_ratio: float, loss: float) -> float:
 
 
 def scale_accuracy(log_ratio: float, accuracy: float, form: AccuracyForm = "error") -> float:
-    """Returns the accuracy of :class:`MeasureRatio`, clamped to [0, 1].
-
-    Args:
-        log_ratio: log r.
-        accuracy: The reference's accuracy, between 0 and 1.
-        form: "error" or "ratio"; with "error" an accuracy of 1 stays 1.
-
-    Raises:
-        ValueError: If the form is neither.
+    """Returns the accuracy of :class:`MeasureRatio`, clamped to [0, 1]; with "error" an accuracy of 1 stays 1.
 
     Example:
         >>> round(scale_accuracy(math.log(2), 0.9), 6)
         0.8
-
     """
     check_choice("form", form, get_args(AccuracyForm))
     share = 1 - scale_loss(log_ratio, 1 - accuracy) if form == "error" else scale_loss(log_ratio, accuracy)
@@ -167,15 +153,11 @@ def _scaled(
         if of_ratio is not None:
             scale = scale_loss(log_ratio, 1.0)
             part = 1 - reference.accuracy if form == "error" else reference.accuracy
-            own = binomial_error(reference.accuracy, _labelled_samples(reference))
+            labelled = reference.loss_influence
+            own = binomial_error(reference.accuracy, reference.samples if labelled is None else len(labelled.values))
             error = root_of_squares(scale * own, scale * part * of_ratio)
         found["accuracy"] = Estimate(share, error)
     return found
-
-
-def _labelled_samples(reference: SetSummary) -> int:
-    influence = reference.loss_influence
-    return reference.samples if influence is None else len(influence.values)
 
 
 def _relative_error(

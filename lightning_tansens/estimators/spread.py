@@ -11,19 +11,12 @@ from lightning_tansens.record import Estimate
 
 
 def error_of_mean(values: NDArray[Any]) -> float:
-    r"""Returns the standard error of a mean, :math:`\sqrt{\frac{1}{N(N-1)} \sum_n (x_n - \bar x)^2}`.
-
-    Args:
-        values: x, shape (N,).
-
-    Returns:
-        The error; nan for fewer than two samples.
+    r"""Returns the standard error of a mean, :math:`\sqrt{\frac{1}{N(N-1)} \sum_n (x_n - \bar x)^2}`; nan for N < 2.
 
     Example:
         >>> import numpy as np
         >>> error_of_mean(np.array([1.0, 3.0]))
         1.0
-
     """
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
@@ -46,19 +39,14 @@ def scaled(wrong: float, target: NDArray[Any], reference: NDArray[Any], wrongs: 
               \mathrm{se}^2 = \hat w^2 \Big(\mathrm{se}^2\big[\tfrac{t_n}{\bar t}\big]
               + \mathrm{se}^2\big[\tfrac{w_n}{\bar w} - \tfrac{r_n}{\bar r}\big]\Big)
 
-    by the delta method; what was found on the same sample of the reference is taken as a pair.
-
-    Args:
-        wrong: w, the reference's loss or error rate.
-        target: t, one number for each sample of the target, shape (N,).
-        reference: r, the same of the reference, shape (M,), with a positive mean.
-        wrongs: The loss or the error of each sample of the reference, shape (M,).
+    with one number for each sample of the target (t) and of the reference (r, whose mean is positive), and the loss or error
+    w_n of each sample of the reference. The error is by the delta method; what was found on the same sample is taken as a
+    pair.
 
     Example:
         >>> import numpy as np
         >>> scaled(0.5, np.array([0.2, 0.4]), np.array([0.1, 0.2]), np.array([0.0, 1.0])).value
         1.0
-
     """
     of_target, of_reference, of_wrongs = float(target.mean()), float(reference.mean()), float(wrongs.mean())
     value = wrong * of_target / of_reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -17,68 +17,37 @@ USABLE = 0.5
 
 Values = Mapping[str, Mapping[str, float]]
 
-Found = TypeVar("Found")
-
 
 @dataclass(frozen=True, eq=False)
 class SetSummary:
-    """What one measurement found on one set, over all processes.
-
-    Attributes:
-        name: The set's name.
-        samples: The number of samples that the measures saw.
-        outputs: The network's outputs; None where they are not gathered.
-        loss: The mean loss, where labels were used.
-        loss_influence: How far each sample moves the loss, if that is known.
-        loss_stderr: The standard error of the loss, if that is known.
-        accuracy: The accuracy, where labels of classes were used.
-        accuracy_stderr: Its standard error, if that is known.
-        wrong: The number of wrong predictions; None as for the accuracy.
-        class_losses: The mean loss of each class.
-        values: For each measure, by key, its named scalars.
-        parts: For each measure, by key, its values by part (a layer, an output, a class).
-        distributions: For each measure, by key, and its parts, one number per sample; the whole is "".
-        influences: For each measure that knows them, by key, how far each sample moves it.
-        errors: For each measure that knows it, by key, its standard error.
-        weights: The values of the measures that need no data, by key: now for a target, at the previous measurement for
-            the reference.
-        copies: Labelled copies of the reference, perturbed or re-weighted; empty on any other set.
-        made_for: The keys of the estimators that this copy was made for; empty for all.
-        unusable: The number of samples that were left out because their numbers are not finite.
-        whole: Whether the measures saw the whole set.
-        of_labels: The keys of the measures that saw labels.
-
-    """
+    """What one measurement found on one set, over all processes."""
 
     name: str
-    samples: int = 0
-    outputs: Outputs | None = None
-    loss: float | None = None
-    loss_influence: Influence | None = None
-    loss_stderr: float | None = None
-    accuracy: float | None = None
-    accuracy_stderr: float | None = None
-    wrong: float | None = None
-    class_losses: Mapping[int, float] = field(default_factory=dict)
-    values: Values = field(default_factory=dict)
-    parts: Values = field(default_factory=dict)
+    samples: int = 0  #: The number of samples that the measures saw.
+    outputs: Outputs | None = None  #: The network's outputs; None where they are not gathered.
+    loss: float | None = None  #: The mean loss, where labels were used.
+    loss_influence: Influence | None = None  #: How far each sample moves the loss, if that is known.
+    loss_stderr: float | None = None  #: The standard error of the loss, if that is known.
+    accuracy: float | None = None  #: The accuracy, where labels of classes were used.
+    accuracy_stderr: float | None = None  #: Its standard error, if that is known.
+    wrong: float | None = None  #: The number of wrong predictions; None as for the accuracy.
+    class_losses: Mapping[int, float] = field(default_factory=dict)  #: The mean loss of each class.
+    values: Values = field(default_factory=dict)  #: For each measure, by key, its named scalars.
+    parts: Values = field(default_factory=dict)  #: For each measure, by key, its values by layer, output or class.
+    #: One number per sample, for each measure, by key, and its parts; the whole is "".
     distributions: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    influences: Mapping[str, Influence] = field(default_factory=dict)
-    errors: Mapping[str, float] = field(default_factory=dict)
+    influences: Mapping[str, Influence] = field(default_factory=dict)  #: How far each sample moves a measure, by key.
+    errors: Mapping[str, float] = field(default_factory=dict)  #: The standard error of a measure, by its key, if known.
+    #: The values of the measures that need no data, by key: now for a target, at the previous measurement for the reference.
     weights: Values = field(default_factory=dict)
-    copies: tuple[SetSummary, ...] = ()
-    made_for: tuple[str, ...] = ()
-    unusable: int = 0
-    whole: bool = False
-    of_labels: tuple[str, ...] = ()
+    copies: tuple[SetSummary, ...] = ()  #: Labelled copies of the reference, perturbed or re-weighted.
+    made_for: tuple[str, ...] = ()  #: The keys of the estimators that this copy was made for; empty for all.
+    unusable: int = 0  #: The number of samples that were left out because their numbers are not finite.
+    whole: bool = False  #: Whether the measures saw the whole set.
+    of_labels: tuple[str, ...] = ()  #: The keys of the measures that saw labels.
 
     def copies_of(self, key: str) -> list[SetSummary]:
-        """Returns the copies that were made for an estimator.
-
-        Args:
-            key: The estimator's key.
-
-        """
+        """Returns the copies that were made for the estimator of a key."""
         return [copy for copy in self.copies if not copy.made_for or key in copy.made_for]
 
     def unlabelled(self) -> SetSummary:
@@ -88,27 +57,13 @@ class SetSummary:
         labelled = [*self.class_losses, *self.copies, *self.of_labels, *(value for value in seen if value is not None)]
         if outputs is self.outputs and not labelled:
             return self
-        return replace(
-            self,
-            values=self._without_labels(self.values),
-            parts=self._without_labels(self.parts),
-            distributions=self._without_labels(self.distributions),
-            influences=self._without_labels(self.influences),
-            errors=self._without_labels(self.errors),
-            of_labels=(),
-            outputs=outputs,
-            loss=None,
-            loss_influence=None,
-            loss_stderr=None,
-            accuracy=None,
-            accuracy_stderr=None,
-            wrong=None,
-            class_losses={},
-            copies=(),
-        )
-
-    def _without_labels(self, found: Mapping[str, Found]) -> dict[str, Found]:
-        return {key: value for key, value in found.items() if key not in self.of_labels}
+        by_measure = {name: getattr(self, name) for name in ("values", "parts", "distributions", "influences", "errors")}
+        left: dict[str, Any] = {
+            name: {key: value for key, value in found.items() if key not in self.of_labels}
+            for name, found in by_measure.items()
+        }
+        left |= dict.fromkeys(("loss", "loss_influence", "loss_stderr", "accuracy", "accuracy_stderr", "wrong"))
+        return replace(self, **left, outputs=outputs, class_losses={}, copies=(), of_labels=())
 
     @property
     def loss_of_cross_entropy(self) -> float:
@@ -123,7 +78,6 @@ class SetSummary:
 
         Raises:
             UndefinedEstimateError: If there are none, or those of most samples are not finite.
-
         """
         outputs = self.outputs
         if outputs is None or not len(outputs.kept):
@@ -141,7 +95,6 @@ class SetSummary:
 
         Raises:
             UndefinedEstimateError: If not.
-
         """
         outputs = self.usable
         if not outputs.is_classifier:
@@ -154,7 +107,6 @@ class SetSummary:
 
         Raises:
             UndefinedEstimateError: If there are none.
-
         """
         outputs = self.class_scores
         if outputs.labels is None:

@@ -16,35 +16,24 @@ LOGARITHM = 2.5
 
 @dataclass(frozen=True)
 class Temperature:
-    """A fitted temperature.
-
-    Attributes:
-        value: T.
-        stderr: The standard error of log T over the draw of the labelled samples; nan where it is not known.
-
-    """
+    """A fitted temperature."""
 
     value: float
-    stderr: float
+    stderr: float  # of log T, over the draw of the labelled samples; nan where it is not known
 
 
 def fit_temperature(scores: NDArray[Any], labels: NDArray[Any]) -> Temperature:
-    r"""Fits the temperature of least negative log likelihood (Guo et al., ICML 2017).
+    r"""Fits the temperature of least negative log likelihood (Guo et al., ICML 2017) to scores z (N, C) and labels y (N,).
 
     .. math:: \min_T -\frac1N \sum_n \log \mathrm{softmax}_{y_n}(z_n / T)
 
     It is convex in 1/T, and found by Newton's method, between :math:`e^{-2.5}` and :math:`e^{2.5}`. The standard error is a
     sandwich estimate.
 
-    Args:
-        scores: z, shape (N, C).
-        labels: y, shape (N,).
-
     Example:
         >>> scores = np.log(np.array([[0.9, 0.1]] * 4))
         >>> round(fit_temperature(scores, np.array([0, 0, 0, 1])).value, 2)  # three of four are right, not nine of ten
         2.0
-
     """
     own = scores[np.arange(len(labels)), labels]
     low, high = math.exp(-LOGARITHM), math.exp(LOGARITHM)

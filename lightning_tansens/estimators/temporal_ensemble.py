@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import error_of_mean, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: The change of log T by which the estimates' derivatives are taken.
 STEP = 0.05
@@ -36,7 +32,6 @@ class TemporalEnsemble(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of([sure] * 5, earlier=earlier))
         >>> round(TemporalEnsemble().estimate(target, reference)["accuracy"].value, 2)
         0.8
-
     """
 
     key = "temporal_ensemble"
@@ -44,7 +39,7 @@ class TemporalEnsemble(Estimator):
     of_cross_entropy = True
     needs = frozenset({Need.CLASSES, Need.EARLIER})
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         outputs, fit = target.class_scores, reference.labelled.temperature
         losses, errors = expected(outputs, outputs.tempered(fit.value))
         moved = expected(outputs, outputs.tempered(fit.value * np.exp(STEP)))
@@ -57,11 +52,5 @@ class TemporalEnsemble(Estimator):
 
 
 def expected(outputs: Outputs, q: Array) -> tuple[Array, Array]:
-    """Returns the loss and the error of today's predictions that probabilities q expect, shapes (N,).
-
-    Args:
-        outputs: Today's outputs.
-        q: Probabilities of the classes, shape (N, C).
-
-    """
+    """Returns the loss and the error of today's predictions that probabilities q (N, C) expect, shapes (N,)."""
     return -(q * outputs.log_probabilities).sum(1), 1 - q[np.arange(len(q)), outputs.predictions]

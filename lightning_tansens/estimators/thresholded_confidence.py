@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.estimators.base import Estimator, Need
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import binomial_error, root_of_squares
-from lightning_tansens.estimators.summary import SetSummary
-from lightning_tansens.record import Estimate, Quantity
 
 #: What is compared with the threshold: the largest probability, the negative entropy of all of them, or the probability
 #: that the mean over earlier measurements gives to today's prediction.
@@ -41,7 +38,6 @@ class ThresholdedConfidence(Estimator):
         >>> target = SetSummary("test", outputs=Outputs.of(np.log([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])))
         >>> ThresholdedConfidence().estimate(target, reference)["accuracy"].value
         0.5
-
     """
 
     quantities = ("accuracy",)
@@ -52,7 +48,7 @@ class ThresholdedConfidence(Estimator):
         self.key = f"atc_{score}"
         self.needs = frozenset({Need.CLASSES, Need.EARLIER} if score == "ensemble" else {Need.CLASSES})
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = reference.labelled, target.class_scores
         ordered, count = np.sort(self._scores(labelled)), len(labelled)
         right = int(labelled.correct.sum())

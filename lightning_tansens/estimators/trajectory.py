@@ -41,22 +41,14 @@ class Trajectory:
     r"""The predictions of earlier measurements, for all N samples of a set, usable or not.
 
     The mean of the probabilities runs, :math:`\bar p \leftarrow \bar p + \frac{1 + g}{t + g} (p_t - \bar p)` at the t-th
-    snapshot with g = 0.5, which weighs late snapshots a little more than early ones (polynomial-decay averaging; Shamir
-    and Zhang, ICML 2013). It takes N x C numbers of 4 bytes, however long the run; the predicted classes of at most 64
-    snapshots take 2 bytes each (4 beyond 32,767 classes). Once there are more, every second one is dropped and from then on
-    only every second new one kept, and so on, so that they stay spread over the run. With 1,000 classes and 1,024
-    samples that is 4.2 MB for a set: 63 MB for ten targets, the reference and four copies of it.
+    snapshot with g = 0.5, which weighs late snapshots a little more than early ones (polynomial-decay averaging; Shamir and
+    Zhang, ICML 2013). It takes N x C numbers of 4 bytes, however long the run; the predicted classes of at most 64 snapshots
+    take 2 bytes each (4 beyond 32,767 classes). Once there are more, every second one is dropped and from then on only every
+    second new one kept, and so on, so that they stay spread over the run. With 1,000 classes and 1,024 samples that is 4.2
+    MB for a set: 63 MB for ten targets, the reference and four copies of it.
 
     Where outputs are not class scores, the outputs themselves are kept, at most 8 snapshots and 4 million numbers of 4 bytes
     (two snapshots at least).
-
-    Attributes:
-        count: The number of earlier measurements.
-        seen: At how many of them each sample's outputs were usable, shape (N,).
-        mean_probabilities: The running mean, shape (N, C); (N, 0) without class scores.
-        predictions: The predicted classes, shape (S, N); -1 where the outputs were not usable.
-        outputs: Earlier outputs that are not class scores, shape (S, N, ...); NaN where they were not usable.
-        stride: The kept snapshots are the 0th, the stride-th, ...
 
     Example:
         >>> from lightning_tansens.estimators import Outputs
@@ -64,15 +56,14 @@ class Trajectory:
         >>> trajectory = Trajectory().updated(first).updated(second)
         >>> trajectory.mean_probabilities.astype(float).round(2).tolist(), trajectory.predictions.tolist()
         ([[0.56, 0.44]], [[0], [1]])
-
     """
 
-    count: int = 0
-    seen: NDArray[np.int32] | None = None
-    mean_probabilities: NDArray[np.float32] | None = None
-    predictions: NDArray[np.integer] | None = None
-    outputs: NDArray[np.float32] | None = None
-    stride: int = 1
+    count: int = 0  #: The number of earlier measurements.
+    seen: NDArray[np.int32] | None = None  #: At how many of them each sample's outputs were usable, shape (N,).
+    mean_probabilities: NDArray[np.float32] | None = None  #: The running mean, (N, C); (N, 0) without class scores.
+    predictions: NDArray[np.integer] | None = None  #: The predicted classes, (S, N); -1 where outputs were not usable.
+    outputs: NDArray[np.float32] | None = None  #: Earlier outputs that are no class scores, (S, N, ...), or NaN.
+    stride: int = 1  #: The kept snapshots are the 0th, the stride-th, ...
 
     def updated(self, now: Snapshot) -> Trajectory:
         """Returns the trajectory with one more measurement.
@@ -82,7 +73,6 @@ class Trajectory:
 
         Raises:
             ValueError: If the samples or the outputs' shape are not those of the earlier measurements.
-
         """
         samples, kept = len(now.kept), now.kept
         seen = np.zeros(samples, np.int32) if self.seen is None else self.seen
@@ -126,7 +116,6 @@ class Trajectory:
 
         Args:
             kept: Which ones, shape (N,).
-
         """
         found: dict[str, Any] = {}
         for name, axis in (("seen", 0), ("mean_probabilities", 0), ("predictions", 1), ("outputs", 1)):

@@ -26,20 +26,12 @@ FEW, NEWTON_STEPS, HALVINGS = 30, 30, 15
 
 @dataclass(frozen=True)
 class Transport:
-    """An optimal transport, and what other samples and shares would cost.
+    """An optimal transport, and what other samples and shares would cost."""
 
-    Attributes:
-        rows: u_n, the derivative of the cost by a sample's weight, shape (N,).
-        columns: v_c, the derivative by the share of a class, shape (C,); zero where the share is zero.
-        plan: T_nc, which share of a sample goes to a class at the last ε, shape (N, C), rows with the sum 1.
-        shares: m_c, shape (C,).
-
-    """
-
-    rows: Array
-    columns: Array
-    plan: Array
-    shares: Array
+    rows: Array  # u_n, the derivative of the cost by a sample's weight, shape (N,)
+    columns: Array  # v_c, the derivative by the share of a class, shape (C,); zero where the share is zero
+    plan: Array  # T_nc, which share of a sample goes to a class at the last ε, shape (N, C), rows with the sum 1
+    shares: Array  # m_c, shape (C,)
 
     @property
     def cost(self) -> float:
@@ -47,18 +39,13 @@ class Transport:
         return float(self.rows.mean() + self.shares @ self.columns)
 
     def influences(self, costs: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
-        r"""Returns how another cost's mean under the plan depends on the samples, and on the labels that give the shares.
+        r"""Returns how the mean of other costs (N, C) under the plan depends on the samples and on the labels (M,).
 
         .. math:: z_n = \sum_c T_{nc} \, (\mathrm{cost}_{nc} - a_c + m \cdot a), \qquad z_k = a_{y_k} - m \cdot a, \qquad
                   a = \Big(\mathrm{diag}(m) - \tfrac1N T^T T\Big)^{+} \tfrac1N \sum_n T_{nc} (\mathrm{cost}_{nc} - \bar c_n)
 
         by the implicit function theorem, at the last ε; :math:`\bar c_n` is the sample's mean cost. The mean of z_n is the
         mean cost, and the errors of both means are the error of it.
-
-        Args:
-            costs: What a sample costs at each class, shape (N, C); need not be what the plan was made for.
-            labels: y, the labels whose shares are m, shape (M,).
-
         """
         means = (self.plan * costs).sum(1)
         pull = (self.plan * (costs - means[:, None])).mean(0)
@@ -69,7 +56,7 @@ class Transport:
 
 
 def transport(costs: Array, shares: Array) -> Transport:
-    r"""Moves samples to classes at the least cost.
+    r"""Moves samples to classes of shares m_c (C,), with the sum 1, at the least of costs (N, C) between 0 and 1.
 
     .. math:: \min_{T \ge 0} \frac1N \sum_{n,c} T_{nc} \, \mathrm{cost}_{nc}, \qquad \sum_c T_{nc} = 1, \quad
               \frac1N \sum_n T_{nc} = m_c
@@ -82,10 +69,6 @@ def transport(costs: Array, shares: Array) -> Transport:
     and, for 1,000 simulated samples, no more than 0.0005 below it with 2 to 10 classes, and 0.0013 with 100; for a few
     samples it may be 0.005.
 
-    Args:
-        costs: What a sample costs at each class, shape (N, C), between 0 and 1.
-        shares: m_c, shape (C,), with the sum 1.
-
     Example:
         >>> moved = transport(np.array([[0.0, 1.0], [0.2, 0.8]]), np.array([0.5, 0.5]))
         >>> moved.plan.round(3)
@@ -95,7 +78,6 @@ def transport(costs: Array, shares: Array) -> Transport:
         0.4
         >>> bool(abs(moved.columns[1] - moved.columns[0] - 0.8) < 0.1)  # between 0.6 and 1, the next costs
         True
-
     """
     used = np.flatnonzero(shares > 0)
     taken, wanted = costs[:, used], shares[used]

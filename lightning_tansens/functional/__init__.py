@@ -11,12 +11,7 @@ from lightning_tansens.bounds.generalization import Theorem5Bound, lipschitz_con
 from lightning_tansens.bounds.moments import log_absolute_moment, log_psi
 from lightning_tansens.functional.active_nodes import active_nodes, preactivations
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
-from lightning_tansens.functional.gradient_difference import (
-    AdversarialSign,
-    Gaussian,
-    gradient_differences,
-    gradient_norms,
-)
+from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences, gradient_norms
 from lightning_tansens.functional.information import entropy, mutual_information
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
@@ -32,11 +27,7 @@ from lightning_tansens.functional.regions import (
 from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.functional.spectral import spectral_norms
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
-from lightning_tansens.tangent.sensitivity import (
-    chosen_method,
-    tangent_sensitivity,
-    tangent_sensitivity_blocks,
-)
+from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity, tangent_sensitivity_blocks
 
 __all__ = [
     "AdversarialSign",

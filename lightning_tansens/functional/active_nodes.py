@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.batches import batch_length, call_model, map_tensors
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.batches import batch_length, map_tensors
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.tracing import CallTracer
@@ -41,7 +42,6 @@ def active_nodes(model: nn.Module, inputs: Any) -> Tensor:
         >>> _ = torch.nn.init.ones_(net[0].weight), torch.nn.init.zeros_(net[0].bias)
         >>> active_nodes(net, torch.tensor([[1.0], [-1.0]])).tolist()
         [[2], [0]]
-
     """
     return torch.stack(collect_from_activations(model, inputs, lambda h: (h > 0).flatten(1).sum(1)), 1)
 
@@ -53,25 +53,15 @@ def preactivations(model: nn.Module, inputs: Any) -> list[Tensor]:
 
     Returns:
         h_1, …, h_L, each of shape (N, ...).
-
     """
     return collect_from_activations(model, inputs, Tensor.clone)
 
 
 def collect_from_activations(model: nn.Module, inputs: Any, collect: Callable[[Tensor], _Collected]) -> list[_Collected]:
-    """Collects what a function makes of each preactivation, so that the preactivations need not be kept.
+    """Collects what ``collect`` makes of each preactivation, shape (N, ...), before the activation changes it.
 
-    Args:
-        model: The network.
-        inputs: A batch.
-        collect: Is called on h_i, of shape (N, ...), before the activation changes it.
-
-    Returns:
-        The function's results, in the order of the forward pass.
-
-    Raises:
-        UnsupportedNetworkError: If the forward pass calls no activation function.
-
+    The results are in the order of the forward pass; the preactivations need not be kept. Raises UnsupportedNetworkError if
+    the forward pass calls no activation function.
     """
     samples = batch_length(inputs)
     try:
@@ -107,8 +97,7 @@ class _ActivationTracer(CallTracer):
 def _visit_activations(model: nn.Module, inputs: Any, visit: Callable[[int, Tensor], None]) -> None:
     """Calls a function on the number and the preactivation of each call of an activation in a forward pass."""
     with evaluation(model), torch.no_grad(), _ActivationTracer(model, visit).running():
-        # the network may begin with an in-place call
-        call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+        call_on_copies(model, inputs)
 
 
 def _collect(

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.tangent.batches import OutputPicker, batch_length, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.batches import OutputPicker, batch_length, pick_output
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 from lightning_tansens.tangent.tracing import tensors_in
 
 
@@ -21,24 +22,16 @@ def finite_samples(tensor: Tensor) -> Tensor:
 
 
 def finite_outputs(model: nn.Module, inputs: Any, output: OutputPicker | None = None) -> Tensor | None:
-    """Finds the samples with finite outputs in a batch in which something is not finite.
+    """Finds the samples with finite outputs in a batch in which something is not finite, as booleans of shape (N,).
 
-    A derivative may be finite where the function is not: ReLU hides a nan.
-
-    Args:
-        model: The network.
-        inputs: A batch of shape (N, ...), or a tuple or dict of arguments.
-        output: Picks the tensor of outputs.
-
-    Returns:
-        Booleans, shape (N,); None where all inputs are finite, which costs no forward pass.
-
+    A derivative may be finite where the function is not: ReLU hides a nan. Returns None where all inputs are finite, which
+    costs no forward pass.
     """
     samples = batch_length(inputs)
     if all(bool(finite_samples(tensor).all()) for tensor in tensors_in(inputs) if tensor.dim() and len(tensor) == samples):
         return None
     with evaluation(model), torch.no_grad():
-        result = call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+        result = call_on_copies(model, inputs)
     found = tensors_in(pick_output(result, output))
     masks = [finite_samples(tensor) for tensor in found if tensor.dim() and len(tensor) == samples]
     return torch.stack(masks).all(0) if masks else None

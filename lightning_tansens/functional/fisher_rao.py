@@ -10,16 +10,13 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.batches import OutputPicker, batch_length, call_model, map_tensors, pick_output
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.batches import OutputPicker, batch_length, pick_output
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 
 
 def fisher_rao_norms(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    criterion: Callable[[Any, Any], Any] | None = None,
-    output: OutputPicker | None = None,
+    model: nn.Module, inputs: Any, *, criterion: Callable[[Any, Any], Any] | None = None, output: OutputPicker | None = None
 ) -> Tensor:
     r"""Computes the squared pull of the loss along the outputs, summed over every class that the label might be.
 
@@ -48,14 +45,12 @@ def fisher_rao_norms(
         >>> logits = torch.tensor([[0.0, 0.0], [90.0, -90.0]])
         >>> fisher_rao_norms(torch.nn.Identity(), logits)  # (p·f − f_2)² = 180²
         tensor([    0., 32400.])
-
     """
     check_callable("output", output)
     check_callable("criterion", criterion)
     with evaluation(model):
         with torch.no_grad():
-            # the network may begin with an in-place call
-            result = call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            result = call_on_copies(model, inputs)
         logits = _logits(model, pick_output(result, output), batch_length(inputs))
         if criterion is None:
             return ((logits.softmax(1) * logits).sum(1, keepdim=True) - logits).square().sum(1)

@@ -31,14 +31,12 @@ class Gaussian:
     Attributes:
         scale: The standard deviation s, in units of the input. (The papers write N(0, σI): their σ is the variance.)
         seed: Names the draw.
-
     """
 
     scale: float
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the scale and the seed."""
         check_numbers(scale=self.scale)
         check_seed(self.seed)
 
@@ -57,13 +55,11 @@ class AdversarialSign:
 
     Attributes:
         scale: The step s for each coordinate, in units of the input.
-
     """
 
     scale: float
 
     def __post_init__(self) -> None:
-        """Checks the scale."""
         check_numbers(scale=self.scale)
 
     def __call__(self, x: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
@@ -99,8 +95,7 @@ def gradient_differences(
     .. math:: \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
 
     (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for φ(x) = x + δ, δ ~ N(0, s² I), the mean
-    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) Only parameters with
-    ``requires_grad`` count.
+    over δ tends to s² ‖S_u(x)‖_F² as s → 0.) Only parameters with ``requires_grad`` count.
 
     Args:
         model: The network f, evaluated in eval mode and left as it was.
@@ -121,7 +116,6 @@ def gradient_differences(
         >>> linear = torch.nn.Linear(4, 1)  # the gradient is (x, 1)
         >>> gradient_differences(linear, torch.zeros(2, 4), lambda x: x + 3)
         tensor([36., 36.])
-
     """
     if not callable(perturbation):
         raise TypeError(f"perturbation: expected a callable on a batch, but got {perturbation!r}")
@@ -142,7 +136,6 @@ def gradient_norms(
     Example:
         >>> gradient_norms(torch.nn.Linear(2, 1, bias=False), torch.tensor([[3.0, 4.0]]))
         tensor([5.])
-
     """
     return _squares(model, inputs, outputs, wrt, output, None).sqrt()
 
@@ -190,8 +183,7 @@ class _Bound(nn.Module):
 def _places(model: nn.Module, trainable: dict[str, nn.Parameter]) -> dict[str, str]:
     """Everywhere that a parameter is held, each place once, with the parameter's name.
 
-    functional_call by itself swaps the parameters of a module that occurs twice once too often, and does not put them
-    back.
+    functional_call by itself swaps the parameters of a module that occurs twice once too often, and does not put them back.
     """
     names = {id(parameter): name for name, parameter in trainable.items()}
     return {

@@ -37,7 +37,6 @@ def entropy(series: Tensor, correction: Correction = "none") -> float:
         >>> import torch
         >>> round(entropy(torch.tensor([0, 0, 7, 7])), 9)  # log 2
         0.693147181
-
     """
     check_choice("correction", correction, get_args(Correction))
     return _entropy(_counts(_codes("series", series)), correction)
@@ -52,11 +51,9 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
 
     with the frequencies p̂ of the contingency table and the numbers m of its rows, columns and cells that occur. The plug-in
     estimate is biased high: of independent variables with K and L values it is (K − 1)(L − 1)/(2N) in the mean, to first
-    order. The Miller–Madow form corrects each entropy by :func:`entropy`'s term.
-
-    Both say nothing where hardly any value occurs twice. If every x_n is distinct, both return the entropy of the second
-    series (with the same correction), however the variables are related. Compare with that ceiling, and with the number of
-    distinct values.
+    order. The Miller–Madow form corrects each entropy by :func:`entropy`'s term. If every x_n is distinct, both return the
+    entropy of the second series (with the same correction), however the variables are related: compare with that ceiling,
+    and with the number of distinct values.
 
     Args:
         first: x_n, shape (N,) with N ≥ 1: integers or booleans; only which of them are equal matters.
@@ -76,7 +73,6 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
         >>> first = torch.tensor([0, 0, 1, 1])
         >>> round(mutual_information(first, 5 * first), 9), mutual_information(first, torch.tensor([0, 1, 0, 1]))
         (0.693147181, 0.0)
-
     """
     check_choice("correction", correction, get_args(Correction))
     rows, columns = _codes("first", first), _codes("second", second)

@@ -43,7 +43,6 @@ def input_output_norms(
         >>> _ = torch.nn.init.ones_(linear.weight)
         >>> input_output_norms(linear, torch.randn(2, 3)).square()
         tensor([6.0000, 6.0000])
-
     """
     check_outputs(outputs)
     with evaluation(model):

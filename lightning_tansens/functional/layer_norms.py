@@ -33,7 +33,6 @@ def weight_layers(model: nn.Module) -> dict[str, Tensor]:
         >>> from torch import nn
         >>> list(weight_layers(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))))
         ['0.weight', '2.weight']
-
     """
     layers = {}
     with evaluation(model):  # in train mode, reading a spectrally normalised weight takes a step of its power iteration
@@ -69,7 +68,6 @@ def log_max_weights(model: nn.Module) -> Tensor:
         >>> _ = torch.nn.init.constant_(layer.weight, -1.0)
         >>> log_max_weights(layer)
         tensor([0.], dtype=torch.float64)
-
     """
     maxima = [weight.abs().amax().cpu().double() for weight in weight_layers(model).values()]
     return torch.stack(maxima).log()

@@ -17,6 +17,7 @@ from lightning_tansens.tangent.methods import choose
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import check_outputs, output_weightings
+from lightning_tansens.tangent.probes.all_directions import double_backwards
 
 #: One weighting u at a time: "sum" for ones, or a vector.
 Weighting = Literal["sum"] | Tensor
@@ -53,7 +54,6 @@ def tangent_matrix(
         tensor([[[1., 0.],
                  [0., 1.],
                  [0., 0.]]], dtype=torch.float64)
-
     """
     with _small_network(model, inputs, outputs, wrt, output, copies=True) as network:
         matrices = [_summed(network.part([n]), outputs) for n in range(len(network))]
@@ -80,7 +80,6 @@ def tangent_matrix_sum(
         tensor([[8., 0.],
                 [0., 8.],
                 [0., 0.]], dtype=torch.float64)
-
     """
     with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
         return _total(network, outputs)
@@ -117,7 +116,6 @@ def mean_tangent_norm(
     Example:
         >>> mean_tangent_norm(torch.nn.Linear(4, 1), torch.randn(8, 4))
         tensor(2., dtype=torch.float64)
-
     """
     with _small_network(model, inputs, outputs, wrt, output, copies=False) as network:
         mean = _total(network, outputs) / len(network)
@@ -126,12 +124,7 @@ def mean_tangent_norm(
 
 
 def check_weighting(outputs: object) -> None:
-    """Raises ValueError unless ``outputs`` is "sum" or a vector.
-
-    Raises:
-        ValueError: If it is neither "sum" nor a vector.
-
-    """
+    """Raises ValueError unless ``outputs`` is "sum" or a vector."""
     check_outputs(outputs)
     if isinstance(outputs, str) and outputs != "sum":
         raise ValueError(
@@ -179,18 +172,12 @@ def _total(network: Network, outputs: Weighting) -> Tensor:
 
 
 def _summed(network: Network, outputs: Weighting) -> Tensor:
-    """Σ_n S_u(x_n), shape (P, D): samples are independent, so a coordinate of all of them is differentiated at once."""
+    """Σ_n S_u(x_n), shape (P, D)."""
     matrix, parameters = _zeros(network), list(network.trainable.values())
     x = network.x.clone().requires_grad_()
     result = network(x.clone())  # the network may begin with an in-place call
     (weighting,) = output_weightings(outputs, result)
-    if not result.requires_grad or not parameters:
-        return matrix
-    (slope,) = torch.autograd.grad((result * weighting).sum(), x, create_graph=True, allow_unused=True)
-    if slope is None or not slope.requires_grad:
-        return matrix
-    for d, coordinate in enumerate(slope.flatten(1).sum(0)):
-        gradients = torch.autograd.grad(coordinate, parameters, retain_graph=True, allow_unused=True)
+    for d, gradients in enumerate(double_backwards((result * weighting).sum(), x, parameters)):
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
         matrix[:, d] = torch.cat([part.flatten() for part in parts]).to(matrix)
     return matrix

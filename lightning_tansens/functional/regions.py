@@ -18,31 +18,18 @@ from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 
 
 class ActivationRegions(NamedTuple):
-    """What each sample's own activation region A(x) is like; see :func:`activation_regions`.
+    """What each sample's own activation region A(x) is like; see :func:`activation_regions`."""
 
-    Attributes:
-        log_probability: log P(A(x)|x), float64, shape (N,).
-        log_paths: The logarithm of the number of active paths through the hidden units, float64, shape (N,).
-        active_nodes: n_i(x), int64, shape (N, L).
-
-    """
-
-    log_probability: Tensor
-    log_paths: Tensor
-    active_nodes: Tensor
+    log_probability: Tensor  # log P(A(x)|x), float64, shape (N,)
+    log_paths: Tensor  # the logarithm of the number of active paths through the hidden units, float64, shape (N,)
+    active_nodes: Tensor  # n_i(x), int64, shape (N, L)
 
 
 class Margins(NamedTuple):
-    """How near each hidden unit comes to switching over a set; see :func:`neuron_margins`.
+    """How near each hidden unit comes to switching over a set, float64, shapes (units,); see :func:`neuron_margins`."""
 
-    Attributes:
-        preactivation: ρ_l = min_x |h_l(x)|, float64, shape (units,).
-        probability: ρ̂_l = min_x |sigmoid(h_l(x)) − ½|, float64, shape (units,).
-
-    """
-
-    preactivation: Tensor
-    probability: Tensor
+    preactivation: Tensor  # ρ_l = min_x |h_l(x)|
+    probability: Tensor  # ρ̂_l = min_x |sigmoid(h_l(x)) − ½|
 
 
 def activation_regions(model: nn.Module, inputs: Any) -> ActivationRegions:
@@ -75,7 +62,6 @@ def activation_regions(model: nn.Module, inputs: Any) -> ActivationRegions:
         [2.0, 0.0]
         >>> regions.log_probability.exp()  # sigmoid(3)²
         tensor([0.9074, 0.9074], dtype=torch.float64)
-
     """
     counts, logs = zip(*collect_from_activations(model, inputs, _counts_and_log_probability))
     active = torch.stack(counts, 1)
@@ -107,7 +93,6 @@ def activation_patterns(model: nn.Module, inputs: Any) -> Tensor:
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [-1.0]]))
         >>> activation_patterns(net, torch.tensor([[3.0], [-3.0]])).tolist()
         [[True, False], [False, True]]
-
     """
     return patterns_and_finite(model, inputs)[0]
 
@@ -135,7 +120,6 @@ def count_patterns(patterns: Tensor) -> int:
     Example:
         >>> count_patterns(torch.tensor([[True, False], [False, True], [True, False]]))
         2
-
     """
     check_tensor("patterns", patterns)
     if not patterns.dim() or patterns.is_complex():
@@ -164,7 +148,6 @@ def pattern_hashes(patterns: Tensor) -> Tensor:
     Example:
         >>> pattern_hashes(torch.tensor([[True, False], [False, True], [True, False]])).unique().shape
         torch.Size([2])
-
     """
     check_tensor("patterns", patterns)
     if patterns.dtype != torch.bool or patterns.dim() != 2:
@@ -202,7 +185,6 @@ def neuron_margins(model: nn.Module, inputs: Any) -> Margins:
         >>> _ = nn.init.ones_(net[0].weight)
         >>> neuron_margins(net, torch.tensor([[3.0], [-2.0]])).preactivation
         tensor([2.], dtype=torch.float64)
-
     """
     margins, _ = margins_and_finite(model, inputs)
     return Margins(margins, torch.tanh(margins / 2) / 2)
@@ -244,6 +226,5 @@ def log_max_active_weights(model: nn.Module, inputs: Any, *, wrt: Wrt = None, ou
         >>> _ = net[0].weight.data.copy_(torch.tensor([[4.0], [-5.0]])), nn.init.ones_(net[2].weight)
         >>> log_max_active_weights(net, torch.tensor([[3.0], [-3.0]])).exp().round(decimals=9)
         tensor([4., 5.], dtype=torch.float64)
-
     """
     return relu_chain(model, inputs, wrt=wrt, output=output).log_max_active_weights()

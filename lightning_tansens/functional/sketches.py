@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_seed, checked_positions
+from lightning_tansens.checks import check_seed, positions_from
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.memory import WHOLE, bytes_per_sample, in_micro_batches
+from lightning_tansens.tangent.memory import bytes_per_sample
 from lightning_tansens.tangent.methods import check_probes, choose
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs
 from lightning_tansens.tangent.probes.parameter_space import parameter_space_products
-from lightning_tansens.tangent.probes.stochastic import blocks_of
-from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
+from lightning_tansens.tangent.probes.stochastic import with_parameter_probes
+from lightning_tansens.tangent.probes.vectors import input_probes
 
 #: Input-space probes for each parameter-space probe: they cost a product each, and no further backward pass.
 DIRECTIONS = 16
@@ -62,7 +62,6 @@ def tangent_sketches(
         >>> z = tangent_sketches(linear, x)
         >>> torch.equal(z, tangent_sketches(linear, x))  # S of a linear map does not depend on x or θ
         True
-
     """
     check_outputs(outputs)
     check_probes("parameter_space", num_probes)
@@ -72,26 +71,17 @@ def tangent_sketches(
         if not len(network):
             raise ValueError("inputs: expected at least one sample, but got an empty batch")
         choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
-        positions = range(len(network)) if indices is None else checked_positions("indices", indices, len(network))
-        sample_bytes = bytes_per_sample(network)
-        parts: list[tuple[list[int], Tensor]] = []
-        for block, places in blocks_of(positions).items():
-            draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
-            own = [positions[place] for place in places]
+        positions = positions_from("indices", indices, len(network))
 
-            def measure(
-                part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own
-            ) -> dict[str, Tensor]:
-                columns = [
-                    _contract(product, seed, own[place], probe)
-                    for probe, w in enumerate(draws)
-                    for product in parameter_space_products(part, w, outputs)
-                ]
-                return {WHOLE: torch.cat(columns, 1)}
+        def measure(part: Network, draws: Sequence[dict[str, Tensor]], own: Sequence[int]) -> Tensor:
+            columns = [
+                _contract(product, seed, own, probe)
+                for probe, w in enumerate(draws)
+                for product in parameter_space_products(part, w, outputs)
+            ]
+            return torch.cat(columns, 1)
 
-            parts.append((places, in_micro_batches(network.part(places), measure, sample_bytes)[WHOLE]))
-    order = torch.tensor([place for places, _ in parts for place in places])
-    return torch.cat([values for _, values in parts])[order.argsort()]
+        return with_parameter_probes(network, measure, num_probes, seed, positions, bytes_per_sample(network))
 
 
 def _contract(product: Tensor, seed: int, indices: Sequence[int], probe: int) -> Tensor:

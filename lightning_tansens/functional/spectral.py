@@ -19,8 +19,8 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_tansens.checks import check_model, check_share
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.tangent.batches import call_model, map_tensors
-from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import call_on_copies
 
 #: Up to this number of inputs a layer is written out as a matrix.
 SMALL = 128
@@ -41,16 +41,10 @@ class Size:
 
 @dataclass
 class Remembered:
-    """Holds what is known of one network.
+    """Holds what is known of one network."""
 
-    Attributes:
-        sizes: The sizes at which each convolution is called, by the module's name; None before a forward pass was seen.
-        vectors: The last right singular vectors, by the weight's name and the size.
-
-    """
-
-    sizes: dict[str, list[Size]] | None = None
-    vectors: dict[tuple[str, Size | None], np.ndarray] = field(default_factory=dict)
+    sizes: dict[str, list[Size]] | None = None  # by the module's name; None before a forward pass was seen
+    vectors: dict[tuple[str, Size | None], np.ndarray] = field(default_factory=dict)  # the last right singular ones
 
 
 class SpectralCache:
@@ -76,13 +70,7 @@ class SpectralCache:
         return self._memories.setdefault(model, Remembered())
 
     def learn_sizes(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the sizes of a network's convolutions from a forward pass.
-
-        Args:
-            model: The network; it is evaluated in eval mode and left as it was.
-            inputs: A batch of at least one sample, or a tuple or dict of arguments.
-
-        """
+        """Learns the sizes of a network's convolutions from a forward pass on at least one sample."""
         check_model(model)
         sizes: dict[str, list[Size]] = {}
 
@@ -101,7 +89,7 @@ class SpectralCache:
             for name, module in model.named_modules():
                 if isinstance(module, _ConvNd):
                     stack.callback(watch(name, module).remove)
-            call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+            call_on_copies(model, inputs)
         self.of(model).sizes = sizes
 
 
@@ -140,7 +128,6 @@ def spectral_norms(
         >>> norms = spectral_norms(model, torch.zeros(1, 1, 8))
         >>> [round(float(norm), 4) for norm in norms.values()]  # 2 cos(π/16) and √7
         [1.9616, 2.6458]
-
     """
     check_share("tolerance", tolerance)
     if cache is not None and not isinstance(cache, SpectralCache):

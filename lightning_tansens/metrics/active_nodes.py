@@ -46,7 +46,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
         >>> measure.update(net, torch.randn(64, 3))
         >>> sorted(measure.values())
         ['active_nodes', 'active_nodes_mean', 'active_nodes_std']
-
     """
 
     key = "active_nodes"
@@ -67,7 +66,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
 
         Raises:
             ValueError: If the layers are reported, and the forward pass calls another number of activations than before.
-
         """
         tracer = CallTracer(model)
         # evaluation silences hooks that were there before, such as the tracer's
@@ -116,7 +114,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
         return Influence(effects, self._joined("positions"))
 
     def standard_error(self) -> float | None:
-        """Returns the standard error of log ψ*."""
         influence = self.influence()
         return None if influence is None else relative_standard_error([influence])
 

@@ -6,17 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_callable, checked_positions
+from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.tangent.batches import OutputPicker
+
+#: How logarithms scale a loss: by their ratio ("log"), or by the ratio of the numbers themselves ("linear").
+RatioForm = Literal["log", "linear"]
 
 AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
 
@@ -28,11 +30,10 @@ class Measure(StatefulMetric, ABC):
     in their set, which name random probes and pair samples; None continues where the last batch ended. As output of
     ``compute``: a scalar, under DDP over the samples of all processes.
 
-    To add a measure of one number per sample, subclass
-    :class:`~lightning_tansens.metrics.samples.MeanSensitivity` (its ratio on two sets estimates the loss) or
-    :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own. Any other subclasses this class: add
-    states in ``__init__``, fill them in ``update`` and turn them into named numbers in :meth:`values`. The monitor logs and
-    syncs any such object.
+    To add a measure of one number per sample, subclass :class:`~lightning_tansens.metrics.samples.MeanSensitivity` (its
+    ratio on two sets estimates the loss) or :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own.
+    Any other subclasses this class: add states in ``__init__``, fill them in ``update`` and turn them into named numbers in
+    :meth:`values`. The monitor logs and syncs any such object.
 
     Attributes:
         key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
@@ -42,7 +43,6 @@ class Measure(StatefulMetric, ABC):
         remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
         tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
         unusable: The number of samples that were left out because their numbers are not finite, a state.
-
     """
 
     key: ClassVar[str]
@@ -62,7 +62,6 @@ class Measure(StatefulMetric, ABC):
 
         Args:
             output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-
         """
         check_callable("output", output)
         if output is None or self.tangent.output is not None:
@@ -80,7 +79,6 @@ class Measure(StatefulMetric, ABC):
 
         Raises:
             UnsupportedNetworkError: If the measure does not cover the network.
-
         """
 
     @abstractmethod
@@ -117,19 +115,6 @@ class Measure(StatefulMetric, ABC):
         """Returns the measure itself, a scalar; under DDP over the samples of all processes."""
         return self.values()[self.key]
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots what ``compute``, ``values`` or ``part_values`` returned, or a list of it, as torchmetrics does.
-
-        Args:
-            val: The value, or a list of values for a curve; None takes the value now.
-            ax: A matplotlib axis to draw on; None for one of a new figure.
-
-        Returns:
-            The figure, None where an axis is given, and the axis.
-
-        """
-        return self._plot(val, ax)
-
 
 class SensitivityMeasure(Measure):
     """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it.
@@ -137,7 +122,6 @@ class SensitivityMeasure(Measure):
     Attributes:
         quantity: What the values are called in messages, a plural.
         power: The power of the ratio of the values by which the reference's loss is scaled.
-
     """
 
     quantity: ClassVar[str] = "values"
@@ -160,7 +144,6 @@ class SensitivityMeasure(Measure):
 
         Raises:
             UndefinedEstimateError: If these values define no factor; the message says why.
-
         """
         now, before = target[self.key], reference[self.key]
         if not (0 < now < math.inf and 0 < before < math.inf):
@@ -180,21 +163,10 @@ class LabelledMeasure(Measure):
 
 
 def check_classes(targets: Any, samples: int, measure: Measure) -> None:
-    """Raises ValueError unless the labels are class indices.
-
-    Raises:
-        ValueError: If they are no integers of shape (N,).
-
-    """
+    """Raises ValueError unless the labels are class indices, integers of shape (N,)."""
     if not isinstance(targets, Tensor) or targets.shape != (samples,) or targets.is_floating_point():
         came = f"shape {tuple(targets.shape)}, {targets.dtype}" if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(
             f"targets: expected class indices of shape ({samples},), but got {came}; leave {type(measure).__name__} out "
             "where the labels are no classes, and pass as many as samples"
         )
-
-
-def positions_from(positions: Sequence[int] | None, start: int, like: Tensor) -> Tensor:
-    """Returns the samples' positions as a state; without positions they continue from ``start``."""
-    own = range(start, start + len(like)) if positions is None else checked_positions("positions", positions, len(like))
-    return torch.tensor(list(own), dtype=like.dtype, device=like.device)

@@ -18,13 +18,11 @@ class ClassSensitivity(OutputSensitivity, LabelledMeasure):
 
     .. math:: \hat S_{k,c}(X) = \frac1{N_k} \sum_{n: y_n = k} \|S_{e_c}(x_n)\|_F
 
-    with the output c, the class k and N_k its number of samples (Section 5 of Rácz et al. 2023). The published plotting
-    code averages over the outputs within each class and calls that the outputs' curves; here both are told apart. It needs
-    class indices as labels, describes a set and gives no estimate.
-
-    ``compute`` returns the mean over all samples and outputs. ``part_values`` has, for each class k that has samples,
-    ``<k>``, the mean over its samples and the outputs, for each output c ``all/<c>``, the mean over all samples, and, if
-    asked for, ``<k>/<c>``.
+    with the output c, the class k and N_k its number of samples (Section 5 of Rácz et al. 2023, whose plotting code averages
+    over the outputs within each class and calls that the outputs' curves). It needs class indices as labels, describes a set
+    and gives no estimate. ``compute`` returns the mean over all samples and outputs; ``part_values`` has, for each class k
+    that has samples, ``<k>``, the mean over its samples and the outputs, for each output c ``all/<c>``, the mean over all
+    samples, and, if asked for, ``<k>/<c>``.
 
     Args:
         matrix: Whether to report every pair of class and output.
@@ -37,7 +35,6 @@ class ClassSensitivity(OutputSensitivity, LabelledMeasure):
         >>> measure.update(torch.nn.Linear(9, 2), torch.randn(8, 9), torch.tensor([0, 1] * 4))
         >>> sorted(measure.part_values())
         ['0', '1', 'all/0', 'all/1']
-
     """
 
     key = "class_sensitivity"
@@ -56,7 +53,6 @@ class ClassSensitivity(OutputSensitivity, LabelledMeasure):
 
         Raises:
             ValueError: If the labels are no class indices below the number of outputs.
-
         """
         check_classes(targets, batch_length(inputs), self)
         usable = self._add(model, inputs, positions)

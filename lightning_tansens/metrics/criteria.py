@@ -27,27 +27,18 @@ class TorchLoss:
     The value on a set is Σa/Σb over its samples: a is the sum of a sample's elements, b their number, or the sum of their
     weights; for ``reduction="sum"`` it is Σa.
 
-    Attributes:
-        function: Returns the elements of the loss for (outputs, targets).
-        name: What it is called in messages.
-        reduction: "mean", "sum", "none" (of which the mean is taken) or "batchmean".
-        weight: The weights of the classes, shape (C,); None for ones. Only for ``of_classes``.
-        ignore_index: The class that counts nowhere; only for ``of_classes``.
-        of_classes: Whether integer targets are class indices, for outputs of shape (N, C, ...).
-
     Example:
         >>> loss = TorchLoss.of(nn.CrossEntropyLoss(torch.tensor([1.0, 3.0])))
         >>> [part.tolist() for part in loss.terms(torch.zeros(3, 2), torch.tensor([0, 1, -100]))][1]
         [1.0, 3.0, 0.0]
-
     """
 
-    function: Criterion
-    name: str
-    reduction: str = "mean"
-    weight: Tensor | None = None
-    ignore_index: int | None = None
-    of_classes: bool = False
+    function: Criterion  # returns the elements of the loss for (outputs, targets)
+    name: str  # what it is called in messages
+    reduction: str = "mean"  # or "sum", "batchmean", or "none", of which the mean is taken
+    weight: Tensor | None = None  # the weights of the classes, shape (C,)
+    ignore_index: int | None = None  # the class that counts nowhere
+    of_classes: bool = False  # whether integer targets are class indices, for outputs of shape (N, C, ...)
 
     @classmethod
     def of(cls, criterion: Criterion) -> TorchLoss | None:
@@ -90,9 +81,7 @@ class TorchLoss:
     def terms(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """Returns a and b of each sample, shapes (N,).
 
-        Raises:
-            ValueError: If the shapes or the labels do not fit, or the loss is 0 whatever the outputs are.
-
+        Raises ValueError if the shapes or the labels do not fit, or the loss is 0 whatever the outputs are.
         """
         indices = self.of_classes and isinstance(targets, Tensor) and not targets.is_floating_point()
         self._check(outputs, targets, indices)
@@ -153,13 +142,9 @@ class TorchLoss:
 def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
     """Says whether outputs are scores of the labels' classes: whether the criterion rewards a high score of a label's class.
 
-    The criterion is asked at scores of 0: it falls in the score of the label's class and in no other. For one
-    output per sample, which is the logit of the second of two classes, it falls for one label and rises for the other.
-
-    Args:
-        criterion: The criterion.
-        outputs: Outputs of a batch, shape (N, C), or (N,) or (N, 1) for a single logit.
-        targets: Its targets: integers of shape (N,), or zeros and ones for a single logit.
+    The criterion is asked at scores of 0: it falls in the score of the label's class and in no other. For one output per
+    sample, which is the logit of the second of two classes, it falls for one label and rises for the other. Outputs are (N,
+    C) with integer targets (N,), or (N,) or (N, 1) with zeros and ones.
 
     Example:
         >>> labels = torch.tensor([0, 1, 1])
@@ -167,7 +152,6 @@ def are_class_scores(criterion: Criterion, outputs: Any, targets: Any) -> bool:
         True
         >>> are_class_scores(lambda y, t: (y[:, 0] - t).square().mean(), torch.randn(3, 2), labels)
         False
-
     """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or not outputs.is_floating_point():
         return False

@@ -39,7 +39,6 @@ class EmpiricalSensitivity(TangentMeasure, MeanSensitivity):
         >>> measure.update(torch.nn.Linear(5, 1), torch.randn(8, 5))
         >>> measure.compute()
         tensor(5., dtype=torch.float64)
-
     """
 
     key = "empirical"

@@ -35,7 +35,6 @@ class FisherRaoSensitivity(MeanSensitivity):
         >>> measure.update(torch.nn.Identity(), torch.tensor([[0.0, 0.0], [9.0, -9.0]]))
         >>> round(float(measure.compute()), 3)
         162.0
-
     """
 
     key = "fisher_rao"

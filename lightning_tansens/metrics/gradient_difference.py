@@ -11,12 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.gradient_difference import (
-    AdversarialSign,
-    Gaussian,
-    Perturbation,
-    gradient_differences,
-)
+from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, Perturbation, gradient_differences
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
@@ -35,15 +30,13 @@ class GradientDifference(SampleMeasure):
 
     .. math:: E_{x \in X} \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
 
-    (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for a Gaussian φ of standard deviation s it
-    tends to s² times Eq. 3 as s → 0.) It describes a set and gives no estimate.
+    in units of (output / parameter)² (Daróczy 2022 and Rácz et al. 2023, from where tangent sensitivity starts: for a
+    Gaussian φ of standard deviation s it tends to s² times Eq. 3 as s → 0.) It describes a set and gives no estimate.
 
     What is random in φ is seeded by a sample's position in its set: results do not depend on the batches or the number of
-    processes, repeat at every measurement, and leave the random states as they were. A callable other than the two
-    that come with the package is called on one sample at a time, shape (1, ...), with the global random states, and those of
+    processes, repeat at every measurement, and leave the random states as they were. A callable other than the two that come
+    with the package is called on one sample at a time, shape (1, ...), with the global random states, and those of
     generators that it holds, seeded for that sample.
-
-    ``compute`` returns the mean in units of (output / parameter)².
 
     Args:
         perturbation: φ: :class:`~lightning_tansens.functional.gradient_difference.Gaussian`,
@@ -64,7 +57,6 @@ class GradientDifference(SampleMeasure):
         >>> measure.update(nn.Linear(4, 1), torch.zeros(2, 4))  # the gradient is (x, 1)
         >>> measure.compute()
         tensor(36., dtype=torch.float64)
-
     """
 
     key = "gradient_difference"
@@ -95,7 +87,6 @@ class GradientDifference(SampleMeasure):
         return squares.sum(1) if squares.dim() > 1 else squares
 
     def distributions(self) -> dict[str, Tensor]:
-        """Returns each sample's squared change, shape (N,)."""
         return {"": self.numbers()} if self.count else {}
 
     def standard_error(self) -> float | None:

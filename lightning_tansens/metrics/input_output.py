@@ -37,7 +37,6 @@ class InputOutputSensitivity(MeanSensitivity):
         >>> measure.update(linear, torch.randn(8, 4))
         >>> measure.compute()
         tensor(2., dtype=torch.float64)
-
     """
 
     key = "input_output"

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.checks import check_callable
-from lightning_tansens.metrics.base import positions_from
+from lightning_tansens.checks import check_callable, positions_from
 from lightning_tansens.metrics.criteria import Criterion, TorchLoss, look_like_class_scores
 from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
@@ -24,11 +23,10 @@ class LabelledLoss(StatefulMetric):
     .. math:: \hat l = \frac{\sum_n a_n}{\sum_n b_n}
 
     over the samples: a is the sum of a sample's losses (over pixels, words or outputs), b their number, or the sum of their
-    class weights; ignored targets count in neither. A loss of PyTorch's (a module, a function or a ``functools.partial``)
-    is asked for these with its own settings; ``reduction="sum"`` gives the sum over the set. A callable that returns a loss
-    for each sample gives the mean, and one that returns a number is called on the outputs and targets of all samples, as
-    long as these are at most 2^24 numbers in each process; beyond that the means of batches are averaged
-    (:meth:`note` says so).
+    class weights; ignored targets count in neither. A loss of PyTorch's (a module, a function or a ``functools.partial``) is
+    asked for these with its own settings; ``reduction="sum"`` gives the sum over the set. A callable that returns a loss for
+    each sample gives the mean, and one that returns a number is called on the outputs and targets of all samples, as long as
+    these are at most 2^24 numbers in each process; beyond that the means of batches are averaged (:meth:`note` says so).
 
     As input to ``update``: outputs of shape (N, ...) and targets of shape (N, ...). As output of ``compute``: the loss, in
     units of the criterion.
@@ -47,7 +45,6 @@ class LabelledLoss(StatefulMetric):
         >>> loss.update(torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1, -100]))
         >>> loss.accuracy(), round(loss.value(), 3)
         (tensor(0.5000, dtype=torch.float64), 4.5)
-
     """
 
     total: Tensor
@@ -59,11 +56,7 @@ class LabelledLoss(StatefulMetric):
     kept: list[Tensor]
 
     def __init__(
-        self,
-        criterion: Criterion | None = None,
-        by_class: bool = False,
-        class_scores: bool | None = None,
-        **kwargs: Any,
+        self, criterion: Criterion | None = None, by_class: bool = False, class_scores: bool | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         check_callable("criterion", criterion)
@@ -98,7 +91,6 @@ class LabelledLoss(StatefulMetric):
         Raises:
             TypeError: If the criterion returns no tensor.
             ValueError: If it returns neither one loss nor one for each sample, or outputs and targets do not fit.
-
         """
         if isinstance(targets, Tensor) and not targets.dim():
             raise ValueError("targets: expected one for each sample, but got a scalar; keep the batch dimension")
@@ -107,7 +99,7 @@ class LabelledLoss(StatefulMetric):
         self.total += a.sum().to(self.total)
         self.count += b.sum().to(self.total)
         start = len(self._joined("positions"))
-        self._append("positions", positions_from(positions, start, torch.empty(samples, dtype=torch.int64)))
+        self._append("positions", torch.tensor(positions_from("positions", positions, samples, start)))
         if self._whole is None:
             self._append("samples", a)
             self._append("sizes", b)
@@ -229,7 +221,7 @@ class LabelledLoss(StatefulMetric):
             return None
         if known is not None and known.reduction == "sum":
             return Influence(a / a.mean() - 1, positions)
-        if self._whole is None or _close(float(a.mean()), value):
+        if self._whole is None or math.isclose(float(a.mean()), value, rel_tol=1e-4):
             return Influence(a / a.mean() - b / b.mean(), positions)
         without = None if bool(self.dropped) else self._whole.without_each(self._criterion[0], self._joined("kept"), len(a))
         return None if without is None else Influence((len(a) - 1) * (1 - without / value), positions)
@@ -269,10 +261,6 @@ class LabelledLoss(StatefulMetric):
         accuracy = self.accuracy()
         return None if accuracy is None else math.sqrt(float(accuracy * (1 - accuracy) / self.classified))
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plots a value, or several as a curve, as torchmetrics does; see :meth:`torchmetrics.Metric.plot`."""
-        return self._plot(val, ax)
-
     def compute(self) -> Tensor:
         """Returns the loss; nan without a sample that counts."""
         value = self.value()
@@ -293,7 +281,3 @@ class LabelledLoss(StatefulMetric):
 def _samples(outputs: Any, targets: Any) -> int:
     """The number of samples: a list of targets may hold several tensors of all samples, as of two annotators."""
     return len(outputs if isinstance(outputs, Tensor) and not isinstance(targets, Tensor) else targets)
-
-
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-4 * abs(b)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.layer_norms import log_max_weights
-from lightning_tansens.metrics.base import SensitivityMeasure
-
-NormForm = Literal["log", "linear"]
+from lightning_tansens.metrics.base import RatioForm, SensitivityMeasure
 
 #: Below this magnitude the ratio of the logarithms is dominated by its pole at Π w_max = 1.
 SMALLEST_LOGARITHM = 1e-3
@@ -41,7 +39,6 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         >>> measure.update(layer)
         >>> measure.compute()
         tensor(0., dtype=torch.float64)
-
     """
 
     key = "layer_norm"
@@ -50,9 +47,9 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
     log_norm: Tensor
     count: Tensor
 
-    def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
+    def __init__(self, form: RatioForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_choice("form", form, get_args(NormForm))
+        check_choice("form", form, get_args(RatioForm))
         self.form = form
         self._sum_state("log_norm")
         self._sum_state("count")
@@ -67,7 +64,6 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
         return {self.key: self.log_norm / self.count}
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns the logarithm of the factor of Eq. 6 or of its logarithmic form."""
         now, before = target[self.key], reference[self.key]
         if not (math.isfinite(now) and math.isfinite(before)):
             raise UndefinedEstimateError(

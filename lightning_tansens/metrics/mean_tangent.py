@@ -24,9 +24,8 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
     (Definition 1 of Daróczy 2022 and of Rácz et al. 2023; the estimate puts its square in the place of Eq. 8's mean square,
     which it never exceeds.) The running sum is a matrix of P parameters times D input coordinates in double precision, of
-    which each set holds a few copies; a batch takes D double backward passes.
-
-    ``compute`` returns the norm, in units of output / (parameter · input).
+    which each set holds a few copies; a batch takes D double backward passes. ``compute`` returns the norm, in units of
+    output / (parameter · input).
 
     Args:
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,).
@@ -40,7 +39,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
         >>> measure.update(nn.Linear(4, 1), torch.randn(8, 4))
         >>> measure.compute()
         tensor(2., dtype=torch.float64)
-
     """
 
     key = "mean_tangent"
@@ -72,7 +70,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
         Raises:
             ValueError: If the matrix is larger than ``max_entries``.
-
         """
         with evaluation(model):
             network = Network(model, inputs, self.tangent.wrt, self.tangent.output)
@@ -90,7 +87,6 @@ class MeanTangentSensitivity(SensitivityMeasure):
 
         Raises:
             ValueError: If the matrix is larger than ``max_entries``, or of another shape than before.
-
         """
         if not self.count:
             self.prepare(model, inputs)  # parameters may be frozen or unfrozen between two measurements

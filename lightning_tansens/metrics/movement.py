@@ -22,14 +22,11 @@ class SensitivityMovement(SampleMeasure):
     .. math:: \frac{\big(\sum_n \|S(\theta_t, x_n) - S(\theta_{t'}, x_n)\|_F^2\big)^{1/2}}
         {\big(\sum_n \|S(\theta_{t'}, x_n)\|_F^2\big)^{1/2}}
 
-    with t' the measurement before, or the start of the training. Around an optimum it goes to zero; its distance from the
-    start says how far from its linearisation the network has gone (both papers leave this convergence open). The matrices
-    are not stored: the norms are estimated from random bilinear forms of the samples
+    with t' the measurement before (what :meth:`remember` kept), or the start of the training. Around an optimum it goes to
+    zero; its distance from the start says how far from its linearisation the network has gone (both papers leave this
+    convergence open). The matrices are not stored: the norms are estimated from random bilinear forms of the samples
     (:func:`~lightning_tansens.functional.tangent_sketches`), the same at every measurement. It describes a set and gives no
-    estimate.
-
-    ``compute`` returns the change since the last measurement (what :meth:`remember` kept), without unit; nan where there is
-    none.
+    estimate; without an earlier measurement ``compute`` returns nan.
 
     Args:
         outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
@@ -40,7 +37,6 @@ class SensitivityMovement(SampleMeasure):
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Example:
-        >>> import torch
         >>> net, x = torch.nn.Sequential(torch.nn.Linear(5, 9), torch.nn.Tanh(), torch.nn.Linear(9, 1)), torch.randn(8, 5)
         >>> measure = SensitivityMovement()
         >>> measure.update(net, x)
@@ -49,7 +45,6 @@ class SensitivityMovement(SampleMeasure):
         >>> measure.update(net, x)
         >>> measure.compute()  # the weights have not changed
         tensor(0., dtype=torch.float64)
-
     """
 
     key = "movement"
@@ -80,10 +75,9 @@ class SensitivityMovement(SampleMeasure):
         now = self._sketches()
         known = {name: before.to(now) for name, before in self._memory.items() if before.shape == now.shape}
         named = {"last": self.key, "first": f"{self.key}_from_start"}
-        return {named[name]: _relative(now, before) for name, before in known.items()}
+        return {named[name]: (now - before).norm() / before.norm() for name, before in known.items()}
 
     def compute(self) -> Tensor:
-        """Returns the change since the last measurement."""
         return self.values().get(self.key, torch.tensor(math.nan, dtype=torch.float64))
 
     def remember(self) -> None:
@@ -94,17 +88,11 @@ class SensitivityMovement(SampleMeasure):
         self._memory = {"first": first if first.shape == now.shape else now, "last": now}
 
     def memory(self) -> dict[str, Tensor]:
-        """Returns the sketches of the first and of the last measurement."""
         return self._memory
 
     def load_memory(self, memory: Mapping[str, Tensor]) -> None:
-        """Continues where a training was interrupted."""
         self._memory = dict(memory)
 
     def _sketches(self) -> Tensor:
         """The samples' sketches in the order of their positions, shape (N, M)."""
         return self.rows()[self._joined("positions").argsort()]
-
-
-def _relative(now: Tensor, before: Tensor) -> Tensor:
-    return (now - before).square().sum().sqrt() / before.square().sum().sqrt()

@@ -23,9 +23,6 @@ class NeuronMargins(Measure):
     the mean and the minimum of ρ̂_l, which is between 0 and ½. Minima fall as the set grows, so
     compare sets of one size; all samples must have one shape. It describes a set and gives no estimate.
 
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
-
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [-3.0]]))
@@ -33,7 +30,6 @@ class NeuronMargins(Measure):
         >>> measure.update(net, torch.tensor([[3.0], [-2.0]]))
         >>> {name: f"{float(value):.2f}" for name, value in list(measure.values().items())[:2]}  # of 2 and 6
         {'neuron_margins': '4.00', 'neuron_margins_min': '2.00'}
-
     """
 
     key = "neuron_margins"
@@ -47,7 +43,6 @@ class NeuronMargins(Measure):
         self._learn_units(())  # their number is learnt from the network
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the number of units."""
         self._learn_units(margins_and_finite(model, inputs)[0].shape)
 
     def update(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> None:
@@ -55,7 +50,6 @@ class NeuronMargins(Measure):
 
         Raises:
             ValueError: If the network has another number of hidden units on this batch than before.
-
         """
         found, finite = margins_and_finite(model, inputs)
         if found.shape != self.margins.shape:

@@ -32,7 +32,6 @@ class TangentOptions:
     Raises:
         TypeError: If ``output`` cannot be called.
         ValueError: If another option has a value that is not allowed.
-
     """
 
     outputs: Outputs = "sum"
@@ -43,7 +42,6 @@ class TangentOptions:
     output: OutputPicker | None = None
 
     def __post_init__(self) -> None:
-        """Checks the options."""
         check_outputs(self.outputs)
         check_probes(self.method, self.num_probes)
         check_seed(self.seed)

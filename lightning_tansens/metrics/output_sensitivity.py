@@ -30,7 +30,6 @@ class OutputSensitivity(TangentMeasure):
         >>> measure.update(torch.nn.Linear(9, 2), torch.randn(8, 9))
         >>> {output: f"{value:.0f}" for output, value in measure.part_values().items()}
         {'0': '3', '1': '3'}
-
     """
 
     key = "output_sensitivity"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_tansens.checks import checked_positions
+from lightning_tansens.checks import positions_from
 from lightning_tansens.metrics.criteria import look_like_class_scores
 
 #: The most numbers that are kept of a sample's outputs where they are no class scores.
@@ -41,7 +41,6 @@ class SetOutputs(Metric):
         >>> gathered.update(torch.tensor([[2.0, 3.0]]), torch.tensor([0]), positions=[0])
         >>> gathered.arrays()["outputs"].tolist(), gathered.arrays()["labels"].tolist()
         ([[2.0, 3.0], [0.0, 1.0]], [0, 1])
-
     """
 
     is_differentiable = False
@@ -63,14 +62,7 @@ class SetOutputs(Metric):
     def prepare(self, outputs: Any, targets: Any = None, features: Any = None) -> None:
         """Learns the types and shapes of what is gathered; every process calls it before the first update.
 
-        Args:
-            outputs: The outputs for a batch of at least one sample; their values do not matter.
-            targets: Its labels, or None.
-            features: Its features, shape (N, F), or None.
-
-        Raises:
-            ValueError: As :meth:`update` does.
-
+        It takes a batch of at least one sample, whose values do not matter, and raises as :meth:`update` does.
         """
         self._learn(self._rows(outputs, targets, features))
 
@@ -98,14 +90,11 @@ class SetOutputs(Metric):
 
         Raises:
             ValueError: If outputs, labels or features have not the shapes that are expected.
-
         """
         rows = self._rows(outputs, targets, features)
-        samples = len(outputs)
-        start = sum(len(part) for part in self.positions)
-        own = range(start, start + samples) if positions is None else checked_positions("positions", positions, samples)
-        rows["positions"] = torch.tensor(list(own), dtype=torch.int64, device=self.device)
         self._learn(rows)
+        own = positions_from("positions", positions, len(outputs), start=sum(map(len, self.positions)))
+        rows["positions"] = torch.tensor(own, dtype=torch.int64, device=self.device)
         for name, row in rows.items():
             getattr(self, name).append(row)
 
@@ -133,7 +122,6 @@ class SetOutputs(Metric):
             setattr(self, name, [empty.to(self.device)])
 
     def _rows(self, outputs: Any, targets: Any, features: Any) -> dict[str, Tensor]:
-        """Returns what is gathered of a batch, with no positions."""
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
             raise ValueError(
                 f"outputs: expected one tensor of floating-point numbers, shape (N, ...), but got {_what(outputs)}"
@@ -142,7 +130,7 @@ class SetOutputs(Metric):
         if self.class_scores is None:
             self.class_scores = look_like_class_scores(outputs, targets)
         kept = outputs.detach().to(self.device, torch.float64 if outputs.dtype == torch.float64 else torch.float32)
-        rows = {"positions": torch.zeros(0, dtype=torch.int64, device=self.device)}
+        rows = {"positions": torch.zeros(samples, dtype=torch.int64, device=self.device)}
         rows["outputs"] = kept if self.class_scores else self._thinned(kept)
         if self.class_scores and (outputs.dim() > 2 or (outputs.dim() == 2 and not outputs.shape[1])):
             raise ValueError(f"outputs: expected class scores of shape (N, C), (N, 1) or (N,), but got {_what(outputs)}")
@@ -163,7 +151,7 @@ class SetOutputs(Metric):
         single = outputs.dim() == 1 or outputs.shape[1] == 1
         samples, classes = len(outputs), 2 if single else outputs.shape[1]
         fits = isinstance(targets, Tensor) and not targets.is_complex() and (single or not targets.is_floating_point())
-        if not fits or _shape(targets) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
+        if not fits or tuple(targets.shape) not in ([(samples,), (samples, 1)] if single else [(samples,)]):
             raise ValueError(f"targets: expected class indices of shape ({samples},), but got {_what(targets)}")
         labels = targets.detach().reshape(-1).to(self.device)
         if samples and (labels.min() < 0 or labels.max() >= classes or (labels != labels.long()).any()):
@@ -185,10 +173,6 @@ class SetOutputs(Metric):
             self._places = torch.randperm(flat.shape[2], generator=generator)[:count].sort().values
         thinned: Tensor = flat[:, :, self._places.to(flat.device)]
         return thinned if outputs.dim() > 2 else thinned[:, 0]
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def _shapes(rows: dict[str, Tensor]) -> str:

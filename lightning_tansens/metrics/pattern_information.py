@@ -26,9 +26,7 @@ class PatternInformation(LabelledMeasure):
     has a pattern of its own, the patterns' information equals the ceiling and says nothing about the labels. See how
     many there are with :class:`~lightning_tansens.metrics.patterns.ActivationPatterns`. T(x) has fewer values and is the one
     to watch in wide networks. The bias falls as the set grows, so compare sets of one size. It needs class indices as
-    labels, describes a set and gives no estimate.
-
-    ``compute`` returns the information of the patterns, in nats.
+    labels, describes a set and gives no estimate; ``compute`` returns the information of the patterns.
 
     Args:
         correction: "none", or "miller_madow" to take off the first term of the bias of each of the three.
@@ -41,7 +39,6 @@ class PatternInformation(LabelledMeasure):
         >>> measure.update(net, torch.tensor([[3.0], [-3.0], [2.0], [-1.0]]), torch.tensor([0, 1, 0, 1]))
         >>> {name: f"{value:.3f}" for name, value in measure.values().items()}  # one unit is active everywhere
         {'pattern_information': '0.693', 'count_information': '0.000', 'label_entropy': '0.693'}
-
     """
 
     key = "pattern_information"
@@ -66,7 +63,6 @@ class PatternInformation(LabelledMeasure):
 
         Raises:
             ValueError: If the labels are no class indices.
-
         """
         patterns, finite = patterns_and_finite(model, inputs)
         check_classes(targets, len(patterns), self)

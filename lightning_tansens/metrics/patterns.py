@@ -23,9 +23,6 @@ class ActivationPatterns(Measure):
     (:func:`~lightning_tansens.functional.regions.pattern_hashes`). The share falls as the set grows, so compare sets of one
     size. It describes a set and gives no estimate.
 
-    Args:
-        kwargs: Passed to :class:`torchmetrics.Metric`.
-
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [-1.0]]))
@@ -33,7 +30,6 @@ class ActivationPatterns(Measure):
         >>> measure.update(net, torch.tensor([[3.0], [-3.0], [2.0], [1.0]]))
         >>> {name: float(value) for name, value in measure.values().items()}
         {'patterns': 2.0, 'patterns_share': 0.5}
-
     """
 
     key = "patterns"

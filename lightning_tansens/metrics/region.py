@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.regions import activation_regions
-from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.metrics.layerwise_norm import NormForm
+from lightning_tansens.metrics.base import RatioForm, SensitivityMeasure
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 
@@ -40,14 +39,13 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         >>> measure.update(net, torch.randn(64, 3))
         >>> sorted(measure.values())
         ['region', 'region_dead', 'region_log_paths', 'region_log_probability']
-
     """
 
     key = "region"
 
-    def __init__(self, form: NormForm = "log", **kwargs: Any) -> None:
+    def __init__(self, form: RatioForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_choice("form", form, get_args(NormForm))
+        check_choice("form", form, get_args(RatioForm))
         self.form = form
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
@@ -78,7 +76,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         }
 
     def distributions(self) -> dict[str, Tensor]:
-        """Returns the logarithm of each sample that has one, shape (N,)."""
         return {"": self.numbers()} if self.count else {}
 
     def influence(self) -> Influence | None:
@@ -90,7 +87,6 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
         return Influence(effects, self._joined("positions")[self._alive])
 
     def standard_error(self) -> float | None:
-        """Returns the standard error of the mean logarithm."""
         influence = self.influence()
         if influence is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import checked_positions
+from lightning_tansens.checks import positions_from
 from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
@@ -24,7 +24,6 @@ class SampleMeasure(Measure):
 
     Attributes:
         parts: The names of the columns, for :meth:`part_values`; empty where they are not reported.
-
     """
 
     samples: list[Tensor]
@@ -40,11 +39,7 @@ class SampleMeasure(Measure):
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns each sample's number, shape (N,), or row of numbers, shape (N, K).
 
-        Args:
-            model: The network.
-            inputs: The batch.
-            positions: The samples' positions in their set, which name what is random.
-
+        The positions of the samples in their set name what is random.
         """
 
     def usable(self, rows: Tensor) -> Tensor:
@@ -60,18 +55,14 @@ class SampleMeasure(Measure):
 
         Raises:
             ValueError: If the rows have another length than before.
-
         """
         self._add(model, inputs, positions)
 
     def _add(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None) -> Tensor:
         """Adds the samples and returns which of them count."""
         length = batch_length(inputs)
-        if positions is None:
-            start = self.count + int(self.unusable)
-            own: Sequence[int] = range(start, start + length)
-        else:
-            own = checked_positions("positions", positions, length)
+        start = self.count + int(self.unusable) if positions is None else 0
+        own = positions_from("positions", positions, length, start)
         rows = self.of_samples(model, inputs, own).detach().to(self.unusable)
         rows = rows.flatten(1) if rows.dim() > 1 else rows.unsqueeze(1)
         if self.count and rows.shape[1] != (columns := self.rows().shape[1]):
@@ -103,11 +94,9 @@ class SampleMeasure(Measure):
         return self.rows().sum(1)
 
     def values(self) -> dict[str, Tensor]:
-        """Returns the mean over the samples."""
         return {self.key: self.numbers().mean()}
 
     def part_values(self) -> dict[str, Tensor]:
-        """Returns the mean of each named column."""
         return dict(zip(self.parts, self.rows().mean(0)))
 
 
@@ -116,7 +105,6 @@ class MeanSensitivity(SampleMeasure, SensitivityMeasure):
 
     Attributes:
         block: The number of consecutive positions whose numbers share their randomness.
-
     """
 
     block: int = 1

@@ -21,11 +21,8 @@ class SpectralNormSensitivity(SensitivityMeasure):
     .. math:: \hat l_t = \frac{\prod_i \|W_i^{(t-1)}\|_2}{\prod_i \|W_i^{(t)}\|_2} \, l_t
 
     (Eq. 11 of Daróczy 2022, after Bartlett et al. 2017). It needs no data: t−1 is the previous measurement. Convolutions
-    are taken as operators on their input's size, which :meth:`prepare` learns. A measurement starts from the singular
-    vectors of the one before, which copies of the measure share.
-
-    ``update`` takes a model; inputs are needed only for convolutions that :meth:`prepare` has not seen. ``compute`` returns
-    a natural logarithm.
+    are taken as operators on their input's size, which :meth:`prepare` learns; ``update`` needs inputs only for others. A
+    measurement starts from the singular vectors of the one before, which copies of the measure share.
 
     Args:
         tolerance: The relative error of a norm.
@@ -39,7 +36,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         >>> measure.update(layer)
         >>> measure.compute()
         tensor(0., dtype=torch.float64)
-
     """
 
     key = "spectral_norm"
@@ -59,7 +55,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         self._sum_state("count")
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the sizes of the network's convolutions."""
         self.cache.learn_sizes(model, inputs)
 
     def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
@@ -80,7 +75,6 @@ class SpectralNormSensitivity(SensitivityMeasure):
         return dict(zip(self.layers, (self.log_norms / self.count).exp())) if self.count else {}
 
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns the logarithm of the factor of Eq. 11."""
         now, before = target[self.key], reference[self.key]
         if not (math.isfinite(now) and math.isfinite(before)):
             raise UndefinedEstimateError(

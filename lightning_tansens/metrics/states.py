@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+def copied(metric: AnyMetric) -> AnyMetric:
+    """Returns an independent copy with nothing accumulated."""
+    copy = cast(AnyMetric, metric.clone())
+    copy.reset()
+    return copy
 
 
 class StatefulMetric(Metric):
@@ -37,6 +48,18 @@ class StatefulMetric(Metric):
     def _joined(self, name: str) -> Tensor:
         """Returns such a list as one tensor, flat."""
         return dim_zero_cat(getattr(self, name))
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots what ``compute``, ``values`` or ``part_values`` returned, or a list of it, as torchmetrics does.
+
+        Args:
+            val: The value, or a list of values for a curve; None takes the value now.
+            ax: A matplotlib axis to draw on; None for one of a new figure.
+
+        Returns:
+            The figure, None where an axis is given, and the axis.
+        """
+        return self._plot(val, ax)
 
     def reset(self) -> None:
         """Forgets what was accumulated."""

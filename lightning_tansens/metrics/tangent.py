@@ -28,7 +28,6 @@ class TangentMeasure(SampleMeasure):
 
     Attributes:
         choice: How the last network was measured and why.
-
     """
 
     choice: Choice | None = None
@@ -53,5 +52,4 @@ class TangentMeasure(SampleMeasure):
         return self.tangent.blocks(model, inputs, positions)
 
     def note(self) -> str | None:
-        """Returns how the network is measured, and why."""
         return None if self.choice is None else f"tangent sensitivity is measured by {self.choice}"

@@ -12,44 +12,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Influence:
-    """How far each sample moves the logarithm of a set's value, to first order.
+    """How far each sample moves the logarithm of a set's value, to first order: x_n/m − 1 for a mean m of numbers x_n."""
 
-    For a mean m of numbers x_n this is x_n/m − 1.
-
-    Attributes:
-        values: One number a sample, shape (N,).
-        positions: The samples' positions in their set, shape (N,).
-        block: The number of consecutive positions whose numbers share their randomness: 1 for independent samples, 32
-            where samples share a probe.
-
-    """
-
-    values: Tensor
-    positions: Tensor
-    block: int = 1
+    values: Tensor  # one number a sample, shape (N,)
+    positions: Tensor  # the samples' positions in their set, shape (N,)
+    block: int = 1  # so many consecutive positions share their randomness: 32 where samples share a probe
 
 
 def relative_standard_error(terms: Sequence[Influence], signs: Sequence[float] | None = None) -> float:
-    r"""Computes the standard error of the logarithm of a product of powers of values.
+    r"""Computes the relative standard error of a product of powers of values, which is the one of its logarithm.
 
     .. math:: se^2 = \frac{U}{U-1} \sum_u \Big(\sum_t s_t \frac1{N_t} \sum_{n \in u} i_{t,n}\Big)^2
 
-    over units u, which are the samples, or the blocks of samples that share a probe. Terms meet in their units, so the
-    covariance of what is measured on the same samples (loss and sensitivity of the reference), or with the same probes
-    (two sets), is included.
-
-    Args:
-        terms: The influences i_t of the values.
-        signs: The powers s_t, for example (1, -1, 1) for a ratio times a loss; None for ones.
-
-    Returns:
-        The standard error, which is the relative one of the product itself; nan for fewer than two units.
+    over units u, which are the samples, or the blocks of samples that share a probe, for the values' influences i_t and
+    powers s_t (the signs; None for ones). Terms meet in their units, so the covariance of what is measured on the same
+    samples (loss and sensitivity of the reference), or with the same probes (two sets), is included. It is nan for fewer
+    than two units.
 
     Example:
         >>> values = torch.tensor([1.0, 3.0])
         >>> relative_standard_error([Influence(values / 2 - 1, torch.arange(2))])  # std 1.41 / sqrt(2) / mean 2
         0.5
-
     """
     block = max(term.block for term in terms)
     units = 1 + max(int(term.positions.max()) if len(term.positions) else 0 for term in terms) // block

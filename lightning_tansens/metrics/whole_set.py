@@ -14,16 +14,13 @@ from lightning_tansens.metrics.criteria import Criterion
 class WholeSet:
     """Packs the tensors of batches into rows of numbers, one row for each sample, and back.
 
-    Args:
-        batch: Outputs and targets of a batch: tensors, and tuples, lists and dicts of them.
-        samples: The number of samples in it.
+    A batch is its outputs and targets: tensors, and tuples, lists and dicts of them.
 
     Example:
         >>> whole = WholeSet((torch.zeros(1, 2), torch.zeros(1, dtype=torch.long)), samples=1)
         >>> rows = whole.pack((torch.ones(3, 2), torch.arange(3)), torch.device("cpu"))
         >>> whole.value(torch.nn.functional.cross_entropy, rows.flatten()[:6], torch.tensor([1, 0]))
         0.6931471824645996
-
     """
 
     #: A process keeps so many numbers, of 8 bytes.
@@ -40,13 +37,7 @@ class WholeSet:
             self._packable = not any(dtype.is_complex for _, dtype, _ in self._kinds)
 
     def pack(self, batch: Any, device: torch.device) -> Tensor | None:
-        """Returns the rows, shape (N, K), in double precision; None where another form came than at first.
-
-        Args:
-            batch: As for the constructor.
-            device: Where the rows are kept.
-
-        """
+        """Returns the rows, shape (N, K), in double precision on a device; None where another form came than at first."""
         leaves, structure = tree_flatten(batch)
         if not self._packable or structure != self._structure or any(not isinstance(leaf, Tensor) for leaf in leaves):
             return None
@@ -56,27 +47,13 @@ class WholeSet:
         return torch.cat([leaf.detach().to(device).double().reshape(samples, -1) for leaf in leaves], 1)
 
     def value(self, criterion: Criterion, kept: Tensor, order: Tensor) -> float | None:
-        """Returns the criterion on all samples; None if there are none.
-
-        Args:
-            criterion: The criterion.
-            kept: The rows of all samples, flat.
-            order: The order of the samples, shape (N,).
-
-        """
+        """Returns the criterion on all samples in an order (N,), from their flat rows; None if there are none."""
         if not len(order) or len(kept) % len(order) or not len(kept):
             return None
         return self._value(criterion, kept.reshape(len(order), -1)[order])
 
     def without_each(self, criterion: Criterion, kept: Tensor, samples: int) -> Tensor | None:
-        """Returns for each sample the criterion on all others, shape (N,); None if that takes too long.
-
-        Args:
-            criterion: The criterion.
-            kept: The rows of all samples, flat.
-            samples: The number of samples.
-
-        """
+        """Returns the criterion on all samples but each one, shape (N,), from flat rows; None if that takes too long."""
         if samples < 2 or len(kept) * samples > self.JACKKNIFED:
             return None
         rows = kept.reshape(samples, -1)

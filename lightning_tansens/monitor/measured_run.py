@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_tansens.errors import FailedElsewhereError, TooLargeError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
-from lightning_tansens.metrics.copies import copied
+from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.processes import agreed
 from lightning_tansens.monitor.reach import Unsharded

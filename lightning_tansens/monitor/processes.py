@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 
-from lightning_tansens.errors import FailedElsewhereError
+from lightning_tansens.errors import FailedElsewhereError, LeftWaitingError
 
+#: How long a process that fails in a network's layers waits for others that fail there too.
+PATIENCE = timedelta(seconds=20)
+#: Numbers the failures that are told to the others through torch's store, which keeps them.
+_failures = count()
 #: What to call before this process talks to all others, which may still need it.
 _serving: list[Callable[[], None]] = []
 
@@ -65,15 +73,59 @@ class Lockstep:
     trainer: pl.Trainer
     share: tuple[int, int]
     speaks: bool
+    #: How often the network's layers talked to the other processes in its last call that did not fail.
+    _talks: list[int] = field(default_factory=lambda: [0])
 
     def together(self) -> AbstractContextManager[None]:
         """Surrounds what a process does by itself between two calls, and raises on all processes if one failed."""
         return together(self.trainer)
 
-    def most(self, count: int) -> int:
-        """Returns the largest of the processes' counts."""
-        counts = torch.tensor(count, device=self.trainer.strategy.root_device)
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Surrounds a call of the network, and raises on all processes if one failed after its layers' last talk.
+
+        Raises:
+            LeftWaitingError: If this process failed before that, and not all did. It ends the run, as a training step that
+                fails on one process does: whatever it sent to the others now would meet their waiting layers.
+
+        """
+        before = _num_talks()
+        with self.together():
+            try:
+                yield
+            except Exception as error:
+                if _num_talks() - before < self._talks[0] and not self._all_fail():
+                    raise LeftWaitingError(
+                        "expected a forward pass that ends on every process, but it failed on this one while the others "
+                        "wait for its layers, so the run ends here; mend what failed, or let a gathered copy be measured"
+                    ) from error
+                raise
+            self._talks[0] = _num_talks() - before
+
+    def _all_fail(self) -> bool:
+        """Says whether all processes fail in this call; it takes no collective call, which others may not answer."""
+        number, store = next(_failures), dist.distributed_c10d._get_default_store()
+        keys = [f"lightning_tansens/{number}/{rank}" for rank in range(self.trainer.world_size)]
+        store.set(keys[self.trainer.global_rank], "")
+        try:
+            store.wait(keys, PATIENCE)
+        except RuntimeError:  # one of them is missing
+            return False
+        return True
+
+    def most(self, number: int) -> int:
+        """Returns the largest of the processes' numbers."""
+        counts = torch.tensor(number, device=self.trainer.strategy.root_device)
         return int(self.trainer.strategy.reduce(counts, reduce_op="max"))
+
+
+def _num_talks() -> int:
+    """Returns how often this process has talked to others, as torch counts it; 0 where a backend does not count."""
+    groups: list[Any] = list(dist.distributed_c10d._world.pg_map)
+    try:
+        return sum(group._get_sequence_number_for_group() for group in groups)
+    except RuntimeError:
+        return 0
 
 
 def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:

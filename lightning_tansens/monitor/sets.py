@@ -14,8 +14,8 @@ from torchmetrics import Metric
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure
-from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
+from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset

@@ -24,11 +24,6 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 
     Of a dict, ``forward`` gets the entries whose names it takes. A model whose ``forward`` takes one argument, and none by
     the names in the batch, gets the batch as a whole, or if it refuses that, the batch's only floating-point tensor.
-
-    Args:
-        model: The network.
-        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
-
     """
     if not isinstance(inputs, (Mapping, tuple, list)):
         return model(inputs)
@@ -91,13 +86,7 @@ def entries(batch: Any) -> dict[Hashable, Any]:
 
 
 def rebuilt(batch: Any, parts: Mapping[Hashable, Any]) -> Any:
-    """Returns a batch of the same form with other parts.
-
-    Args:
-        batch: The batch.
-        parts: What :func:`entries` returns for the new one.
-
-    """
+    """Returns a batch of the same form with the parts that :func:`entries` returns for the new one."""
     if hasattr(batch, "_fields"):
         return type(batch)(*parts.values())
     if isinstance(batch, (tuple, list)):
@@ -127,12 +116,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Any) -> Any:
 
 
 def batch_length(inputs: Any) -> int:
-    """Returns the number of samples in a batch: the length of its first tensor.
-
-    Raises:
-        TypeError: If there is no tensor, or it is a scalar.
-
-    """
+    """Returns the number of samples in a batch: the length of its first tensor; raises TypeError if there is none."""
     first = next(tensors_in(inputs if isinstance(inputs, Tensor) else entries(inputs)), None)
     if first is None or not first.dim():
         came = type(inputs).__name__ if first is None else "a scalar"
@@ -141,14 +125,9 @@ def batch_length(inputs: Any) -> int:
 
 
 def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
-    """Returns the tensor of outputs.
+    """Returns the tensor of outputs among what the network returned, by ``output`` if that is given.
 
-    Args:
-        value: What the network returned.
-        output: Picks the tensor; None takes what is named ``logits``, or the only tensor that there is.
-
-    Returns:
-        The tensor; the value as it is where there are several and none of that name.
+    Without it, that is what is named ``logits``, or the only tensor that there is; else the value as it is.
 
     Raises:
         TypeError: If ``output`` does not take the value.
@@ -156,7 +135,6 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
     Example:
         >>> pick_output({"loss": torch.tensor(0.5), "logits": torch.tensor([[1.0, 2.0]])})
         tensor([[1., 2.]])
-
     """
     if output is not None:
         try:
@@ -177,22 +155,14 @@ def pick_output(value: Any, output: OutputPicker | None = None) -> Any:
 
 
 def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
-    """Finds x in a batch that is not one tensor of floating-point numbers.
+    """Finds the name or position of x in a batch that is not one tensor of floats; None where the choice is not clear.
 
-    It is the only such tensor in the batch, by key or position; or, where there is none, the output of the only embedding
-    that looks up the batch's integers (those named ``input_ids``, if several are looked up), by the embedding's name.
-
-    Args:
-        model: The network, which is called once to see what its embeddings get.
-        inputs: The batch.
-
-    Returns:
-        The name or position; None where the choice is not clear.
+    x is the only such tensor in the batch; or, where there is none, the output of the only embedding that looks up the
+    batch's integers (those named ``input_ids``, if several are looked up), for which the model is called once.
 
     Example:
         >>> find_wrt(nn.Sequential(nn.Embedding(9, 2), nn.Flatten()), torch.zeros(1, 3, dtype=torch.long))
         '0'
-
     """
     parts = entries(inputs)
     floating = [name for name, value in parts.items() if isinstance(value, Tensor) and value.is_floating_point()]
@@ -201,7 +171,8 @@ def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
         fits = not isinstance(inputs, Mapping) or _takes(model, x) or _takes_whole(model, inputs)
         return x if len(floating) == 1 and parts[x].dim() > 1 and fits else None  # type: ignore[return-value]
     tokens = map_tensors(Tensor.clone, inputs)
-    places = {tensor.untyped_storage().data_ptr(): name for name, tensor in _named_tensors(tokens)}
+    named = {0: tokens} if isinstance(tokens, Tensor) else entries(tokens)
+    places = {held.untyped_storage().data_ptr(): name for name, held in named.items() if isinstance(held, Tensor)}
     found: list[tuple[str, Hashable]] = []
 
     def look(name: str) -> Callable[..., None]:
@@ -223,8 +194,3 @@ def find_wrt(model: nn.Module, inputs: Any) -> Wrt:
             handle.remove()
     chosen = [name for name, place in found if place == "input_ids"] or [name for name, _ in found]
     return chosen[0] if len(chosen) == 1 else None
-
-
-def _named_tensors(batch: Any) -> list[tuple[Hashable, Tensor]]:
-    parts = {0: batch} if isinstance(batch, Tensor) else entries(batch)
-    return [(name, value) for name, value in parts.items() if isinstance(value, Tensor)]

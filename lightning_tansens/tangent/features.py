@@ -16,11 +16,6 @@ from lightning_tansens.tangent.tracing import CallTracer
 def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | None = None) -> tuple[Any, Tensor | None]:
     """Calls a model and keeps the input of the linear or convolutional layer that is called last.
 
-    Args:
-        model: The network.
-        inputs: The batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
-        output: Picks the tensor of outputs, as in :func:`~lightning_tansens.tangent.batches.pick_output`.
-
     Returns:
         The outputs, and the features, shape (N, F); None where no such layer is called with a row for each output.
 
@@ -30,7 +25,6 @@ def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | N
         >>> outputs, features = outputs_and_features(network, torch.randn(5, 4))
         >>> features.shape
         torch.Size([5, 6])
-
     """
     tracer = _LastInput(model, _calls.get(model, 0))
     with tracer.running():

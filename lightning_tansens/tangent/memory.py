@@ -25,12 +25,7 @@ WHOLE = "all"
 
 
 def bytes_per_sample(network: Network) -> int:
-    """Estimates what a measurement of one sample takes, from what a reverse pass through the network keeps.
-
-    Args:
-        network: The network on at least one sample, in eval mode.
-
-    """
+    """Estimates what a measurement of one sample takes, from what a reverse pass through the network in eval mode keeps."""
     kept: dict[int, int] = {}
     constant = {tensor.data_ptr() for tensor in (*network.model.parameters(), *network.model.buffers())}
 
@@ -52,12 +47,7 @@ def bytes_per_sample(network: Network) -> int:
 
 
 def portions(parameters: Mapping[str, nn.Parameter]) -> list[dict[str, nn.Parameter]]:
-    """Divides parameters into parts whose gradients may be held at once: all, but for those that say ``gradient_bytes``.
-
-    Args:
-        parameters: The parameters by name.
-
-    """
+    """Divides parameters into parts whose gradients may be held at once: all, but for those that say ``gradient_bytes``."""
     found: list[dict[str, nn.Parameter]] = [{}]
     taken = 0
     for name, parameter in parameters.items():
@@ -86,11 +76,7 @@ def trained_alone(parameters: Mapping[str, nn.Parameter], part: Mapping[str, nn.
 def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks], sample_bytes: int = 0) -> Blocks:
     """Measures a batch in equal parts that fit into memory, and in halves of these where they do not.
 
-    Args:
-        network: The network on a batch.
-        measure: Takes a part of the batch and its place in it.
-        sample_bytes: What one sample takes, from :func:`bytes_per_sample`.
-
+    ``measure`` takes a part of the batch and its place in it; ``sample_bytes`` comes from :func:`bytes_per_sample`.
     """
     samples = len(network)
     fitting = max(1, _budget(network.x.device) // max(1, sample_bytes))

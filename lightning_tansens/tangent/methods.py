@@ -8,13 +8,13 @@ from typing import Literal, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_choice, check_counts
 from lightning_tansens.errors import TooLargeError, UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain
-from lightning_tansens.tangent.closed_form.exact import verified_chain
+from lightning_tansens.tangent.closed_form.exact import multiplications, verified_chain
 from lightning_tansens.tangent.closed_form.links import LinearLink
 from lightning_tansens.tangent.memory import bytes_per_sample, out_of_memory, portions, trained_alone
 from lightning_tansens.tangent.network import Network
@@ -46,20 +46,12 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True)
 class Choice:
-    """How a network is measured, and why.
+    """How a network is measured, and why."""
 
-    Attributes:
-        way: The way that is taken.
-        reason: Why, in a sentence.
-        axes: What input-space probes need to know about the network.
-        sample_bytes: What one sample takes in memory, about.
-
-    """
-
-    way: Way
-    reason: str
-    axes: BatchAxes | None = None
-    sample_bytes: int = field(default=0, compare=False)
+    way: Way  #: The way that is taken.
+    reason: str  #: Why, in a sentence.
+    axes: BatchAxes | None = None  #: What input-space probes need to know about the network.
+    sample_bytes: int = field(default=0, compare=False)  #: What one sample takes in memory, about.
 
     def __str__(self) -> str:
         """The choice and its reason."""
@@ -70,42 +62,23 @@ _choices: WeakKeyDictionary[nn.Module, dict[object, tuple[int, Choice]]] = WeakK
 
 
 def share_choices(model: nn.Module, choices: dict[object, tuple[int, Choice]]) -> None:
-    """Lets copies of a network be examined once for all of them.
-
-    Args:
-        model: A copy.
-        choices: What was chosen for the copies before, to which this one's choices are added.
-
-    """
+    """Lets copies of a network be examined once: what was chosen for one is known for the next that gets the same dict."""
     _choices[model] = choices
 
 
 def choose(network: Network, method: Method = "auto") -> Choice:
-    """Chooses the way to measure a network; the same network at the same input shape is examined once.
+    """Chooses the way to measure a network in eval mode; the same network at the same input shape is examined once.
 
     It is examined on the first three samples, and once more when the batch at hand has more of them than the one before.
-
-    Args:
-        network: The network on a batch of at least one sample, in eval mode.
-        method: What the user asks for.
-
-    Raises:
-        UnsupportedNetworkError: If the network cannot be measured in the way that was asked for.
-
+    Raises UnsupportedNetworkError if the network cannot be measured in the way that was asked for.
     """
     return _remembered(network, method, lambda: replace(_examine(network, method), sample_bytes=bytes_per_sample(network)))
 
 
 def refuse_mixed_samples(network: Network, slopes: bool = False) -> None:
-    """Refuses a network whose samples depend on one another; the same network at the same input shape is examined once.
+    """Raises UnsupportedNetworkError for a network whose samples depend on one another; :func:`choose` says how often.
 
-    Args:
-        network: The network on a batch of at least one sample, in eval mode.
-        slopes: Whether to refuse one whose derivative with respect to x is cut off in reverse mode, too.
-
-    Raises:
-        UnsupportedNetworkError: If the network is refused.
-
+    With ``slopes`` it refuses one whose derivative with respect to x is cut off in reverse mode, too.
     """
 
     def examine() -> Choice:
@@ -141,12 +114,7 @@ def _key(network: Network, method: str) -> object:
 
 
 def check_probes(method: object, num_probes: object) -> None:
-    """Raises ValueError unless the method exists and the number of probes is a positive integer.
-
-    Raises:
-        ValueError: If there is no such method, or the number is no positive integer.
-
-    """
+    """Raises ValueError unless the method exists and the number of probes is a positive integer."""
     check_choice("method", method, get_args(Method))
     check_counts(num_probes=num_probes)
 
@@ -223,13 +191,9 @@ def _attempt(name: str, way: Callable[[], _Found]) -> _Found | str:
 
 
 def closed_form_cost(chain: Chain) -> float:
-    """Returns the multiplications of the closed form per sample, relative to a training step's (six for each weight)."""
+    """Returns the multiplications of the closed form per sample, relative to a training step's (three for each weight)."""
     weights = [link.weight for link in chain.links if isinstance(link, LinearLink)]
-    if not weights:
-        return 0.0
-    columns = min(weights[0].shape)
-    pushes = sum(weight.numel() for weight in weights[1:-1]) * columns
-    return pushes / (3 * sum(weight.numel() for weight in weights))
+    return multiplications(chain) / (3 * sum(weight.numel() for weight in weights)) if weights else 0.0
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:
@@ -245,11 +209,15 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
 def _refuse_mixed_samples(network: Network) -> None:
     few = network.first_three()
     x = few.x.clone().requires_grad_()
+    problem: Exception | None
     try:
         with torch.enable_grad():
             output = few(x.clone())
-        mixed = output.requires_grad and _depend_on_one_another(output, x)
-        problem: Exception | None = None
+        mixed, problem = False, None
+        if output.requires_grad:
+            weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
+            (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
+            mixed = gradient is not None and bool(gradient[1:].any())
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if x.dim() > 1:
             raise
@@ -263,12 +231,6 @@ def _refuse_mixed_samples(network: Network) -> None:
             f"expected the samples of a batch to be independent in eval mode, but {type(network.model).__name__} mixes "
             "them; use layers that do not (BatchNorm with track_running_stats=True)"
         )
-
-
-def _depend_on_one_another(output: Tensor, x: Tensor) -> bool:
-    weighting = torch.linspace(1, 2, output.shape[1], dtype=output.dtype, device=output.device)
-    (gradient,) = torch.autograd.grad((output[0] * weighting).sum(), x, allow_unused=True)
-    return gradient is not None and bool(gradient[1:].any())
 
 
 def _steps(cost: float) -> str:

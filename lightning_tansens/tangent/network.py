@@ -24,22 +24,22 @@ from lightning_tansens.tangent.batches import (
 from lightning_tansens.tangent.isolation import ordinary
 
 
+def call_on_copies(model: nn.Module, inputs: Any) -> Any:
+    """Calls a model on copies of the inputs, because it may begin with an in-place call."""
+    return call_model(model, map_tensors(lambda tensor: ordinary(tensor).clone(), inputs))
+
+
 class Network:
     """f(x) on a batch, everything else held fixed.
 
-    Args:
-        model: The network.
-        inputs: The batch: a tensor, a tuple of positional arguments or a dict of keyword arguments.
-        wrt: Which of them is x; or a submodule's name, when x is that module's output (an embedding of tokens).
-            Parameters upstream of x do not count. None for the lone tensor, or what
-            :func:`~lightning_tansens.tangent.batches.find_wrt` finds.
-        output: Picks the tensor of outputs; None takes ``logits`` or the only tensor that the network returns.
+    ``wrt`` names x: an input's name or position; or a submodule, when x is that module's output (an embedding of tokens),
+    and parameters upstream of x do not count. None is for the lone tensor, or what
+    :func:`~lightning_tansens.tangent.batches.find_wrt` finds.
 
     Raises:
         TypeError: If x is no floating-point tensor.
         ValueError: If ``wrt`` names nothing.
         UnsupportedNetworkError: If ``wrt`` names a module that is not called exactly once.
-
     """
 
     def __init__(self, model: nn.Module, inputs: Any, wrt: Wrt = None, output: OutputPicker | None = None) -> None:
@@ -141,7 +141,9 @@ class Network:
 
     def part(self, samples: slice | Sequence[int]) -> Network:
         """The same network on some of the samples."""
-        return Network(self.model, _select(self._inputs, samples, len(self)), self.wrt, self.output)
+        count = len(self)
+        own = map_tensors(lambda t: t[samples] if t.dim() and len(t) == count else t, self._inputs)
+        return Network(self.model, own, self.wrt, self.output)
 
     def first_three(self) -> Network:
         """The same network on its first three samples, or on fewer again and again."""
@@ -159,7 +161,3 @@ class Network:
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that count, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-
-
-def _select(inputs: Any, samples: slice | Sequence[int], count: int) -> Any:
-    return map_tensors(lambda tensor: tensor[samples] if tensor.dim() and len(tensor) == count else tensor, inputs)

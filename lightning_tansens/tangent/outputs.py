@@ -12,12 +12,7 @@ Outputs = Literal["sum", "each"] | Tensor
 
 
 def check_outputs(outputs: object) -> None:
-    """Raises ValueError unless ``outputs`` is "sum", "each" or a vector.
-
-    Raises:
-        ValueError: If it is neither "sum" nor "each" nor a vector.
-
-    """
+    """Raises ValueError unless ``outputs`` is "sum", "each" or a vector."""
     if isinstance(outputs, Tensor):
         if outputs.dim() != 1:
             raise ValueError(f"outputs: expected a weighting of shape (C,), but got shape {tuple(outputs.shape)}")
@@ -26,15 +21,9 @@ def check_outputs(outputs: object) -> None:
 
 
 def output_weightings(outputs: Outputs, output: Tensor) -> Tensor:
-    """Returns the weightings u as rows, shape (U, C), in at least single precision.
+    """Returns the weightings u of outputs (N, C) as rows, shape (U, C), in at least single precision.
 
-    Args:
-        outputs: "sum" or a weighting (U = 1), or "each" (U = C).
-        output: The network's output, shape (N, C).
-
-    Raises:
-        ValueError: If a weighting does not have one entry for each output.
-
+    U is C for "each", else 1. Raises ValueError if a weighting does not have one entry for each output.
     """
     count = output.shape[1]
     dtype = torch.promote_types(output.dtype, torch.float32)

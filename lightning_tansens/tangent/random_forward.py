@@ -16,17 +16,12 @@ from lightning_tansens.tangent.tracing import tensors_in
 def is_random(network: nn.Module, inputs: Any) -> bool:
     """Says whether two forward passes in eval mode differ by the random numbers that they draw.
 
-    Monte Carlo dropout and reparametrised sampling do; their sensitivities belong to one draw and do not repeat. A
-    network that only counts its calls, or whose kernels round differently from call to call, is not random.
-
-    Args:
-        network: The network.
-        inputs: A batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes it.
+    Monte Carlo dropout and reparametrised sampling do; their sensitivities belong to one draw and do not repeat. A network
+    that only counts its calls, or whose kernels round differently from call to call, is not random.
 
     Example:
         >>> is_random(nn.Sequential(nn.Linear(3, 2), nn.Dropout()), torch.ones(1, 3))
         False
-
     """
     first, again, other = (_outputs(network, inputs, seed) for seed in (0, 0, 1))
     rounding = max((_distance(a, b) for a, b in zip(first, again)), default=0.0)

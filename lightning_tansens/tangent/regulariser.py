@@ -14,7 +14,7 @@ from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import modes, undisturbed
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.probes.parameter_space import inner_products
+from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import input_probes, parameter_probes
 from lightning_tansens.tangent.sensitivity import choose_way
 
@@ -28,18 +28,16 @@ class TangentSensitivityRegulariser(nn.Module):
     .. math:: R(\theta) = \frac{\lambda}{N} \sum_n \| S_{u_n}(x_n)^T w \|^2, \qquad
         S_u(x)^T w = \nabla_x \langle w, \nabla_\theta (u \cdot f)(x) \rangle
 
-    (S as in Definition 1 of Daróczy 2022 and of Rácz et al. 2023, who leave the regulariser to future work.) w is
-    drawn anew in each call, with independent signs over all trainable parameters, so E w wᵀ = I and E R is λ times the mean
-    of ‖S(x)‖_F² (Eq. 3 of Daróczy 2022). The gradient of R is then an unbiased estimate of that mean's gradient. There is no
-    rule for any layer, but a network must be differentiable three times; piecewise-linear ones are, almost everywhere.
+    (S as in Definition 1 of Daróczy 2022 and of Rácz et al. 2023, who leave the regulariser to future work.) w is drawn anew
+    in each call, with independent signs over all trainable parameters, so E R is λ times the mean of ‖S(x)‖_F² (Eq. 3 of
+    Daróczy 2022), and the gradient of R an unbiased estimate of that mean's gradient. The network must be differentiable
+    three times; piecewise-linear ones are, almost everywhere.
 
-    The network runs in the mode in which it is, with one exception: BatchNorm normalises by its running statistics, because
-    batch statistics mix samples. Dropout draws masks of its own. Buffers, gradients and the global random states are left
-    as they were. The number of calls, which names the probes, is part of the ``state_dict``, so a run that is resumed from a
-    checkpoint repeats; make the regulariser an attribute of the LightningModule.
-
-    As input to a call: the model and a batch, as :func:`~lightning_tansens.functional.tangent_sensitivity` takes them. As
-    output: R, a scalar to be added to the loss.
+    The network runs in the mode in which it is, but BatchNorm normalises by its running statistics, because batch statistics
+    mix samples. Dropout draws masks of its own. Buffers, gradients and the global random states are left as they were. The
+    number of calls, which names the probes, is part of the ``state_dict``, so that a resumed run repeats; make the
+    regulariser an attribute of the LightningModule. It is called on the model and a batch, as
+    :func:`~lightning_tansens.functional.tangent_sensitivity` takes them, and returns R, a scalar to be added to the loss.
 
     Args:
         strength: λ, in units of loss / (output / (parameter · input))².
@@ -62,7 +60,6 @@ class TangentSensitivityRegulariser(nn.Module):
         >>> regulariser = TangentSensitivityRegulariser(strength=0.1, outputs="each")
         >>> loss = network(inputs).square().mean() + regulariser(network, inputs)
         >>> loss.backward()
-
     """
 
     def __init__(
@@ -97,10 +94,7 @@ class TangentSensitivityRegulariser(nn.Module):
     def estimate(self, model: nn.Module, inputs: Any) -> Tensor:
         """Returns R/λ, the estimate of the mean of ‖S‖_F² with a graph to the trainable parameters.
 
-        Args:
-            model: The network; it may be the LightningModule that holds this regulariser.
-            inputs: A batch of at least one sample.
-
+        The model may be the LightningModule that holds this regulariser.
         """
         # in a compiled training step too, because dynamo cannot trace what is done here
         value: Tensor = torch.compiler.disable(self._estimate)(model, inputs)
@@ -114,8 +108,9 @@ class TangentSensitivityRegulariser(nn.Module):
             choose_way(self._network(model, inputs), "parameter_space")  # refuses mixed samples, examined once
             with modes(model, training), twice_differentiable(model, thrice=True):
                 _detach_buffers(trained)
-                seed = self._seed_of_call()
-                _seed_dropout(seed)
+                seed = int(np.random.SeedSequence((self.seed, self.calls)).generate_state(1, np.uint64)[0])
+                torch.default_generator.manual_seed(seed % 2**63)  # of dropout; the states are put back at the end
+                torch.cuda.manual_seed_all(seed % 2**63)
                 value = self._mean_square(self._network(model, inputs), seed)
         self.calls += 1  # here, because the module may hold this one, which is left as it was within the block
         return value
@@ -126,10 +121,6 @@ class TangentSensitivityRegulariser(nn.Module):
             raise ValueError("inputs: expected a batch of at least one sample, but got none; leave empty batches out")
         return network
 
-    def _seed_of_call(self) -> int:
-        sequence = np.random.SeedSequence((self.seed, self.calls))
-        return int(sequence.generate_state(1, np.uint64)[0])
-
     def _mean_square(self, network: Network, seed: int) -> Tensor:
         x = network.x.clone().requires_grad_()
         output = network(x.clone())  # the network may begin with an in-place call
@@ -139,7 +130,8 @@ class TangentSensitivityRegulariser(nn.Module):
             if self.outputs == "each":
                 weighting = input_probes(output.shape[1:], seed, range(len(x)), probe).to(output)
             w = parameter_probes(network.trainable, seed, 0, probe)
-            squares.append(_product_with(w, network, (output * weighting).sum(), x).square().sum())
+            product = product_with(w, network, x, (output * weighting).sum(), create_graph=True)
+            squares.append(product.square().sum())
         return torch.stack(squares).mean() / len(x)
 
     def get_extra_state(self) -> int:
@@ -151,28 +143,9 @@ class TangentSensitivityRegulariser(nn.Module):
         self.calls = state
 
 
-def _product_with(w: dict[str, Tensor], network: Network, scalar: Tensor, x: Tensor) -> Tensor:
-    """Sᵀ w of each sample, with a graph, in at least single precision; the shape of x."""
-    parameters = network.trainable
-    if not parameters:
-        return torch.zeros_like(x)
-    found = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, materialize_grads=True)
-    total = inner_products(w, dict(zip(parameters, found))).sum()
-    if not total.requires_grad:  # the gradient is constant
-        return torch.zeros_like(x)
-    (product,) = torch.autograd.grad(total, x, create_graph=True, materialize_grads=True)
-    return product.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def _detach_buffers(trained: list[nn.Module]) -> None:
     """Has this pass write to copies, and the training's own to others than those that the graph of this one keeps."""
     for module in trained:
         for name, buffer in module._buffers.items():
             if buffer is not None and not buffer.is_inference():
                 module._buffers[name] = buffer.clone()
-
-
-def _seed_dropout(seed: int) -> None:
-    """Seeds what is put back at the end."""
-    torch.default_generator.manual_seed(seed % 2**63)
-    torch.cuda.manual_seed_all(seed % 2**63)

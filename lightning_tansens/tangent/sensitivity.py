@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_choice, checked_positions
+from lightning_tansens.checks import check_choice, positions_from
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, Wrt, map_tensors
 from lightning_tansens.tangent.closed_form.exact import exact_blocks
@@ -19,10 +19,7 @@ from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.tangent.probes.all_directions import exact_by_forward_mode
-from lightning_tansens.tangent.probes.stochastic import (
-    estimate_in_input_space,
-    estimate_in_parameter_space,
-)
+from lightning_tansens.tangent.probes.stochastic import estimate_in_input_space, estimate_in_parameter_space
 from lightning_tansens.tangent.tracing import tensors_in
 
 
@@ -75,7 +72,6 @@ def tangent_sensitivity(
         >>> linear = torch.nn.Linear(5, 1)
         >>> tangent_sensitivity(linear, torch.randn(2, 5))  # f = w·x + b has S = I, so ‖S‖² = D
         tensor([5., 5.])
-
     """
     blocks = tangent_sensitivity_blocks(
         model,
@@ -121,7 +117,6 @@ def tangent_sensitivity_blocks(
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
         >>> list(tangent_sensitivity_blocks(net, torch.randn(5, 3)))
         ['0.weight', '2.weight']
-
     """
     check_probes(method, num_probes)
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -133,8 +128,10 @@ def tangent_sensitivity_blocks(
         return {name: block[:0] for name, block in blocks.items()}
     with evaluation(model):
         network = Network(model, inputs, wrt, output)
-        own = range(len(network)) if indices is None else checked_positions("indices", indices, len(network))
-        seed = 0 if generator is None else _seed(generator)
+        own = positions_from("indices", indices, len(network))
+        seed = 0
+        if generator is not None:
+            seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         blocks = _measure(network, method, outputs, num_probes, seed, own)
         if not blocks:  # nothing is trainable
             with torch.no_grad():
@@ -164,7 +161,6 @@ def chosen_method(
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
         >>> chosen_method(net, torch.randn(5, 3)).way
         'input_space'
-
     """
     check_choice("method", method, get_args(Method))
     with evaluation(model):
@@ -200,7 +196,3 @@ def _measure(
 
 def _lengthened(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 0 or len(tensor) else tensor.new_zeros(1, *tensor.shape[1:])
-
-
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))

@@ -14,14 +14,10 @@ from lightning_tansens.checks import check_model
 
 
 class CallTracer(TorchFunctionMode):
-    """Sees every torch function that a forward pass calls, together with the module in which it happens.
+    """Sees every torch function that a forward pass of a model calls, together with the module in which it happens.
 
-    Functions are seen at the level of ``torch.nn.functional``: ``nn.ReLU``, ``F.relu`` and ``Tensor.relu`` all arrive
-    here, so a network may mix modules and functional calls. Subclasses override :meth:`on_call`.
-
-    Args:
-        model: The network whose module names are used in messages.
-
+    Functions are seen at the level of ``torch.nn.functional``: ``nn.ReLU``, ``F.relu`` and ``Tensor.relu`` all arrive here,
+    so a network may mix modules and functional calls. Subclasses override :meth:`on_call`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -62,7 +58,7 @@ class CallTracer(TorchFunctionMode):
         """Says where the trace is, e.g. ``gelu called in module 'net.3' (GELU)``."""
         module = self._stack[-1] if self._stack else None
         where = f"module '{self.module_name}' ({type(module).__name__})" if module is not None else "the model"
-        return where if func is None else f"{_function_name(func)} called in {where}"
+        return where if func is None else f"{resolve_name(func) or getattr(func, '__name__', repr(func))} called in {where}"
 
     @property
     def module_name(self) -> str:
@@ -80,7 +76,3 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
     elif isinstance(values, Mapping):
         yield from tensors_in(list(values.values()))
-
-
-def _function_name(func: Callable[..., Any]) -> str:
-    return str(resolve_name(func) or getattr(func, "__name__", repr(func)))

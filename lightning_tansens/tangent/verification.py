@@ -60,16 +60,10 @@ _PLACES = 3
 
 
 def verify(network: Network, axes: BatchAxes | None, order: Literal[1, 2] = 2) -> None:
-    """Raises an error if a method's derivatives are not the network's.
+    """Raises UnsupportedNetworkError, which names the reason, if a method's derivatives are not the network's.
 
-    Args:
-        network: The network on a few samples, in eval mode.
-        axes: What input-space probes know about the network; None for the way by double backward.
-        order: 1 for the derivative with respect to x alone, 2 for the mixed one too.
-
-    Raises:
-        UnsupportedNetworkError: If the way misses a share of a derivative; the message names the reason.
-
+    The network is on a few samples, in eval mode. ``axes`` are what input-space probes know about it; None stands for the
+    way by double backward. Order 1 is for the derivative with respect to x alone, 2 for the mixed one too.
     """
     if not network.trainable and order == 2:  # then everything is zero
         return
@@ -99,11 +93,19 @@ def _problem(network: Network, axes: BatchAxes | None, order: int, place: int) -
             )
     if network.x.dtype not in _STEP:  # too coarse for differences
         return ""
+
+    def scores(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return _weighted(network(x.clone()))
+
+    def gradients(x: Tensor) -> Tensor:
+        return inner_products(w, dict(zip(w, _autograd(network, x))))
+
     step = _STEP[network.x.dtype] * size
     moving = ""
-    if _differ(lambda x: _scores(network, x), network.x, direction, step, slopes):
+    if _differ(scores, network.x, direction, step, slopes):
         moving = "outputs"
-    elif order == 2 and _differ(lambda x: _gradients(network, x, w), network.x, direction, step, change):
+    elif order == 2 and _differ(gradients, network.x, direction, step, change):
         moving = "gradients"
     return moving and (
         f"expected the {moving} of {type(network.model).__name__} to move with x as their derivative says, but a part of "
@@ -169,21 +171,12 @@ def _weighted(output: Tensor) -> Tensor:
     return output @ torch.linspace(1, 2, output.shape[1]).to(output)
 
 
-def _scores(network: Network, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return _weighted(network(x.clone()))
-
-
 def _autograd(network: Network, x: Tensor) -> tuple[Tensor | None, ...]:
     score = _weighted(network(x.clone()))
     parameters = list(network.trainable.values())
     if not score.requires_grad:
         return (None,) * len(parameters)
     return torch.autograd.grad(score.sum(), parameters, allow_unused=True)
-
-
-def _gradients(network: Network, x: Tensor, w: dict[str, Tensor]) -> Tensor:
-    return inner_products(w, dict(zip(w, _autograd(network, x))))
 
 
 def _differ(function: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, step: float, derivative: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators import Calibrated, Outputs, SetSummary, estimate_set
 from lightning_tansens.estimators.calibrated import Noise, check_features
-from lightning_tansens.estimators.calibrated.features import log_features
+from lightning_tansens.estimators.calibrated.estimator import log_features
 from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.metrics.uncertainty import Influence

@@ -22,7 +22,7 @@ METHODS = ["auto", "exact", "stochastic", "input_space", "parameter_space"]
 
 
 def expensive():
-    return mlp(300, 300, 300, 2)
+    return mlp(600, 600, 600, 2)
 
 
 def test_a_chain_has_its_closed_form():
@@ -34,15 +34,30 @@ def test_a_chain_has_its_closed_form():
 
 
 def test_a_chain_that_is_too_wide_is_left_to_probes():
-    model, inputs = expensive(), torch.randn(2, 300)
+    model, inputs = expensive(), torch.randn(2, 600)
     cost = closed_form_cost(trace_chain(model, inputs))
-    assert cost == pytest.approx(300**3 / (3 * (2 * 300**2 + 600)))
+    assert cost == pytest.approx(2 * 300 * 300 * 600 / (3 * (2 * 600**2 + 1200)))  # half of the units, at twice the time
     assert cost > AFFORDABLE
     choice = chosen_method(model, inputs)
     assert choice.way == "input_space"
     assert choice.reason == f"the closed form would cost about 50 training steps; {RULES}"
     assert chosen_method(model, inputs, "exact").way == "closed_form"
     assert "costs about 50 training steps" in chosen_method(model, inputs, "exact").reason
+
+
+@pytest.mark.parametrize(
+    ("model", "multiplied"),
+    [
+        (mlp(128, 128, 128, 128, 128, 128, 2), 2 * 4 * 64**3),  # four maps repay a factor with 64 columns
+        (mlp(128, 128, 128, 2, activation=nn.LeakyReLU), 128**3),  # nothing is switched off
+        (mlp(50, 50, 50, 2), 50**3),  # too narrow
+    ],
+    ids=["deep", "leaky", "narrow"],
+)
+def test_only_active_units_of_wide_layers_cost(model, multiplied):
+    weights = [p for p in model.parameters() if p.dim() == 2]
+    chain = trace_chain(model, torch.randn(3, weights[0].shape[1]))
+    assert closed_form_cost(chain) == pytest.approx(multiplied / (3 * sum(p.numel() for p in weights)))
 
 
 def test_a_network_without_weights_costs_nothing():

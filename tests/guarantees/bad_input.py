@@ -144,6 +144,7 @@ NEVER = {
 CHOICES = (
     "Method",
     "NormForm",
+    "RatioForm",
     "ActiveNodeForm",
     "BoundedOutputs",
     "Correction",

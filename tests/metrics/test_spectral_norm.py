@@ -12,8 +12,8 @@ from torch import nn
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional import spectral as functional
 from lightning_tansens.functional.spectral import spectral_norms
-from lightning_tansens.metrics.copies import copied
 from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
+from lightning_tansens.metrics.states import copied
 from tests.boring import Recorder, fit, make_monitor, measured
 from tests.boring import mlp as boring_mlp
 from tests.cases import mlp

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators.base import Estimator, Need
-from lightning_tansens.estimators.calibrated.features import Feature, log_features, measure_keys
+from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary
 from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform, checked_transforms
 from lightning_tansens.estimators.calibrated.ridge import Prediction, Ridge
-from lightning_tansens.estimators.summary import SetSummary
+from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.uncertainty import relative_standard_error
-from lightning_tansens.record import Estimate, Quantity
+
+#: The mean predictive entropy, the mean of 1 − confidence, the mean ‖S‖_F², the mean number of active hidden units.
+Feature = Literal["entropy", "confidence", "sensitivity", "active_nodes"]
+
+#: Those that a measure gives: its key, and the name of the value.
+_MEASURED: dict[Feature, tuple[str, str]] = {
+    "sensitivity": ("empirical", "empirical"),
+    "active_nodes": ("active_nodes", "active_nodes_mean"),
+}
 
 #: With fewer copies than this a fit has nothing to be judged by.
 MIN_COPIES = 3
@@ -47,7 +56,6 @@ class Calibrated(Estimator):
     Example:
         >>> len(Calibrated(copies=[Noise(0.5), Masked(0.2), lambda image: image.flip(-1)]).copies)
         3
-
     """
 
     key = "calibrated"
@@ -69,14 +77,12 @@ class Calibrated(Estimator):
 
     @property
     def measure_keys(self) -> frozenset[str]:
-        """The keys of the measures that must be taken on the copies."""
-        return measure_keys(self.features)
+        return frozenset(_MEASURED[name][0] for name in self.features if name in _MEASURED)
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Transform]:
-        """Returns the callables that make the copies, whatever the inputs."""
         return self.copies
 
-    def _estimate(self, target: SetSummary, reference: SetSummary) -> Mapping[Quantity, Estimate]:
+    def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         found: dict[Quantity, Estimate] = {}
         for quantity in self.quantities:
             own = _wrongness(quantity, reference)
@@ -92,7 +98,6 @@ class Calibrated(Estimator):
         return found
 
     def inside(self, target: SetSummary, reference: SetSummary) -> bool | None:
-        """Returns whether each feature of the target lies within those of the copies and of the reference."""
         return self._predict("loss", target, reference).inside
 
     def _predict(self, quantity: Quantity, target: SetSummary, reference: SetSummary) -> Prediction:
@@ -104,11 +109,11 @@ class Calibrated(Estimator):
             wrongness = _wrongness(quantity, copy)
             if wrongness is None:
                 raise UndefinedEstimateError(f"expected copies of the reference with {_NAMES[quantity]}, but one has none")
-            points.append(_change(log_features(copy, self.features), origin))
+            points.append(np.subtract(log_features(copy, self.features), origin))
             values.append(math.log(wrongness / own))
         if len(points) < MIN_COPIES:
             raise UndefinedEstimateError(f"expected {MIN_COPIES} copies of the reference or more, but got {len(points)}")
-        return Ridge(points, values).predict(_change(log_features(target, self.features), origin))
+        return Ridge(points, values).predict(np.subtract(log_features(target, self.features), origin))
 
 
 _NAMES: dict[Quantity, str] = {"loss": "a loss", "accuracy": "an error rate"}
@@ -121,5 +126,30 @@ def _wrongness(quantity: Quantity, summary: SetSummary) -> float | None:
     return wrong if wrong is not None and math.isfinite(wrong) and wrong > 0 else None
 
 
-def _change(features: Sequence[float], origin: Sequence[float]) -> list[float]:
-    return [feature - start for feature, start in zip(features, origin, strict=True)]
+def check_features(features: Sequence[Feature], measures: Sequence[Measure]) -> None:
+    """Raises ValueError if a feature needs a measure that is not taken."""
+    keys = {measure.key for measure in measures}
+    for name in features:
+        if name in _MEASURED and _MEASURED[name][0] not in keys:
+            raise ValueError(
+                f"features: expected a measure with the key {_MEASURED[name][0]!r} for the feature {name!r}, but got the "
+                f"keys {sorted(keys)}; add the measure, or leave the feature out"
+            )
+
+
+def log_features(summary: SetSummary, features: Sequence[Feature]) -> list[float]:
+    """Returns the logarithms of a set's features; raises UndefinedEstimateError if one is not positive or not finite."""
+    logarithms = []
+    for name in features:
+        value = _feature(summary, name)
+        if not (math.isfinite(value) and value > 0):
+            raise UndefinedEstimateError(f"expected a positive mean {name} on every set, but it is {value}")
+        logarithms.append(math.log(value))
+    return logarithms
+
+
+def _feature(summary: SetSummary, name: Feature) -> float:
+    if name in _MEASURED:
+        key, value = _MEASURED[name]
+        return summary.values.get(key, {}).get(value, math.nan)
+    return float(summary.class_scores.entropies.mean() if name == "entropy" else 1 - summary.class_scores.confidences.mean())

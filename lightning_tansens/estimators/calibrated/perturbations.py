@@ -36,7 +36,6 @@ class Noise:
     Example:
         >>> Noise(0.0)(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
-
     """
 
     scale: float
@@ -58,7 +57,6 @@ class Masked:
     Example:
         >>> Masked(0.5)(torch.tensor([2.0, 2.0]))
         tensor([2., 2.])
-
     """
 
     share: float
@@ -80,7 +78,6 @@ class Contrast:
     Example:
         >>> Contrast(0.5)(torch.tensor([1.0, 3.0]))
         tensor([1.5000, 2.5000])
-
     """
 
     factor: float
@@ -108,7 +105,6 @@ class Perturbed:
         >>> x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
         >>> bool((perturb(x, [0, 1])[1] == perturb(x[1:], [1])[0]).all())
         True
-
     """
 
     def __init__(self, transform: Transform, seed: int = 0) -> None:
@@ -125,7 +121,6 @@ class Perturbed:
         Raises:
             TypeError: If the inputs are anything else.
             ValueError: If the transform does not return a tensor of a sample's shape.
-
         """
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             came = str(inputs.dtype) if isinstance(inputs, Tensor) else type(inputs).__name__

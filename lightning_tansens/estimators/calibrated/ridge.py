@@ -13,18 +13,11 @@ STRENGTHS = tuple(10.0**power for power in range(-4, 3))
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a fit says of a new point.
+    """What a fit says of a new point."""
 
-    Attributes:
-        value: The prediction.
-        stderr: Its standard error, from the errors of the points left out.
-        inside: Whether each feature lies within those of the fitted points and zero.
-
-    """
-
-    value: float
-    stderr: float
-    inside: bool
+    value: float  #: The prediction.
+    stderr: float  #: Its standard error, from the errors of the points left out.
+    inside: bool  #: Whether each feature lies within those of the fitted points and zero.
 
 
 class Ridge:
@@ -51,7 +44,6 @@ class Ridge:
         >>> prediction = fit.predict([5.0])
         >>> round(prediction.value, 2), prediction.inside
         (10.0, False)
-
     """
 
     def __init__(self, features: ArrayLike, values: ArrayLike) -> None:
@@ -86,7 +78,6 @@ class Ridge:
 
         Args:
             features: x, shape (F,).
-
         """
         point = np.asarray(features, dtype=np.float64)
         scaled = point / self._scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.subsets import CacheBudget
 from lightning_tansens.monitor.gathering import whole
-from lightning_tansens.monitor.processes import Lockstep, agreed
+from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
@@ -61,7 +62,7 @@ class Reading:
         """Returns the network's outputs on a batch in eval mode, whole on each process, and the features if wanted."""
         features = None
         with evaluation(network), torch.no_grad():
-            with agreed(lockstep):  # a process that fails before its layers talk to the others would leave them waiting
+            with nullcontext() if lockstep is None else lockstep.calling():
                 if self.features:
                     found, features = outputs_and_features(network, inputs, self.output)
                 else:

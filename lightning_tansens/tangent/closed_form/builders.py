@@ -1,17 +1,18 @@
 """How operators become links of a piecewise-linear chain.
 
-A builder takes the tracer of the chain, the function, its input (before the call), its result and the call's other
-arguments. It returns the link, None where the units stay as they are, or raises where the call has no closed form.
+A builder takes what is known about the network's tensors, the function, its input (before the call), its result and the
+call's other arguments. It returns the link, None where the units stay as they are, or raises where the call has no closed
+form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, Gain, LinearLink, Link
@@ -20,20 +21,36 @@ from lightning_tansens.tangent.tracing import tensors_in
 Function = Callable[..., Any]
 
 
-class Parameters(Protocol):
-    """What a tracer knows about the tensors of a network."""
+class Parameters:
+    """What is known about the tensors of a network that is called on inputs."""
+
+    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        double = any(t.dtype == torch.float64 for t in (inputs, *model.parameters()))
+        # half precisions are too coarse and too narrow for products of norms
+        self._dtype = torch.float64 if double else torch.float32
+        self._trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        self._stored = {id(t) for t in (*model.parameters(), *model.buffers())}
+        #: The trainable parameters that are only added, whose block of S is zero.
+        self.biases: set[str] = set()
 
     def wide(self, tensor: Tensor) -> Tensor:
         """Returns a tensor's values in the precision of the closed form."""
+        return tensor.detach().to(self._dtype)
 
     def is_stored(self, tensor: Tensor) -> bool:
         """Whether it is a parameter or a buffer of the network."""
+        return id(tensor) in self._stored
 
     def name_of(self, parameter: Tensor) -> str | None:
         """Returns the name of a trainable parameter, None of a constant; refuses what is computed from parameters."""
+        name = self._trainable.get(id(parameter))
+        if name is None and parameter.requires_grad:
+            raise UnsupportedNetworkError("its parameter is computed from other tensors")
+        return name
 
     def added(self, *biases: Tensor | None) -> None:
-        """Notes trainable parameters that are only added, whose block of S is zero."""
+        """Notes which of these are trainable parameters."""
+        self.biases.update(self._trainable[id(bias)] for bias in biases if id(bias) in self._trainable)
 
 
 def linear(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.closed_form.builders import READ_THE_INPUT
+from lightning_tansens.tangent.closed_form.builders import READ_THE_INPUT, Parameters
 from lightning_tansens.tangent.closed_form.links import Link
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
@@ -23,20 +23,12 @@ from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 
 @dataclass(frozen=True)
 class Chain:
-    """A traced network: its links from the input to the output, for one batch.
-
-    Attributes:
-        links: The links in the order of the forward pass.
-        width: D, the number of input coordinates of a sample.
-        output: The network's output, shape (N, C).
-        biases: The names of the trainable parameters that are only added, whose block of S is zero.
-
-    """
+    """A traced network: its links from the input to the output, for one batch."""
 
     links: tuple[Link, ...]
-    width: int
-    output: Tensor
-    biases: frozenset[str] = frozenset()
+    width: int  # D, the number of input coordinates of a sample
+    output: Tensor  # shape (N, C)
+    biases: frozenset[str] = frozenset()  # the trainable parameters that are only added, whose block of S is zero
 
     @property
     def signature(self) -> tuple[tuple[str, str | None], ...]:
@@ -45,17 +37,13 @@ class Chain:
 
 
 def trace_chain(model: nn.Module, inputs: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Chain:
-    """Runs the model on a batch and returns the chain of links that leads from the input to the output.
+    """Runs the model, in eval mode, on inputs (N, ...) and returns the chain that leads from the input to the output.
 
-    Args:
-        model: The network, in eval mode.
-        inputs: A batch of shape (N, ...).
-        forward: Runs the model on x and returns the outputs; None for the model itself.
+    ``forward`` runs the model on x and returns the outputs; None stands for the model itself.
 
     Raises:
         UnsupportedNetworkError: If a call on the way is not piecewise-linear, joins two branches, mixes samples or
             uses a weight that is not a parameter; the message names the module.
-
     """
     tracer = _ChainTracer(model, inputs)
     # with autograd on, what is computed from a parameter can be told from a constant
@@ -79,12 +67,7 @@ class _ChainTracer(CallTracer):
     def __init__(self, model: nn.Module, inputs: Tensor) -> None:
         super().__init__(model)
         self.start = inputs.clone()  # the network may begin with an in-place call
-        double = any(t.dtype == torch.float64 for t in (inputs, *model.parameters()))
-        # half precisions are too coarse and too narrow for products of norms
-        self._dtype = torch.float64 if double else torch.float32
-        self._trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-        self._stored = {id(t) for t in (*model.parameters(), *model.buffers())}
-        self._biases: set[str] = set()
+        self._parameters = Parameters(model, inputs)
         self._nodes: dict[int, _Node] = {}
         self._remember(self.start, _Node(self.start))
 
@@ -108,7 +91,7 @@ class _ChainTracer(CallTracer):
         else:
             try:
                 others = {name: argument for name, argument in kwargs.items() if name != "input"}
-                link = build(self, func, value, result, *self._without_input(args, kwargs), **others)
+                link = build(self._parameters, func, value, result, *self._without_input(args, kwargs), **others)
             except UnsupportedNetworkError as error:
                 self._poison(result, parent, func, str(error))
             else:
@@ -145,27 +128,8 @@ class _ChainTracer(CallTracer):
             raise UnsupportedNetworkError(
                 f"parameter '{shared[0]}' is used by several layers, whose blocks add before the norm is taken{_ADVICE}"
             )
-        flat = self.wide(output).reshape(len(output), -1)
-        return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._biases))
-
-    def name_of(self, parameter: Tensor) -> str | None:
-        """Returns the name of a trainable parameter; refuses what is computed from parameters."""
-        name = self._trainable.get(id(parameter))
-        if name is None and parameter.requires_grad:
-            raise UnsupportedNetworkError("its parameter is computed from other tensors")
-        return name
-
-    def is_stored(self, tensor: Tensor) -> bool:
-        """Whether it is a parameter or a buffer of the network."""
-        return id(tensor) in self._stored
-
-    def wide(self, tensor: Tensor) -> Tensor:
-        """Returns a tensor's values in the precision of the closed form."""
-        return tensor.detach().to(self._dtype)
-
-    def added(self, *biases: Tensor | None) -> None:
-        """Notes trainable parameters that are only added."""
-        self._biases.update(self._trainable[id(bias)] for bias in biases if id(bias) in self._trainable)
+        flat = self._parameters.wide(output).reshape(len(output), -1)
+        return Chain(tuple(reversed(links)), self.start[0].numel(), flat, frozenset(self._parameters.biases))
 
     def _find(self, tensor: Tensor) -> _Node | None:
         node = self._nodes.get(id(tensor))

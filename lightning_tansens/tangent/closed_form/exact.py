@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,11 +12,17 @@ from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain, trace_chain
-from lightning_tansens.tangent.closed_form.jacobian import IdentityJacobian, Jacobian
+from lightning_tansens.tangent.closed_form.jacobian import (
+    GATHERED_COST,
+    IdentityJacobian,
+    Jacobian,
+    short_columns,
+    taken_units,
+)
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.outputs import Outputs, output_weightings
-from lightning_tansens.tangent.probes.parameter_space import inner_products
+from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
 
 #: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
@@ -25,23 +32,13 @@ _verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
 def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
-    r"""Computes the squared norm of each parameter's block of the tangent sensitivity, exactly.
+    r"""Computes the squared norm of each parameter's block of the tangent sensitivity of a chain, exactly.
 
     .. math:: \|S_{W_i}(x)\|_F^2 = \|\delta_i(x)\|^2 \, \|J_{i-1}(x)\|_F^2
 
-    with δ_i the gradient of the weighted output with respect to layer i and J_{i-1} the Jacobian of its input (the
-    blocks of Definition 1 in Daróczy 2022 and in Rácz et al. 2023 for piecewise-linear chains).
-
-    Args:
-        network: A chain on a batch, in eval mode.
-        outputs: "sum" or a weighting of shape (C,) (then U = 1), or "each" (U = C).
-
-    Returns:
-        For each trainable weight, by name, the squared norms of its block, shape (N, U).
-
-    Raises:
-        UnsupportedNetworkError: If the network is no chain that has a closed form.
-
+    with δ_i the gradient of the weighted output with respect to layer i and J_{i-1} the Jacobian of its input (the blocks of
+    Definition 1 in Daróczy 2022 and in Rácz et al. 2023 for piecewise-linear chains). Returns shape (N, U) for each
+    trainable weight, by name; raises UnsupportedNetworkError if the network is no chain that has a closed form.
     """
     samples = len(network)
     if samples == 1:  # the network may squeeze a batch of one away
@@ -55,15 +52,7 @@ def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
 
 
 def verified_chain(network: Network) -> Chain:
-    """Traces a chain and holds it against autograd, the first time that it is seen.
-
-    Args:
-        network: A chain on a batch, in eval mode.
-
-    Raises:
-        UnsupportedNetworkError: If the network is no chain that has a closed form.
-
-    """
+    """Traces a chain, and holds it against autograd the first time that it is seen."""
     chain = trace_chain(network.model, network.x, network)
     _verify_once(network, chain)
     return chain
@@ -119,6 +108,18 @@ def _needed_rows(chain: Chain, start: int) -> Tensor | None:
     return (alive if needed is None else alive | needed).expand(len(chain.output), -1)
 
 
+def multiplications(chain: Chain) -> float:
+    """Counts the multiplications of the products W_i J_{i-1} for one sample, as if all of them were dense."""
+    maps = [(i, link.weight) for i, link in enumerate(chain.links) if isinstance(link, LinearLink)][:-1]
+    if not maps:
+        return 0.0
+    units = [taken_units(_needed_rows(chain, i + 1), len(weight)) for i, weight in maps]
+    products = [before * after for before, after in pairwise(units)]
+    columns = short_columns(min(maps[0][1].shape), units[0], len(products))
+    dense = [product == weight.numel() for product, (_, weight) in zip(products, maps[1:])]
+    return columns * sum(product * (1 if whole else GATHERED_COST) for product, whole in zip(products, dense))
+
+
 def _chunk_size(chain: Chain, outputs: int) -> int:
     """The number of samples whose Jacobians and δ fit into the working memory."""
     shapes = [link.weight.shape for link in chain.links if isinstance(link, LinearLink)]
@@ -148,17 +149,14 @@ def _verify_once(network: Network, chain: Chain) -> None:
     few = two.x.clone().requires_grad_()
     traced = trace_chain(network.model, two.x, two)
     w = parameter_probes(parameters, 0, 0, 0)
-    expected, product = torch.zeros_like(few), torch.zeros_like(few)
+    expected = torch.zeros_like(few)
     gradients: Sequence[Tensor | None] = (None,) * len(parameters)
     with torch.enable_grad():
         output = two(few.clone()).sum()  # the network may begin with an in-place call
+        product = product_with(w, two, few, output).to(few.dtype)
         if output.requires_grad:
-            wanted = [few, *parameters.values()]
-            (slope, *gradients) = torch.autograd.grad(output, wanted, create_graph=True, allow_unused=True)
-            expected = expected if slope is None else slope.detach()
-            total = inner_products(w, dict(zip(parameters, gradients))).sum() if parameters else output.detach()
-            if total.requires_grad:
-                (product,) = torch.autograd.grad(total, few, materialize_grads=True)
+            slope, *gradients = torch.autograd.grad(output, [few, *parameters.values()], allow_unused=True)
+            expected = expected if slope is None else slope
     pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0]
     if _apart(pulled, expected):
         raise UnsupportedNetworkError(
@@ -173,7 +171,7 @@ def _verify_once(network: Network, chain: Chain) -> None:
                 f"{type(network.model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the "
                 "output outside of the layers that were traced (a reparametrisation, for example)"
             )
-    if _apart(_product_with(traced, w), product):
+    if _apart(_product_of_chain(traced, w), product):
         raise UnsupportedNetworkError(
             f"{type(network.model).__name__} cannot be measured exactly: a parameter is also used where the trace does not "
             "see it (a derivative taken inside of forward, a scripted module, a custom autograd function)"
@@ -181,7 +179,7 @@ def _verify_once(network: Network, chain: Chain) -> None:
     seen.add(signature)
 
 
-def _product_with(chain: Chain, w: dict[str, Tensor]) -> Tensor:
+def _product_of_chain(chain: Chain, w: dict[str, Tensor]) -> Tensor:
     """Sᵀ w of each sample for the sum of the outputs: the derivative of δ at the input along the parameters' direction w."""
     delta = output_weightings("sum", chain.output).expand(len(chain.output), -1, -1)
     change = torch.zeros_like(delta)

@@ -20,6 +20,10 @@ GATHER_FROM_WIDTH = 64
 GATHER_FROM_WIDTH_ON_GPU = 512
 GATHER_UP_TO_SHARE = 0.8
 
+# A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured
+# on a CPU for widths from 300 to 3000. Narrower layers have fixed costs of about a dozen training steps, not counted here.
+GATHERED_COST = 2.0
+
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
 CHOLESKY_COST = 1.4
 
@@ -49,12 +53,9 @@ class Jacobian(ABC):
 
 
 class IdentityJacobian(Jacobian):
-    """J = diag(s): what the input itself starts with.
+    """J = diag(s) with slopes s (N, D), or (D,) where all samples share them: what the input itself starts with.
 
-    Args:
-        slopes: s, shape (N, D), or (D,) where all samples share them.
-        maps: The number of linear maps that are still to come.
-
+    ``maps`` is the number of linear maps that are still to come.
     """
 
     def __init__(self, slopes: Tensor, maps: int = 0) -> None:
@@ -73,21 +74,17 @@ class IdentityJacobian(Jacobian):
         return self._slopes.square().sum(-1, keepdim=self._slopes.dim() == 1)
 
     def row_squared_norms(self) -> Tensor:
-        return _as_rows(self._slopes.square())
+        return self._slopes.square().reshape(-1, self._slopes.shape[-1])
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
         return torch.einsum("nud,nd->nu", weights.square(), self.row_squared_norms().expand(len(weights), -1))
 
 
 class SharedJacobian(Jacobian):
-    """J = diag(s_n) B with one factor B for all samples: the units behind the first linear map.
+    """J = diag(s_n) B with one factor B, shape (I, d), for all samples: the units behind the first linear map.
 
-    Args:
-        basis: B, shape (I, d).
-        slopes: s, shape (N, I), or (I,), or None for ones.
-        maps: The number of linear maps that are still to come.
-        cache: What was computed from the basis; shared by all Jacobians with this basis.
-
+    The slopes s have shape (N, I), or (I,), or are None for ones; ``maps`` is the number of linear maps that are still to
+    come. All Jacobians with this basis share the cache of what was computed from it.
     """
 
     def __init__(
@@ -129,7 +126,7 @@ class SharedJacobian(Jacobian):
     def _factor(self, active: Tensor) -> Tensor:
         """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
         columns, count = self._basis.shape[1], active.shape[1]
-        if self._maps * (columns - count) > CHOLESKY_COST * count:
+        if short_columns(columns, count, self._maps) < columns:
             factor: Tensor
             factor, info = torch.linalg.cholesky_ex(_submatrices(self._gram, active, active))
             # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
@@ -143,32 +140,32 @@ class SharedJacobian(Jacobian):
     def row_squared_norms(self) -> Tensor:
         if self._slopes is None:
             return self._basis_rows.unsqueeze(0)
-        return _as_rows(self._slopes.square() * self._basis_rows)
+        return (self._slopes.square() * self._basis_rows).reshape(-1, len(self._basis))
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        scaled = weights if self._slopes is None else weights * _as_rows(self._slopes).unsqueeze(1)
+        scaled = weights if self._slopes is None else weights * torch.atleast_2d(self._slopes).unsqueeze(1)
         return (scaled @ self._basis).square().sum(-1)
 
 
 class DenseJacobian(Jacobian):
     """One matrix a sample, as a batch: the fastest form for narrow layers.
 
-    Args:
-        transposed: Jᵀ, shape (N, d, I); in this layout a linear map is one matrix product over all samples.
-
+    It holds Jᵀ, shape (N, d, I); in this layout a linear map is one matrix product over all samples.
     """
 
     def __init__(self, transposed: Tensor) -> None:
         self._transposed = transposed
 
     def scale(self, slopes: Tensor) -> Jacobian:
-        return DenseJacobian(self._transposed * _as_rows(slopes).unsqueeze(1))
+        return DenseJacobian(self._transposed * torch.atleast_2d(slopes).unsqueeze(1))
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
         return _product(self._transposed, None, weight, rows)
 
     def squared_norm(self) -> Tensor:
-        return _squared_norm(self._transposed)
+        # torch's norm over both axes at once loses digits of large ones
+        norms: Tensor = torch.linalg.vector_norm(self._transposed, dim=2)
+        return norms.square().sum(1)
 
     def row_squared_norms(self) -> Tensor:
         return self._transposed.square().sum(1)
@@ -177,18 +174,15 @@ class DenseJacobian(Jacobian):
         return torch.bmm(weights, self._transposed.mT).square().sum(-1)
 
 
-class GatheredJacobian(Jacobian):
+class GatheredJacobian(DenseJacobian):
     """The active rows of each sample alone: the fastest form where about half of the units is active.
 
-    Args:
-        transposed: Jᵀ without the other rows, shape (N, d, A).
-        indices: Which rows these are, shape (N, A); a sample with fewer active units than A has others among them.
-        width: I, the number of units of the layer.
-
+    Jᵀ without the other rows has shape (N, d, A). The indices (N, A) say which rows these are, of a layer of ``width``
+    units; a sample with fewer active units than A has others among them.
     """
 
     def __init__(self, transposed: Tensor, indices: Tensor, width: int) -> None:
-        self._transposed = transposed
+        super().__init__(transposed)
         self._indices = indices
         self._width = width
 
@@ -198,9 +192,6 @@ class GatheredJacobian(Jacobian):
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
         return _product(self._transposed, self._indices, weight, rows)
-
-    def squared_norm(self) -> Tensor:
-        return _squared_norm(self._transposed)
 
     def row_squared_norms(self) -> Tensor:
         norms = self._transposed.square().sum(1)
@@ -218,18 +209,36 @@ def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: T
     return DenseJacobian(product) if kept is None else GatheredJacobian(product, kept, len(weight))
 
 
+def _gathers(marks: Tensor) -> bool:
+    """Whether a layer is wide enough for its active units to be gathered."""
+    return marks.shape[1] >= (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU)
+
+
+def short_columns(columns: int, rows: int, maps: int) -> int:
+    """The number of columns in which so many rows are held while they go through ``maps`` linear maps."""
+    return rows if maps * (columns - rows) > CHOLESKY_COST * rows else columns
+
+
 def _indices(marks: Tensor | None) -> Tensor | None:
     """For each sample the units that are marked in ``marks`` (N, I) and, up to one number A for all, others: shape (N, A).
 
     None stands for all units, where gathering some of them would not pay.
     """
-    if marks is None or marks.shape[1] < (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU):
+    if marks is None or not _gathers(marks):
         return None
     count = max(1, int(marks.sum(1).max()))
     if count > GATHER_UP_TO_SHARE * marks.shape[1]:
         return None
     # in their order in the matrix, which is faster to read
     return marks.float().topk(count, sorted=False).indices.sort(1).values
+
+
+def taken_units(marks: Tensor | None, width: int) -> int:
+    """Estimates how many units of a layer are multiplied: half of a wide one's, if any is switched off.
+
+    The true number would differ between processes, which must choose the same method.
+    """
+    return width if marks is None or not _gathers(marks) or bool(marks.all()) else width // 2
 
 
 def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
@@ -239,17 +248,6 @@ def _submatrices(matrix: Tensor, rows: Tensor | None, columns: Tensor | None) ->
     if columns is not None:
         matrix = matrix.expand(len(columns), -1, -1).gather(2, columns.unsqueeze(1).expand(-1, matrix.shape[-2], -1))
     return matrix
-
-
-def _squared_norm(matrices: Tensor) -> Tensor:
-    """‖·‖_F² of matrices (N, d, A), shape (N,); torch's norm over both axes at once loses digits of large ones."""
-    norms: Tensor = torch.linalg.vector_norm(matrices, dim=2)
-    return norms.square().sum(1)
-
-
-def _as_rows(tensor: Tensor) -> Tensor:
-    """Gives what all samples share a sample axis of length one."""
-    return tensor if tensor.dim() == 2 else tensor.unsqueeze(0)
 
 
 def _short_form(matrix: Tensor) -> Tensor:

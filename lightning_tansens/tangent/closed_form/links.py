@@ -17,16 +17,10 @@ from lightning_tansens.tangent.closed_form.jacobian import Jacobian
 
 @dataclass(frozen=True)
 class LinearLink:
-    """A linear map h = W a + b; the bias does not matter, as ∂²f/∂b∂x = 0 almost everywhere.
-
-    Attributes:
-        weight: W, shape (I, J).
-        parameter: The weight's name if it is trainable, else None.
-
-    """
+    """A linear map h = W a + b, W of shape (I, J); the bias does not matter, as ∂²f/∂b∂x = 0 almost everywhere."""
 
     weight: Tensor
-    parameter: str | None = None
+    parameter: str | None = None  # the weight's name if it is trainable
 
     def pull(self, delta: Tensor) -> Tensor:
         """Pulls δ (N, U, I) back through the map: Wᵀ δ, shape (N, U, J)."""
@@ -51,32 +45,19 @@ class LinearLink:
 
 @dataclass(frozen=True)
 class Gain:
-    """A trainable parameter p of an elementwise link, with ∂²a_i/∂p∂h_i = c_i.
-
-    Attributes:
-        parameter: The parameter's name.
-        coefficients: c, shape (I,) or (N, I).
-        sharing: "unit" if each unit has an entry of its own (BatchNorm's γ), "layer" if all share one (PReLU).
-
-    """
+    """A trainable parameter p of an elementwise link, with ∂²a_i/∂p∂h_i = c_i."""
 
     parameter: str
-    coefficients: Tensor
-    sharing: Literal["unit", "layer"]
+    coefficients: Tensor  # c, shape (I,) or (N, I)
+    sharing: Literal["unit", "layer"]  # whether each unit has an entry of its own (BatchNorm's γ), or all share one (PReLU)
 
 
 @dataclass(frozen=True)
 class ElementwiseLink:
-    """A piecewise-linear function of each unit by itself: a_i = s_i h_i + const.
+    """A piecewise-linear function of each unit by itself: a_i = s_i h_i + const."""
 
-    Attributes:
-        slopes: s, shape (N, I), or (I,) where all samples share them (a BatchNorm in eval mode).
-        gain: The trainable parameter that the slopes depend on, if there is one.
-
-    """
-
-    slopes: Tensor
-    gain: Gain | None = None
+    slopes: Tensor  # s, shape (N, I), or (I,) where all samples share them (a BatchNorm in eval mode)
+    gain: Gain | None = None  # the trainable parameter that the slopes depend on, if there is one
 
     @property
     def parameter(self) -> str | None:

@@ -24,24 +24,13 @@ CHUNK_ENTRIES = 2**22
 
 @dataclass(frozen=True)
 class ReluChain:
-    """The weights of a ReLU chain, and which of its hidden units are active for each sample.
+    """The weights of a ReLU chain of k layers, and which of its hidden units are active for each of N samples."""
 
-    Index letters: n sample, i layer of k.
-
-    Attributes:
-        weights: W_1, …, W_k, each of shape (N_i, N_{i-1}); they share their memory with the network.
-        trainable: Whether each of them is trainable, and so has a block in S.
-        active: Which units of the hidden layers 1, …, k − 1 are active, booleans, each of shape (N, N_i).
-        num_parameters: P, the number of trainable parameters, biases included.
-        samples: N, the number of samples.
-
-    """
-
-    weights: tuple[Tensor, ...]
-    trainable: tuple[bool, ...]
-    active: tuple[Tensor, ...]
-    num_parameters: int
-    samples: int
+    weights: tuple[Tensor, ...]  #: W_1, …, W_k, each of shape (N_i, N_{i-1}); they share their memory with the network.
+    trainable: tuple[bool, ...]  #: Whether each of them is trainable, and so has a block in S.
+    active: tuple[Tensor, ...]  #: Which units of the hidden layers 1, …, k − 1 are active, each of shape (N, N_i).
+    num_parameters: int  #: P, the number of trainable parameters, biases included.
+    samples: int  #: N, the number of samples.
 
     @property
     def depth(self) -> int:
@@ -118,7 +107,6 @@ def relu_chain(model: nn.Module, inputs: Any, *, wrt: Wrt = None, output: Output
         >>> chain = relu_chain(net, torch.randn(5, 3))
         >>> chain.depth, chain.input_dim, chain.hidden_widths, chain.num_outputs
         (2, 3, (4,), 2)
-
     """
     with evaluation(model):
         network = Network(model, inputs, wrt, output)

@@ -26,14 +26,9 @@ _guarding: ContextVar[State | None] = ContextVar("guarding", default=None)
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Runs a measurement: all that it touches is bitwise as it was afterwards, also after an exception.
 
-    Does what :func:`evaluation` does. It also restores the global random states (torch on the CPU and CUDA, NumPy, Python)
-    and the generators that modules hold, and silences a LightningModule's ``log``, which its ``forward`` may call.
-
-    Args:
-        module: The LightningModule, or the network, that is measured.
-
-    Raises:
-        DisturbedTrainingError: If something has changed that cannot be put back; the message names it.
+    Does what :func:`evaluation` does, and raises the same error. It also restores the global random states (torch on the CPU
+    and CUDA, NumPy, Python) and the generators that modules hold, and silences a LightningModule's ``log``, which its
+    ``forward`` may call.
 
     Example:
         >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3)).train()
@@ -42,7 +37,6 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         ...     _ = torch.rand(1), net[1].running_mean.data.add_(1), [m.eval() for m in net]
         >>> torch.equal(torch.get_rng_state(), state), net[1].running_mean, net[0].training
         (True, tensor([0., 0., 0.]), True)
-
     """
     check_model(module)
     with isolated_rng(), Randomness(*attributes(module)).isolated_generators(), evaluation(module), _silent_log(module):
@@ -54,17 +48,14 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     """Runs a block with every module in eval mode and leaves the model bitwise as it was.
 
     Inside of the block autograd is available (also when the caller is in ``no_grad`` or ``inference_mode``), autocast is
-    off, compiled modules run eagerly, checkpoints call their function directly and the fused inference path of attention
-    is not taken, because none of these can be differentiated twice. The user's hooks are silent
+    off, compiled modules run eagerly, checkpoints call their function directly and the fused inference path of attention is
+    not taken, because none of these can be differentiated twice. The user's hooks are silent
     (:mod:`~lightning_tansens.tangent.isolation.hooks` says which ones are not).
 
     On exit each module's mode, parameters, buffers, plain attributes and ``.grad`` are restored, whatever wrote them
-    (:mod:`~lightning_tansens.tangent.isolation.state` says how far that goes). A block within another one on the same
-    model compares with what the outer one has saved, so it copies nothing; the lazy modules that it has initialised stay
-    so until the end of the outer block.
-
-    Args:
-        model: The network that is measured.
+    (:mod:`~lightning_tansens.tangent.isolation.state` says how far that goes). A block within another one on the same model
+    compares with what the outer one has saved, so it copies nothing; the lazy modules that it has initialised stay so until
+    the end of the outer block.
 
     Raises:
         DisturbedTrainingError: If something has changed that cannot be put back; the message names it.
@@ -76,7 +67,6 @@ def evaluation(model: nn.Module) -> Iterator[None]:
         [False, False]
         >>> [m.training for m in net]
         [True, False]
-
     """
     check_model(model)
     outer = _guarding.get()

@@ -39,10 +39,6 @@ def silent_hooks(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Takes the hooks of modules and of their parameters away for a block; what the block hangs up itself is dropped.
 
     The dictionaries stay the same objects, because the handles by which hooks are removed know them.
-
-    Args:
-        modules: All modules of the network.
-
     """
     saved: list[tuple[dict[int, Any], dict[int, Any], set[int]]] = []
     for own in [*map(vars, modules), _ON_ALL]:

@@ -15,14 +15,10 @@ _WIDTH = 1024
 
 
 class Memory:
-    """The storages of some tensors, with views and ties counted once.
+    """The storages of some tensors, which have names for messages; views and ties are counted once.
 
-    Comparing bytes finds what version counters do not: writes through ``.data`` and by fused kernels. NaN equals NaN, and
-    −0 differs from 0.
-
-    Args:
-        tensors: The tensors, by a name for messages.
-
+    Comparing bytes finds what version counters do not: writes through ``.data`` and by fused kernels. NaN equals NaN, and −0
+    differs from 0.
     """
 
     def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:

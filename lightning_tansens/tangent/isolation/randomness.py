@@ -49,10 +49,7 @@ def attributes(module: nn.Module) -> list[object]:
 
 
 class Randomness:
-    """Seeds everything random about some objects, and puts it back.
-
-    Args:
-        owners: Data sets, with the transforms and generators they hold.
+    """Seeds everything random about some objects (data sets with their transforms and generators), and puts it back.
 
     Example:
         >>> class Noise:
@@ -65,7 +62,6 @@ class Randomness:
         ...     first = noise.generator.random()
         >>> noise.generator.random() == np.random.default_rng(0).random()
         True
-
     """
 
     def __init__(self, *owners: object) -> None:

@@ -37,17 +37,12 @@ _FOREIGN = frozenset({"torch", "lightning", "pytorch_lightning", "torchmetrics",
 
 
 class State:
-    """All that belongs to a network's state.
-
-    Args:
-        root: The network, with the modules in it.
-
-    """
+    """All that belongs to the state of a network and of the modules in it."""
 
     def __init__(self, root: nn.Module) -> None:
         #: All modules, also those that are held in plain lists.
         self.modules: list[nn.Module] = []
-        self._seen: dict[int, object] = {}
+        self._seen: dict[int, object] = {}  # kept, so that no other object gets its number
         self._restores: list[Callable[[], None]] = []
         self._lazy: list[Callable[[], None]] = []
         self._empty: list[Any] = []
@@ -82,12 +77,7 @@ class State:
                     tensor.grad = gradient
 
     def restore(self, last: bool) -> list[str]:
-        """Puts everything back, and returns the names of what cannot be.
-
-        Args:
-            last: Whether lazy modules are made lazy again.
-
-        """
+        """Puts everything back, lazy modules only if this is the ``last`` time, and returns the names of what cannot be."""
         for restore in [*self._restores, *(self._lazy if last else [])]:
             restore()
         for container in self._empty:
@@ -102,8 +92,9 @@ class State:
     # ---------------------------------------------------------------------------------------------- what is saved
 
     def _visit_module(self, path: str, module: nn.Module) -> None:
-        if self._is_known(module):
+        if id(module) in self._seen:
             return
+        self._seen[id(module)] = module
         self.modules.append(module)
         lazy = isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()  # type: ignore[misc]
         restores = self._lazy if lazy else self._restores
@@ -119,13 +110,13 @@ class State:
                 self._visit(f"{path}.{name}".lstrip("."), value, restores, 0)
 
     def _visit(self, path: str, value: Any, restores: list[Callable[[], None]], depth: int) -> None:
-        if type(value) in _SIMPLE or self._is_known(value, keep=False):
+        if type(value) in _SIMPLE or id(value) in self._seen:
             return
         if isinstance(value, nn.Module):
             for name, module in value.named_modules():
                 self._visit_module(f"{path}.{name}".rstrip("."), module)
             return
-        self._is_known(value)
+        self._seen[id(value)] = value
         if isinstance(value, Tensor):
             if is_lazy(value):
                 restores.append(_laziness_restored(value))
@@ -144,12 +135,6 @@ class State:
             restores.append(_attributes_restored(value))
             for name, item in vars(value).items():
                 self._visit(f"{path}.{name}", item, restores, depth + 1)
-
-    def _is_known(self, value: object, keep: bool = True) -> bool:
-        known = id(value) in self._seen
-        if keep:
-            self._seen[id(value)] = value  # kept, so that no other object gets its number
-        return known
 
     def _is_own(self, value: object) -> bool:
         return _package(value) in self._packages and not callable(value) and not isinstance(value, Dataset)

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def surroundings(devices: Iterable[str]) -> Iterator[None]:
-    """Lets autograd differentiate a network twice, whatever mode the caller is in.
-
-    Args:
-        devices: The types of the devices on which the network has tensors.
-
-    """
+    """Lets autograd differentiate a network on devices of these types twice, whatever mode the caller is in."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -32,15 +27,10 @@ def surroundings(devices: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def modes(model: nn.Module, training: Mapping[nn.Module, bool]) -> Iterator[None]:
-    """Puts modules into train or eval mode for a block.
+    """Puts modules into train or eval mode for a block; one that is missing in ``training`` keeps its mode.
 
-    The modes are written directly instead of through ``train()``: overridden methods (frozen BatchNorm, merged adapters)
-    may do more than set the flag.
-
-    Args:
-        model: The network.
-        training: Whether a module trains; one that is missing keeps its mode.
-
+    The modes are written directly instead of through ``train()``: overridden methods (frozen BatchNorm, merged adapters) may
+    do more than set the flag.
     """
     before = {module: module.training for module in model.modules()}
     try:

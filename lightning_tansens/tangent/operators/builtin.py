@@ -115,13 +115,8 @@ def _in_projection_packed(q: Tensor, k: Tensor, v: Tensor, w: Tensor, b: Tensor 
 def _opened(func: types.FunctionType, **replaced: Any) -> Callable[..., Any]:
     """Returns a composite torch function in a form whose inner calls can be traced.
 
-    Such functions hand themselves over to a tracer as a whole. The form returned here runs the same code with that
-    switched off.
-
-    Args:
-        func: A function that uses parameters in further functions, which have records.
-        replaced: What it shall find in its module.
-
+    Such functions hand themselves over to a tracer as a whole. The form returned here runs the same code with that switched
+    off, and finds ``replaced`` in its module.
     """
     scope = {**func.__globals__, "has_torch_function": lambda arguments: False, **replaced}
     copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)

@@ -49,12 +49,10 @@ class OuterSum(Contribution):
         """Combines the rows of each group with signs (N, R, G · O), shape (N, G, R, numel / (G · O))."""
 
     def written_out(self) -> Tensor:
-        """Returns the gradient itself, shape (N, numel)."""
         outer = self.outer()
         return (outer.delta.mT @ outer.features).flatten(1)
 
     def summed(self, shape: torch.Size) -> Tensor:
-        """Returns the sum over the samples, in the shape of the parameter."""
         outer = self.outer()
         delta, features = (part.transpose(0, 1).flatten(1, 2) for part in (outer.delta, outer.features))
         return (delta.mT @ features).reshape(shape)
@@ -62,90 +60,63 @@ class OuterSum(Contribution):
 
 @dataclass(frozen=True)
 class Outer(OuterSum):
-    """The gradient by its factors.
+    """The gradient by its factors."""
 
-    Attributes:
-        delta: δ, shape (N, G, T, O).
-        features: a, shape (N, G, T, I).
-
-    """
-
-    delta: Tensor
-    features: Tensor
+    delta: Tensor  # δ, shape (N, G, T, O)
+    features: Tensor  # a, shape (N, G, T, I)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """The numbers of groups G, positions T and rows O in a group."""
         _, groups, positions, rows = self.delta.shape
         return groups, positions, rows
 
     def outer(self) -> Outer:
-        """Returns itself."""
         return self
 
     def projected(self, signs: Tensor) -> Tensor:
-        """Combines the rows of each group with signs (N, R, G · O), shape (N, G, R, I)."""
         return by_group(signs, self.delta.shape[1]) @ self.delta.mT @ self.features
 
 
 @dataclass(frozen=True)
 class Scatter(Contribution):
-    """The gradient of a table whose rows i_t were looked up: Σ_t e_{i_t} ⊗ δ_t.
+    """The gradient of a table whose rows i_t were looked up: Σ_t e_{i_t} ⊗ δ_t."""
 
-    Attributes:
-        delta: δ, shape (N, T, O).
-        rows: i, shape (N, T).
-
-    """
-
-    delta: Tensor
-    rows: Tensor
+    delta: Tensor  # δ, shape (N, T, O)
+    rows: Tensor  # i, shape (N, T)
 
     def written_out(self) -> Tensor:
         """Refuses: a table is large, and its contributions meet none of another kind."""
         raise TypeError("a table that is used both for looking up and otherwise has no rule")
 
     def summed(self, shape: torch.Size) -> Tensor:
-        """Returns the sum over the samples, in the shape of the parameter."""
         table = self.delta.new_zeros(shape)
         return table.index_add_(0, self.rows.flatten(), self.delta.flatten(0, 1))
 
 
 @dataclass(frozen=True)
 class Direct(Contribution):
-    """The gradient of a small parameter, written out.
-
-    Attributes:
-        gradient: Shape (N, numel).
-
-    """
+    """The gradient of a small parameter, written out, shape (N, numel)."""
 
     gradient: Tensor
 
     def written_out(self) -> Tensor:
-        """Returns the gradient itself, shape (N, numel)."""
         return self.gradient
 
 
 def squared_norm(contributions: Sequence[Contribution], signs: Signs | None = None) -> Tensor:
     r"""Returns the squared norm of the sum of one parameter's contributions, shape (N,).
 
-    Several contributions come from the two terms of a product's derivative and from a parameter that is used more than
-    once; they add before the norm is taken. With random signs r over a weight's rows,
+    Several contributions come from the two terms of a product's derivative and from a parameter that is used more than once;
+    they add before the norm is taken. With random signs r over a weight's rows (None for the exact norm),
 
     .. math:: \|G\|_F^2 = E\|r^T G\|^2 \;\text{ for } E r r^T = I
 
     takes the place of the sum over all rows where a gradient sums over more positions and rows than there are draws.
 
-    Args:
-        contributions: The contributions of one parameter.
-        signs: Draws r; None for the exact norm.
-
     Example:
         >>> delta, features = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0]]]])
         >>> squared_norm([Outer(delta, features), Direct(torch.zeros(1, 2))])
         tensor([45.])
-
     """
     outer = [c for c in contributions if isinstance(c, OuterSum)]
     if len(outer) == len(contributions) and len({(c.sizes[0], c.sizes[2]) for c in outer}) == 1:

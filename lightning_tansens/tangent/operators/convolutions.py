@@ -27,7 +27,6 @@ class ConvolutionRule(Rule):
         dilation: The steps inside of a patch.
         groups: The number of groups of channels.
         transposed: Whether a and y change places.
-
     """
 
     kernel: tuple[int, ...]
@@ -44,26 +43,16 @@ class ConvolutionRule(Rule):
 
 @dataclass(frozen=True)
 class Correlation(OuterSum):
-    """The gradient Σ_t s_t ⊗ (the patch of l at t) of a convolution's weight.
+    """The gradient Σ_t s_t ⊗ (the patch of l at t) of a convolution's weight."""
 
-    Attributes:
-        small: s, shape (images, G · O, …): δ, or the input of a transposed convolution.
-        large: l, shape (images, G · I, …): the input, or δ of a transposed convolution.
-        rule: The geometry.
-        axis: Where the samples are among the images.
-        samples: The number of samples.
-
-    """
-
-    small: Tensor
-    large: Tensor
+    small: Tensor  # s, shape (images, G · O, …): δ, or the input of a transposed convolution
+    large: Tensor  # l, shape (images, G · I, …): the input, or δ of a transposed convolution
     rule: ConvolutionRule
-    axis: BatchAxis
+    axis: BatchAxis  # where the samples are among the images
     samples: int
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """The numbers of groups G, positions T and rows O in a group."""
         images, channels = self.small.shape[:2]
         positions = self.small[0, 0].numel() * (images // self.samples)
         return self.rule.groups, positions, channels // self.rule.groups

@@ -38,36 +38,21 @@ class Known(torch.autograd.Function):
 
 
 def apply_known(
-    value: Callable[..., Tensor],
-    push: Callable[..., Tensor],
-    pull: Callable[[Tensor], tuple[Tensor, ...]],
-    *inputs: Tensor,
+    value: Callable[..., Tensor], push: Callable[..., Tensor], pull: Callable[[Tensor], tuple[Tensor, ...]], *inputs: Tensor
 ) -> Tensor:
-    """Returns value(inputs), a function with known derivatives.
+    """Returns value(inputs), a function with known derivatives; the inputs may be dual tensors.
 
-    Args:
-        value: Takes the inputs' values.
-        push: Takes the inputs' derivatives and returns the value's.
-        pull: Takes the gradient with respect to the value, possibly a dual tensor, and returns the inputs'. It
-            must not hold the value that is returned, whose graph holds it.
-        inputs: The inputs, possibly dual tensors.
-
+    ``push`` takes the inputs' derivatives and returns the value's. ``pull`` takes the gradient with respect to the value and
+    returns the inputs'; it must not hold the value that is returned, whose graph holds it.
     """
     return Known.apply(value, push, pull, *inputs)  # type: ignore[no-any-return]
 
 
 def apply_linear(x: Tensor, affine: _Map, linear: _Map, transpose: _Map) -> Tensor:
-    """Returns affine(x), an affine map with constant weights, differentiable in both modes.
+    """Returns affine(x) = A x + b with constant weights, differentiable in both modes by x ↦ A x and y ↦ Aᵀ y.
 
     torch's own forward mode also multiplies by the weights' derivative, which is zero here: a third product after those for
     the value and its derivative.
-
-    Args:
-        x: The input, possibly a dual tensor.
-        affine: x ↦ A x + b.
-        linear: x ↦ A x.
-        transpose: y ↦ Aᵀ y.
-
     """
     return apply_known(affine, linear, lambda gradient: (apply_linear(gradient, transpose, transpose, linear),), x)
 
@@ -86,13 +71,9 @@ def apply_scale(x: Tensor, factor: Tensor | float, shift: Tensor | None = None) 
 
 
 def apply_gate(x: Tensor, value: Tensor, gate: _Map) -> Tensor:
-    """Returns a piecewise-linear function of each entry.
+    """Returns ``value``, a piecewise-linear function of each entry of x, whose constant slopes ``gate`` multiplies by.
 
-    Args:
-        x: The input, possibly a dual tensor.
-        value: The function's values; the gate must not hold this tensor.
-        gate: Multiplies by the slopes, which are constant.
-
+    The gate must not hold the value, whose graph holds it.
     """
     return apply_linear(x, lambda _: value, gate, gate)
 

@@ -33,12 +33,7 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class LinearRule(Rule):
-    """y = W a, W (O, I): δ ⊗ a, summed over positions; or y = Wᵀ a, W (I, O): a ⊗ δ.
-
-    Attributes:
-        transposed: Whether it is Wᵀ that multiplies.
-
-    """
+    """y = W a, W (O, I): δ ⊗ a, summed over positions; or, ``transposed``, y = Wᵀ a, W (I, O): a ⊗ δ."""
 
     transposed: bool = False
 
@@ -53,7 +48,6 @@ class BroadcastRule(Rule):
     Args:
         shape: The shape in which p takes part.
         multiplies: Whether p is a factor.
-
     """
 
     def __init__(self, shape: torch.Size, multiplies: bool) -> None:
@@ -75,7 +69,6 @@ class EmbeddingRule(Rule):
     Attributes:
         rows: i, of the shape of y without its last axis.
         skip: The row that gets no gradient (``padding_idx``), or None.
-
     """
 
     rows: Tensor
@@ -96,7 +89,6 @@ class Result:
         result: The same tensor as the torch function's.
         features: The input a that the rules speak of.
         rules: Tensors that may be parameters, each with the rule by which it enters.
-
     """
 
     result: Tensor

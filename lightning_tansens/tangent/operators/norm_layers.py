@@ -52,11 +52,7 @@ def layer_norm(
 
 
 def group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Result:
     """Normalises each sample over groups of channels; the arguments are torch's."""
     return _affine(substitutes.group_norm(input, num_groups, eps=eps), weight, bias, channels_shape(input))
@@ -78,10 +74,7 @@ def instance_norm(
 
 
 def rms_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    eps: float | None = None,
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Result:
     """Divides by the root mean square over the last axes; the arguments are torch's."""
     return _affine(F.rms_norm(input, normalized_shape, None, eps), weight, None, torch.Size(normalized_shape))

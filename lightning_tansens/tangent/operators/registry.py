@@ -34,7 +34,6 @@ class Operator:
     Raises:
         TypeError: If a function or one of the fields is not callable.
         ValueError: If there is no function.
-
     """
 
     functions: Sequence[Function]
@@ -97,7 +96,6 @@ def register_operator(operator: Operator) -> None:
         'input_space'
         >>> tangent_sensitivity(network, x).shape
         torch.Size([5])
-
     """
     if not isinstance(operator, Operator):
         raise TypeError(f"operator: expected an Operator, but got {operator!r}")

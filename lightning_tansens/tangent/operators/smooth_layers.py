@@ -69,7 +69,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
     q, q_dot = q * scale, q_dot * scale
     p = (q @ k.mT).softmax(-1)
     scores_dot = _product_rule(q, q_dot, k.mT, k_dot.mT)
-    p_dot = _through_softmax(p, scores_dot)
+    p_dot = (scores_dot - (p * scores_dot).sum(-1, keepdim=True)).mul_(p)
     y_dot = _product_rule(p, p_dot, v, v_dot)
 
     def pull(gradient: Tensor) -> tuple[Tensor, ...]:
@@ -92,7 +92,3 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 def _product_rule(a: Tensor, a_dot: Tensor, b: Tensor, b_dot: Tensor) -> Tensor:
     """The derivative of a @ b."""
     return torch.baddbmm(a_dot @ b, a, b_dot)
-
-
-def _through_softmax(p: Tensor, scores_dot: Tensor) -> Tensor:
-    return (scores_dot - (p * scores_dot).sum(-1, keepdim=True)).mul_(p)

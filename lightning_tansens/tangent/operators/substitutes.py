@@ -109,11 +109,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 
 def group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """Group normalisation, whose own operator lacks a forward mode over its reverse mode."""
     groups = input.reshape(len(input), num_groups, -1)
@@ -173,15 +169,10 @@ class _Substitution(TorchFunctionMode):
 
 @contextmanager
 def twice_differentiable(model: nn.Module, thrice: bool = False) -> Iterator[None]:
-    """Runs a block in which forward passes take kernels that have second derivatives.
+    """Runs a block in which forward passes take kernels that have second derivatives, or with ``thrice`` third ones too.
 
     Attention takes its plain form instead of the fused kernels, recurrent layers the native implementation instead of
     oneDNN's or cuDNN's, and single operators the substitutes in their records.
-
-    Args:
-        model: The network that is measured.
-        thrice: Whether third derivatives are taken too.
-
     """
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -26,11 +27,7 @@ _log = logging.getLogger(__name__)
 def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | None) -> Blocks:
     """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
 
-    Args:
-        network: The network on a batch, in eval mode.
-        outputs: "sum", "each" or a weighting.
-        axes: What input-space probes need; None takes one double backward at a time, which needs no layer rules.
-
+    Without the axes, which input-space probes need, it takes one double backward at a time and no layer rules.
     """
     rows: list[Blocks] = []
     cost = _Cost(network.x[0].numel(), len(network))
@@ -75,7 +72,6 @@ class _Cost:
 
 def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tensor:
     """Σ_d ‖∂(∂(u·f)/∂x_d)/∂θ‖² of a single sample, shape (1, U)."""
-    parameters = list(network.trainable.values())
     x = network.x.clone().requires_grad_()
     columns = []
     with torch.enable_grad():
@@ -83,13 +79,17 @@ def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tens
         weightings = output_weightings(outputs, output)
         for weighting in weightings:
             total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
-            scalar = (output * weighting).sum()
-            slope = None
-            if scalar.requires_grad and parameters:
-                (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
-            for entry in slope.flatten() if slope is not None and slope.requires_grad else ():
-                row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+            for row in double_backwards((output * weighting).sum(), x, list(network.trainable.values())):
                 total += sum(part.abs().to(total.dtype).square().sum() for part in row if part is not None)
                 cost.say(1, len(weightings))
             columns.append(total)
     return torch.stack(columns, 1)
+
+
+def double_backwards(scalar: Tensor, x: Tensor, parameters: Sequence[Tensor]) -> Iterator[Sequence[Tensor | None]]:
+    """Yields ∂(Σ_n ∂scalar/∂x_nd)/∂θ for each coordinate d, by parameter: samples are independent and are taken at once."""
+    slope = None
+    if scalar.requires_grad and parameters:
+        (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
+    for coordinate in slope.flatten(1).sum(0) if slope is not None and slope.requires_grad else ():
+        yield torch.autograd.grad(coordinate, parameters, retain_graph=True, allow_unused=True)

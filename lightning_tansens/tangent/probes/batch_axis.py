@@ -17,7 +17,6 @@ class BatchAxis:
         axis: The axis that holds the samples.
         order: "alone" where that axis has one entry for each sample; "major" where each sample has several consecutive
             entries, "minor" where the samples take turns (then the axis is the first).
-
     """
 
     axis: int = 0
@@ -40,35 +39,22 @@ class BatchAxis:
 
 @dataclass(frozen=True)
 class BatchAxes:
-    """Where the samples are in the tensors of each call of a forward pass.
-
-    Attributes:
-        axes: One for each call.
-        signature: The parameters of each call, to notice a forward pass that takes another way.
-        dims: The numbers of dimensions of each call's input and output, for the same.
-
-    """
+    """Where the samples are in the tensors of each call of a forward pass."""
 
     axes: tuple[BatchAxis, ...]
-    signature: tuple[tuple[str, ...], ...]
-    dims: tuple[tuple[int, int], ...]
+    signature: tuple[tuple[str, ...], ...]  # each call's parameters, to notice a forward pass that takes another way
+    dims: tuple[tuple[int, int], ...]  # the numbers of dimensions of each call's input and output, for the same
 
 
 def find_batch_axis(supports: Sequence[Tensor]) -> BatchAxis | None:
-    """Finds the axis in which each sample's entries are its own.
+    """Finds the axis in which each sample's entries are its own; None if no axis keeps the samples apart.
 
-    Args:
-        supports: For each of N ≥ 2 samples, which entries of a tensor depend on it or influence its output, as booleans
-            of the tensor's shape.
-
-    Returns:
-        The axis, or None if no axis keeps the samples apart.
+    The supports say, for each of N ≥ 2 samples, which entries of a tensor depend on it or influence its output.
 
     Example:
         >>> import torch
         >>> find_batch_axis([torch.eye(4, 2)[:, :1] > 0, torch.eye(4, 2)[:, 1:] > 0])  # rows 0 and 1 of four
         BatchAxis(axis=0, order='minor')
-
     """
     samples = len(supports)
     for axis in _candidates(supports[0].shape, samples):

@@ -19,15 +19,9 @@ _MOST_SAMPLES = 32
 
 
 def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
-    """Finds where the samples are in each call's tensors, on three samples.
+    """Finds where the samples are in each call's tensors, on three samples; or says why the rules do not cover the network.
 
-    Args:
-        network: The network on at least one sample, in eval mode; the samples of a batch must be independent.
-        covered: Whether it is known that each trainable parameter has a rule.
-
-    Returns:
-        The axes, or the reason why the rules do not cover the network.
-
+    ``covered`` says that each trainable parameter is known to have a rule.
     """
     few = network.first_three()
     supports: list[list[Tensor]] = []
@@ -52,12 +46,7 @@ def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
 
 
 def refuse_other_layers(network: Network, axes: BatchAxes) -> None:
-    """Refuses a network that calls other layers for a whole batch than for its first samples.
-
-    Raises:
-        UnsupportedNetworkError: If it does.
-
-    """
+    """Raises UnsupportedNetworkError for a network that calls other layers for a whole batch than for its first samples."""
     if len(network) > 3:
         part = network.part(slice(0, _MOST_SAMPLES))
         with forward_ad.dual_level():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
@@ -35,7 +35,8 @@ def estimate_in_input_space(
             (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))
             for probe in range(num_probes)
         )
-        return mean([input_space_blocks(part, v, outputs, axes, projection) for v, projection in draws])
+        found = [input_space_blocks(part, v, outputs, axes, projection) for v, projection in draws]
+        return {name: torch.stack([blocks[name] for blocks in found]).mean(0) for name in found[0]}
 
     return in_micro_batches(network, measure, sample_bytes)
 
@@ -44,21 +45,36 @@ def estimate_in_parameter_space(
     network: Network, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int], sample_bytes: int = 0
 ) -> Blocks:
     """Averages ‖Sᵀ w‖² over parameter-space probes that a block of samples shares, shape (N, U)."""
+
+    def measure(part: Network, draws: Sequence[dict[str, Tensor]], own: Sequence[int]) -> Tensor:
+        return torch.stack([parameter_space_norms(part, w, outputs) for w in draws]).mean(0)
+
+    return {WHOLE: with_parameter_probes(network, measure, num_probes, seed, indices, sample_bytes)}
+
+
+def with_parameter_probes(
+    network: Network,
+    measure: Callable[[Network, Sequence[dict[str, Tensor]], Sequence[int]], Tensor],
+    num_probes: int,
+    seed: int,
+    indices: Sequence[int],
+    sample_bytes: int,
+) -> Tensor:
+    """Measures each block of samples with its parameter-space probes, in parts that fit into memory, shape (N, ...).
+
+    ``measure`` takes a part of the batch, the probes w and the samples' positions in their set.
+    """
     parts: list[tuple[list[int], Tensor]] = []
     for block, places in blocks_of(indices).items():
         draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
+        own = [indices[place] for place in places]
 
-        def measure(part: Network, _: slice, draws: list[dict[str, Tensor]] = draws) -> Blocks:
-            return mean([{WHOLE: parameter_space_norms(part, w, outputs)} for w in draws])
+        def of_part(part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own) -> Blocks:
+            return {WHOLE: measure(part, draws, own[place])}
 
-        parts.append((places, in_micro_batches(network.part(places), measure, sample_bytes)[WHOLE]))
+        parts.append((places, in_micro_batches(network.part(places), of_part, sample_bytes)[WHOLE]))
     order = torch.tensor([place for places, _ in parts for place in places])
-    return {WHOLE: torch.cat([values for _, values in parts])[order.argsort()]}
-
-
-def mean(draws: Sequence[Blocks]) -> Blocks:
-    """The mean over probes, by name."""
-    return {name: torch.stack([blocks[name] for blocks in draws]).mean(0) for name in draws[0]}
+    return torch.cat([values for _, values in parts])[order.argsort()]
 
 
 def blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:

@@ -29,22 +29,14 @@ _STEP_BYTES = 32
 
 
 def input_probes(shape: Sequence[int], seed: int, indices: Sequence[int], probe: int) -> Tensor:
-    """Draws a Rademacher probe v for each sample, E v vᵀ = I, on the CPU.
+    """Draws a Rademacher probe v for each sample, E v vᵀ = I, on the CPU: ±1 in float32, shape (N, *shape).
 
-    Args:
-        shape: The shape of one sample's x.
-        seed: Names the stream; the same for all sets that are compared.
-        indices: The samples' positions in their set.
-        probe: The number of the probe.
-
-    Returns:
-        Entries of ±1, float32, shape (N, *shape).
+    The seed, the samples' positions in their set (``indices``) and the number of the probe name the draw.
 
     Example:
         >>> a, b = input_probes([4], 0, [5, 6], 0), input_probes([4], 0, [6], 0)
         >>> torch.equal(a[1], b[0])
         True
-
     """
     return _signs(prod(shape), seed, _INPUT_STREAM, indices, probe).reshape(len(indices), *shape)
 
@@ -52,12 +44,7 @@ def input_probes(shape: Sequence[int], seed: int, indices: Sequence[int], probe:
 def parameter_probes(parameters: dict[str, nn.Parameter], seed: int, block: int, probe: int) -> dict[str, Tensor]:
     """Draws a Rademacher probe w over all parameters for a block of samples, E w wᵀ = I, on the parameters' devices.
 
-    Args:
-        parameters: The trainable parameters by name; each has a stream of its own.
-        seed: Names the stream; the same for all sets that are compared.
-        block: The number of the block, a sample's position divided by :data:`BLOCK_SIZE`.
-        probe: The number of the probe.
-
+    The block is a sample's position divided by :data:`BLOCK_SIZE`. Each parameter has a stream of its own.
     """
     probes = {}
     for number, (name, parameter) in enumerate(parameters.items()):
@@ -70,21 +57,12 @@ def parameter_probes(parameters: dict[str, nn.Parameter], seed: int, block: int,
 
 @dataclass(frozen=True)
 class Projection:
-    """Rademacher signs over the rows of a weight, with their own draw for each sample and weight.
-
-    Attributes:
-        seed: Names the stream.
-        indices: The samples' positions in their set.
-        probe: The number of the probe.
-        names: The trainable parameters' names; each has a stream of its own.
-        count: The number of independent draws.
-
-    """
+    """``count`` draws of Rademacher signs over the rows of a weight, different for each sample and weight."""
 
     seed: int
-    indices: Sequence[int]
+    indices: Sequence[int]  # the samples' positions in their set
     probe: int
-    names: Sequence[str]
+    names: Sequence[str]  # the trainable parameters' names; each has a stream of its own
     count: int = NUM_PROJECTIONS
 
     def signs(self, name: str, rows: int) -> Tensor:
