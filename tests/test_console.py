@@ -1,5 +1,7 @@
 """What is said on the console: lines, tables, and where they go beside a progress bar."""
 
+import contextlib
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,10 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from tqdm.auto import tqdm
 
 from lightning_tansens.monitor.trainer_loggers import say
-from lightning_tansens.record import Estimate
+from lightning_tansens.record import Estimate, Missing
 from lightning_tansens.show import console
 from lightning_tansens.show.console import WIDTH, aligned_table, measurement_text, slow_progress, summary_table
-from tests.boring import fit
+from tests.boring import BoringModule, Points, fit, make_monitor
 from tests.records import record, target, with_target
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning advises for tiny trainings
@@ -59,6 +61,14 @@ LINES = {
         [f"{HEAD:<72}   0.6 s", "  test  accuracy 0.55 (cot)  loss 1.23 (empirical)"],
     ),
     "a loss alone": ([target(losses={"trivial": 1.1})], [f"{HEAD:<72}   0.6 s", "  test  loss 1.10 (trivial)"]),
+    "too early for an estimate": (
+        [target(losses={"trivial": 1.1, "empirical": 1.2}, missing={"estimate": Missing("the first", too_early=True)})],
+        [f"{HEAD:<72}   0.6 s", "  test  no estimate yet"],
+    ),
+    "no estimate": (
+        [target(losses={"trivial": 1.1, "empirical": 1.2}, missing={"estimate": Missing("no finite outputs")})],
+        [f"{HEAD:<72}   0.6 s", "  test  no estimate: no finite outputs"],
+    ),
     "nothing": ([target()], [f"{HEAD:<72}   0.6 s", "  test"]),
 }
 
@@ -83,6 +93,25 @@ def test_no_line_is_longer_than_a_terminal():
     assert all(len(one) <= WIDTH for one in lines)
     assert lines[1].endswith("loss 1.00 [0.500, 2.00]")
     assert lines[2] == f"    unsure: {doubts[0]}"
+
+
+@pytest.mark.parametrize(
+    "name", ["the_same_beginning_and_{}", "{}_and_the_same_end", "the_same_{}_and_end", "{0}_twice_{0}"]
+)
+def test_long_names_differ_wherever_they_do(name):
+    names = [name.format(place) for place in ("north", "south")]
+    targets = [target(name, losses={"estimate": 1.0}) for name in names]
+    shown = [one.split()[0] for one in line(*targets)[1:]]
+    assert len(set(shown)) == 2
+    assert all(len(one) == 12 for one in shown)
+    rows = summary_table([record(targets=targets)]).split("\n")[2:]
+    assert [row.split()[0] for row in rows] == shown
+
+
+def test_names_that_no_part_tells_apart_are_numbered():
+    names = [f"the_scanner_of_the_{place}_wing_{year}" for place in ("north", "south") for year in (2024, 2025)]
+    shown = [one.split()[0] for one in line(*(target(name, losses={"estimate": 1.0}) for name in names))[1:]]
+    assert shown == [f"the_scanne…{number}" for number in range(1, 5)]
 
 
 def test_a_reference_without_an_accuracy():
@@ -265,7 +294,7 @@ def test_lines_appear_whole_beside_a_bar_of_rich(capsys):
 def test_a_bar_of_the_user_prints_itself(capsys):
     bar = OwnBar()
     fit(Speaker(), bar, enable_progress_bar=True)
-    assert "\n".join(text for (text,) in bar.printed).split("\n") == SAID
+    assert [text for (text,) in bar.printed] == SAID  # a bar of rich takes one line at a time in a notebook
     assert "a line" not in capsys.readouterr().out
 
 
@@ -325,3 +354,41 @@ def test_a_slow_bar_goes_away_when_the_measurement_fails(capsys, shown_early):
     assert "measuring" in said
     assert said.split("\r")[-1].strip() == ""
     assert not [bar for bar in tqdm._instances if bar.desc == "measuring"]
+
+
+class Slow(Points):
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("samples", "told"), [(40, False), (400, True)])
+def test_a_slow_measurement_is_announced_before_it_begins(samples, told, caplog):
+    sizes = {"num_loss_samples": samples, "batch_size": 400, "every_n_epochs": 9}
+    monitor = make_monitor(test_dataloaders=Slow(400), measures=[], estimators=None, **sizes)
+    with caplog.at_level("INFO"):
+        fit(monitor)
+    announced = [int(seconds) for text in caplog.messages for seconds in re.findall(r"will take about (\d+) s, ", text)]
+    assert len(announced) == told
+    assert all(seconds < 60 for seconds in announced)  # 20 s of reading
+    assert not monitor.records
+
+
+@pytest.mark.parametrize(("given", "told"), [({"reference": "auto"}, True), ({"reference": "train"}, False)])
+def test_that_the_training_data_stand_in_for_a_reference_is_said(given, told, caplog):
+    with caplog.at_level("INFO"):
+        fit(make_monitor(test_dataloaders=Points(), **given))
+    assert told == any("estimates start from the training data" in text for text in caplog.messages)
+
+
+class Interrupted(BoringModule):
+    def on_train_epoch_start(self):
+        if self.current_epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_the_table_of_an_interrupted_fit_is_printed(capsys):
+    monitor = make_monitor(test_dataloaders=Points(), verbose=True)
+    with contextlib.suppress(SystemExit):  # as Lightning ends an interrupted fit
+        fit(monitor, module=Interrupted, max_epochs=4)
+    assert capsys.readouterr().out.endswith(summary_table(monitor.records) + "\n")

@@ -56,7 +56,7 @@ ARGUMENTS = [
         "test_dataloaders['far']: expected a DataLoader or a Dataset, but got int",
     ),
     ({"test_dataloaders": [Points()]}, TypeError, "test_dataloaders: expected a DataLoader, a Dataset, a dict of them by"),
-    ({"measures": ["empirical"]}, TypeError, "measures: expected Measure objects, but got str"),
+    ({"measures": ["empirical"]}, TypeError, "but got 'empirical'; pass an object from lightning_tansens.metrics"),
     (
         {"measures": [EmpiricalSensitivity]},
         TypeError,

@@ -332,7 +332,9 @@ def test_one_of_several_training_loaders(name):
 
 @pytest.mark.parametrize("reference", ["val:2", "val:x"])
 def test_a_loader_that_there_is_not(reference):
-    with pytest.raises(MisconfigurationException, match="but got list of 2; choose one of 'val:0', 'val:1', or pass"):
+    with pytest.raises(
+        MisconfigurationException, match="of that name, but got none; choose one of 'val:0', 'val:1', or pass"
+    ):
         fit(make_monitor(reference=reference), data=(loader(), [loader(), loader()]))
 
 

@@ -42,7 +42,7 @@ class EmpiricalSensitivity(TangentMeasure, MeanSensitivity):
     """
 
     key = "empirical"
-    details = frozenset({"empirical_norm", "empirical_max", "empirical_q50"})
+    details = frozenset({"empirical_norm", "empirical_max", "empirical_q50", "empirical_q95"})
     quantity = "mean squared sensitivities"
 
     def __init__(

@@ -26,6 +26,7 @@ from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import logging_step
 from lightning_tansens.record import Record
 from lightning_tansens.show.console import slow_progress
+from lightning_tansens.show.notices import cost_note
 from lightning_tansens.tangent.isolation import undisturbed
 
 # Code that may fail on one process runs inside `together`; code that talks to the other processes runs outside it.
@@ -75,6 +76,8 @@ def prepare(
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
                 misfits = run.prepare(network, pl_module.device, monitor.default_measures, bar.update)
         run.leave_out(any_process(trainer, misfits))
+        if not follows and (note := cost_note(run.expected_seconds())) is not None:
+            rank_zero_info(f"TangentSensitivityMonitor: {note}")
         with together(trainer):
             run.load_trajectories(state.trajectories)
             run.resume(state.memories, state.weights_before)

@@ -191,7 +191,7 @@ class TangentSensitivityMonitor(Results):
         with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
             keys = [*(measure.key for measure in self.measures), *(estimator.key for estimator in self.estimators)]
             sent = [key for key in keys if key not in self._unsent]
-            self._page.compare(targets, sent, hyperparameters(trainer))
+            self._page.compare(targets, sent, hyperparameters(trainer), self.compare_with_labels)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the subsets and tries each measure on a first batch, before the first step."""
@@ -213,6 +213,11 @@ class TangentSensitivityMonitor(Results):
             self._run = self._prepare(trainer, pl_module)
         for note in self._run.notes():
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
+        if self.reference == "auto" and self._run.sets[0].name == "train":
+            rank_zero_info(
+                "TangentSensitivityMonitor: for want of another labelled set, estimates start from the training data, on "
+                "which a network does better than on new data, so they may be too good; reference=0.1 holds a tenth back"
+            )
         if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
             rank_zero_info(
                 "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference, which is "
@@ -267,7 +272,10 @@ class TangentSensitivityMonitor(Results):
         self._stages.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Tears them down after an error, too."""
+        """Tears them down after an error, too; prints the table of a fit that the user has interrupted."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and self._run is not None
+        if self.verbose and fitting and isinstance(exception, KeyboardInterrupt):  # for which there is no on_train_end
+            say(trainer, summary_table(self._state.records))
         self._stages.close()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -15,6 +15,7 @@ from lightning_tansens.errors import FailedElsewhereError, TooLargeError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.states import copied
+from lightning_tansens.monitor.costs import Cost
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.processes import agreed
 from lightning_tansens.monitor.reach import Unsharded
@@ -91,7 +92,7 @@ class MeasuredRun:
                 measured.forget_labels()
                 self._notes.append(f"the {measured.name} set has no labels, so its true loss is left out")
             first, *_ = self.sets[0].batches.first()
-        tried: set[Hashable] = set()
+        tried: dict[Hashable, Cost] = {}
         misfits: dict[str, Exception] = {}
         for measured in self._every():
             found = measured.prepare(network, device, self._lockstep, tried)
@@ -114,6 +115,10 @@ class MeasuredRun:
                 "are of one draw each and do not repeat"
             )
         return [measure.key in misfits for measure in self.measures]
+
+    def expected_seconds(self) -> float:
+        """Returns how long a measurement takes, about, from the few samples on which :meth:`prepare` has tried it."""
+        return sum(measured.expected_seconds() for measured in self._every())
 
     def leave_out(self, flags: Sequence[bool]) -> None:
         """Leaves out measures that cannot be taken on some process.

@@ -51,7 +51,7 @@ class Options:
         gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
             into a copy on each process and measured there; the weights of a larger one are gathered as they are used, and a
             process keeps up to as many bytes of them.
-        prefix: What the logged keys begin with.
+        prefix: What the logged keys begin with; two monitors of a Trainer need different ones.
 
     Raises:
         ValueError: If a value is not allowed.
@@ -172,7 +172,9 @@ def _check_measures_and_estimators(measures: object, estimators: object) -> None
 def _check_items(name: str, items: object, kind: type) -> None:
     if isinstance(items, (str, bytes)) or not isinstance(items, Sequence):
         raise TypeError(f"{name}: expected a list of {kind.__name__} objects or None, but got {items!r}")
+    room = {"measures": "metrics"}.get(name, name)
     for item in items:
         if not isinstance(item, kind):
             came = f"the class {item.__name__}; pass {item.__name__}()" if isinstance(item, type) else type(item).__name__
+            came = f"{item!r}; pass an object from lightning_tansens.{room}" if isinstance(item, str) else came
             raise TypeError(f"{name}: expected {kind.__name__} objects, but got {came}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.states import copied
+from lightning_tansens.monitor.costs import Batch, Cost, cost_of
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
@@ -64,6 +66,8 @@ class MeasuredSet:
         self.made_for: tuple[str, ...] = ()
         self._reading = reading
         self._lockstep: Lockstep | None = None
+        # what is done with each batch and, second, with those that measures see
+        self._costs: tuple[list[Cost], list[Cost]] = ([], [])
 
     # ------------------------------------------------------------------------------------------- preparation
 
@@ -72,7 +76,7 @@ class MeasuredSet:
         network: nn.Module,
         device: torch.device,
         lockstep: Lockstep | None = None,
-        tried: set[Hashable] | None = None,
+        tried: dict[Hashable, Cost] | None = None,
     ) -> dict[str, Exception]:
         """Tries everything on a first batch, so that a misfit shows before the training starts.
 
@@ -83,7 +87,7 @@ class MeasuredSet:
             network: The network.
             device: The device.
             lockstep: How the processes call the network together; None where each calls it by itself.
-            tried: What was tried on other sets; what is tried on this one is added. None for nothing.
+            tried: What was tried on other sets, and its cost; what is tried on this one is added. None for nothing.
 
         Returns:
             The error of each measure that cannot be taken, by its key.
@@ -99,16 +103,19 @@ class MeasuredSet:
             for metric in self._metrics():
                 # sums are in double precision, which MPS does not have
                 metric.to("cpu" if device.type == "mps" else device)
-            inputs, targets, positions = self.batches.first()
+            inputs, targets, positions = first = self.batches.first()
+            batches = (first if self.made_for else self.batches.first(2)), first
+            if not self.made_for:  # copies change samples that are kept, each of them once
+                self._costs[0].append(cost_of(lambda batch: self.subset.samples(batch[2]), batches))
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors_in([inputs]))
         misfits: dict[str, Exception] = {}
-        tried = set() if tried is None else tried
+        tried = {} if tried is None else tried
         for measure in self.measures:
             try:
                 measure.prepare(network, inputs)
                 if (measure.key, shapes) not in tried:
-                    self._add(copied(measure), network, inputs, targets)
-                    tried.add((measure.key, shapes))
+                    tried[measure.key, shapes] = cost_of(partial(self._try, measure, network), batches)
+                self._costs[1].append(tried[measure.key, shapes])
             except Exception as error:  # whatever the user's network raises: the others are measured without it
                 misfits[measure.key] = error
         if self.of_outputs.metrics():
@@ -123,11 +130,26 @@ class MeasuredSet:
                 came = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
                 raise RuntimeError(
                     f"the {self.name} set cannot be measured: expected inputs that the network takes, but on inputs of "
-                    f"shape {came} it raises: {error}"
+                    f"shape {came} it raises: {error}; if these are not its inputs, pass unpack=callable that takes a batch "
+                    "and returns (inputs, targets)"
                 ) from error
             with agreed(lockstep):
                 self.of_outputs.prepare(outputs, features, targets, positions)
+            if lockstep is None:  # elsewhere each call talks to the other processes
+                if ("", shapes) not in tried:
+                    tried["", shapes] = cost_of(lambda batch: self._reading.forward(network, batch[0]), batches)
+                self._costs[0].append(tried["", shapes])
         return misfits
+
+    def expected_seconds(self) -> float:
+        """Returns how long this process's share takes, as far as the small batches of :meth:`prepare` tell."""
+        every, of_measures = self._costs
+        of_head = [*every, *of_measures]
+        return sum(
+            fixed + each * len(part)
+            for part in self.batches.positions()
+            for fixed, each in (of_head if part[0] < self.subset.head else every)
+        )
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
@@ -218,6 +240,10 @@ class MeasuredSet:
                 tick()
         with lockstep.together():
             next(batches, None)  # a subset keeps its samples once it is exhausted
+
+    def _try(self, measure: Measure, network: nn.Module, batch: Batch) -> None:
+        """Adds a batch to a copy of a measure."""
+        self._add(copied(measure), network, *batch[:2])
 
     def _learn_shapes(self, measures: list[Measure], network: nn.Module) -> None:
         """Tells the measures the shapes to sync, on a process without a sample."""

@@ -138,4 +138,5 @@ def say(trainer: pl.Trainer, text: str) -> None:
     if bar is None or isinstance(bar, TQDMProgressBar):
         tqdm.write(text)  # TQDMProgressBar.print does the same, but drops the text while no bar is active
     else:
-        bar.print(text)
+        for line in text.split("\n"):  # in a notebook, rich repeats what it holds of an unfinished line without an end
+            bar.print(line)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lightning_tansens.record import TRIVIAL, Quantity, Record
+from lightning_tansens.record import HEADLINE, TRIVIAL, Quantity, Record
 from lightning_tansens.show.keys import ALL_SETS
 from lightning_tansens.show.scorecard import Scorecard
-from lightning_tansens.show.words import SHOWN, SetAnswer, answer, said
+from lightning_tansens.show.words import SHOWN, SetAnswer, answer, said, shortened
 
 #: Columns of a terminal.
 WIDTH = 80
@@ -19,7 +19,7 @@ WIDTH = 80
 SECONDS_BEFORE_BAR = 3.0
 
 #: Columns for the name of a set, so that values and verdict have room.
-_NAME = 14
+_NAME = 12
 
 _TRUTH = "true"
 
@@ -48,11 +48,15 @@ def measurement_text(record: Record) -> str:
     if "total" in record.seconds:
         head = f"{head:<{WIDTH - 8}}{record.seconds['total']:6.1f} s"
     rows, verdicts = [], []
+    short = shortened(record.targets, _NAME)
     for name, target in record.targets.items():
         found = answer(record, name)
         values = [f"{of} {found.value(of)}" if of in found.estimates else "" for of in SHOWN]
-        rows.append([_cut(f"  {name}", _NAME), *values])
-        verdicts.append(": ".join(filter(None, [found.verdict, *found.doubts[:1]])))
+        rows.append([f"  {short[name]}", *values])
+        said_of_it = [found.verdict, *found.doubts[:1]]
+        if not found.estimates and (why := target.missing.get(HEADLINE)) is not None:
+            said_of_it = ["no estimate yet"] if why.too_early else ["no estimate", why.reason]
+        verdicts.append(": ".join(filter(None, said_of_it)))
         truth = {quantity: value for quantity in SHOWN if (value := target.labelled(quantity)) is not None}
         if truth:
             rows.append([f"    {_TRUTH}", *(f"{of} {said(of, truth[of])}" if of in truth else "" for of in SHOWN)])
@@ -142,10 +146,10 @@ def slow_progress(total_batches: int, description: str, enabled: bool = True) ->
 
 def _last_estimates(record: Record, found: Mapping[str, SetAnswer]) -> list[str]:
     """The rows of the sets below their heading. Where they are too long, verdicts stand on lines of their own."""
-    rows = []
+    rows, short = [], shortened(found, _NAME)
     for name, one in found.items():
         cells = [cell for of in SHOWN for cell in (one.value(of), _change(record, one, of))]
-        rows.append([_cut(f"  {name}", _NAME), *cells, one.mark])
+        rows.append([f"  {short[name]}", *cells, one.mark if one.estimates else "no estimate"])
     lines: list[str] = []
     for change in (f"vs {record.reference.name}", "change"):
         headings = ["  set", *(heading for of in SHOWN for heading in (of, change)), "verdict"]
@@ -188,8 +192,8 @@ def _off(records: Sequence[Record], found: Mapping[str, SetAnswer]) -> list[str]
     return [f"mean error: {', '.join(own)}{than}"] if own else []
 
 
-def _cut(line: str, width: int = WIDTH) -> str:
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def _aligned(rows: Sequence[Sequence[str]], align: Callable[[str, int], str]) -> list[str]:

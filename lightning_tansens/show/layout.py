@@ -40,14 +40,15 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     for target in record.targets.values():
         for quantity in SHOWN:
             title = f"{quantity} of {target.name}"
-            stands = headline(target, quantity)
-            if stands is None:
+            if quantity not in target.estimates:
                 continue
-            key = keys.estimate(target.name, quantity, stands[0])
-            if stands[1].low is not None:
+            stands, awaited = headline(target, quantity), target.missing.get(HEADLINE)
+            late = stands is None and awaited is not None and awaited.too_early
+            key = keys.estimate(target.name, quantity, HEADLINE if stands is None else stands[0])
+            if late or (stands is not None and stands[1].low is not None):
                 answers[f"{title}, with 95 % interval"] = ["Margin", [key, *keys.interval(key)]]
             # the truth has its line also without labels: TensorBoard shows a chart twice if runs differ in its lines
-            names = [ACTUAL, *target.estimates[quantity]]
+            names = dict.fromkeys([ACTUAL, *target.estimates[quantity], *([HEADLINE] if late else [])])
             estimates[title] = _lines(keys.estimate(target.name, quantity, name) for name in names)
     measures: dict[str, list[object]] = {}
     nodes: dict[str, list[object]] = {}
@@ -81,17 +82,18 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     return {f"{keys.prefix}: {category}": charts for category, charts in layout.items() if charts}
 
 
-def compared_keys(targets: Sequence[str], estimators: Sequence[str], keys: Keys) -> list[str]:
+def compared_keys(targets: Sequence[str], estimators: Sequence[str], keys: Keys, labelled: bool) -> list[str]:
     """Returns the keys by which runs are compared: the headline, the truth, the trivial estimate, then the other ones.
 
     Args:
         targets: The names of the targets.
         estimators: The names of the estimators.
         keys: How values are named.
+        labelled: Whether the truth will be known.
 
     """
     first = [HEADLINE] if HEADLINE in estimators else []
-    names = dict.fromkeys([*first, ACTUAL, TRIVIAL, *estimators])
+    names = dict.fromkeys([*first, *([ACTUAL] if labelled else []), TRIVIAL, *estimators])
     return [keys.estimate(target, quantity, name) for name in names for quantity in SHOWN for target in targets]
 
 

@@ -16,6 +16,9 @@ from lightning_tansens.show.words import answer, answer_rows
 
 _CELL = "style='text-align:left;white-space:nowrap'"
 
+# remarks are long, so that they are wrapped
+_LOOK = {"remarks": "style='text-align:left;min-width:20em'"}
+
 
 def to_html(records: Sequence[Record]) -> str:
     """Returns HTML, from the records alone.
@@ -44,7 +47,7 @@ def to_html(records: Sequence[Record]) -> str:
             mark = VERDICTS[answer(last, name).kind]
             look = f"background:{mark.colour};color:{mark.ink};padding:1px 6px;border-radius:3px"
             cells["verdict"] = f"<span style='{look}'>{cells['verdict']}</span>"
-        lines.append("".join(f"<td {_CELL}>{cell}</td>" for cell in cells.values()))
+        lines.append("".join(f"<td {_LOOK.get(heading, _CELL)}>{cell}</td>" for heading, cell in cells.items()))
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     picture = _picture(records) if last.targets and find_spec("matplotlib") is not None else ""
     return f"<div><table><caption>after epoch {last.epoch}</caption>{body}</table>{picture}</div>"

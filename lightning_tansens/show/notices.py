@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 from lightning_tansens.record import HEADLINE, TRIVIAL, Record
 from lightning_tansens.show.pictures import MEASURE
 
-#: From how many seconds on a measurement's cost is told.
-_SLOW = 10.0
+#: From how many seconds on a measurement's cost is told before.
+_SLOW = 5.0
 
 #: From which measurement on, counted from 0, earlier ones are missed.
 _EARLY = 3
@@ -62,8 +62,6 @@ class Notices:
             verb = "is" if len(names) == 1 else "are"
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
-        if self._measurements == 1 and (cost := cost_note(record)) is not None:
-            _tell(cost)
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
             _tell(precision)  # the first one takes longer than those that follow
 
@@ -119,20 +117,18 @@ _NAMES: dict[str, Callable[[Record], set[str]]] = {
 }
 
 
-def cost_note(record: Record) -> str | None:
-    """Returns how long a measurement takes and how to shorten it; None where it is quick.
+def cost_note(seconds: float) -> str | None:
+    """Returns how long a measurement will take and how to shorten it; None where it is quick.
 
     Args:
-        record: The first measurement.
+        seconds: How long it takes, about.
 
     """
-    seconds = record.seconds.get("total", 0.0)
     if seconds < _SLOW:
         return None
-    samples = max(one.samples for one in record.sets)
     return (
-        f"a measurement takes about {seconds:.0f} s with {samples} samples of each set; num_samples={max(samples // 2, 1)} "
-        "takes about half, every_n_epochs=2 measures half as often"
+        f"a measurement will take about {seconds:.0f} s, judging by a few samples; smaller num_samples and "
+        "Options(num_loss_samples=...) shorten it, every_n_epochs=2 measures half as often"
     )
 
 
@@ -148,11 +144,12 @@ def precision_note(record: Record) -> str | None:
         measure = one.measures.get(MEASURE)
         value = None if measure is None else measure.values.get(MEASURE)
         if measure is not None and measure.stderr is not None and value and not one.whole:
-            found.append(f"{measure.stderr / value:.1%} on {one.name}, {one.samples} samples")
+            found.append((measure.stderr / value, one.name, one.samples))
     seconds = record.seconds.get("total")
     if not found or seconds is None:
         return None
+    error, name, samples = max(found)
     return (
-        f"tangent sensitivity is known to {'; '.join(found)}. Four times as many (num_samples) would halve that, at about "
-        f"{4 * seconds:.1f} s for a measurement instead of {seconds:.1f} s"
+        f"the error of tangent sensitivity is {error:.1%} or less ({samples} samples of {name}); num_samples={4 * samples} "
+        f"would halve it, at about {4 * seconds:.1f} s a measurement instead of {seconds:.1f} s"
     )

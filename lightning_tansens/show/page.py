@@ -65,17 +65,21 @@ class Page:
         self._last: Mapping[str, ShownSamples] | None = None  # of a measurement that has not been drawn yet
         self._nodes: dict[int, dict[str, Tensor]] = {}
 
-    def compare(self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
+    def compare(
+        self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None, labelled: bool
+    ) -> None:
         """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters.
 
         Args:
             targets: The names of the targets.
             estimators: The names of the estimators.
             hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
+            labelled: Whether the truth will be known.
 
         """
         if self._display.layout:
-            self._send(lambda writer: writer.compare(compared_keys(targets, estimators, self._keys), hparams))
+            compared = compared_keys(targets, estimators, self._keys, labelled)
+            self._send(lambda writer: writer.compare(compared, hparams))
 
     def resume(self, from_step: int) -> None:
         """Removes what an interrupted process had sent, before a run goes on from a checkpoint.

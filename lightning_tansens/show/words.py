@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity, Record, SetRecord, Verdict
@@ -87,7 +87,9 @@ def answer(record: Record, name: str) -> SetAnswer:
 
 
 def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
-    """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing is estimated.
+    """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing does.
+
+    Where the headline was asked for and is missing, a measure's estimate does not take its place.
 
     Args:
         one: What was found on the set.
@@ -95,9 +97,34 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
 
     """
     found = one.estimates.get(quantity, {})
-    names = [name for name in (HEADLINE, *_BEST_KNOWN[quantity], *found) if name in found and name != TRIVIAL]
-    name = next(iter([*names, *found]), None)
+    others = [] if HEADLINE in one.missing else [*(name for name in found if name != TRIVIAL), TRIVIAL]
+    name = next((name for name in (HEADLINE, *_BEST_KNOWN[quantity], *others) if name in found), None)
     return None if name is None else (name, found[name])
+
+
+def shortened(names: Iterable[str], width: int) -> dict[str, str]:
+    """Returns names that fit into a width and still differ: long ones lose the same part, or get a number if none will do.
+
+    Args:
+        names: The names.
+        width: The number of characters.
+
+    Example:
+        >>> shortened(["scans_of_the_north", "scans_of_the_south", "ours"], 10)
+        {'scans_of_the_north': 'scans…orth', 'scans_of_the_south': 'scans…outh', 'ours': 'ours'}
+
+    """
+    every = list(names)
+    long = [name for name in every if len(name) > width]
+    middle_first = sorted(range(width), key=lambda head: abs(head - width // 2))
+    for head in (width - 1, *middle_first):
+        cut = {name: f"{name[:head]}…{name[len(name) - width + head + 1 :]}" for name in long}
+        if len({cut.get(name, name) for name in every}) == len(every):
+            break
+    else:
+        numbers = {name: str(number) for number, name in enumerate(every, 1)}
+        cut = {name: f"{name[: width - 1 - len(numbers[name])]}…{numbers[name]}" for name in long}
+    return {name: cut.get(name, name) for name in every}
 
 
 def first_quantity(records: Sequence[Record]) -> Quantity:

@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
-from lightning_tansens.record import Estimate
+from lightning_tansens.record import Estimate, Missing
 from lightning_tansens.show import Display
 from lightning_tansens.show.keys import Keys, flat_row
 from lightning_tansens.show.layout import compared_keys, make_layout
@@ -89,6 +89,15 @@ def test_without_an_interval_there_is_no_band():
     assert "tansens: the unlabelled sets" not in make_layout(RECORD)
 
 
+def test_what_comes_with_a_later_measurement_has_its_chart_from_the_first_on():
+    one = target(losses={"trivial": 1.0, "empirical": 1.1}, missing={"estimate": Missing("the first", too_early=True)})
+    layout = make_layout(record(targets=[one]))
+    key = "tansens/test_loss/estimate"
+    chart = ["Margin", [key, f"{key}_low", f"{key}_high"]]
+    assert layout["tansens: the unlabelled sets"] == {"loss of test, with 95 % interval": chart}
+    assert f"^{key}$" in layout["tansens: estimated against actual"]["loss of test"][1]
+
+
 def test_correlations_and_the_cost_have_charts():
     layout = make_layout(RECORD, correlated=True)
     followed = tags(layout["tansens: correlations"]["with the generalisation gap"])
@@ -125,13 +134,14 @@ def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_class
 
 
 def test_runs_are_compared_by_estimates_and_the_truth():
-    assert compared_keys(["a", "b"], ["cot", "estimate", "trivial"], Keys("t")) == [
+    assert compared_keys(["a", "b"], ["cot", "estimate", "trivial"], Keys("t"), labelled=True) == [
         f"t/{target}_{quantity}/{name}"
         for name in ("estimate", "actual", "trivial", "cot")
         for quantity in ("accuracy", "loss")
         for target in ("a", "b")
     ]
-    assert compared_keys(["a"], ["cot"], Keys("t"))[0] == "t/a_accuracy/actual"
+    assert compared_keys(["a"], ["cot"], Keys("t"), labelled=True)[0] == "t/a_accuracy/actual"
+    assert compared_keys(["a"], ["cot"], Keys("t"), labelled=False)[0] == "t/a_accuracy/trivial"
 
 
 def test_by_default_every_line_of_a_chart_is_logged_but_the_truth(tmp_path):

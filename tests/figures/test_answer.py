@@ -251,6 +251,13 @@ def test_texts_are_legible_and_apart(count, verdict):
         assert across <= SCALE or along <= SCALE * 2, (one, other)  # the boxes of glyphs have some air
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_long_names_can_be_told_apart(count):
+    names = [f"a_site_with_quite_a_long_name_number_{number}" for number in range(count)]
+    _, ax = plot_answer(run(names, verdict="like the reference", doubts=DOUBT))
+    assert len({text for text in shown(ax) if text.startswith("a_")}) == count
+
+
 def test_the_picture_is_as_large_as_the_card():
     figure, _ = plot_answer(run())
     assert (figure.get_size_inches() * figure.dpi).tolist() == [SCALE * WIDTH, SCALE * HEIGHT]

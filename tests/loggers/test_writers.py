@@ -124,16 +124,17 @@ def compared(folder):
 
 
 @pytest.mark.parametrize("module", [WithHyperparameters, BoringModule])
-def test_tensorboards_runs_are_compared_by_the_estimates(module, tmp_path):
-    fit(make_monitor(), module=module(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
+def test_tensorboards_runs_are_compared_by_the_values_that_there_are(module, tmp_path):
+    own = module is WithHyperparameters
+    fit(make_monitor(compare_with_labels=own), module=module(), logger=TensorBoardLogger(tmp_path, "", ""), max_epochs=1)
     metrics, hyperparameters = compared(tmp_path)
-    estimates = [
+    values = [
         f"tansens/test_{quantity}/{name}"
         for quantity in ("loss", "accuracy")
-        for name in ("actual", "trivial", "empirical", "layer_norm", "active_nodes")
+        for name in (*(["actual"] if own else []), "trivial", "empirical", "layer_norm", "active_nodes")
     ]
-    own = module is WithHyperparameters
-    assert set(metrics) >= {*(["hp_metric"] if own else []), *estimates}
+    assert set(metrics) == {*(["hp_metric"] if own else []), *values}
+    assert set(values) <= set(read(tmp_path).Tags()["scalars"])
     assert set(hyperparameters) == ({"lr", "widths"} if own else {"run"})  # without one TensorBoard's tab is empty
     assert not own or hyperparameters["lr"].number_value == 0.1
 

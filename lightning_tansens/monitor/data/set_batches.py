@@ -13,7 +13,7 @@ from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.tangent.batches import map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
-#: The size of the batch whose shapes are checked.
+#: The size of the batch whose shapes are checked; networks that squeeze their outputs lose the first dimension with one.
 _TRIED = 5
 
 
@@ -50,15 +50,17 @@ class SetBatches:
         last = self._reading.num_read
         return [part for part in self.subset.positions() if last is None or part[0] < last]
 
-    def first(self) -> tuple[Any, Any, list[int]]:
+    def first(self, samples: int = _TRIED) -> tuple[Any, Any, list[int]]:
         """Returns a small batch of the first samples, the same on every process.
+
+        Args:
+            samples: How many, if there are as many.
 
         Raises:
             TypeError: If samples do not lie one by one in it.
 
         """
-        # networks that squeeze their outputs lose the first dimension with one sample
-        positions = list(range(min(_TRIED, len(self.subset))))
+        positions = list(range(min(samples, len(self.subset))))
         loaded = self.subset.samples(positions)
         check_samples(self._reading.split(self._transfer(loaded))[0], len(positions), self.name)
         return *self._read(loaded, positions), positions

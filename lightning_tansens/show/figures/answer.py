@@ -23,7 +23,7 @@ from lightning_tansens.show.figures.card import (
     WIDTH,
     estimates_on,
     explain,
-    last_answer,
+    last_answers,
     places,
     values_shown,
     write,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 #: So many sets have a panel each; of more, each has a row of numbers, and of so many the first ones.
 PANELS, ROWS = 6, 10
 
-# the space between panels
-_GAP = 9
+# the space between panels, and the characters of a name by the number of columns
+_GAP, _NAMES = 9, (50, 20, 10)
 
 
 def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Figure, Axes]:
@@ -104,11 +104,12 @@ def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quant
     wide, tall = (WIDTH - LEFT - RIGHT + _GAP) / columns, (HEIGHT - BOTTOM + _GAP) / rows
     ax.text(9, (BOTTOM + HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=SMALL)
     scales = _epochs_shown(records), values_shown(records, targets, quantity)
+    found = last_answers(records, targets, _NAMES[columns - 1])
     for number, target in enumerate(targets):
         row, column = divmod(number, columns)
         corner = LEFT + column * wide, HEIGHT - (row + 1) * tall + _GAP
         panel = _Panel(ax, *corner, wide - _GAP, tall - _GAP - BAR - LINE * lines, *scales)
-        panel.write(last_answer(records, target), quantity, lines)
+        panel.write(found[target], quantity, lines)
         panel.scale(8 // columns, 2 + 3 // rows, number + columns >= len(targets), column == 0)
         panel.draw(records, target, quantity)
     ax.text(3, BOTTOM - 12, "epoch", size=SMALL)

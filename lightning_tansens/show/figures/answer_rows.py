@@ -17,7 +17,7 @@ from lightning_tansens.show.figures.card import (
     SMALL,
     WIDTH,
     estimates_on,
-    last_answer,
+    last_answers,
     last_record,
     places,
     values_shown,
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 # where the bars, the values, the scale and the values of the other quantity begin
 _BARS, _VALUES, _SCALE, _OTHERS = 3, 137, 236, 362
 
+
+# the characters of a name
+_NAME = 12
 
 # what is not an estimate
 _LOOK: dict[str, Any] = {"size": SMALL, "color": "#404040"}
@@ -55,7 +58,7 @@ def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, qua
 
     """
     (other,) = (of for of in SHOWN if of != quantity)
-    found = {target: last_answer(records, target) for target in targets}
+    found = last_answers(records, targets, _NAME)
     has_other = any(other in one.estimates for one in found.values())
     ax.text(_BARS, _TOP + 3, f"after epoch {records[-1].epoch}", **_LOOK)
     ax.text(_VALUES, _TOP + 3, quantity, **_LOOK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from lightning_tansens.record import Estimate, Quantity, Record
 from lightning_tansens.show.figures.series import Records, on_set
 from lightning_tansens.show.figures.style import VERDICTS
-from lightning_tansens.show.words import SetAnswer, answer, headline
+from lightning_tansens.show.words import SetAnswer, answer, headline, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,9 +94,10 @@ def estimates_on(records: Records, target: str, quantity: Quantity) -> list[Esti
     return [of[1] if (of := headline(one, quantity)) else None for one in on_set(records, target)]
 
 
-def last_answer(records: Records, target: str) -> SetAnswer:
-    """What the last measurement of a set says."""
-    return answer(last_record(records, target), target)
+def last_answers(records: Records, targets: list[str], width: int) -> dict[str, SetAnswer]:
+    """What the last measurement of each set says, with its name in so many characters."""
+    short = shortened(targets, width)
+    return {name: replace(answer(last_record(records, name), name), name=short[name]) for name in targets}
 
 
 def last_record(records: Records, target: str) -> Record:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_tansens.checks import check_counts
 from lightning_tansens.show.figures.canvas import CARD, legend_above, one_axis
 from lightning_tansens.show.figures.style import set_style
+from lightning_tansens.show.words import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,9 @@ MAX_BINS = 60
 
 #: How far the histogram of one epoch reaches over that of the next.
 _OVERLAP = 1.6
+
+# the characters of a set's name
+_NAME = 16
 
 
 def plot_histograms_over_epochs(
@@ -65,13 +69,14 @@ def plot_histograms_over_epochs(
     heights = {epoch: {key: shares(values, edges) for key, values in row.items()} for epoch, row in rows.items()}
     tallest = max(float(height.max()) for row in heights.values() for height in row.values())
     figure, ax = one_axis(ax, CARD[0], min(1.6 + 0.45 * len(rows), 9))
+    short = shortened(dict.fromkeys(name for row in rows.values() for name in row), _NAME)
     for base, row in enumerate(heights.values()):
         for set_name, height in row.items():
             style, top = set_style(set_name), base + _OVERLAP * height / tallest
             order = len(rows) - base  # a ridge stands before the later ones behind it
             # what is filled is pale enough to see the other set through it
             ax.stairs(top, edges, baseline=base, fill=True, color=style.colour, alpha=0.3, zorder=order, linewidth=0)
-            label = set_name if base == _first_with(set_name, heights) else None
+            label = short[set_name] if base == _first_with(set_name, heights) else None
             outline = {"color": style.colour, "linestyle": style.line, "linewidth": 1.3}
             ax.stairs(top, edges, baseline=base, zorder=order + 0.5, label=label, **outline)
     step = -(-len(rows) // 25)

@@ -1,0 +1,43 @@
+"""What a measurement will cost, from a few samples on which it is tried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: A batch as :class:`~lightning_tansens.monitor.data.set_batches.SetBatches` yields it: inputs, targets, positions.
+Batch = tuple[Any, Any, list[int]]
+
+#: The seconds that a batch takes, and those that each of its samples takes.
+Cost = tuple[float, float]
+
+# seconds below which the difference of two batches is noise
+_CHEAP = 0.02
+
+
+def cost_of(call: Callable[[Batch], object], batches: tuple[Batch, Batch]) -> Cost:
+    """Calls something on a smaller and on a larger batch, which tell the cost of a batch and of each sample.
+
+    What is too quick to tell them apart counts for the batch alone.
+
+    Args:
+        call: What is called.
+        batches: The batches.
+
+    Example:
+        >>> of_batch, of_sample = cost_of(lambda batch: None, ((None, None, [0]), (None, None, [0, 1, 2])))
+        >>> of_sample
+        0.0
+
+    """
+    seconds = []
+    for batch in batches:  # each once, on all processes alike, in case the call talks to the others
+        start = time.perf_counter()
+        call(batch)
+        seconds.append(time.perf_counter() - start)
+    if seconds[1] < _CHEAP:
+        return seconds[1], 0.0
+    smaller, larger = (len(positions) for _, _, positions in batches)
+    each = max(0.0, seconds[1] - seconds[0]) / max(1, larger - smaller)
+    return max(0.0, seconds[1] - each * larger), each
