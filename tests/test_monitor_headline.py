@@ -7,8 +7,10 @@ from torch.utils.data import TensorDataset
 
 from lightning_tansens.estimators import Calibrated, EntropyRatio, Headline
 from lightning_tansens.estimators.calibrated import Masked, Noise, Perturbed
-from lightning_tansens.monitor.data.kept_inputs import KeptInputs
-from lightning_tansens.monitor.data.subsets import CACHE_BYTES, CacheBudget
+from lightning_tansens.monitor.data.batches import unpack_batch
+from lightning_tansens.monitor.data.reading import Reading
+from lightning_tansens.monitor.data.set_batches import SetBatches
+from lightning_tansens.monitor.data.subsets import CACHE_BYTES, CacheBudget, Subset
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text
 from tests.boring import BoringData, BoringModule, Points, Recorder, fit, loader, make_monitor, mlp, state_of
@@ -52,24 +54,28 @@ def test_a_table_has_seven_copies_and_each_is_perturbed_once(monkeypatch):
     assert sum(seen) - tried == 7 * 60
 
 
-def test_kept_inputs_are_as_the_first_time_and_end_with_the_budget():
+def test_copies_are_as_the_first_time_and_end_with_the_budget():
     made = []
 
     def perturb(inputs, positions):
-        made.append(tuple(positions))
+        made.append(positions)
         return inputs + len(made)
 
-    kept = KeptInputs(perturb, CacheBudget())
-    for _ in range(2):
-        found = kept(torch.zeros(2), [0, 1])
-        found += 5  # in place, as a network may
-    assert kept(torch.zeros(2), [0, 1]).tolist() == [1, 1]
-    assert kept(torch.zeros(2).double(), [0, 1]).dtype == torch.float64
-    assert kept(torch.zeros(1), [1]).tolist() == [2]
-    budget = CacheBudget()
-    budget.take(CACHE_BYTES)
-    full = KeptInputs(perturb, budget)
-    assert [full(torch.zeros(2), [0, 1]).tolist() for _ in range(2)] == [[3, 3], [4, 4]]
+    def read(budget):
+        subset = Subset(TensorDataset(torch.zeros(4, 2), torch.arange(4)), 4, batch_size=4)
+        subset.divide(2)
+        reading = Reading(unpack_batch, perturb=perturb, budget=budget, num_read=2)
+        batches = SetBatches("copy", subset, lambda batch: batch, reading)
+        return subset.indices[:2], [list(batches) for _ in range(3)]
+
+    labels, measurements = read(CacheBudget())
+    for ((inputs, targets, positions),) in measurements:
+        assert (inputs[0].tolist(), targets.tolist(), positions) == ([1, 1], labels, [0, 1])
+        inputs += 5  # in place, as a network may
+    assert made == [[0, 1]]
+    full = CacheBudget()
+    full.take(CACHE_BYTES)
+    assert [inputs[0, 0].item() for ((inputs, _, _),) in read(full)[1]] == [2, 3, 4]
 
 
 def test_estimators_get_their_own_copies_alone():

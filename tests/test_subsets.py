@@ -95,6 +95,14 @@ def test_batches_do_not_cross_the_border(head, sizes):
     assert subset.head == min(head or 10, 10)
 
 
+def test_batches_are_divided_where_some_samples_are_read_alone():
+    subset = Subset(NUMBERS, 10, batch_size=4, head=3)
+    before = flat(subset)
+    subset.divide(6)
+    assert [len(positions) for positions in subset.positions()] == [len(batch[0]) for batch in subset] == [3, 3, 4]
+    assert flat(subset) == before
+
+
 def test_a_process_without_a_share():
     share = Subset(NUMBERS, 2, batch_size=4, rank=2, world_size=3)
     assert list(share) == []

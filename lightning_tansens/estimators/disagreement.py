@@ -99,7 +99,8 @@ class AgreementOnTheLine(Estimator):
                 f"expected earlier measurements of the same samples, two or more of both sets, but there are {networks - 1}"
             )
         first, second = np.triu_indices(networks, 1)
-        known, unknown = _agreements(seen), _agreements(of_target)
+        known = labelled.once("agreements", lambda: _agreements(seen))
+        unknown = target.class_scores.once("agreements", lambda: _agreements(of_target))
         slope, level = _line(known, unknown)
         accuracies = _probits((seen == labelled.labels[known_samples]).mean(1), seen.shape[1])
         if self.form == "S":

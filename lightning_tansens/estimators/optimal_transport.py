@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,13 +14,16 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, SetSummary
 from lightning_tansens.estimators.outputs import Array, Outputs
 from lightning_tansens.estimators.spread import scaled
-from lightning_tansens.estimators.transport import transport
+from lightning_tansens.estimators.transport import Transport, transport
 
 #: Which probabilities are moved: today's, or the temporal ensemble's.
 Probabilities = Literal["now", "ensemble"]
 
 #: The number of resamples of a bootstrap, and the seed that draws them.
 RESAMPLES, SEED = 200, 0
+
+#: The draws for sets of at most this many samples are kept from one measurement to the next.
+KEPT = 4096
 
 #: With fewer samples nothing is known of error and bias.
 FEWEST = 64
@@ -85,25 +89,23 @@ class ConfidenceOptimalTransport(Estimator):
         own, other = calibrated(labelled, outputs, self.probabilities, self.temperature)
         labels = labelled.labels
         assert labels is not None
-        moved = transport(1 - other, shares_of(labels, labelled.classes))
+        moved = moved_to(labelled, outputs, self.probabilities, self.temperature)
         free, gaps = 1 - other.max(1), own.max(1) - labelled.correct
         samples, by_chance = min(len(own), len(other)), 0.0
         if samples >= FEWEST:
-            by_chance = float((crossed(own, 1 - own, labels) - 1 + own.max(1)).mean())
+            plan = crossed_plan(labelled, self.probabilities, self.temperature)
+            by_chance = float(((plan * (1 - own)).sum(1) - 1 + own.max(1)).mean())
             by_chance *= np.sqrt(2) * noise_of_shares(len(own), len(other))
         value = _accuracy(float(free.mean()), moved.cost - float(free.mean()), by_chance, float(gaps.mean()))
         if samples < max(FEWEST, ENOUGH * labelled.classes):
             return {"accuracy": Estimate(float(value))}
-        generator = np.random.default_rng(SEED)
-        here, there = (generator.integers(size, size=(RESAMPLES, size)) for size in (len(other), len(own)))
+        draw = resamples if max(len(own), len(other)) <= KEPT else resamples.__wrapped__
+        here, there = draw(len(other), len(own))
         excess, prices = moved.rows - free, moved.columns[labels]
-        changes = excess[here].mean(1) - excess.mean() + prices[there].mean(1) - prices.mean()
+        changes = here @ excess - excess.mean() + there @ prices - prices.mean()
         # noise enters twice, by drawing the samples and by drawing the resamples
         drawn = _accuracy(
-            free[here].mean(1),
-            np.maximum(moved.cost - free.mean() + changes, 0),
-            np.sqrt(2) * by_chance,
-            gaps[there].mean(1),
+            here @ free, np.maximum(moved.cost - free.mean() + changes, 0), np.sqrt(2) * by_chance, there @ gaps
         )
         return {"accuracy": Estimate(float(value), float(drawn.std()))}
 
@@ -141,31 +143,54 @@ class TransportLoss(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
-        own, other = calibrated(labelled, outputs, self.probabilities)
-        labels, costs = labelled.labels, -labelled.log_probabilities
+        which, labels, costs = self.probabilities, labelled.labels, -labelled.log_probabilities
         assert labels is not None
-        shares = shares_of(labels, labelled.classes)
-        on_target, of_labels = transport(1 - other, shares).influences(-outputs.log_probabilities, labels)
-        on_reference = (transport(1 - own, shares).plan * costs).sum(1)
-        on_reference += noise_of_shares(len(own), len(other)) * (crossed(own, costs, labels) - on_reference)
+        plans = moved_to(labelled, labelled, which).plan, crossed_plan(labelled, which)
+        on_target, of_labels = moved_to(labelled, outputs, which).influences(-outputs.log_probabilities, labels)
+        on_reference, on_halves = ((plan * costs).sum(1) for plan in plans)
+        on_reference += noise_of_shares(len(labelled), len(outputs)) * (on_halves - on_reference)
         # a label of the reference is part of its own mean, and of the target's by the shares
         on_reference -= on_reference.mean() / on_target.mean() * of_labels
         loss = float(labelled.losses.mean()) if reference.loss is None else reference.loss
         found = scaled(loss, on_target, on_reference, labelled.losses)
-        known = min(len(own), len(other)) >= max(FEWEST, ENOUGH * labelled.classes)
+        known = min(len(labelled), len(outputs)) >= max(FEWEST, ENOUGH * labelled.classes)
         return {"loss": found if known else Estimate(found.value)}
 
 
-def crossed(probabilities: Array, costs: Array, labels: NDArray[np.int64]) -> Array:
-    """Returns what each sample costs where one half of a set is moved to the labels of the other, shape (N,).
+@lru_cache(maxsize=1)
+def resamples(*sizes: int) -> list[Array]:
+    """Returns how often each of N samples is drawn, over N, in each resample of sets of some sizes, shapes (R, N)."""
+    generator, counts = np.random.default_rng(SEED), []
+    for size in sizes:
+        drawn = generator.integers(size, size=(RESAMPLES, size)) + size * np.arange(RESAMPLES)[:, None]
+        counts.append(np.bincount(drawn.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size) / size)
+    return counts
 
-    The probabilities that are moved, and what a sample costs at each class, have shape (N, C).
-    """
-    found = np.empty(len(probabilities))
-    for half, other in ((0, 1), (1, 0)):
-        plan = transport(1 - probabilities[half::2], shares_of(labels[other::2], costs.shape[1])).plan
-        found[half::2] = (plan * costs[half::2]).sum(1)
-    return found
+
+def moved_to(labelled: Outputs, outputs: Outputs, which: Probabilities, temperature: float | None = None) -> Transport:
+    """Returns the transport of a set's probabilities, see :func:`calibrated`, to the labels of the reference."""
+
+    def moved() -> Transport:
+        assert labelled.labels is not None
+        probabilities = calibrated(labelled, outputs, which, temperature)[1]
+        return transport(1 - probabilities, shares_of(labelled.labels, labelled.classes))
+
+    # the reference must not refer to itself, or it outlives the measurement
+    return outputs.once(("moved", None if outputs is labelled else labelled, which, temperature), moved)
+
+
+def crossed_plan(labelled: Outputs, which: Probabilities, temperature: float | None = None) -> Array:
+    """Returns the plan that moves each half of the reference to the labels of the other, shape (N, C)."""
+
+    def plan() -> Array:
+        own, labels = calibrated(labelled, labelled, which, temperature)[0], labelled.labels
+        assert labels is not None
+        found = np.empty_like(own)
+        for half, other in ((0, 1), (1, 0)):
+            found[half::2] = transport(1 - own[half::2], shares_of(labels[other::2], labelled.classes)).plan
+        return found
+
+    return labelled.once(("crossed", which, temperature), plan)
 
 
 def noise_of_shares(own: int, other: int) -> float:

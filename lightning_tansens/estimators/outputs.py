@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,8 @@ from lightning_tansens.estimators.temperature import Temperature, fit_temperatur
 from lightning_tansens.estimators.trajectory import Trajectory, running_mean
 
 Array = NDArray[np.float64]
+
+Found = TypeVar("Found")
 
 #: Added to probabilities before their logarithm.
 TINY = 1e-12
@@ -181,13 +184,23 @@ class Outputs:
 
     def tempered(self, temperature: float) -> Array:
         """Returns the temporal ensemble at a temperature, softmax(log p̄ / T), shape (N, C)."""
-        if temperature not in self._tempered:
-            self._tempered.clear()
-            self._tempered[temperature] = np.asarray(softmax(np.log(self.ensemble + TINY) / temperature, axis=1))
-        return self._tempered[temperature]
+        return self.once(("tempered", temperature), lambda: softmax(np.log(self.ensemble + TINY) / temperature, axis=1))
+
+    def once(self, key: Hashable, make: Callable[[], Found]) -> Found:
+        """Returns what a callable makes, and calls it once for each key: estimators share what takes long.
+
+        Args:
+            key: Tells what is made of these outputs.
+            make: Makes it.
+
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        found: Found = self._made[key]
+        return found
 
     @cached_property
-    def _tempered(self) -> dict[float, Array]:
+    def _made(self) -> dict[Hashable, Any]:
         return {}
 
     @property

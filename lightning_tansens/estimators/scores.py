@@ -106,9 +106,9 @@ class DispersionScore(Score):
                 "expected features, the input of the network's last layer, but got none; the network calls no linear or "
                 "convolutional layer with a row for each sample, so leave DispersionScore out"
             )
-        found, members, counts = np.unique(outputs.predictions, return_inverse=True, return_counts=True)
-        sums = np.zeros((len(found), outputs.features.shape[1]))
-        np.add.at(sums, members, outputs.features)
+        order = outputs.predictions.argsort(kind="stable")
+        found, starts, counts = np.unique(outputs.predictions[order], return_index=True, return_counts=True)
+        sums = np.add.reduceat(outputs.features[order], starts)
         means = sums / counts[:, None] - outputs.features.mean(0)
         total = float(counts @ np.square(means).sum(1)) / (outputs.classes - 1)
         return {self.key: float(np.log(total)) if len(found) > 1 and total > 0 else -np.inf}

@@ -21,7 +21,6 @@ from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.criterion import SAMPLES, KnownCriterion, find_criterion
 from lightning_tansens.monitor.data.drawn import draw_subset
 from lightning_tansens.monitor.data.hold_out import HeldOut
-from lightning_tansens.monitor.data.kept_inputs import KeptInputs
 from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, reference_data, test_data
@@ -172,14 +171,15 @@ class SetFactory:
     ) -> MeasuredSet:
         assert self._known is not None
         keys = {key for estimator in estimators for key in estimator.measure_keys}
-        perturb = KeptInputs(Perturbed(transform, self._monitor.options.seed), self._budget)
-        reading = self._reading(labelled=True, perturb=perturb)
+        perturb = Perturbed(transform, self._monitor.options.seed)
+        reading = replace(self._reading(labelled=True), perturb=perturb, budget=self._budget)
         wanted = [estimator.samples_of_copies(inputs) for estimator in estimators]
         samples = [number for number in wanted if number is not None]
         if len(samples) == len(wanted):
             losses = self._known.class_scores is False  # losses of classes follow from the outputs
             few = max(samples)
             reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)
+            reference.subset.divide(few)
         copy = MeasuredSet(
             name,
             reference.subset,
@@ -225,7 +225,7 @@ class SetFactory:
             subset.extend(options.num_label_samples)
         return subset
 
-    def _reading(self, labelled: bool, perturb: Callable[[Any, Sequence[int]], Any] | None = None) -> Reading:
+    def _reading(self, labelled: bool) -> Reading:
         monitor = self._monitor
         return Reading(
             monitor.unpack,
@@ -235,5 +235,4 @@ class SetFactory:
             features=any(Need.FEATURES in estimator.needs for estimator in monitor.estimators),
             entries=any(Need.INPUTS in estimator.needs for estimator in monitor.estimators),
             labelled=labelled,
-            perturb=perturb,
         )

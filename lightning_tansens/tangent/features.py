@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -25,21 +26,36 @@ def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | N
         >>> features.shape
         torch.Size([5, 6])
     """
-    tracer = _LastInput(model)
+    tracer = _LastInput(model, _calls.get(model, 0))
     with tracer.running():
         outputs = pick_output(call_model(model, inputs), output)
     features = tracer.features
+    if tracer.calls < _calls.setdefault(model, tracer.calls):  # fewer layers than ever: nothing was copied
+        _calls[model] = tracer.calls
+        return outputs_and_features(model, inputs, output)
     if features is None or not isinstance(outputs, Tensor) or features.dim() < 2 or outputs.shape[:1] != features.shape[:1]:
         return outputs, None
     return outputs, features.detach().flatten(1)
 
 
+#: The smallest number of layers that a forward pass of a network has called.
+_calls: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
 class _LastInput(CallTracer):
-    def __init__(self, model: nn.Module) -> None:
+    """Copies the input of the layer with a number and of those after it, as the network may change it in place.
+
+    To copy the input of each layer would take long.
+    """
+
+    def __init__(self, model: nn.Module, copied_from: int) -> None:
         super().__init__(model)
         self.features: Tensor | None = None
+        self.calls, self._copied_from = 0, copied_from
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if operator_of(func).is_weight_layer:
-            self.features = (args[0] if args else kwargs["input"]).clone()  # the network may change it in place
+            self.calls += 1
+            if self.calls >= self._copied_from:
+                self.features = (args[0] if args else kwargs["input"]).clone()
         return func(*args, **kwargs)

@@ -56,3 +56,37 @@ def test_a_layer_that_flattens_samples_into_rows_has_no_features():
             return self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
 
     assert outputs_and_features(Tokens(), torch.randn(5, 7, 4))[1] is None
+
+
+class Shallow(nn.Module):
+    """Leaves its middle layer out for some inputs, and overwrites what its head has read."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.middle, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.first(x)
+        h = self.middle(h) if x.sum() > 0 else h
+        scores = self.head(h)
+        h.zero_()
+        return scores
+
+
+def test_features_are_not_what_the_network_writes_over_them_whatever_layers_it_calls():
+    network = Shallow()
+    with torch.no_grad():
+        for sign in (1, 1, -1, 1, -1):
+            x = sign * torch.ones(2, 4)
+            first = network.first(x)
+            expected = network.middle(first) if sign > 0 else first
+            assert torch.equal(outputs_and_features(network, x)[1], expected)
+
+
+def test_the_input_of_the_last_layer_alone_is_copied(monkeypatch):
+    network, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(5, 4)
+    outputs_and_features(network, x)
+    copied, clone = [], torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: copied.append(tensor.shape[1]) or clone(tensor))
+    outputs_and_features(network, x)
+    assert copied == [6]

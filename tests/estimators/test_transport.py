@@ -7,7 +7,14 @@ from scipy.sparse import eye_array, kron, vstack
 from scipy.special import softmax
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.estimators import ConfidenceOptimalTransport, Outputs, SetSummary, TransportLoss, transport
+from lightning_tansens.estimators import (
+    ConfidenceOptimalTransport,
+    Outputs,
+    SetSummary,
+    TransportLoss,
+    optimal_transport,
+    transport,
+)
 from tests.estimators.data import LABELS, REFERENCE, TARGET, estimated, summary
 
 
@@ -91,13 +98,45 @@ def test_the_standard_error_is_the_bootstrap_s_that_solves_each_transport_anew(s
 
 
 def test_the_error_is_the_same_each_time_and_leaves_the_random_state_alone():
-    rng = np.random.default_rng(4)
-    reference = SetSummary("val", outputs=Outputs.of(*calibrated(rng, 200, 4, 1.5)))
-    target = SetSummary("test", outputs=Outputs.of(calibrated(rng, 200, 4, 1.5)[0]))
+    def found():
+        rng = np.random.default_rng(4)
+        reference = SetSummary("val", outputs=Outputs.of(*calibrated(rng, 200, 4, 1.5)))
+        target = SetSummary("test", outputs=Outputs.of(calibrated(rng, 200, 4, 1.5)[0]))
+        optimal_transport.resamples.cache_clear()
+        return ConfidenceOptimalTransport().estimate(target, reference)
+
     before = np.random.get_state()[1].copy()
-    first, again = (ConfidenceOptimalTransport().estimate(target, reference) for _ in range(2))
+    first, again = found(), found()
     assert first == again
     assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize(("name", "most"), [("NEWTON_STEPS", 2), ("HALVINGS", 0)])
+def test_where_newton_s_method_does_not_end_another_goes_on(monkeypatch, name, most):
+    rng = np.random.default_rng(5)
+    costs, shares = 1 - softmax(3 * rng.normal(size=(300, 10)), axis=1), rng.dirichlet(np.full(10, 3.0))
+    by_newton = transport.transport(costs, shares)
+    monkeypatch.setattr(transport, name, most)
+    found = transport.transport(costs, shares)
+    assert found.cost == pytest.approx(by_newton.cost, abs=1e-5)
+    assert found.plan == pytest.approx(by_newton.plan, abs=0.02)
+    assert not np.array_equal(found.plan, by_newton.plan)
+
+
+def test_resamples_are_the_counts_of_what_is_drawn():
+    generator = np.random.default_rng(optimal_transport.SEED)
+    for counts in optimal_transport.resamples(30, 20):
+        values = np.arange(counts.shape[1]) ** 2.0
+        drawn = generator.integers(len(values), size=counts.shape)
+        assert counts @ values == pytest.approx(values[drawn].mean(1))
+
+
+def test_the_errors_of_large_sets_are_those_of_small_ones(monkeypatch):
+    kept = [stderr for *_, stderr, _ in runs(4, 1.5, 100, 200, 2)]
+    monkeypatch.setattr(optimal_transport, "KEPT", 150)
+    optimal_transport.resamples.cache_clear()
+    assert [stderr for *_, stderr, _ in runs(4, 1.5, 100, 200, 2)] == kept
+    assert not optimal_transport.resamples.cache_info().currsize
 
 
 @pytest.mark.parametrize(("classes", "sharpness"), [(2, 3.0), (3, 3.0), (10, 0.5), (10, 3.0), (40, 3.0)])

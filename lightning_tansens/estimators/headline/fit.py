@@ -35,7 +35,9 @@ class Fit(GatedHeads):
         self, reference: Outputs, copies: Sequence[Outputs] = (), seed: int = 0, strong: Sequence[Outputs] = ()
     ) -> None:
         assert reference.labels is not None
-        self.temperature = fit_temperature(np.log(ensemble(reference) + TINY), reference.labels).value
+        now = reference.earlier is None
+        fitted = fit_temperature(np.log(ensemble(reference) + TINY), reference.labels) if now else reference.temperature
+        self.temperature = fitted.value
         samples = Samples.of(reference, self.temperature)
         moved = reweightings(reference.labels, samples.posterior.shape[1], samples.places, seed)
         self.calibration = calibration = Calibration(samples, reference.labels, moved.of("bootstrap"))

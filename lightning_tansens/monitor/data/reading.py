@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.entries import some_entries
+from lightning_tansens.monitor.data.subsets import CacheBudget
 from lightning_tansens.monitor.gathering import whole
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
@@ -53,6 +54,7 @@ class Reading:
         entries: Whether they get some entries of the inputs.
         labelled: Whether the estimators get the labels, which only the reference and its copies give them.
         perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
+        budget: The memory in which perturbed batches are kept, together with the monitor's subsets; None keeps none.
         with_loss: Whether the loss of a labelled set is taken; without it the labels serve the estimators alone.
         num_read: How many of the set's samples are read; None for all.
 
@@ -65,7 +67,8 @@ class Reading:
     features: bool = False
     entries: bool = False
     labelled: bool = False
-    perturb: Callable[[Any, Sequence[int]], Any] | None = None
+    perturb: Callable[[Any, Sequence[int]], Tensor] | None = None
+    budget: CacheBudget | None = None
     with_loss: bool = True
     num_read: int | None = None
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from lightning_tansens.monitor.data.batches import check_samples
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.tangent.batches import map_tensors
+from lightning_tansens.tangent.tracing import tensors_in
 
 #: The size of the batch whose shapes are checked; networks that squeeze their outputs lose the first dimension with one.
 _TRIED = 5
@@ -27,10 +31,13 @@ class SetBatches:
     def __init__(self, name: str, subset: Subset, transfer: Transfer, reading: Reading) -> None:
         self.name, self.subset = name, subset
         self._transfer, self._reading = transfer, reading
+        #: Perturbed batches with their labels, made once: they are the same at every measurement.
+        self._kept: dict[tuple[int, ...], tuple[Any, Any]] = {}
 
     def __iter__(self) -> Iterator[tuple[Any, Any, list[int]]]:
         every, wanted = self.subset.positions(), self.positions()
-        if not wanted:
+        if all(tuple(positions) in self._kept for positions in wanted):
+            yield from ((*self._copied(positions), positions) for positions in wanted)
             return
         # the subset comes first and is exhausted: it keeps its samples for the next time only then
         for number, (loaded, positions) in enumerate(zip(self.subset, every, strict=True), 1):
@@ -86,5 +93,23 @@ class SetBatches:
         return targets
 
     def _read(self, loaded: Any, positions: Sequence[int]) -> tuple[Any, Any]:
+        perturb, budget, key = self._reading.perturb, self._reading.budget, tuple(positions)
+        if key in self._kept:
+            return self._copied(positions)
         inputs, targets = self._reading.split(self._transfer(loaded))
-        return (inputs if self._reading.perturb is None else self._reading.perturb(inputs, positions)), targets
+        if perturb is None:
+            return inputs, targets
+        inputs = perturb(inputs, positions)
+        self._device = inputs.device
+        if budget is not None and budget.take(sum(map(_size, tensors_in((inputs, targets))))):
+            self._kept[key] = map_tensors(lambda tensor: tensor.detach().cpu().clone(), (inputs, targets))
+        return inputs, targets
+
+    def _copied(self, positions: Sequence[int]) -> tuple[Any, Any]:
+        """Returns what was kept, on the device, for a network that may work in place."""
+        inputs, targets = map_tensors(lambda tensor: tensor.to(self._device, copy=True), self._kept[tuple(positions)])
+        return inputs, targets
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -7,6 +7,7 @@ import sys
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -96,6 +97,7 @@ class Subset:
         self.stage, self.dataloader_idx = stage, dataloader_idx
         self._batch_size, self._seed = batch_size, seed
         self._count, self._head, self._rank, self._world_size = num_samples, head, rank, world_size
+        self._borders: set[int] = set()
         self._budget = CacheBudget() if budget is None else budget
         workers = getattr(data, "num_workers", 0) > 0
         try:
@@ -160,6 +162,17 @@ class Subset:
         self._positions = _share(len(self.indices), rank, world_size)
         self._cache: list[Any] | None = None
 
+    def divide(self, position: int) -> None:
+        """Lets each batch lie before a position or behind it, so that the first samples can be read alone.
+
+        Args:
+            position: The position.
+
+        """
+        if position not in self._borders:
+            self._borders.add(position)
+            self._cache = None
+
     def extend(self, num_samples: int | None = None) -> None:
         """Draws further samples, behind those already drawn; a stream has no more.
 
@@ -206,8 +219,8 @@ class Subset:
     def positions(self) -> list[list[int]]:
         """Returns the positions in the subset of each of this process's batches; they name random probes."""
         size, own = self._batch_size, self._positions
-        border = bisect_left(own, self.head)
-        parts = own[:border], own[border:]
+        places = [0, *(bisect_left(own, border) for border in sorted({self.head, *self._borders})), len(own)]
+        parts = [own[start:end] for start, end in pairwise(places)]
         return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
 
     def first(self) -> Any:

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_tansens.monitor.data.subsets import Subset
-from lightning_tansens.tangent.isolation import Randomness, isolated_rng
+from lightning_tansens.tangent.isolation import Randomness, has_accelerator, isolated_rng
 
 Stage = Literal["validate", "test"]
 
@@ -43,7 +43,7 @@ class Transfer:
         trainer, place = self._trainer, self._dataloader_idx
         with isolated_rng(), torch.no_grad(), in_stage(trainer, self._stage), _eval_mode(trainer.lightning_module):
             Randomness().seed(0)
-            if torch.accelerator.is_available():
+            if has_accelerator():
                 torch.manual_seed(0)  # seeds the devices, too; slow without any
             batch = trainer.precision_plugin.convert_input(batch)
             batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=place)

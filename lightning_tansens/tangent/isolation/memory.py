@@ -47,28 +47,26 @@ class _Storage:
         self.size = storage.nbytes()
         self._part = part.detach()  # keeps the storage alive
         self._storage = storage
+        whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+        #: All bytes, as integers; a write to them is not counted by the tensors' versions.
+        self._flat: Tensor = whole if self.size % 8 else whole.view(torch.int64)
         self.copy: Tensor | None = None
         self.fingerprint: Tensor | None = None
-
-    def flat(self) -> Tensor:
-        """All bytes, as integers; a write to them is not counted by the tensors' versions."""
-        flat = torch.empty(0, dtype=torch.uint8, device=self._storage.device).set_(self._storage)  # type: ignore[call-overload]
-        return flat if self.size % 8 else flat.view(torch.int64)
 
     @torch.no_grad()
     def save(self, copying: bool) -> None:
         try:
-            self.copy = self.flat().clone() if copying else None
+            self.copy = self._flat.clone() if copying else None
         except torch.OutOfMemoryError:
             self.copy = None
         if self.copy is None:
-            self.fingerprint = _fingerprint(self.flat())
+            self.fingerprint = _fingerprint(self._flat)
 
     def differs(self) -> Tensor | bool:
         """Whether something has written to it; on an accelerator a tensor, so that the device is waited for once."""
         if self._storage.nbytes() != self.size:
             return True
-        flat = self.flat()
+        flat = self._flat
         now, before = (flat, self.copy) if self.copy is not None else (_fingerprint(flat), self.fingerprint)
         assert before is not None
         return not torch.equal(now, before) if flat.device.type == "cpu" else (now != before).any()
@@ -78,7 +76,7 @@ class _Storage:
             return False
         if self._storage.nbytes() != self.size:
             self._storage.resize_(self.size)
-        self.flat().copy_(self.copy)
+        self._flat.copy_(self.copy)
         return True
 
 

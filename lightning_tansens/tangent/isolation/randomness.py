@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -27,13 +28,19 @@ def sample_seed(seed: int, position: int) -> int:
 def isolated_rng() -> Iterator[None]:
     """Restores the global random states after the block, also where it raises."""
     error: BaseException | None = None
-    with isolate_rng():  # restores nothing if the block raises
+    with isolate_rng(include_cuda=has_accelerator()):  # restores nothing if the block raises
         try:
             yield
         except BaseException as caught:
             error = caught
     if error is not None:
         raise error
+
+
+@cache
+def has_accelerator() -> bool:
+    """Says whether there is one; asked once, as each question looks for a driver anew."""
+    return torch.accelerator.is_available()
 
 
 def attributes(module: nn.Module) -> list[object]:

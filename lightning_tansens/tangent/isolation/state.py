@@ -52,6 +52,8 @@ class State:
         self._packages = {_package(module) for _, module in modules} - _FOREIGN
         for path, module in modules:
             self._visit_module(path, module)
+        #: The types of the devices on which there is a tensor.
+        self.devices = {tensor.device.type for tensor in (*root.parameters(), *root.buffers())} - {"meta"}
         self._guarded = {id(module) for module in self.modules}
         self._views = [(name, _View(tensor)) for name, tensor in self._tensors]
         self._memory = Memory(self._tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,16 +12,15 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def surroundings(model: nn.Module) -> Iterator[None]:
-    """Lets autograd differentiate a model twice, whatever mode the caller is in."""
-    devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
+def surroundings(devices: Iterable[str]) -> Iterator[None]:
+    """Lets autograd differentiate a network on devices of these types twice, whatever mode the caller is in."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_no_attention_fast_path())
         stack.enter_context(_no_checkpointing())
-        for device in devices - {"meta"}:
+        for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
