@@ -216,8 +216,8 @@ def test_a_measure_is_tried_once_for_all_sets_of_the_same_shapes(monkeypatch):
     model = mlp(4, 6, 3)
     for _ in range(3):
         measured(TensorDataset(INPUTS, TARGETS)).prepare(model, CPU, tried=tried)
-    assert len(seen) == 1
+    assert len(seen) == 2  # on two samples and on five
     measured(TensorDataset(INPUTS.double(), TARGETS)).prepare(model.double(), CPU, tried=tried)
-    assert len(seen) == 2
+    assert len(seen) == 4
     with_failure = measured(TensorDataset(INPUTS, TARGETS)).prepare(nn.Linear(4, 3), CPU, tried=tried)
     assert len(with_failure) == 1  # a measure that cannot be prepared is a misfit of every set

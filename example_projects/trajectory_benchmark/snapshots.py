@@ -103,7 +103,8 @@ class NetworkOutputs:
         chosen = self.rows[one.name][:first] if one.pool else slice(first)
         labels, is_classifier = self.labels[source][chosen], self.numbers(one) is None
         trajectory, found = Trajectory(), {}
-        seen = Inputs(self.inputs[source][chosen].astype(np.float32), self.is_table)
+        known = self.inputs.get(source)
+        seen = None if known is None else Inputs(known[chosen].astype(np.float32), self.is_table)
         for number in range(max(moments) + 1):
             now = Outputs.of(self.outputs[source][number, chosen], labels, earlier=trajectory, is_classifier=is_classifier)
             if number in moments:

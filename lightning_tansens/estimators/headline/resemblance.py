@@ -70,7 +70,8 @@ class Views:
         """Returns the numbers of each sample, shape (N, F); those of inputs that were seen before cost nothing."""
         if inputs not in self._known:
             self._known[inputs] = self._logarithms(self._energies(self._standardised(inputs))) - self._own
-        return self._known[inputs]
+        found: Array = self._known[inputs]
+        return found
 
     def _logarithms(self, energies: Array) -> Array:
         logarithms = np.log(energies[:, :-1] + self._least)
@@ -105,7 +106,7 @@ class Views:
 
     def _standardised(self, inputs: Inputs) -> Array:
         found = (inputs.rows - self._mean) / self._scale
-        return np.clip(np.nan_to_num(found), -FARTHEST, FARTHEST)
+        return np.asarray(np.clip(np.nan_to_num(found), -FARTHEST, FARTHEST))
 
     def _energies(self, rows: Array) -> Array:
         """Returns the energies by band, what the components leave, and the distances, shape (N, F)."""
