@@ -50,7 +50,7 @@ def test_callbacks_may_watch_an_estimate_that_loggers_are_not_sent():
     [
         ([Headline()], 200, 0),  # of a table all, up to 1,024
         ([Headline(copied_samples=128)], 128, 0),
-        ([Headline(copied_samples=None)], 200, 4),
+        ([Headline(copied_samples=None)], 200, 7),
         ([Calibrated([Noise(0.5), Noise(1.0), Noise(2.0)])], 200, 3),
     ],
 )

@@ -21,6 +21,7 @@ from lightning_tansens.estimators import (
     score_set,
 )
 from lightning_tansens.estimators.calibrated import Perturbed
+from lightning_tansens.estimators.headline import Strong
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.show import Display
@@ -43,7 +44,9 @@ def copies_of(network, data, monitor, labels):
     inputs = torch.stack([data[index][0] for index in subset.indices])
     with torch.no_grad():
         moved = [network(Perturbed(one)(inputs, range(len(inputs)))).numpy() for one in Headline().copies_for(inputs)]
-    return tuple(SetSummary("copy", outputs=Outputs.of(outputs, labels)) for outputs in moved)
+    strong = [isinstance(one, Strong) for one in Headline().copies_for(inputs)]
+    pairs = zip(moved, strong, strict=True)
+    return tuple(SetSummary("copy", outputs=Outputs.of(outputs, labels), strong=is_strong) for outputs, is_strong in pairs)
 
 
 def test_estimates_are_those_of_the_estimators_on_the_samples_of_the_loss():

@@ -37,7 +37,7 @@ def test_it_is_logged_and_said_by_default():
     assert "fewer than 3 earlier measurements" not in monitor.estimates["test"].loss.doubts
 
 
-def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):
+def test_a_table_has_seven_copies_and_each_is_perturbed_once(monkeypatch):
     seen = []
     called = Perturbed.__call__
 
@@ -48,10 +48,10 @@ def test_a_table_has_four_copies_and_each_is_perturbed_once(monkeypatch):
     monkeypatch.setattr(Perturbed, "__call__", counted)
     monitor = make_monitor(test_dataloaders=Points(70, seed=2), estimators=[Headline()], batch_size=60, **SIZES)
     fit(monitor, max_epochs=3, data=loader(Points(70)))
-    assert len(monitor._run.copies) == 4
-    tried = sum(seen[:4])  # a first batch, on which everything is tried
-    assert tried <= 4 * 5
-    assert sum(seen) - tried == 4 * 60
+    assert [copy.strong for copy in monitor._run.copies] == [False] * 4 + [True] * 3
+    tried = sum(seen[:7])  # a first batch, on which everything is tried
+    assert tried <= 7 * 5
+    assert sum(seen) - tried == 7 * 60
 
 
 def test_copies_are_as_the_first_time_and_end_with_the_budget():
@@ -128,7 +128,7 @@ def test_a_regression_has_a_loss_that_is_fitted_on_copies():
         data=loader(Points(60, labels="value")),
         max_epochs=5,
     )
-    assert len(monitor._run.copies) == 4
+    assert len(monitor._run.copies) == 7
     found = monitor.estimates["test"]
     assert found.accuracy is None
     assert found.loss.low < found.loss.value < found.loss.high
@@ -157,7 +157,7 @@ def test_a_segmentation_has_a_loss_that_is_fitted_on_copies():
         test_dataloaders=TensorDataset(images * 0.6), criterion=criterion, measures=[], estimators=[Headline()], **SIZES
     )
     fit(monitor, module=lambda: SegmentationModule(Segmenter(), criterion), data=loader(data), max_epochs=5)
-    assert len(monitor._run.copies) == 4  # not the translation, which would part the masks from their pixels
+    assert len(monitor._run.copies) == 8  # not the translations, which would part the masks from their pixels
     found = monitor.estimates["test"]
     assert found.accuracy is None
     assert found.loss.low < found.loss.value < found.loss.high

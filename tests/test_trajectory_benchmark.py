@@ -16,6 +16,12 @@ import yaml
 EXAMPLE = Path(__file__).parents[1] / "example_projects" / "trajectory_benchmark"
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "trajectory_benchmark"
 
+IMAGE_COPIES, TABLE_COPIES = ("Noise", "Masked", "Contrast", "Blur", "Shift"), ("ColumnNoise", "Swapped", "Filled")
+
+
+def strong(kind):
+    return f"strong {kind}"
+
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
@@ -48,7 +54,7 @@ def test_from_the_smoke_matrix_to_the_tables(call, tmp_path):
     network, written = NetworkOutputs.load(file), file.stat().st_mtime_ns
     assert network.epochs.tolist() == [1, 2, 3, 4, 5, 6]
     assert {one.family for one in network.of_role("target")} == {"none", "rotation", "darker"}
-    assert [one.family for one in network.of_role("copy")] == ["Noise", "Masked", "Contrast", "Blur", "Shift"]
+    assert [one.family for one in network.of_role("copy")] == [*IMAGE_COPIES, *map(strong, IMAGE_COPIES)]
     assert not list((tmp_path / "trajectory_checkpoints").glob("*.ckpt"))
     call("main.py", *config)
     assert file.stat().st_mtime_ns == written
@@ -147,12 +153,12 @@ def test_copies_have_as_many_samples_as_a_monitor_s(outputs, monkeypatch):
 
     taken = []
     monkeypatch.setattr(score, "labelled", lambda network, one, moments, first=None: taken.append(first) or {})
-    copies = [replace(next(outputs.of_role("copy")), name=f"copy {number}") for number in range(4)]
     others = [one for one in outputs.sets if one.role == "reference"]
-    for count, expected in ((4, 1024), (3, 256)):
+    for kinds, expected in ((TABLE_COPIES, 1024), (IMAGE_COPIES, 256)):
         taken.clear()
-        list(score.score_network(replace(outputs, sets=[*others, *copies[:count]])))
-        assert taken == [expected] * count + [None]
+        copies = [replace(next(outputs.of_role("copy")), name=f"a copy: {kind}", family=kind) for kind in kinds]
+        list(score.score_network(replace(outputs, sets=[*others, *copies])))
+        assert taken == [expected] * len(kinds) + [None]
 
 
 def test_chosen_estimators_alone(outputs):
@@ -312,7 +318,7 @@ def test_tables(tables, name, classes):
     assert inputs.mean(0).abs().max() < 0.1
     families = {one.family for one in data.sets if one.role == "target"}
     assert families == {"label_shift", "subpopulation", "none", "real", "scaled", "rounded", "swapped"}
-    assert [one.family for one in data.sets if one.role == "copy"] == ["ColumnNoise", "Swapped", "Filled", "Filled"]
+    assert [one.family for one in data.sets if one.role == "copy"] == [*TABLE_COPIES, "Filled", *map(strong, TABLE_COPIES)]
     moved, pool = data.rows["label_shift_0"], data.labels["pool"].numpy()
     assert len(set(moved)) == len(moved)
     shares = [np.bincount(of, minlength=classes) / len(of) for of in (pool[moved], pool)]

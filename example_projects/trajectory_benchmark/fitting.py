@@ -17,6 +17,8 @@ from snapshots import NetworkOutputs
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+from lightning_tansens.monitor.data.entries import some_entries
+
 #: In the first epochs, that many, a run may take several snapshots an epoch.
 EARLY_EPOCHS = 3
 
@@ -166,4 +168,5 @@ def fit(run: Run, data: Data, folder: Path) -> NetworkOutputs:
     trainer.fit(module, DataLoader(samples, batch_size=None, sampler=batches), ckpt_path=resumed)
     outputs = {name: torch.stack(found).numpy() for name, found in snapshots.outputs.items()}
     labels = {name: found.numpy() for name, found in data.labels.items()}
-    return NetworkOutputs(data.sets, np.array(snapshots.epochs), outputs, labels, data.rows)
+    inputs = {name: seen.half().numpy() for name, of in data.inputs.items() if (seen := some_entries(of)) is not None}
+    return NetworkOutputs(data.sets, np.array(snapshots.epochs), outputs, labels, data.rows, inputs)

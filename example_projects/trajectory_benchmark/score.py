@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from snapshots import NetworkOutputs, SetInfo
 
 from lightning_tansens.estimators import Estimator, Headline, Outputs, SetSummary, default_estimators, estimate_set
-from lightning_tansens.estimators.headline.copies import ROWS, SAMPLES, copies_for
+from lightning_tansens.estimators.headline.copies import ROWS, SAMPLES
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.record import HEADLINE
 
@@ -32,9 +32,6 @@ COLUMNS = (
 
 #: When a network is scored, as a share of its snapshots.
 MOMENTS = (0.35, 0.7, 1.0)
-
-#: The number of copies that the headline makes of a table; it makes another one of images.
-TABLE_COPIES = len(copies_for(torch.zeros(1, 8)))
 
 #: The headline with what a user may state of the class shares; "auto" is among the default estimators.
 STATED = ("same", "free")
@@ -87,8 +84,12 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
     perturbed = list(network.of_role("copy"))
     if copied is None:
-        copied = ROWS if len(perturbed) == TABLE_COPIES else SAMPLES
-    copies = [labelled(network, one, moments, copied) for one in perturbed]
+        copied = ROWS if network.is_table else SAMPLES
+    copies = [
+        {moment: replace(found, strong=one.family.startswith("strong")) for moment, found in of_copy.items()}
+        for one in perturbed
+        for of_copy in [labelled(network, one, moments, copied)]
+    ]
     references = {
         moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
         for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()

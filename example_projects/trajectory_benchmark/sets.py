@@ -14,6 +14,7 @@ from snapshots import SetInfo
 from torch import Tensor
 
 from lightning_tansens.estimators import Headline
+from lightning_tansens.estimators.headline import Strong
 
 #: Concentrations of the Dirichlet class shares of the label shifts: the smaller, the fewer classes are left.
 SHARES = (0.3, 0.5, 1.0, 1.0, 2.0, 4.0)
@@ -51,12 +52,13 @@ class Data:
         self.inputs[info.name], self.labels[info.name] = inputs, labels
 
     def add_reference(self, inputs: Tensor, labels: Tensor) -> None:
-        """Adds the reference and the perturbed copies that the headline takes of it."""
+        """Adds the reference and the perturbed copies that the headline takes of it, strong ones as well."""
         self.add(SetInfo("reference", "reference"), inputs, labels)
         for number, perturb in enumerate(Headline().copies_for(inputs)):
             torch.manual_seed(number)
             copy = torch.stack([perturb(sample) for sample in inputs])
-            self.add(SetInfo(f"copy_{number}", "copy", type(perturb).__name__), copy, labels)
+            kind = f"strong {type(perturb.transform).__name__}" if isinstance(perturb, Strong) else type(perturb).__name__
+            self.add(SetInfo(f"copy_{number}", "copy", kind), copy, labels)
 
     def add_family(
         self, family: str, number: int | str, perturb: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor

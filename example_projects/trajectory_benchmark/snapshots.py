@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_tansens.estimators import Outputs, Trajectory
+from lightning_tansens.estimators import Inputs, Outputs, Trajectory
 
 #: The labelled reference, its perturbed copies, targets to estimate, and pools that targets are drawn from.
 Role = Literal["reference", "copy", "target", "pool"]
@@ -46,6 +46,7 @@ class NetworkOutputs:
         outputs: By set, shape (S, N, C), float16; targets that are drawn from a pool have none.
         labels: By set, shape (N,).
         rows: By target that is drawn from a pool, the samples' places in it.
+        inputs: By set, the entries that a monitor would see, shape (N, E), float16; none of targets that are drawn.
 
     """
 
@@ -54,10 +55,11 @@ class NetworkOutputs:
     outputs: dict[str, NDArray[Any]] = field(default_factory=dict)
     labels: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
+    inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Writes one compressed file; an interrupted call leaves none."""
-        kinds = {"outputs": self.outputs, "labels": self.labels, "rows": self.rows}
+        kinds = {"outputs": self.outputs, "labels": self.labels, "rows": self.rows, "inputs": self.inputs}
         arrays = {f"{kind}/{name}": value for kind, found in kinds.items() for name, value in found.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
@@ -74,6 +76,11 @@ class NetworkOutputs:
                 if name:
                     getattr(found, kind)[name] = file[key]
         return found
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the inputs are rows of a table, from which the headline takes other copies than from images."""
+        return "ColumnNoise" in {one.family for one in self.sets}
 
     def of_role(self, role: Role) -> Iterator[SetInfo]:
         return (one for one in self.sets if one.role == role)
@@ -96,9 +103,11 @@ class NetworkOutputs:
         chosen = self.rows[one.name][:first] if one.pool else slice(first)
         labels, is_classifier = self.labels[source][chosen], self.numbers(one) is None
         trajectory, found = Trajectory(), {}
+        known = self.inputs.get(source)
+        seen = None if known is None else Inputs(known[chosen].astype(np.float32), self.is_table)
         for number in range(max(moments) + 1):
             now = Outputs.of(self.outputs[source][number, chosen], labels, earlier=trajectory, is_classifier=is_classifier)
             if number in moments:
-                found[number] = now
+                found[number] = replace(now, inputs=seen)
             trajectory = trajectory.updated(now)
         return found

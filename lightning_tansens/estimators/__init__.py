@@ -9,6 +9,7 @@ from lightning_tansens.estimators.disagreement import AgreementOnTheLine, Disagr
 from lightning_tansens.estimators.doubts import Limits, Reason
 from lightning_tansens.estimators.headline import Headline
 from lightning_tansens.estimators.importance_weighting import ImportanceWeighting
+from lightning_tansens.estimators.inputs import Inputs
 from lightning_tansens.estimators.optimal_transport import ConfidenceOptimalTransport, TransportLoss
 from lightning_tansens.estimators.outputs import Outputs
 from lightning_tansens.estimators.pseudo_label_loss import PseudoLabelLoss
@@ -34,6 +35,7 @@ __all__ = [
     "Estimator",
     "Headline",
     "ImportanceWeighting",
+    "Inputs",
     "Limits",
     "MaNo",
     "MeasureRatio",

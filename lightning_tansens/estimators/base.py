@@ -27,6 +27,7 @@ class Need(Enum):
     FEATURES = "the input of the network's last layer"
     EARLIER = "the outputs of earlier measurements"
     COPIES = "labelled copies of the reference"
+    INPUTS = "some entries of the inputs"
 
 
 class Estimator(ABC):

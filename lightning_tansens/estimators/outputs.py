@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, log_softmax, softmax
 
 from lightning_tansens.errors import TooEarlyError
+from lightning_tansens.estimators.inputs import Inputs
 from lightning_tansens.estimators.temperature import Temperature, fit_temperature
 from lightning_tansens.estimators.trajectory import Trajectory, running_mean
 
@@ -34,6 +35,7 @@ class Outputs:
     labels: NDArray[np.int64] | None = None  #: Class indices, shape (N,); None where they are not used.
     features: Array | None = None  #: The input of the network's last layer, shape (N, F), if it is known.
     earlier: Trajectory | None = None  #: What earlier measurements said of these N samples.
+    inputs: Inputs | None = None  #: Those of all samples of the set, usable or not, if they are known.
 
     @classmethod
     def of(
@@ -43,6 +45,7 @@ class Outputs:
         features: ArrayLike | None = None,
         earlier: Trajectory | None = None,
         is_classifier: bool | None = None,
+        inputs: Inputs | None = None,
     ) -> Outputs:
         """Returns the outputs of a set, without the samples whose outputs are not finite.
 
@@ -53,6 +56,7 @@ class Outputs:
             features: Shape (N, F), or None.
             earlier: The trajectory of all N samples, or None.
             is_classifier: Whether the outputs are class scores; None if they have shape (N, C) with C >= 2.
+            inputs: Those of all N samples, or None.
 
         Raises:
             ValueError: If the shapes do not fit, or a label is not one of the outputs' classes.
@@ -93,6 +97,7 @@ class Outputs:
             None if own is None else own[kept].astype(np.int64),
             None if known is None else known[kept].astype(np.float64),
             None if earlier is None or not earlier.count else earlier.selected(kept),
+            inputs,
         )
 
     def __len__(self) -> int:

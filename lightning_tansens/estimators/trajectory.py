@@ -45,7 +45,7 @@ class Trajectory:
     Zhang, ICML 2013). It takes N x C numbers of 4 bytes, however long the run; the predicted classes of at most 64 snapshots
     take 2 bytes each (4 beyond 32,767 classes). Once there are more, every second one is dropped and from then on only every
     second new one kept, and so on, so that they stay spread over the run. With 1,000 classes and 1,024 samples that is 4.2
-    MB for a set: 63 MB for ten targets, the reference and four copies of it.
+    MB for a set: 76 MB for ten targets, the reference and seven copies of it.
 
     Where outputs are not class scores, the outputs themselves are kept, at most 8 snapshots and 4 million numbers of 4 bytes
     (two snapshots at least).

@@ -19,13 +19,13 @@ MAX_NUMBERS = 4096
 
 
 class SetOutputs(Metric):
-    """Gathers outputs, labels and features of a set, in the order of the samples' positions.
+    """Gathers outputs, labels, features and entries of the inputs of a set, in the order of the samples' positions.
 
     Class scores (N, C) are kept whole. Of other outputs at most 4,096 numbers a sample are kept: of (N, C, ...) the same
     randomly drawn places of the trailing dimensions for every sample, set and process, of (N, D) the same entries.
 
-    As input to ``update``: outputs, labels, features and positions. As output of ``compute``: what :meth:`arrays` returns,
-    as tensors.
+    As input to ``update``: outputs, labels, features, positions and entries. As output of ``compute``: what
+    :meth:`arrays` returns, as tensors.
 
     Args:
         class_scores: Whether outputs are class scores: logits (N, C) of two or more classes, or the single logit, (N,) or
@@ -33,6 +33,7 @@ class SetOutputs(Metric):
             or integers of shape (N,).
         labels: Whether to keep the labels, which is for the reference alone.
         features: Whether to keep the features.
+        entries: Whether to keep the entries of the inputs.
         kwargs: Passed to :class:`torchmetrics.Metric`.
 
     Example:
@@ -49,22 +50,30 @@ class SetOutputs(Metric):
 
     positions: list[Tensor]
 
-    def __init__(self, class_scores: bool | None = None, labels: bool = True, features: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        class_scores: bool | None = None,
+        labels: bool = True,
+        features: bool = False,
+        entries: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.class_scores = class_scores
-        self._names = ["positions", "outputs", *(["labels"] if labels else []), *(["features"] if features else [])]
+        wanted = {"labels": labels, "features": features, "entries": entries}
+        self._names = ["positions", "outputs", *(name for name, is_wanted in wanted.items() if is_wanted)]
         #: A process without samples syncs empty tensors of the right type and shape.
         self._empty: dict[str, Tensor] = {}
         self._places: Tensor | None = None
         for name in self._names:
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def prepare(self, outputs: Any, targets: Any = None, features: Any = None) -> None:
+    def prepare(self, outputs: Any, targets: Any = None, features: Any = None, entries: Tensor | None = None) -> None:
         """Learns the types and shapes of what is gathered; every process calls it before the first update.
 
         It takes a batch of at least one sample, whose values do not matter, and raises as :meth:`update` does.
         """
-        self._learn(self._rows(outputs, targets, features))
+        self._learn(self._rows(outputs, targets, features, entries))
 
     def _learn(self, rows: dict[str, Tensor]) -> None:
         empty = {name: row[:0].cpu() for name, row in rows.items()}
@@ -78,7 +87,12 @@ class SetOutputs(Metric):
             self._fill()
 
     def update(
-        self, outputs: Any, targets: Any = None, features: Any = None, positions: Sequence[int] | None = None
+        self,
+        outputs: Any,
+        targets: Any = None,
+        features: Any = None,
+        positions: Sequence[int] | None = None,
+        entries: Tensor | None = None,
     ) -> None:
         """Adds a batch.
 
@@ -87,11 +101,13 @@ class SetOutputs(Metric):
             targets: Class indices, shape (N,); None where labels are not used. Not looked at without class scores.
             features: The input of the network's last layer, shape (N, F); None where it is not known.
             positions: The samples' positions in their set; None continues where the last batch ended.
+            entries: Some entries of the inputs, shape (N, E); None where they are not known. A batch with more or fewer
+                entries than the first counts as not known, NaN.
 
         Raises:
             ValueError: If outputs, labels or features have not the shapes that are expected.
         """
-        rows = self._rows(outputs, targets, features)
+        rows = self._rows(outputs, targets, features, entries)
         self._learn(rows)
         own = positions_from("positions", positions, len(outputs), start=sum(map(len, self.positions)))
         rows["positions"] = torch.tensor(own, dtype=torch.int64, device=self.device)
@@ -104,7 +120,7 @@ class SetOutputs(Metric):
         self._fill()
 
     def compute(self) -> dict[str, Any]:
-        """Returns outputs, labels and features, over the samples of all processes, in the order of positions."""
+        """Returns outputs, labels, features and entries, over the samples of all processes, in the order of positions."""
         if not self._empty:
             return {"outputs": torch.zeros(0, device=self.device), "is_classifier": bool(self.class_scores)}
         order = dim_zero_cat(self.positions).argsort(stable=True)
@@ -113,7 +129,7 @@ class SetOutputs(Metric):
         return {**found, "is_classifier": bool(self.class_scores)}
 
     def arrays(self) -> dict[str, Any]:
-        """Returns the arguments of ``Outputs.of``, the same on every process. Needs synced states."""
+        """Returns the arguments of ``Outputs.of`` and the entries, the same on every process. Needs synced states."""
         compute = type(self).compute  # the metric's own compute() would sync once more
         return {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in compute(self).items()}
 
@@ -121,7 +137,7 @@ class SetOutputs(Metric):
         for name, empty in self._empty.items():
             setattr(self, name, [empty.to(self.device)])
 
-    def _rows(self, outputs: Any, targets: Any, features: Any) -> dict[str, Tensor]:
+    def _rows(self, outputs: Any, targets: Any, features: Any, entries: Tensor | None) -> dict[str, Tensor]:
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
             raise ValueError(
                 f"outputs: expected one tensor of floating-point numbers, shape (N, ...), but got {_what(outputs)}"
@@ -145,6 +161,11 @@ class SetOutputs(Metric):
                     f"features: expected shape ({samples}, F), one row for each sample, but got {_what(features)}"
                 )
             rows["features"] = none if features is None else features.detach().to(self.device, kept.dtype)
+        if "entries" in self._names:
+            rows["entries"] = none if entries is None else entries.to(self.device)
+            known = self._empty.get("entries", rows["entries"])
+            if rows["entries"].shape[1:] != known.shape[1:]:
+                rows["entries"] = torch.full((samples, *known.shape[1:]), torch.nan, device=self.device)
         return rows
 
     def _labels(self, outputs: Tensor, targets: Any) -> Tensor:

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
-from lightning_tansens.monitor.data.reading import Reading
+from lightning_tansens.monitor.data.reading import Reading, Seen
 from lightning_tansens.monitor.data.set_batches import SetBatches
 
 
@@ -50,7 +50,7 @@ class OutputMetrics:
         """The loss, unless it only tells which labels count."""
         return self.loss if self._reading.with_loss else None
 
-    def prepare(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
+    def prepare(self, seen: Seen, targets: Any, positions: Sequence[int]) -> None:
         """Tries both on a batch, without accumulating.
 
         Raises:
@@ -58,46 +58,47 @@ class OutputMetrics:
 
         """
         if self.loss is not None:
-            self.loss.prepare(outputs, self._batches.labels(targets))
+            self.loss.prepare(seen.outputs, self._batches.labels(targets))
         if self.outputs is not None:
-            self.outputs.prepare(*self._counted(outputs, features, targets, positions)[:3])
+            found, labels, _ = self._counted(seen, targets, positions)
+            self.outputs.prepare(found.outputs, labels, found.features, found.entries)
 
-    def update(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
+    def update(self, seen: Seen, targets: Any, positions: Sequence[int]) -> None:
         """Accumulates a batch.
 
         Args:
-            outputs: What the network returned.
-            features: The inputs of its last layer; None where no estimator needs them.
+            seen: What the estimators see of it.
             targets: The labels; None where there are none.
             positions: The samples' positions in the set.
 
         """
         if self.measured_loss is not None:
-            self.measured_loss.update_finite(outputs, self._batches.labels(targets), positions)
-        self.update_outputs(outputs, features, targets, positions)
+            self.measured_loss.update_finite(seen.outputs, self._batches.labels(targets), positions)
+        self.update_outputs(seen, targets, positions)
 
-    def update_outputs(self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]) -> None:
+    def update_outputs(self, seen: Seen, targets: Any, positions: Sequence[int]) -> None:
         """Accumulates the outputs of a batch alone, as far as the estimators get them; the arguments are as above."""
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
-            self.outputs.update(*self._counted(outputs, features, targets, positions[:count]))
+            found, labels, own = self._counted(seen, targets, positions[:count])
+            self.outputs.update(found.outputs, labels, found.features, own, found.entries)
 
-    def _counted(
-        self, outputs: Any, features: Tensor | None, targets: Any, positions: Sequence[int]
-    ) -> tuple[Any, Any, Tensor | None, list[int]]:
-        """Returns the outputs, labels, features and positions of a batch's first samples whose label, if any, counts."""
+    def _counted(self, seen: Seen, targets: Any, positions: Sequence[int]) -> tuple[Seen, Any, list[int]]:
+        """Returns what is seen, the labels and positions of a batch's first samples whose label, if any, counts."""
         kept: Any = slice(len(positions))
         own = list(positions)
-        if not isinstance(outputs, Tensor):  # SetOutputs refuses it
-            return outputs, targets, features, own
+        if not isinstance(seen.outputs, Tensor):  # SetOutputs refuses it
+            return seen, targets, own
         if self._reading.labelled and self.loss is not None:
-            counted = self.loss.counted(outputs[kept], targets[kept])
+            counted = self.loss.counted(seen.outputs[kept], targets[kept])
             if counted is not None:
                 kept = counted.nonzero().flatten()
                 own = [positions[place] for place in kept.tolist()]
         labels = targets[kept] if self._reading.labelled else None
-        return outputs[kept], labels, None if features is None else features[kept], own
+        return Seen(*(None if part is None else part[kept] for part in seen)), labels, own
 
 
 def _outputs(reading: Reading) -> SetOutputs | None:
-    return SetOutputs(reading.class_scores, reading.labelled, reading.features) if reading.num_outputs else None
+    if not reading.num_outputs:
+        return None
+    return SetOutputs(reading.class_scores, reading.labelled, reading.features, reading.entries)

@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_tansens.estimators import Estimator, Need
 from lightning_tansens.estimators.calibrated import Perturbed
+from lightning_tansens.estimators.headline import Strong
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
@@ -187,7 +188,7 @@ class SetFactory:
             LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
             reading,
         )
-        copy.made_for = tuple(estimator.key for estimator in estimators)
+        copy.made_for, copy.strong = tuple(estimator.key for estimator in estimators), isinstance(transform, Strong)
         return copy
 
     def _reference(self) -> str | Data:
@@ -232,5 +233,6 @@ class SetFactory:
             max(monitor.num_samples, monitor.options.num_loss_samples) if monitor.estimators else 0,
             class_scores=None if self._known is None else self._known.class_scores,
             features=any(Need.FEATURES in estimator.needs for estimator in monitor.estimators),
+            entries=any(Need.INPUTS in estimator.needs for estimator in monitor.estimators),
             labelled=labelled,
         )

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
+from lightning_tansens.estimators import Inputs, Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Batch, Cost, cost_of
+from lightning_tansens.monitor.data.entries import is_table
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
@@ -64,8 +65,12 @@ class MeasuredSet:
         self.failed: dict[str, Exception] = {}
         #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
         self.made_for: tuple[str, ...] = ()
+        #: Whether this is a copy that nothing is fitted to.
+        self.strong = False
         self._reading = reading
         self._lockstep: Lockstep | None = None
+        self._is_table = False
+        self._inputs: Inputs | None = None
         # what is done with each batch and, second, with those that measures see
         self._costs: tuple[list[Cost], list[Cost]] = ([], [])
 
@@ -120,7 +125,7 @@ class MeasuredSet:
                 misfits[measure.key] = error
         if self.of_outputs.metrics():
             try:
-                outputs, features = self._reading.forward(network, inputs, self._lockstep)
+                seen = self._reading.forward(network, inputs, self._lockstep)
             except Exception as error:
                 for misfit in misfits.values():
                     if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
@@ -134,11 +139,12 @@ class MeasuredSet:
                     "and returns (inputs, targets)"
                 ) from error
             with agreed(lockstep):
-                self.of_outputs.prepare(outputs, features, targets, positions)
+                self.of_outputs.prepare(seen, targets, positions)
             if lockstep is None:  # elsewhere each call talks to the other processes
                 if ("", shapes) not in tried:
                     tried["", shapes] = cost_of(lambda batch: self._reading.forward(network, batch[0]), batches)
                 self._costs[0].append(tried["", shapes])
+        self._is_table = is_table(inputs)
         return misfits
 
     def expected_seconds(self) -> float:
@@ -188,7 +194,7 @@ class MeasuredSet:
             for inputs, targets, positions in self.batches:
                 if positions[0] >= self._reading.num_outputs:
                     break
-                self.of_outputs.update_outputs(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
+                self.of_outputs.update_outputs(self._reading.forward(network, inputs, self._lockstep), targets, positions)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
@@ -217,7 +223,7 @@ class MeasuredSet:
                         except Exception as error:
                             self.failed[measure.key] = error
             if of_outputs:
-                self.of_outputs.update(*self._reading.forward(network, inputs, self._lockstep), targets, positions)
+                self.of_outputs.update(self._reading.forward(network, inputs, self._lockstep), targets, positions)
             tick()
 
     def _accumulate_in_step(
@@ -233,10 +239,10 @@ class MeasuredSet:
         for number in range(lockstep.most(count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
-            outputs, features = self._reading.forward(network, inputs, self._lockstep)
+            seen = self._reading.forward(network, inputs, self._lockstep)
             with lockstep.together():
                 if positions and lockstep.speaks:
-                    add(outputs, features, targets, positions)
+                    add(seen, targets, positions)
                 tick()
         with lockstep.together():
             next(batches, None)  # a subset keeps its samples once it is exhausted
@@ -279,7 +285,8 @@ class MeasuredSet:
     def summary(self) -> SetSummary:
         """Returns what was found, inside :meth:`synced`; it talks to no other process."""
         head = self.subset.head
-        summary = SetSummary(name=self.name, samples=head, whole=head == self.subset.available, made_for=self.made_for)
+        whole = head == self.subset.available
+        summary = SetSummary(self.name, head, whole=whole, made_for=self.made_for, strong=self.strong)
         for measure in self.measures:
             if measure.key not in self.failed:
                 try:
@@ -297,7 +304,14 @@ class MeasuredSet:
     def found_outputs(self) -> Outputs | None:
         """Returns the outputs, inside :meth:`synced`; None where no estimator needs them."""
         outputs = self.of_outputs.outputs
-        return None if outputs is None else Outputs.of(**outputs.arrays(), earlier=self.trajectory)
+        if outputs is None:
+            return None
+        arrays = outputs.arrays()
+        entries = arrays.pop("entries", None)
+        inputs = None if entries is None else Inputs(entries, self._is_table)
+        if inputs is None or not inputs.same_as(self._inputs):  # what estimators know of the same inputs is kept with them
+            self._inputs = inputs
+        return Outputs.of(**arrays, earlier=self.trajectory, inputs=self._inputs)
 
     def shown(self, summary: SetSummary) -> ShownSamples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""

@@ -141,7 +141,7 @@ def test_the_seed_decides_and_one_fit_serves_all_targets(monkeypatch):
 
     class Counted(headline_file.Fit):
         def __init__(self, *arguments):
-            fits.append(arguments[-1])
+            fits.append(arguments[2])
             super().__init__(*arguments)
 
     monkeypatch.setattr(headline_file, "Fit", Counted)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.optimize import linprog, minimize
 
 from lightning_tansens.estimators import Outputs
-from lightning_tansens.estimators.headline import Blur, Fit, Shift, copies_for, heads, plans
+from lightning_tansens.estimators.headline import Blur, Fit, Shift, Strong, copies_for, heads, plans
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
@@ -352,7 +352,7 @@ def test_images_are_blurred_as_a_convolution_and_moved():
 
 def test_rows_of_a_table_are_noisy_swapped_or_filled():
     rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 9.0)
-    noise, swapped, missing, dropped = copies_for(rows)
+    noise, swapped, missing, dropped, *strong = copies_for(rows)
     made = torch.stack([noise(rows[0]) for _ in range(2000)])
     assert torch.allclose(made.std(0), 0.8 * rows.std(0), rtol=0.1)
     changed = torch.stack([swapped(rows[0]) for _ in range(500)])
@@ -366,6 +366,10 @@ def test_rows_of_a_table_are_noisy_swapped_or_filled():
     once, again = dropped(rows[0]), dropped(rows[1])
     assert int((once != rows[0]).sum()) == 3
     assert ((once != rows[0]) == (again != rows[1])).all()
+    assert all(isinstance(one, Strong) for one in strong)
+    made = [torch.stack([one(rows[0]) for _ in range(1000)]) for one in strong]
+    assert torch.allclose(made[0].std(0), 3.2 * rows.std(0), rtol=0.1)
+    assert all(0.6 < float((copy != rows[0]).double().mean()) < 0.75 for copy in made[1:])
 
 
 @pytest.mark.parametrize(
@@ -386,8 +390,10 @@ def test_other_inputs_have_no_copies(inputs):
 
 @pytest.mark.parametrize(("side", "sigma", "pixels"), [(8, 0.7, 1), (28, 1.3, 4), (32, 1.3, 4), (64, 2.6, 8)])
 def test_strengths_follow_the_size_of_images(side, sigma, pixels):
-    *_, blur, shift = copies_for(torch.rand(2, 1, side, side))
+    *_, blur, shift = (copy for copy in copies_for(torch.rand(2, 1, side, side)) if not isinstance(copy, Strong))
     assert (blur.sigma, shift.pixels) == (sigma, pixels)
+    *_, blur, shift = (copy.transform for copy in copies_for(torch.rand(2, 1, side, side)) if isinstance(copy, Strong))
+    assert (blur.sigma, shift.pixels) == (2.5 * sigma, round(side / 4))
 
 
 def test_wrong_strengths_are_refused():
@@ -395,6 +401,9 @@ def test_wrong_strengths_are_refused():
         Blur(0)
     with pytest.raises(ValueError, match="pixels: expected a positive integer"):
         Shift(0)
+    for value in (0.5, None):
+        with pytest.raises(TypeError, match="transform: expected a callable"):
+            Strong(value)
 
 
 def test_missing_cells_do_not_spread_over_the_copies_of_a_table():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.checks import check_counts, check_numbers
+from lightning_tansens.checks import check_callable, check_counts, check_numbers
 from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform
 
 #: Images with shorter sides are blurred less; the strengths of larger ones grow with the side, from 32 pixels on.
@@ -36,6 +36,34 @@ def samples_for(inputs: Any) -> int:
     """
     is_table = isinstance(inputs, Tensor) and inputs.dim() == 2 and inputs.shape[1] <= LONGEST_ROW
     return ROWS if is_table else SAMPLES
+
+
+@dataclass(frozen=True)
+class Strong:
+    """A change that is stronger than most targets'.
+
+    Its copy corrects the estimates of sets that look like it; nothing is fitted to it, so that targets which change less do
+    not suffer.
+
+    Attributes:
+        transform: Changes one sample.
+
+    Example:
+        >>> Strong(Contrast(0.0))(torch.tensor([1.0, 3.0]))
+        tensor([2., 2.])
+
+    """
+
+    transform: Transform
+
+    def __post_init__(self) -> None:
+        if self.transform is None:
+            raise TypeError("transform: expected a callable on a sample, but got None")
+        check_callable("transform", self.transform)
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        changed: Tensor = self.transform(sample)
+        return changed
 
 
 @dataclass(frozen=True)
@@ -94,9 +122,10 @@ class ColumnNoise:
     """Adds noise to a row of a table, in units of the columns' standard deviations, shape (F,)."""
 
     deviations: Tensor
+    scale: float = TABLE_NOISE
 
     def __call__(self, row: Tensor) -> Tensor:
-        return row + TABLE_NOISE * self.deviations.to(row) * torch.randn_like(row)
+        return row + self.scale * self.deviations.to(row) * torch.randn_like(row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +133,12 @@ class Swapped:
     """Replaces some entries of a row by the same columns' entries of other rows, shape (P, F), each from a random row."""
 
     rows: Tensor
+    share: float = TABLE_SHARE
 
     def __call__(self, row: Tensor) -> Tensor:
         drawn = torch.randint(len(self.rows), row.shape)
         other = self.rows[drawn, torch.arange(len(row))].to(row)
-        return torch.where(torch.rand_like(row) < TABLE_SHARE, other, row)
+        return torch.where(torch.rand_like(row) < self.share, other, row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +147,10 @@ class Filled:
 
     means: Tensor
     columns: tuple[int, ...] = ()
+    share: float = TABLE_SHARE
 
     def __call__(self, row: Tensor) -> Tensor:
-        chosen = torch.rand_like(row) < TABLE_SHARE
+        chosen = torch.rand_like(row) < self.share
         if self.columns:
             chosen = torch.isin(torch.arange(len(row)), torch.tensor(self.columns))
         return torch.where(chosen, self.means.to(row), row)
@@ -128,16 +159,16 @@ class Filled:
 def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
     """Returns the copies that suit the inputs; none unless these are images or rows of a table.
 
-    Images, shape (N, C, H, W): noise, masked pixels, less contrast, blur, a translation. Rows, shape (N, F): noise, entries
-    of other rows, missing entries, missing columns.
+    Images, shape (N, C, H, W): noise, masked pixels, less contrast, blur, a translation, and each of them once more, strong.
+    Rows, shape (N, F): noise, entries of other rows, missing entries, the same three strong, and missing columns.
 
     Args:
         inputs: The first inputs of the reference, as the network gets them.
         seed: Seed of the choice of columns.
 
     Example:
-        >>> [type(copy).__name__ for copy in copies_for(torch.rand(2, 3, 32, 32))]
-        ['Noise', 'Masked', 'Contrast', 'Blur', 'Shift']
+        >>> [type(copy).__name__ for copy in copies_for(torch.rand(2, 3, 32, 32))][:6]
+        ['Noise', 'Masked', 'Contrast', 'Blur', 'Shift', 'Strong']
         >>> copies_for(torch.zeros(2, 7, dtype=torch.long))
         ()
 
@@ -147,7 +178,9 @@ def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
     if inputs.dim() == 4 and min(inputs.shape[-2:]) >= 4:
         side = min(inputs.shape[-2:])
         sigma = 0.7 if side < SMALL else 1.3 * max(1.0, side / SIDE)
-        return (Noise(0.7), Masked(0.3), Contrast(0.25), Blur(sigma), Shift(round(side / 8)))
+        mild: tuple[Transform, ...] = (Noise(0.7), Masked(0.3), Contrast(0.25), Blur(sigma), Shift(round(side / 8)))
+        strong: tuple[Transform, ...] = (Noise(2.8), Masked(0.75), Contrast(0.12), Blur(2.5 * sigma), Shift(round(side / 4)))
+        return (*mild, *(Strong(one) for one in strong))
     if inputs.dim() == 2 and inputs.shape[1] > 1:
         rows = inputs.detach().cpu()
         # a cell may be missing; a column without any number is left as it is
@@ -155,5 +188,11 @@ def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
         deviations, columns = (rows - means).square().nanmean(0).sqrt(), rows.shape[1]
         generator = torch.Generator().manual_seed(seed)
         dropped = torch.randperm(columns, generator=generator)[: min(TABLE_COLUMNS, columns // 2)]
-        return (ColumnNoise(deviations), Swapped(rows), Filled(means), Filled(means, columns=tuple(dropped.tolist())))
+        columns_filled = Filled(means, columns=tuple(dropped.tolist()))
+        strong = (
+            ColumnNoise(deviations, 4 * TABLE_NOISE),
+            Swapped(rows, 2 * TABLE_SHARE),
+            Filled(means, share=2 * TABLE_SHARE),
+        )
+        return (ColumnNoise(deviations), Swapped(rows), Filled(means), columns_filled, *map(Strong, strong))
     return ()

@@ -11,7 +11,7 @@ from lightning_tansens.estimators.headline.dense_samples import DenseSamples
 from lightning_tansens.estimators.headline.gated_heads import Answer, ClassShares, GatedHeads
 from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedLosses
 from lightning_tansens.estimators.headline.reweighting import Reweightings, reweightings
-from lightning_tansens.estimators.outputs import TINY, Array
+from lightning_tansens.estimators.outputs import TINY, Array, Outputs
 
 #: The number of quantiles of an output, for its histogram and for shares that are re-weighted.
 BINS, PARTS = 10, 5
@@ -28,6 +28,8 @@ class DenseFit(GatedHeads):
         losses: Their losses, shape (N,).
         copies: The same samples or the first of them, perturbed, and their losses.
         seed: Seed of the re-weightings.
+        strong: How many of the copies, the last ones, heads and gate are not fitted to, see :class:`Strong`.
+        outputs: The reference's and the copies', with their inputs, see :class:`GatedHeads`.
 
     """
 
@@ -37,7 +39,13 @@ class DenseFit(GatedHeads):
     _head = staticmethod(WeightedLosses.fitted)
 
     def __init__(
-        self, reference: DenseSamples, losses: Array, copies: Sequence[tuple[DenseSamples, Array]] = (), seed: int = 0
+        self,
+        reference: DenseSamples,
+        losses: Array,
+        copies: Sequence[tuple[DenseSamples, Array]] = (),
+        seed: int = 0,
+        strong: int = 0,
+        outputs: Sequence[Outputs] = (),
     ) -> None:
         self._count = len(reference)
         self.level = max(float(losses.mean()), TINY)
@@ -49,16 +57,18 @@ class DenseFit(GatedHeads):
         parts = np.searchsorted(np.quantile(column, np.linspace(0, 1, PARTS + 1)[1:-1]), column)
         moved = reweightings(parts, PARTS, reference.places, seed)
         self._own = {name: value.mean(0) for name, value in self._numbers(reference, moved.of("bootstrap")).items()}
-        sets, weights = [(reference, losses), *copies], moved.with_copies([copy for copy, _ in copies])
+        perturbed = [copy for copy, _ in copies]
+        mild = len(perturbed) - strong
+        sets, weights = [(reference, losses), *copies], moved.with_copies(perturbed[:mild], perturbed[mild:])
         points = [self._points_of(samples, of.weights) for (samples, _), of in zip(sets, weights, strict=True)]
         means = np.concatenate([of.weights @ of_set for (_, of_set), of in zip(sets, weights, strict=True)])
         truth = np.clip(np.log(np.maximum(means, TINY) / self.level), -LOSS_RANGE, LOSS_RANGE)
-        super().__init__(points, truth[:, None], weights, np.array([self.level]))
+        super().__init__(points, truth[:, None], weights, np.array([self.level]), outputs=outputs)
 
-    def estimate(self, samples: DenseSamples, class_shares: ClassShares = "auto") -> Answer:
+    def estimate(self, samples: DenseSamples, class_shares: ClassShares = "auto", outputs: Outputs | None = None) -> Answer:
         """Returns the answer for the loss of a set, without looking at its targets."""
         points = self._points_of(samples, Reweightings.none(len(samples)))
-        return self._answers(points, len(samples), class_shares)[0]
+        return self._answers(points, len(samples), class_shares, outputs)[0]
 
     def _sampling(self, values: Array, count: int) -> Array:
         return np.asarray(self.regression.residual / self.level**2 * (1 / self._count + 1 / count))

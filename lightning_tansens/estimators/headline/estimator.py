@@ -14,7 +14,7 @@ from lightning_tansens.checks import check_callable, check_choice, check_counts,
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimator, Need
 from lightning_tansens.estimators.calibrated.perturbations import Transform, checked_transforms
-from lightning_tansens.estimators.headline.copies import Shift, copies_for, samples_for
+from lightning_tansens.estimators.headline.copies import Shift, Strong, copies_for, samples_for
 from lightning_tansens.estimators.headline.dense_fit import DenseFit
 from lightning_tansens.estimators.headline.dense_samples import DenseSamples
 from lightning_tansens.estimators.headline.fit import Fit
@@ -52,9 +52,11 @@ class Headline(Estimator):
     * *Another population*: the regression estimator, which re-weights the reference.
 
     Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
-    it, on which the truth is known. The interval holds the sampling of both sets, the errors on nearby copies whose kind is
-    left out of the fit, and how far the estimates differ. Where outputs are not class scores the loss alone is estimated, by
-    the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss` without copies.
+    it, on which the truth is known. A set whose inputs look like a copy's is corrected by what the estimate was wrong by
+    there (:class:`~.resemblance.Resemblance`). The interval holds the sampling of both sets, the errors on nearby copies
+    whose kind is left out of the fit, and how far the estimates differ. Where outputs are not class scores the loss alone is
+    estimated, by the same two heads on earlier outputs (:class:`~.dense_fit.DenseFit`), or by :class:`PseudoLabelLoss`
+    without copies.
 
     Each copy costs a forward pass of some of the reference's samples at each measurement. The documentation says how good
     the estimate is and what it does not cover.
@@ -63,8 +65,9 @@ class Headline(Estimator):
         class_shares: What is known of the targets' class shares: "same" as the reference's (the same people, another
             scanner), "free" (other people, the same scanner), or "auto" to let the outputs decide.
         copies: Callables that change a sample; each makes one copy of the reference. None chooses by the inputs: noise,
-            masked pixels, contrast, blur and translation for images; noise, swapped and missing entries and missing columns
-            for tables; none for anything else, where the gate is a fixed one.
+            masked pixels, contrast, blur and translation for images, each once more as a :class:`Strong` one; noise, swapped
+            and missing entries for tables, once more as well, and missing columns; none for anything else, where the gate is
+            a fixed one.
         seed: Seed of the re-weightings.
         criterion: For outputs that are not class scores, see :class:`PseudoLabelLoss`; None for the squared error.
         pseudo_labels: As above.
@@ -83,7 +86,7 @@ class Headline(Estimator):
 
     key = HEADLINE
     quantities = ("loss", "accuracy")
-    needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES})
+    needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES, Need.INPUTS})
 
     def __init__(
         self,
@@ -118,7 +121,11 @@ class Headline(Estimator):
         """
         if self.copies is not None:
             return self.copies
-        return tuple(copy for copy in copies_for(inputs, self.seed) if class_scores or not isinstance(copy, Shift))
+        found = copies_for(inputs, self.seed)
+        changes = [copy.transform if isinstance(copy, Strong) else copy for copy in found]
+        return tuple(
+            copy for copy, change in zip(found, changes, strict=True) if class_scores or not isinstance(change, Shift)
+        )
 
     def samples_of_copies(self, inputs: Any) -> int | None:
         """Returns ``copied_samples``, or what it stands for with these inputs."""
@@ -134,7 +141,7 @@ class Headline(Estimator):
                 f"expected {fit.calibration.classes} classes, as in the reference, but got {outputs.classes}"
             )
         earlier, doubts = _earlier(own, outputs)
-        if len(self._copies(reference)) < FEWEST_COPIES:
+        if len(self._copies(reference)[0]) < FEWEST_COPIES:
             doubts += ("no corrupted copies of the reference to be fitted on",)
         error, loss = fit.estimate(outputs, self.class_shares)
         own_error, own_loss = (float(level) for level in fit.calibration.level)
@@ -152,13 +159,14 @@ class Headline(Estimator):
         fits = _DENSE_FITS.setdefault(reference, {})
         key = self.seed, self.criterion, self.pseudo_labels
         if key not in fits:
-            fits[key] = fit_of(reference, self._copies(reference), by_labels.losses, self.seed)
+            mild, strong = self._copies(reference)
+            fits[key] = fit_of(reference, mild, by_labels.losses, self.seed, strong)
         fit = fits[key]
         if fit is None or reference.loss is None:
             found = drawn_pseudo_label_loss(target, reference, by_labels)
             return replace(found, verdict="unsure")  # an interval that covers only the sampling decides nothing
         _, doubts = _earlier(reference.usable, target.usable)
-        answer = fit.estimate(DenseSamples.of(target.usable, by_labels.losses), self.class_shares)
+        answer = fit.estimate(DenseSamples.of(target.usable, by_labels.losses), self.class_shares, target.usable)
         return self._stated("loss", answer, reference.loss, doubts, sure=True)
 
     def _stated(self, name: str, answer: Answer, own: float, doubts: tuple[str, ...], sure: bool) -> Estimate:
@@ -174,10 +182,13 @@ class Headline(Estimator):
         basis = _basis(answer.population, self.class_shares)
         return replace(found, doubts=doubts, basis=basis, verdict=_verdict(found, own) if sure else "unsure")
 
-    def _copies(self, reference: SetSummary) -> list[SetSummary]:
-        """Returns the labelled copies made for this estimator, with the reference's samples or the first of them."""
+    def _copies(self, reference: SetSummary) -> tuple[list[SetSummary], list[SetSummary]]:
+        """Returns the labelled copies made for this estimator, with the reference's samples or the first of them.
+
+        The second ones are strong.
+        """
         assert reference.outputs is not None
-        return [
+        copies = [
             copy
             for copy in reference.copies_of(self.key)
             if copy.outputs is not None
@@ -185,11 +196,14 @@ class Headline(Estimator):
             and len(copy.outputs)
             and np.array_equal(copy.outputs.kept, reference.outputs.kept[: len(copy.outputs.kept)])
         ]
+        mild, strong = ([copy for copy in copies if copy.strong is wanted] for wanted in (False, True))
+        return mild, strong
 
     def _fit(self, reference: SetSummary) -> Fit:
         fits = _FITS.setdefault(reference, {})
         if self.seed not in fits:
-            fits[self.seed] = Fit(reference.labelled, [copy.class_scores for copy in self._copies(reference)], self.seed)
+            mild, strong = ([copy.class_scores for copy in some] for some in self._copies(reference))
+            fits[self.seed] = Fit(reference.labelled, mild, self.seed, strong)
         return fits[self.seed]
 
 

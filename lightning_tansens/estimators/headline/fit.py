@@ -24,13 +24,16 @@ class Fit(GatedHeads):
         reference: Its class scores, with labels.
         copies: The same samples or the first of them, perturbed; each one is a kind of its own.
         seed: Seed of the re-weightings.
+        strong: Further copies, which heads and gate are not fitted to, see :class:`Strong`.
 
     """
 
     default_gate = DEFAULT
     _head = staticmethod(WeightedCandidates.fitted)
 
-    def __init__(self, reference: Outputs, copies: Sequence[Outputs] = (), seed: int = 0) -> None:
+    def __init__(
+        self, reference: Outputs, copies: Sequence[Outputs] = (), seed: int = 0, strong: Sequence[Outputs] = ()
+    ) -> None:
         assert reference.labels is not None
         now = reference.earlier is None
         fitted = fit_temperature(np.log(ensemble(reference) + TINY), reference.labels) if now else reference.temperature
@@ -38,17 +41,18 @@ class Fit(GatedHeads):
         samples = Samples.of(reference, self.temperature)
         moved = reweightings(reference.labels, samples.posterior.shape[1], samples.places, seed)
         self.calibration = calibration = Calibration(samples, reference.labels, moved.of("bootstrap"))
-        sets, weights = [samples, *(Samples.of(copy, self.temperature) for copy in copies)], moved.with_copies(copies)
+        outputs, weights = [reference, *copies, *strong], moved.with_copies(copies, strong)
+        sets = [samples, *(Samples.of(copy, self.temperature) for copy in outputs[1:])]
         points = [calibration.points(one, of.weights) for one, of in zip(sets, weights, strict=True)]
         means = [of.weights @ calibration.truth(one) for one, of in zip(sets, weights, strict=True)]
         truth = calibration.log_ratios(np.concatenate(means))
-        super().__init__(points, truth, weights, calibration.level, calibration.most)
+        super().__init__(points, truth, weights, calibration.level, calibration.most, outputs)
 
     def estimate(self, outputs: Outputs, class_shares: ClassShares = "auto") -> tuple[Answer, Answer]:
         """Returns the answers for the error and the loss of a set, without looking at its labels."""
         samples = Samples.of(outputs, self.temperature)
         points = self.calibration.points(samples, Reweightings.none(len(samples)))
-        error, loss = self._answers(points, len(samples), class_shares)
+        error, loss = self._answers(points, len(samples), class_shares, outputs)
         return error, loss
 
     def _sampling(self, values: Array, count: int) -> Array:

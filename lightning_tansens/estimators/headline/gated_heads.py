@@ -14,8 +14,9 @@ from lightning_tansens.estimators.headline.calibration import Points
 from lightning_tansens.estimators.headline.gate import fit_gate, logistic, sharpened
 from lightning_tansens.estimators.headline.heads import WeightedCandidates, WeightedLosses
 from lightning_tansens.estimators.headline.interval import NEAREST, SHARES, Spread, nearby, off_scale, on_scale, slopes
+from lightning_tansens.estimators.headline.resemblance import Resemblance, Views
 from lightning_tansens.estimators.headline.reweighting import Reweightings
-from lightning_tansens.estimators.outputs import Array
+from lightning_tansens.estimators.outputs import Array, Outputs
 
 #: What is assumed about the target's class shares: they are the reference's, they may differ, or the data decide.
 ClassShares = Literal["auto", "same", "free"]
@@ -69,6 +70,8 @@ class GatedHeads(ABC):
         sets: The re-weightings, those of the reference first.
         level: The reference's own error and loss, or its loss alone, shape (Q,).
         most: The largest log ratios.
+        outputs: The reference's and the copies', in the order of ``sets``; their inputs, if all of them have any, tell which
+            copies a set resembles, and estimates are corrected by :class:`Resemblance`.
 
     """
 
@@ -83,12 +86,24 @@ class GatedHeads(ABC):
         sets: Sequence[Reweightings],
         level: Array,
         most: Array | float = np.inf,
+        outputs: Sequence[Outputs] = (),
     ) -> None:
         self._points, self._truth, self._level, self._most = Points.joined(points), truth, level, most
         self._kinds = np.concatenate([of.kinds for of in sets])
         self._bases = np.repeat(np.arange(-1, len(sets) - 1), [len(of.kinds) for of in sets])
         self.model = self._fit(np.ones(len(self._kinds), bool))
         self._left_out = self._without_own_kind()
+        self._copies = (self._kinds == "plain") | (self._kinds == "strong")
+        self._resemblance: Resemblance | None = None
+        self._found_wrong: dict[ClassShares, Array] = {}
+        views = Views.of_reference(outputs[0]) if outputs and all(one.inputs is not None for one in outputs) else None
+        if views is not None and self._copies.any():
+            self._views = views
+            pairs = zip(outputs, sets, strict=True)
+            seen = np.concatenate([self._views.means(one, of.weights, own=True) for one, of in pairs])
+            self._resemblance = Resemblance(seen[self._bases < 0], seen[self._copies])
+            self._left_out += self._resemblance.correction(seen, self._wrong("auto"), without_own_kind=True)
+            self._left_out = np.minimum(self._left_out, most)
         self._errors = on_scale(self._left_out, level) - on_scale(truth, level)
 
     @staticmethod
@@ -100,9 +115,12 @@ class GatedHeads(ABC):
     def _sampling(self, values: Array, count: int) -> Array:
         """Returns the variances of the logarithms of estimated ratios, shape (Q,), over the draw of both sets' samples."""
 
-    def _answers(self, points: Points, count: int, class_shares: ClassShares) -> list[Answer]:
-        """Returns the answer for each quantity of a set, from its point and its number of samples."""
+    def _answers(self, points: Points, count: int, class_shares: ClassShares, outputs: Outputs | None) -> list[Answer]:
+        """Returns the answer for each quantity of a set, from its point, its number of samples, and its inputs if known."""
         ratios, gate, spread = self._predict(self.model, points, class_shares)
+        if self._resemblance is not None and outputs is not None and outputs.inputs is not None:
+            seen = self._views.means(outputs, Reweightings.none(count))
+            ratios = np.minimum(ratios + self._resemblance.correction(seen, self._wrong(class_shares)), self._most)
         seen, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
         steep = np.square(slopes(values * level))
         sampling, (within, between) = steep * self._sampling(values, count), steep * spread[0].T
@@ -139,13 +157,21 @@ class GatedHeads(ABC):
         between = (gate * (1 - gate))[:, None] * np.square(same - points.free)
         return same + sharpened(gate)[:, None] * (points.free - same), gate, np.stack([within, between], 2)
 
+    def _wrong(self, class_shares: ClassShares) -> Array:
+        """Returns the copies' true log ratios less the estimated ones, shape (K, Q)."""
+        if class_shares not in self._found_wrong:
+            points = self._points.of(self._copies)
+            found = self._predict(self.model, points, class_shares)[0]
+            self._found_wrong[class_shares] = self._truth[self._copies] - found
+        return self._found_wrong[class_shares]
+
     def _without_own_kind(self) -> Array:
         """Returns each re-weighting's log ratios by a fit without its kind, shape (M, Q)."""
         found = np.zeros_like(self._truth)
         groups = [self._bases == number for number in range(self._bases.max() + 1)]
         groups += [(self._bases < 0) & (self._kinds == kind) for kind in dict.fromkeys(self._kinds) if kind != "plain"]
         for group in groups:
-            whole = bool((self._kinds[group] == "bootstrap").all())
-            model = self.model if whole else self._fit(~group)
+            unused = np.isin(self._kinds[group], ("bootstrap", "strong")).all()  # the fit saw none, or all of one reference
+            model = self.model if unused else self._fit(~group)
             found[group] = self._predict(model, self._points.of(group))[0]
         return found

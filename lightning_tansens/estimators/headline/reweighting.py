@@ -41,15 +41,18 @@ class Reweightings:
         """Returns those of one kind."""
         return np.asarray(self.weights[self.kinds == kind])
 
-    def with_copies(self, copies: Sequence[Sized]) -> list[Reweightings]:
-        """Returns these and, for each copy, equal weights ("plain") and one re-weighting of each kind, in turn."""
+    def with_copies(self, copies: Sequence[Sized], strong: Sequence[Sized] = ()) -> list[Reweightings]:
+        """Returns these and those of the copies.
+
+        A copy has equal weights ("plain") and one re-weighting of each kind, in turn; a strong one has equal weights alone.
+        """
         kinds, found = list(dict.fromkeys(self.kinds)), [self]
         places = [np.flatnonzero(self.kinds == kind) for kind in kinds]
         for number, copy in enumerate(copies):
             some = self.weights[[of[number % len(of)] for of in places], : len(copy)]
             weights = np.concatenate([self.none(len(copy)), some / some.sum(1, keepdims=True)])
             found.append(Reweightings(weights, np.array(["plain", *kinds])))
-        return found
+        return [*found, *(Reweightings(self.none(len(copy)), np.array(["strong"])) for copy in strong)]
 
     @staticmethod
     def none(count: int) -> Array:

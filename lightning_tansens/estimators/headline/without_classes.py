@@ -40,7 +40,11 @@ def sample_losses(summary: SetSummary) -> Array | None:
 
 
 def fit_of(
-    reference: SetSummary, copies: Sequence[SetSummary], pseudo_losses: Callable[[Outputs], Array], seed: int
+    reference: SetSummary,
+    copies: Sequence[SetSummary],
+    pseudo_losses: Callable[[Outputs], Array],
+    seed: int,
+    strong: Sequence[SetSummary] = (),
 ) -> DenseFit | None:
     """Returns the fit of the loss on a labelled reference and its copies; None where there are too few to fit on.
 
@@ -49,14 +53,18 @@ def fit_of(
         copies: What was found on its perturbed copies.
         pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
         seed: Seed of the re-weightings.
+        strong: The same of strong copies, see :class:`Strong`.
 
     """
-    found = [(copy.usable, sample_losses(copy)) for copy in copies]
-    known = [(DenseSamples.of(outputs, pseudo_losses), losses) for outputs, losses in found if losses is not None]
+    mild, further = ([(copy.usable, sample_losses(copy)) for copy in some] for some in (copies, strong))
+    found = [(outputs, losses) for outputs, losses in (*mild, *further) if losses is not None]
+    fitted = sum(losses is not None for _, losses in mild)
     own = sample_losses(reference)
-    if own is None or not own.mean() > 0 or own.min() < 0 or len(known) < FEWEST_COPIES:
+    if own is None or not own.mean() > 0 or own.min() < 0 or fitted < FEWEST_COPIES:
         return None
-    return DenseFit(DenseSamples.of(reference.usable, pseudo_losses), own, known, seed)
+    known = [(DenseSamples.of(outputs, pseudo_losses), losses) for outputs, losses in found]
+    outputs = [reference.usable, *(one for one, _ in found)]
+    return DenseFit(DenseSamples.of(outputs[0], pseudo_losses), own, known, seed, len(known) - fitted, outputs)
 
 
 def drawn_pseudo_label_loss(target: SetSummary, reference: SetSummary, by_labels: PseudoLabelLoss) -> Estimate:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_tansens.monitor.data.batches import unpack_batch
+from lightning_tansens.monitor.data.entries import some_entries
 from lightning_tansens.monitor.data.subsets import CacheBudget
 from lightning_tansens.monitor.gathering import whole
 from lightning_tansens.monitor.processes import Lockstep
@@ -25,6 +26,21 @@ Unpack = Callable[[Any], tuple[Any, Any]]
 Transfer = Callable[[Any], Any]
 
 
+class Seen(NamedTuple):
+    """What the estimators see of a batch of N samples.
+
+    Attributes:
+        outputs: What the network returned, shape (N, ...).
+        features: The inputs of its last layer, shape (N, F); None where no estimator needs them.
+        entries: Some entries of the inputs, shape (N, E); None as well.
+
+    """
+
+    outputs: Any
+    features: Tensor | None = None
+    entries: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Reading:
     """How batches of a set are read, and what is gathered of their outputs.
@@ -35,6 +51,7 @@ class Reading:
         num_outputs: The number of samples whose outputs the estimators get; 0 for none.
         class_scores: Whether outputs are class scores; None to find out from the first batch.
         features: Whether the estimators get the features too.
+        entries: Whether they get some entries of the inputs.
         labelled: Whether the estimators get the labels, which only the reference and its copies give them.
         perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
         budget: The memory in which perturbed batches are kept, together with the monitor's subsets; None keeps none.
@@ -48,6 +65,7 @@ class Reading:
     num_outputs: int = 0
     class_scores: bool | None = None
     features: bool = False
+    entries: bool = False
     labelled: bool = False
     perturb: Callable[[Any, Sequence[int]], Tensor] | None = None
     budget: CacheBudget | None = None
@@ -58,8 +76,8 @@ class Reading:
         """Returns a batch's inputs and targets."""
         return split(self.unpack, batch)
 
-    def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> tuple[Any, Tensor | None]:
-        """Returns the network's outputs on a batch in eval mode, whole on each process, and the features if wanted."""
+    def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> Seen:
+        """Returns what is seen of a batch: the outputs in eval mode, whole on each process, and what else is wanted."""
         features = None
         with evaluation(network), torch.no_grad():
             with nullcontext() if lockstep is None else lockstep.calling():
@@ -70,7 +88,8 @@ class Reading:
             if lockstep is not None:
                 found, features = map_tensors(whole, found), None if features is None else whole(features)
         # a network that squeezes its outputs, on a last batch of one sample
-        return (found[None] if isinstance(found, Tensor) and not found.dim() else found), features
+        outputs = found[None] if isinstance(found, Tensor) and not found.dim() else found
+        return Seen(outputs, features, some_entries(inputs) if self.entries else None)
 
 
 def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:

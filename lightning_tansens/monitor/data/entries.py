@@ -1,0 +1,43 @@
+"""Which entries of the inputs the estimators see."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: The most entries of an input that are gathered.
+MAX_ENTRIES = 512
+
+
+def some_entries(inputs: Any) -> Tensor | None:
+    """Returns the same few randomly drawn entries of each input, shape (N, E); None unless these are images or rows.
+
+    Args:
+        inputs: A batch, as the network gets it.
+
+    Example:
+        >>> some_entries(torch.zeros(2, 3, 32, 32)).shape, some_entries(torch.zeros(2, 7)).shape
+        (torch.Size([2, 512]), torch.Size([2, 7]))
+        >>> some_entries([torch.zeros(2, 7)])
+
+    """
+    if not is_table(inputs) and not (isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() == 4):
+        return None
+    flat: Tensor = inputs.detach().flatten(1).float()
+    places = _places(flat.shape[1])
+    return flat if places is None else flat[:, places.to(flat.device)]
+
+
+def is_table(inputs: Any) -> bool:
+    """Returns whether inputs are rows of numbers, shape (N, F)."""
+    return isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() == 2
+
+
+@lru_cache(maxsize=8)
+def _places(entries: int) -> Tensor | None:
+    if entries <= MAX_ENTRIES:
+        return None
+    return torch.randperm(entries, generator=torch.Generator().manual_seed(0))[:MAX_ENTRIES].sort().values

@@ -1,0 +1,102 @@
+"""What the headline sees of the inputs: which labelled copies a set resembles."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lightning_tansens.estimators import Inputs, Outputs
+from lightning_tansens.estimators.headline import Fit
+from lightning_tansens.estimators.headline.resemblance import Resemblance, Views
+from tests.estimators.simulated import drawn, outputs
+
+GENERATOR = np.random.default_rng(0)
+ROWS = GENERATOR.normal(size=(60, 6)) * np.array([9.0, 4, 2, 1, 0.5, 0.1])
+
+
+def seen(rows, is_table=True):
+    return Inputs(np.asarray(rows, np.float32), is_table)
+
+
+def with_inputs(rows, labels=None):
+    return replace(outputs(rows, labels), inputs=seen(rows))
+
+
+@pytest.mark.parametrize("is_table", [True, False])
+def test_the_numbers_of_a_sample_are_as_defined(is_table):
+    views, other = Views(seen(ROWS, is_table)), GENERATOR.normal(size=(5, 6)) * 3
+    basis, own = ROWS[30:].astype(np.float32).astype(float), ROWS[:30].astype(np.float32).astype(float)
+    scale = ROWS.astype(np.float32).astype(float).std(0 if is_table else None)
+
+    def standard(rows):
+        return np.clip((rows - basis.mean(0)) / scale, -4, 4)
+
+    components = np.linalg.svd(standard(basis))[2]
+
+    def energies(rows):
+        squares = (standard(rows) @ components.T) ** 2
+        return np.stack([squares[:, :4].sum(1), squares[:, 4:].sum(1)], 1)
+
+    def distances(rows):
+        return np.linalg.norm(standard(rows)[:, None] - standard(basis), axis=2).min(1)
+
+    least, nearest = 0.005 * energies(own).mean(0).sum(), 1e-3 * distances(own).mean()
+
+    def numbers(rows):
+        return np.column_stack([np.log(energies(rows) + least), 2 * np.log(distances(rows) + nearest)])
+
+    expected = numbers(other.astype(np.float32).astype(float)) - numbers(own).mean(0)
+    assert np.allclose(views.of(seen(other, is_table)), expected, atol=1e-5)
+
+
+def test_inputs_that_were_seen_cost_nothing(monkeypatch):
+    views, inputs = Views(seen(ROWS)), seen(ROWS[:5])
+    first = views.of(inputs)
+    monkeypatch.setattr(views, "_energies", None)
+    assert views.of(inputs) is first
+    of_reference = replace(Outputs.of(np.zeros((60, 2))), inputs=seen(ROWS))
+    assert Views.of_reference(of_reference) is Views.of_reference(of_reference)
+    assert Views.of_reference(replace(Outputs.of(np.zeros((30, 2))), inputs=seen(ROWS[:30]))) is None
+
+
+def test_missing_and_constant_entries_count_as_the_mean():
+    rows = ROWS.copy()
+    rows[::7, 2], rows[:, 5] = np.nan, 1.0
+    assert np.isfinite(Views(seen(rows)).of(seen(rows))).all()
+
+
+def test_a_set_is_corrected_by_the_copy_that_it_resembles():
+    moved = 0.05 * np.random.default_rng(0).normal(size=(20, 3))
+    copies, wrong = np.array([[3.0, 0, 0], [0, 2, 2]]), np.array([[0.5, 0.8], [-0.3, 4.0]])
+    found = Resemblance(moved, copies)
+    assert np.allclose(found.correction(copies, np.clip(wrong, -1, 1)), np.clip(wrong, -1, 1) / 1.3, rtol=0.01)
+    assert np.allclose(found.correction(copies, wrong)[1], [-0.3 / 1.3, 1 / 1.3], rtol=0.01)  # at most a factor of e
+    halfway = found.correction(np.array([[1.5, 0, 0]]), wrong)
+    assert np.allclose(halfway, [[0.25 / 1.3, 0.4 / 1.3]], rtol=0.03)
+    assert np.allclose(found.correction(np.array([[6.0, 0, 0]]), wrong), 0, atol=0.05)  # much further than any copy
+    assert np.allclose(found.correction(moved, wrong), 0, atol=0.01)  # re-weightings explain it
+    assert np.allclose(found.correction(copies, wrong, without_own_kind=True), 0, atol=1e-6)
+
+
+def noisy(rows, scale, seed):
+    return rows + scale * np.random.default_rng(seed).normal(size=rows.shape)
+
+
+def test_strong_noise_that_outputs_hide_is_seen_in_the_inputs():
+    inputs, labels = drawn(600, 1)
+    known, unseen = with_inputs(inputs, labels), drawn(600, 2)
+    mild = [with_inputs(noisy(inputs, 0.5, 3), labels), with_inputs(0.7 * inputs, labels)]
+    strong = [with_inputs(noisy(inputs, 3.0, 4), labels)]
+    target = with_inputs(noisy(unseen[0], 3.0, 5), unseen[1])
+    truth = 1 - target.correct.mean()
+
+    def error_of(*copies):
+        fit = Fit(known, mild, 0, *copies)
+        answer, _ = fit.estimate(replace(target, labels=None))
+        assert answer.low <= answer.ratio <= answer.high
+        return abs(answer.ratio * fit.calibration.level[0] - truth)
+
+    assert error_of(strong) < 0.5 * error_of()
+    same = with_inputs(drawn(600, 6)[0])
+    with_strong, without = (Fit(known, mild, 0, *copies).estimate(same)[0].ratio for copies in ((strong,), ()))
+    assert with_strong == pytest.approx(without, rel=0.02)  # nothing is fitted to it
