@@ -1,5 +1,6 @@
 """A subset together with what is measured on it."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,11 @@ def identity(batch):
 
 
 def measured(data, *, loss=True, measures=None, batch_size=6, transfer=identity, **reading):
-    measures = measures or [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
+    measures = (
+        measures
+        if measures is not None
+        else [EmpiricalSensitivity(per_layer=True), LayerwiseNormSensitivity(), ActiveNodeSensitivity()]
+    )
     loss = LabelledLoss() if loss is True else loss or None
     return MeasuredSet("train", Subset(data, 100, batch_size), transfer, measures, loss, Reading(unpack_batch, **reading))
 
@@ -119,6 +124,48 @@ def test_batches_are_transferred():
     assert seen == [5, 5, 2, 2, 6, 6, 6, 2]  # it is tried on five samples and on two, which tells the cost
     expected = float(active_nodes(model, INPUTS * 2).sum(1).double().mean())
     assert data.summary().values["active_nodes"]["active_nodes_mean"] == pytest.approx(expected)
+
+
+class InPlace(nn.Module):
+    """A network that changes its inputs."""
+
+    def forward(self, x):
+        return x.mul_(2)[:, :3]
+
+
+def test_entries_are_those_of_the_inputs_and_are_kept_while_these_stay():
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[], num_outputs=20, class_scores=True, entries=True)
+    data.prepare(InPlace(), CPU)
+    found = []
+    for _ in range(2):
+        data.update(InPlace())
+        found.append(data.summary().outputs.inputs)
+    assert found[0] is found[1]
+    assert (found[0].shape, found[0].is_table) == ((4,), True)
+    assert np.allclose(found[0].rows, INPUTS[data.subset.indices])
+
+
+def test_entries_are_not_known_where_samples_have_another_shape():
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[], num_outputs=20, class_scores=True, entries=True)
+    data.prepare(mlp(4, 6, 3), CPU)
+    data.update(mlp(4, 6, 3))
+    found = data.of_outputs.outputs
+    found.update(torch.zeros(2, 3), TARGETS[:2], positions=[20, 21], entries=torch.zeros(2, 9))
+    assert np.isnan(found.arrays()["entries"][20:]).all()
+    assert data.summary().outputs.inputs is None
+
+
+class NeedsThree(nn.Module):
+    def forward(self, x):
+        if len(x) < 3:
+            raise ValueError("too few neighbours")
+        return x[:, :3]
+
+
+def test_networks_that_take_no_batch_of_two_are_measured():
+    data = measured(TensorDataset(INPUTS, TARGETS), measures=[LayerwiseNormSensitivity()], num_outputs=20)
+    data.prepare(NeedsThree(), CPU)
+    assert data.expected_seconds() >= 0
 
 
 def test_each_set_has_measures_of_its_own():

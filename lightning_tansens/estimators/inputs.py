@@ -15,11 +15,13 @@ class Inputs:
     Attributes:
         rows: The entries, shape (N, D).
         is_table: Whether each entry is a quantity of its own, as in a table; the entries of an image have one scale.
+        shape: Of a sample's whole input; entries of other shapes lie at other places and are not compared.
 
     """
 
     rows: NDArray[np.floating]
     is_table: bool
+    shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

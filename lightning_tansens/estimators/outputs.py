@@ -84,6 +84,8 @@ class Outputs:
             if value is not None and (len(value) != len(scores) or value.ndim != (1 if name == "labels" else 2)):
                 shape = f"({len(scores)},)" if name == "labels" else f"({len(scores)}, F)"
                 raise ValueError(f"{name}: expected shape {shape}, one row for each sample, but got {value.shape}")
+        if inputs is not None and len(inputs) != len(scores):
+            raise ValueError(f"inputs: expected a row for each of the {len(scores)} samples, but got {len(inputs)}")
         own, known = found
         if own is not None and len(own) and not 0 <= own.min() <= own.max() < scores.shape[1]:
             raise ValueError(

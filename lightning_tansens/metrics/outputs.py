@@ -162,10 +162,10 @@ class SetOutputs(Metric):
                 )
             rows["features"] = none if features is None else features.detach().to(self.device, kept.dtype)
         if "entries" in self._names:
-            rows["entries"] = none if entries is None else entries.to(self.device)
+            rows["entries"] = none.float() if entries is None else entries.to(self.device, torch.float32)
             known = self._empty.get("entries", rows["entries"])
             if rows["entries"].shape[1:] != known.shape[1:]:
-                rows["entries"] = torch.full((samples, *known.shape[1:]), torch.nan, device=self.device)
+                rows["entries"] = torch.full((samples, *known.shape[1:]), torch.nan, dtype=torch.float32, device=self.device)
         return rows
 
     def _labels(self, outputs: Tensor, targets: Any) -> Tensor:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
+
+import torch
 
 #: A batch as :class:`~lightning_tansens.monitor.data.set_batches.SetBatches` yields it: inputs, targets, positions.
 Batch = tuple[Any, Any, list[int]]
@@ -31,13 +34,21 @@ def cost_of(call: Callable[[Batch], object], batches: tuple[Batch, Batch]) -> Co
         0.0
 
     """
-    seconds = []
-    for batch in batches:  # each once, on all processes alike, in case the call talks to the others
-        start = time.perf_counter()
-        call(batch)
-        seconds.append(time.perf_counter() - start)
-    if seconds[1] < _CHEAP:
+    seconds = [0.0, 0.0]
+    for number, batch in enumerate(batches):  # each once, on all processes alike, in case the call talks to the others
+        start = _now()
+        with nullcontext() if number else suppress(Exception):  # some networks take no batch as small
+            call(batch)
+            seconds[number] = _now() - start
+    if seconds[1] < _CHEAP or not seconds[0]:
         return seconds[1], 0.0
     smaller, larger = (len(positions) for _, _, positions in batches)
     each = max(0.0, seconds[1] - seconds[0]) / max(1, larger - smaller)
     return max(0.0, seconds[1] - each * larger), each
+
+
+def _now() -> float:
+    """Returns the time once an accelerator has done what it was told."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -18,7 +19,6 @@ from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Batch, Cost, cost_of
-from lightning_tansens.monitor.data.entries import is_table
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
@@ -69,7 +69,7 @@ class MeasuredSet:
         self.strong = False
         self._reading = reading
         self._lockstep: Lockstep | None = None
-        self._is_table = False
+        self._shape: tuple[int, ...] = ()
         self._inputs: Inputs | None = None
         # what is done with each batch and, second, with those that measures see
         self._costs: tuple[list[Cost], list[Cost]] = ([], [])
@@ -103,7 +103,7 @@ class MeasuredSet:
             UnsupportedNetworkError: If the network does not run on the inputs, and a measure knows why.
 
         """
-        self._lockstep = lockstep
+        self._lockstep, self._costs = lockstep, ([], [])
         with agreed(lockstep):
             for metric in self._metrics():
                 # sums are in double precision, which MPS does not have
@@ -144,7 +144,7 @@ class MeasuredSet:
                 if ("", shapes) not in tried:
                     tried["", shapes] = cost_of(lambda batch: self._reading.forward(network, batch[0]), batches)
                 self._costs[0].append(tried["", shapes])
-        self._is_table = is_table(inputs)
+        self._shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         return misfits
 
     def expected_seconds(self) -> float:
@@ -307,8 +307,9 @@ class MeasuredSet:
         if outputs is None:
             return None
         arrays = outputs.arrays()
-        entries = arrays.pop("entries", None)
-        inputs = None if entries is None else Inputs(entries, self._is_table)
+        entries, inputs = arrays.pop("entries", None), None
+        if entries is not None and not np.isnan(entries).all(1).any():  # else some samples have another shape
+            inputs = Inputs(entries, is_table=len(self._shape) == 1, shape=self._shape)
         if inputs is None or not inputs.same_as(self._inputs):  # what estimators know of the same inputs is kept with them
             self._inputs = inputs
         return Outputs.of(**arrays, earlier=self.trajectory, inputs=self._inputs)

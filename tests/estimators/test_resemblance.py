@@ -100,3 +100,43 @@ def test_strong_noise_that_outputs_hide_is_seen_in_the_inputs():
     same = with_inputs(drawn(600, 6)[0])
     with_strong, without = (Fit(known, mild, 0, *copies).estimate(same)[0].ratio for copies in ((strong,), ()))
     assert with_strong == pytest.approx(without, rel=0.02)  # nothing is fitted to it
+
+
+def test_inputs_of_another_shape_are_not_compared():
+    inputs, labels = drawn(600, 1)
+    known = with_inputs(inputs, labels)
+    copies = [with_inputs(noisy(inputs, scale, 3), labels) for scale in (0.5, 3.0)]
+    fit, blind = Fit(known, copies), Fit(outputs(inputs, labels), [replace(copy, inputs=None) for copy in copies])
+    rows = noisy(drawn(600, 2)[0], 3.0, 5)
+    target, without = with_inputs(rows), outputs(rows)
+    other = replace(target, inputs=Inputs(target.inputs.rows, True, shape=(2, 3)))
+    wider = replace(target, inputs=seen(np.repeat(rows, 2, 1)))
+    estimates = [fit.estimate(one)[0].ratio for one in (target, other, wider, without)]
+    assert estimates[0] != estimates[1] == estimates[2] == estimates[3] == blind.estimate(target)[0].ratio
+    odd = Fit(known, [copies[0], replace(copies[1], inputs=seen(np.repeat(inputs, 2, 1)))])
+    assert odd.estimate(target)[0].ratio == blind.estimate(target)[0].ratio
+
+
+def test_large_sets_are_described_in_parts():
+    views, rows = Views(seen(ROWS)), np.random.default_rng(1).normal(size=(2500, 6))
+    whole = views.of(seen(rows))
+    parts = [views.of(seen(part)) for part in (rows[:900], rows[900:2000], rows[2000:])]
+    assert np.allclose(whole, np.concatenate(parts))
+
+
+def test_weights_may_leave_nothing_of_the_half_that_counts():
+    views, of_rows = Views(seen(ROWS)), replace(Outputs.of(np.zeros((60, 2))), inputs=seen(ROWS))
+    found = views.means(of_rows, np.repeat([[0.0, 1 / 30]], 30, 1).reshape(1, 60), own=True)
+    assert np.allclose(found, 0, atol=1e-12)  # as without weights
+
+
+def test_columns_without_any_number_say_nothing(recwarn):
+    rows = ROWS.copy()
+    rows[:, 1], rows[3, 0] = np.nan, np.inf
+    assert np.isfinite(Views(seen(rows)).of(seen(rows))).all()
+    assert not recwarn
+
+
+def test_inputs_need_a_row_for_each_sample():
+    with pytest.raises(ValueError, match="inputs: expected a row for each of the 3 samples, but got 60"):
+        Outputs.of(np.zeros((3, 2)), inputs=seen(ROWS))

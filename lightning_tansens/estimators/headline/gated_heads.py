@@ -96,8 +96,8 @@ class GatedHeads(ABC):
         self._copies = (self._kinds == "plain") | (self._kinds == "strong")
         self._resemblance: Resemblance | None = None
         self._found_wrong: dict[ClassShares, Array] = {}
-        views = Views.of_reference(outputs[0]) if outputs and all(one.inputs is not None for one in outputs) else None
-        if views is not None and self._copies.any():
+        views = Views.of_reference(outputs[0]) if outputs and outputs[0].inputs is not None else None
+        if views is not None and self._copies.any() and all(map(views.fit, outputs)):
             self._views = views
             pairs = zip(outputs, sets, strict=True)
             seen = np.concatenate([self._views.means(one, of.weights, own=True) for one, of in pairs])
@@ -118,7 +118,7 @@ class GatedHeads(ABC):
     def _answers(self, points: Points, count: int, class_shares: ClassShares, outputs: Outputs | None) -> list[Answer]:
         """Returns the answer for each quantity of a set, from its point, its number of samples, and its inputs if known."""
         ratios, gate, spread = self._predict(self.model, points, class_shares)
-        if self._resemblance is not None and outputs is not None and outputs.inputs is not None:
+        if self._resemblance is not None and outputs is not None and self._views.fit(outputs):
             seen = self._views.means(outputs, Reweightings.none(count))
             ratios = np.minimum(ratios + self._resemblance.correction(seen, self._wrong(class_shares)), self._most)
         seen, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])

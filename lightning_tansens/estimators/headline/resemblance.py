@@ -32,6 +32,9 @@ UNLIKE, LEAST_SPREAD = 20.0, 0.05
 #: With fewer samples of the reference that the components have not seen nothing is corrected.
 FEWEST = 20
 
+#: At most so many samples give the components, and so many are compared with them at once.
+MOST_SAMPLES = 1024
+
 #: Copies in nearly the same direction, by the cosine, are of one kind.
 ALIKE = 0.9
 
@@ -53,11 +56,12 @@ class Views:
     """
 
     def __init__(self, reference: Inputs) -> None:
-        self.unseen, rows = len(reference) // 2, reference.rows.astype(np.float64)
-        self._mean = np.nan_to_num(np.nanmean(rows[self.unseen :], 0))
-        deviations = np.nanstd(rows, 0 if reference.is_table else None)
-        self._scale = np.maximum(np.nan_to_num(deviations), 1e-3)
-        self._basis = self._standardised(reference)[self.unseen :]
+        self.unseen, self._shape = len(reference) // 2, (reference.shape, reference.rows.shape[1])
+        rows = np.where(np.isfinite(reference.rows), reference.rows.astype(np.float64), np.nan)
+        self._mean = _known_mean(rows[self.unseen :])
+        together = rows if reference.is_table else rows.reshape(-1, 1)
+        self._scale = np.maximum(np.sqrt(_known_mean(np.square(together - _known_mean(together)))), 1e-3)
+        self._basis = self._standardised(reference)[self.unseen :][:MOST_SAMPLES]
         values, components = np.linalg.svd(self._basis, full_matrices=False)[1:]
         self._components = components[values > 1e-6 * values[0]]
         own = self._energies(self._standardised(reference)[: self.unseen])
@@ -69,13 +73,19 @@ class Views:
     def of(self, inputs: Inputs) -> Array:
         """Returns the numbers of each sample, shape (N, F); those of inputs that were seen before cost nothing."""
         if inputs not in self._known:
-            self._known[inputs] = self._logarithms(self._energies(self._standardised(inputs))) - self._own
+            parts = np.array_split(self._standardised(inputs), -(-len(inputs) // MOST_SAMPLES))  # distances take memory
+            self._known[inputs] = np.concatenate([self._logarithms(self._energies(part)) for part in parts]) - self._own
         found: Array = self._known[inputs]
         return found
 
     def _logarithms(self, energies: Array) -> Array:
         logarithms = np.log(energies[:, :-1] + self._least)
         return np.concatenate([logarithms, NEIGHBOUR * np.log(energies[:, -1:] + self._nearest)], 1)
+
+    def fit(self, outputs: Outputs) -> bool:
+        """Returns whether the inputs of a set are known and comparable with the reference's."""
+        inputs = outputs.inputs
+        return inputs is not None and len(inputs) > 0 and (inputs.shape, inputs.rows.shape[1]) == self._shape
 
     @classmethod
     def of_reference(cls, outputs: Outputs) -> Views | None:
@@ -101,11 +111,13 @@ class Views:
         numbers = self.of(outputs.inputs)[outputs.kept]
         if own:
             count = int(outputs.kept[: self.unseen].sum())
-            numbers, weights = numbers[:count], weights[:, :count] / weights[:, :count].sum(1, keepdims=True)
+            numbers, weights = numbers[:count], weights[:, :count]
+            whole = weights.sum(1, keepdims=True)  # nothing is left where all that counts is in the components' half
+            weights = np.where(whole > 0, weights / np.maximum(whole, 1e-12), 1 / count)
         return np.asarray(weights @ numbers)
 
     def _standardised(self, inputs: Inputs) -> Array:
-        found = (inputs.rows - self._mean) / self._scale
+        found = (np.where(np.isfinite(inputs.rows), inputs.rows, np.nan) - self._mean) / self._scale
         return np.asarray(np.clip(np.nan_to_num(found), -FARTHEST, FARTHEST))
 
     def _energies(self, rows: Array) -> Array:
@@ -118,6 +130,12 @@ class Views:
             bands.append(np.maximum(whole - squares.sum(1), 0))
         nearest = (np.square(self._basis).sum(1) - 2 * rows @ self._basis.T).min(1)
         return np.column_stack([*bands, np.sqrt(np.maximum(whole + nearest, 0))])
+
+
+def _known_mean(rows: Array) -> Array:
+    """Returns the means over what is no NaN, shape (D,), and 0 where nothing is known."""
+    known = ~np.isnan(rows)
+    return np.asarray(np.where(known, rows, 0).sum(0) / np.maximum(known.sum(0), 1))
 
 
 _VIEWS: WeakKeyDictionary[Inputs, Views] = WeakKeyDictionary()

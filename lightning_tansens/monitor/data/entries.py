@@ -24,16 +24,14 @@ def some_entries(inputs: Any) -> Tensor | None:
         >>> some_entries([torch.zeros(2, 7)])
 
     """
-    if not is_table(inputs) and not (isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() == 4):
+    if not isinstance(inputs, Tensor) or inputs.is_nested or inputs.layout != torch.strided:
         return None
-    flat: Tensor = inputs.detach().flatten(1).float()
+    if not inputs.is_floating_point() or inputs.dim() not in (2, 4) or not inputs[:1].flatten(1).shape[1]:
+        return None
+    flat: Tensor = inputs.detach().flatten(1)
     places = _places(flat.shape[1])
-    return flat if places is None else flat[:, places.to(flat.device)]
-
-
-def is_table(inputs: Any) -> bool:
-    """Returns whether inputs are rows of numbers, shape (N, F)."""
-    return isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() == 2
+    # a copy: networks may change their inputs in place
+    return (flat if places is None else flat[:, places.to(flat.device)]).to(torch.float32, copy=True)
 
 
 @lru_cache(maxsize=8)

@@ -78,7 +78,7 @@ class Reading:
 
     def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> Seen:
         """Returns what is seen of a batch: the outputs in eval mode, whole on each process, and what else is wanted."""
-        features = None
+        features, entries = None, some_entries(inputs) if self.entries else None
         with evaluation(network), torch.no_grad():
             with nullcontext() if lockstep is None else lockstep.calling():
                 if self.features:
@@ -89,7 +89,7 @@ class Reading:
                 found, features = map_tensors(whole, found), None if features is None else whole(features)
         # a network that squeezes its outputs, on a last batch of one sample
         outputs = found[None] if isinstance(found, Tensor) and not found.dim() else found
-        return Seen(outputs, features, some_entries(inputs) if self.entries else None)
+        return Seen(outputs, features, entries)
 
 
 def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:

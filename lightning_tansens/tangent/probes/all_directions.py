@@ -91,5 +91,5 @@ def double_backwards(scalar: Tensor, x: Tensor, parameters: Sequence[Tensor]) ->
     slope = None
     if scalar.requires_grad and parameters:
         (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
-    for coordinate in slope.flatten(1).sum(0) if slope is not None and slope.requires_grad else ():
+    for coordinate in slope.reshape(len(slope), -1).sum(0) if slope is not None and slope.requires_grad else ():
         yield torch.autograd.grad(coordinate, parameters, retain_graph=True, allow_unused=True)

@@ -1,0 +1,35 @@
+"""Which entries of the inputs the estimators see."""
+
+import pytest
+import torch
+
+from lightning_tansens.monitor.data.entries import MAX_ENTRIES, some_entries
+
+
+def test_entries_are_the_same_of_every_batch_and_a_copy():
+    images = torch.rand(4, 3, 32, 32)
+    whole, parts = some_entries(images), torch.cat([some_entries(images[:1]), some_entries(images[1:])])
+    assert whole.shape == (4, MAX_ENTRIES)
+    assert (whole == parts).all()
+    assert torch.isin(whole[0], images[0]).all()
+    rows = torch.rand(4, 7)
+    found = some_entries(rows)
+    rows.zero_()
+    assert found.min() > 0
+    assert some_entries(torch.rand(2, 3, 32, 32).bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"x": torch.rand(2, 3)},
+        torch.zeros(2, 3).long(),
+        torch.rand(2, 3, 4),
+        torch.rand(2, 0),
+        torch.rand(2, 3).to_sparse(),
+        torch.nested.nested_tensor([torch.rand(1, 4, 4), torch.rand(1, 5, 5)]),
+    ],
+    ids=["dict", "tokens", "sequences", "empty", "sparse", "nested"],
+)
+def test_other_inputs_have_none(inputs):
+    assert some_entries(inputs) is None
