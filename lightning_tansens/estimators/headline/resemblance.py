@@ -112,8 +112,8 @@ class Views:
         if own:
             count = int(outputs.kept[: self.unseen].sum())
             numbers, weights = numbers[:count], weights[:, :count]
-            whole = weights.sum(1, keepdims=True)  # nothing is left where all that counts is in the components' half
-            weights = np.where(whole > 0, weights / np.maximum(whole, 1e-12), 1 / count)
+            # nothing may be left, where all that counts is in the components' half
+            weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
         return np.asarray(weights @ numbers)
 
     def _standardised(self, inputs: Inputs) -> Array:
