@@ -167,5 +167,5 @@ def test_in_the_monitor(labels):
 def test_a_regression_is_refused_by_the_monitor():
     monitor = make_monitor(measures=[PatternInformation()], criterion=squared_error, test_dataloaders=Points(3))
     data = loader(Points(labels="value"))
-    with pytest.raises(ValueError, match=r"expected class indices of shape \(2,\), but got shape \(2, 1\), torch.float32"):
+    with pytest.raises(ValueError, match=r"expected class indices of shape \(5,\), but got shape \(5, 1\), torch.float32"):
         fit(monitor, module=lambda: BoringModule(mlp(1), 0.01, "mse_loss"), data=data)
