@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -45,6 +45,24 @@ def cost_of(call: Callable[[Batch], object], batches: tuple[Batch, Batch]) -> Co
     smaller, larger = (len(positions) for _, _, positions in batches)
     each = max(0.0, seconds[1] - seconds[0]) / max(1, larger - smaller)
     return max(0.0, seconds[1] - each * larger), each
+
+
+class SetCosts:
+    """What a set's batches cost: some things are done with each of them, and some with those that measures see alone."""
+
+    def __init__(self) -> None:
+        self._of_all: list[Cost] = []
+        self._of_head: list[Cost] = []
+
+    def add(self, cost: Cost, head_alone: bool = False) -> None:
+        """Takes what one thing costs, done with every batch or with those of the head."""
+        (self._of_head if head_alone else self._of_all).append(cost)
+
+    def seconds(self, batches: Sequence[Sequence[int]], head: int) -> float:
+        """Returns how long batches of these positions take, of which those before the head's end are its own."""
+        of_head = [*self._of_all, *self._of_head]
+        costs = ((cost, len(part)) for part in batches for cost in (of_head if part[0] < head else self._of_all))
+        return sum(fixed + each * samples for (fixed, each), samples in costs)
 
 
 def _now() -> float:

@@ -18,7 +18,7 @@ from lightning_tansens.estimators import Inputs, Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.states import copied
-from lightning_tansens.monitor.costs import Batch, Cost, cost_of
+from lightning_tansens.monitor.costs import Batch, Cost, SetCosts, cost_of
 from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
@@ -71,8 +71,7 @@ class MeasuredSet:
         self._lockstep: Lockstep | None = None
         self._shape: tuple[int, ...] = ()
         self._inputs: Inputs | None = None
-        # what is done with each batch and, second, with those that measures see
-        self._costs: tuple[list[Cost], list[Cost]] = ([], [])
+        self._costs = SetCosts()
 
     # ------------------------------------------------------------------------------------------- preparation
 
@@ -103,7 +102,7 @@ class MeasuredSet:
             UnsupportedNetworkError: If the network does not run on the inputs, and a measure knows why.
 
         """
-        self._lockstep, self._costs = lockstep, ([], [])
+        self._lockstep, self._costs = lockstep, SetCosts()
         with agreed(lockstep):
             for metric in self._metrics():
                 # sums are in double precision, which MPS does not have
@@ -111,7 +110,7 @@ class MeasuredSet:
             inputs, targets, positions = first = self.batches.first()
             batches = (first if self.made_for else self.batches.first(2)), first
             if not self.made_for:  # copies change samples that are kept, each of them once
-                self._costs[0].append(cost_of(lambda batch: self.subset.samples(batch[2]), batches))
+                self._costs.add(cost_of(lambda batch: self.subset.samples(batch[2]), batches))
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors_in([inputs]))
         misfits: dict[str, Exception] = {}
         tried = {} if tried is None else tried
@@ -120,7 +119,7 @@ class MeasuredSet:
                 measure.prepare(network, inputs)
                 if (measure.key, shapes) not in tried:
                     tried[measure.key, shapes] = cost_of(partial(self._try, measure, network), batches)
-                self._costs[1].append(tried[measure.key, shapes])
+                self._costs.add(tried[measure.key, shapes], head_alone=True)
             except Exception as error:  # whatever the user's network raises: the others are measured without it
                 misfits[measure.key] = error
         if self.of_outputs.metrics():
@@ -143,19 +142,13 @@ class MeasuredSet:
             if lockstep is None:  # elsewhere each call talks to the other processes
                 if ("", shapes) not in tried:
                     tried["", shapes] = cost_of(lambda batch: self._reading.forward(network, batch[0]), batches)
-                self._costs[0].append(tried["", shapes])
+                self._costs.add(tried["", shapes])
         self._shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         return misfits
 
     def expected_seconds(self) -> float:
         """Returns how long this process's share takes, as far as the small batches of :meth:`prepare` tell."""
-        every, of_measures = self._costs
-        of_head = [*every, *of_measures]
-        return sum(
-            fixed + each * len(part)
-            for part in self.batches.positions()
-            for fixed, each in (of_head if part[0] < self.subset.head else every)
-        )
+        return self._costs.seconds(self.batches.positions(), self.subset.head)
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""

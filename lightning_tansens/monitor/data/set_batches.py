@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_tansens.monitor.data.batches import check_samples
@@ -33,6 +34,7 @@ class SetBatches:
         self._transfer, self._reading = transfer, reading
         #: Perturbed batches with their labels, made once: they are the same at every measurement.
         self._kept: dict[tuple[int, ...], tuple[Any, Any]] = {}
+        self._device: torch.device | None = None
 
     def __iter__(self) -> Iterator[tuple[Any, Any, list[int]]]:
         every, wanted = self.subset.positions(), self.positions()
