@@ -218,3 +218,8 @@ def measured(trainer, prefix="tansens"):
 def untimed(history):
     """The rows of ``monitor.history`` without the time that the measurement took."""
     return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in history]
+
+
+def unwrapped(text):
+    """What a note says, whose lines end at 80 columns."""
+    return " ".join(text.split())

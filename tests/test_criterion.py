@@ -19,7 +19,7 @@ from torchmetrics import Accuracy, MeanMetric, MetricCollection
 from lightning_tansens.metrics import EmpiricalSensitivity
 from lightning_tansens.monitor import Options
 from lightning_tansens.monitor.set_factory import is_shared_alike
-from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp
+from tests.boring import BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp, unwrapped
 from tests.tiers import cases
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -157,7 +157,7 @@ def test_the_loss_of_the_training_is_found(case, caplog):
         pl.seed_everything(0)
         module = make()
         monitor = fitted(module, targets)
-    (note,) = [record.message for record in caplog.records if "the criterion" in record.message]
+    (note,) = [unwrapped(record.message) for record in caplog.records if "the criterion" in record.message]
     assert re.search(f"the criterion is {said} which gives the loss that {type(module).__name__}.training_step", note)
     module.eval()
     by_hand = module.of_batch(module(X), targets)
@@ -194,7 +194,7 @@ def test_without_a_criterion_an_unknown_loss_is_refused(loss, outputs, targets):
 def test_a_given_criterion_is_taken_after_a_note(caplog):
     with caplog.at_level(logging.INFO):
         monitor = fitted(Module(regularised), CLASS, criterion=F.cross_entropy)
-    (note,) = [record.message for record in caplog.records if "the criterion" in record.message]
+    (note,) = [unwrapped(record.message) for record in caplog.records if "the criterion" in record.message]
     assert "taken as it is given: on a batch it is 1." in note
     assert monitor.records[-1].reference.accuracy is not None
 
@@ -250,20 +250,20 @@ class NoisyInputs(Module):
 def test_random_inputs_hide_no_loss(caplog):
     with caplog.at_level(logging.INFO):
         fitted(NoisyInputs(mse, 1), REAL)
-    assert "the criterion is mean squared error, which gives the loss" in caplog.text
+    assert "the criterion is mean squared error, which gives the loss" in unwrapped(caplog.text)
 
 
 @pytest.mark.parametrize("kind", [Manual, Fails, Random])
 def test_without_a_loss_to_compare_with_only_classes_are_certain(kind, caplog):
     with caplog.at_level(logging.INFO):
         monitor = fitted(kind(F.cross_entropy), CLASS)
-    assert "the criterion is cross-entropy, as the labels are classes; it is not compared" in caplog.text
+    assert "the criterion is cross-entropy, as the labels are classes; it is not compared" in unwrapped(caplog.text)
     assert monitor.records[-1].reference.accuracy is not None
     with caplog.at_level(logging.INFO):
         caplog.clear()
         fitted(kind(mse, 1), REAL, criterion=mse)
-    assert "the criterion is taken as it is given" in caplog.text
-    assert ("not compared with the loss of the training" in caplog.text) == (kind is not Random)
+    assert "the criterion is taken as it is given" in unwrapped(caplog.text)
+    assert ("not compared with the loss of the training" in unwrapped(caplog.text)) == (kind is not Random)
     with pytest.raises(MisconfigurationException, match=r"criterion: expected one, because .*pass the loss of the training"):
         fitted(kind(mse, 1), REAL)
 
@@ -290,7 +290,7 @@ def test_equal_losses_are_told_apart(smoothing, said, caplog):
     with caplog.at_level(logging.INFO):
         monitor = make_monitor(test_dataloaders=TensorDataset(X), measures=[EmpiricalSensitivity()])
         fit(monitor, Unchanged(), module=module, data=loader(TensorDataset(X, CLASS)), max_epochs=1)
-    assert said in caplog.text
+    assert said in unwrapped(caplog.text)
 
 
 class Busy(Module):
@@ -580,7 +580,7 @@ def test_a_training_without_targets_is_told_to_name_the_loss():
 
 def test_a_loss_that_grows_with_its_set_is_told(monkeypatch):
     said = []
-    monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
+    monkeypatch.setattr("lightning_tansens.monitor.callback.tell", said.append)
     fit(make_monitor(criterion=nn.CrossEntropyLoss(reduction="sum")), max_epochs=1)
     assert any("sums over samples, so that losses grow with their sets" in note for note in said)
 

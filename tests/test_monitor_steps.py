@@ -246,7 +246,7 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(("options", "snapshots"), [({"limit_train_batches": 4}, 4), ({"max_steps": 8}, 1)])
 def test_a_stream_has_snapshots_within_an_epoch_where_its_length_is_known(options, snapshots, monkeypatch):
     said = []
-    monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
+    monkeypatch.setattr("lightning_tansens.monitor.callback.tell", said.append)
     monitor = make_monitor(estimators=[TemporalEnsemble()], snapshots_per_epoch=2, test_dataloaders=Points(10, seed=2))
     fit(monitor, data=DataLoader(Endless(), batch_size=4), **options)
     target = monitor._run.sets[1]

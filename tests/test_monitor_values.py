@@ -220,7 +220,7 @@ def test_the_network_is_given_inputs_alone():
 
 def test_a_set_without_labels_among_labelled_ones_has_no_truth(monkeypatch):
     said = []
-    monkeypatch.setattr("lightning_tansens.monitor.callback.rank_zero_info", said.append)
+    monkeypatch.setattr("lightning_tansens.monitor.callback.tell", said.append)
     targets = {"known": TensorDataset(INPUTS, LABELS), "blind": TensorDataset(INPUTS)}
     monitor = make_monitor(
         test_dataloaders=targets, measures=[ClassSensitivity(), *default_measures()], compare_with_labels=True

@@ -15,7 +15,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.estimators import AverageConfidence, TemporalEnsemble
 from lightning_tansens.functional import active_nodes
 from lightning_tansens.metrics import ActiveNodeSensitivity
-from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, mlp, points
+from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, mlp, points, unwrapped
 from tests.cases import Lambda
 from tests.tiers import cases
 
@@ -189,7 +189,7 @@ class OwnGenerator(Reparametrised):
 def test_a_network_that_is_random_in_eval_mode_is_told_of_once(network, random, caplog):
     with caplog.at_level("INFO"):
         fit(make_monitor(), module=lambda: BoringModule(network()), max_epochs=3)
-    assert sum("the network is random in eval mode too" in message for message in caplog.messages) == random
+    assert sum("the network is random in eval mode too" in message for message in map(unwrapped, caplog.messages)) == random
 
 
 class OneBad(Points):
@@ -240,7 +240,7 @@ def test_what_needs_earlier_outputs_does_not_warn_at_the_first_measurement(recwa
 def test_a_set_that_is_measured_as_a_whole_gets_no_advice_to_take_more(samples, advice, caplog):
     with caplog.at_level("INFO"):
         fit(make_monitor(num_samples=samples, reference=Points(12), test_dataloaders=Points(10, seed=2)), max_epochs=3)
-    said = [message for message in caplog.messages if f"num_samples={4 * samples} would halve it" in message]
+    said = [one for one in map(unwrapped, caplog.messages) if f"num_samples={4 * samples} would halve it" in one]
     assert len(said) == advice  # in one line, on the set that is known least
     assert samples == 7 or all("(10 samples of reference)" in message for message in said)
 
@@ -314,7 +314,7 @@ def test_a_default_measure_that_does_not_suit_is_left_out_before_the_first_step(
     monitor = make_monitor(measures=None, on_failure="raise")
     with caplog.at_level("INFO"):
         fit(monitor, module=lambda: BoringModule(network()), max_epochs=3)
-    notes = [message for message in caplog.messages if "is left out, because it does not suit this network" in message]
+    notes = [one for one in map(unwrapped, caplog.messages) if "is left out, because it does not suit this network" in one]
     assert len(notes) == 1
     assert "the measure 'active_nodes'" in notes[0]
     for row in monitor.history:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_tansens.estimators import Estimator, Need, SetSummary
 from lightning_tansens.monitor.criterion import KnownCriterion
@@ -26,7 +25,7 @@ from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import logging_step
 from lightning_tansens.record import Record
 from lightning_tansens.show.console import slow_progress
-from lightning_tansens.show.notices import cost_note
+from lightning_tansens.show.notices import cost_note, tell
 from lightning_tansens.tangent.isolation import undisturbed
 
 # Code that may fail on one process runs inside `together`; code that talks to the other processes runs outside it.
@@ -66,7 +65,7 @@ def prepare(
         reached = sharding.settle(pl_module, reached, reads, monitor.output, subsets)
         found = factory.find_criterion(*reached, sets, criterion, sharding.lockstep)
     if found.note is not None and found is not criterion:
-        rank_zero_info(f"TangentSensitivityMonitor: {found.note}")
+        tell(found.note)
     # in a single isolation, so that lazy modules are initialised only once
     with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
@@ -77,7 +76,7 @@ def prepare(
                 misfits = run.prepare(network, pl_module.device, monitor.default_measures, bar.update)
         run.leave_out(any_process(trainer, misfits))
         if not follows and (note := cost_note(run.expected_seconds())) is not None:
-            rank_zero_info(f"TangentSensitivityMonitor: {note}")
+            tell(note)
         with together(trainer):
             run.load_trajectories(state.trajectories)
             run.resume(state.memories, state.weights_before)

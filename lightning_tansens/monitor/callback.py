@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.estimators import Estimator, default_estimators
@@ -44,7 +43,7 @@ from lightning_tansens.record import HEADLINE
 from lightning_tansens.show import Display
 from lightning_tansens.show.console import measurement_text, summary_table
 from lightning_tansens.show.keys import flat_row
-from lightning_tansens.show.notices import Notices
+from lightning_tansens.show.notices import Notices, tell
 from lightning_tansens.show.page import Page
 from lightning_tansens.tangent.batches import OutputPicker
 from lightning_tansens.tangent.isolation import isolated_rng
@@ -212,20 +211,20 @@ class TangentSensitivityMonitor(Results):
         with isolated_rng():
             self._run = self._prepare(trainer, pl_module)
         for note in self._run.notes():
-            rank_zero_info(f"TangentSensitivityMonitor: {note}")
+            tell(note)
         if self.reference == "auto" and self._run.sets[0].name == "train":
-            rank_zero_info(
-                "TangentSensitivityMonitor: for want of another labelled set, estimates start from the training data, on "
+            tell(
+                "for want of another labelled set, estimates start from the training data, on "
                 "which a network does better than on new data, so they may be too good; reference=0.1 holds a tenth back"
             )
         if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
-            rank_zero_info(
-                "TangentSensitivityMonitor: limit_val_batches=0 leaves the validation out, but not the reference, which is "
+            tell(
+                "limit_val_batches=0 leaves the validation out, but not the reference, which is "
                 "still read from the validation data after each epoch"
             )
         if self.options.snapshots_per_epoch > 1 and trainer.num_training_batches == float("inf"):
-            rank_zero_info(
-                "TangentSensitivityMonitor: Options(snapshots_per_epoch=...) needs an epoch of a known number of batches, "
+            tell(
+                "Options(snapshots_per_epoch=...) needs an epoch of a known number of batches, "
                 "which a stream does not have; pass the Trainer limit_train_batches to keep outputs within an epoch"
             )
 

@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_tansens.checks import check_text
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
+from lightning_tansens.monitor.namespaces import OtherCallback, OtherCheckpoint
 
 
-class FreshEarlyStopping(EarlyStopping):
+class FreshEarlyStopping(EarlyStopping, OtherCallback):
     """Early stopping on a value of the monitor that waits for the next measurement instead of counting an old one twice.
 
     Lightning keeps the last value of every key, so that after an epoch without a measurement (``every_n_epochs``, a failed
@@ -51,7 +52,7 @@ class FreshEarlyStopping(EarlyStopping):
         _warn_if_never_logged(trainer, self, self.monitor)
 
 
-class FreshModelCheckpoint(ModelCheckpoint):
+class FreshModelCheckpoint(ModelCheckpoint, OtherCheckpoint):
     """Checkpoints chosen by a value of the monitor, only of weights on which it was measured.
 
     After an epoch without a measurement Lightning's own :class:`~lightning.pytorch.callbacks.ModelCheckpoint` would rank the

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,8 +22,10 @@ from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.trainer_data import reference_data
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.module import find_network
+from lightning_tansens.monitor.namespaces import OtherCallback
 from lightning_tansens.monitor.processes import together
 from lightning_tansens.monitor.trainer_loggers import log_for_callbacks, logging_step
+from lightning_tansens.show.notices import tell
 from lightning_tansens.tangent.batches import call_model
 from lightning_tansens.tangent.isolation import evaluation, isolated_rng, undisturbed
 from lightning_tansens.tangent.sensitivity import tangent_sensitivity
@@ -41,7 +42,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class GeneralizationBoundMonitor(pl.Callback):
+class GeneralizationBoundMonitor(pl.Callback, OtherCallback):
     r"""Logs the constants and the known terms of Theorem 5 of Rácz et al. (2023) while a network trains.
 
     .. math:: L(f) - L_{emp}(f) \le \frac{2 K_L K_x K_{\nabla 0}\, C_{TS} C_{GD}}{\sqrt N} + K_L H(\theta)
@@ -144,9 +145,10 @@ class GeneralizationBoundMonitor(pl.Callback):
             if not self._start:
                 self._start = {name: parameter.detach().cpu().clone() for name, parameter in network.named_parameters()}
                 self._measure(trainer, network, initial=True)
-        rank_zero_info(
-            "GeneralizationBoundMonitor: H(θ) is left out of the bound, as it cannot be known; Theorem 5 assumes a scalar "
-            "output, a ReLU chain without biases and plain gradient descent"
+        tell(
+            "H(θ) is left out of the bound, as it cannot be known; Theorem 5 assumes a scalar "
+            "output, a ReLU chain without biases and plain gradient descent",
+            "GeneralizationBoundMonitor",
         )
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:

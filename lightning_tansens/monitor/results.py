@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import lightning.pytorch as pl
 
+from lightning_tansens.monitor.namespaces import OtherCallback
 from lightning_tansens.monitor.records import without_estimators, without_values
 from lightning_tansens.monitor.spawned import Mailbox
 from lightning_tansens.monitor.state import MonitorState
@@ -15,7 +16,7 @@ from lightning_tansens.show.notebook import to_html
 from lightning_tansens.show.scorecard import Scorecard
 
 
-class Results(pl.Callback):
+class Results(pl.Callback, OtherCallback):
     """A callback that keeps what it has found.
 
     Args:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import fill
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
 
 from lightning_tansens.record import HEADLINE, TRIVIAL, Record
+from lightning_tansens.show.console import WIDTH
 from lightning_tansens.show.pictures import MEASURE
 
 #: From how many seconds on a measurement's cost is told before.
@@ -39,10 +41,10 @@ class Notices:
 
         """
         for note in filter(self._is_new, notes):
-            _tell(note)
+            tell(note)
         if self._before is not None:
             for note in changes(self._before, record):
-                _tell(note)
+                tell(note)
             self._before = None
         lost = [
             f"{one.unusable} of {one.name}" for one in record.sets if one.unusable and self._is_new(f"samples/{one.name}")
@@ -63,7 +65,7 @@ class Notices:
             rank_zero_warn(f"TangentSensitivityMonitor: {', '.join(names)} {verb} left out of the log: {reason} (said once)")
         self._measurements += 1
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
-            _tell(precision)  # the first one takes longer than those that follow
+            tell(precision)  # the first one takes longer than those that follow
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
@@ -71,10 +73,18 @@ class Notices:
         return new
 
 
-def _tell(note: str) -> None:
-    """Logs a note on a line of its own, also beside a bar of tqdm."""
+def tell(note: str, teller: str = "TangentSensitivityMonitor") -> None:
+    """Logs a note on lines of its own, of at most 80 columns where words are no longer, also beside a bar of tqdm.
+
+    Args:
+        note: The note.
+        teller: Whose note it is.
+
+    """
     with tqdm.external_write_mode():
-        rank_zero_info(f"TangentSensitivityMonitor: {note}")
+        rank_zero_info(
+            fill(f"{teller}: {note}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        )
 
 
 def changes(before: Record, now: Record) -> list[str]:

@@ -259,6 +259,7 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
             notices.say(one)
             assert len(caplog.messages) == said
     assert caplog.messages == [
-        "TangentSensitivityMonitor: the error of tangent sensitivity is 50.0% or less (50 samples of test); num_samples=200 "
-        "would halve it, at about 1.0 s a measurement instead of 0.2 s"
+        "TangentSensitivityMonitor: the error of tangent sensitivity is 50.0% or less (50\n"
+        "  samples of test); num_samples=200 would halve it, at about 1.0 s a measurement\n"
+        "  instead of 0.2 s"
     ]

@@ -8,8 +8,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
+
+from lightning_tansens.show.notices import tell
 
 #: The settings that the loader of fewer samples takes over.
 _KEPT = (
@@ -77,8 +78,8 @@ class HeldOut:
         order = torch.randperm(samples, generator=torch.Generator().manual_seed(self._seed)).tolist()
         self._order, left = order, Subset(dataset, sorted(order[count:]))
         if self.data is None:
-            rank_zero_info(
-                f"TangentSensitivityMonitor: reference={self._share} holds {count:,} of the {samples:,} training samples "
+            tell(
+                f"reference={self._share} holds {count:,} of the {samples:,} training samples "
                 "out of the training, as the labelled reference"
             )
         self.data = Subset(dataset, sorted(order[:count]))
