@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.estimators.headline.heads import RegressionEstimator
+from lightning_tansens.estimators.headline.moved_shares import MovedShares
 from lightning_tansens.estimators.headline.plans import hard_kernel, plan_means, scale_columns
 from lightning_tansens.estimators.headline.samples import Samples
 from lightning_tansens.estimators.outputs import Array
@@ -74,7 +75,9 @@ class Calibration:
         self.bins = np.bincount(self._binned(samples), minlength=PARTS * self.classes) / count
         everywhere = np.full((1, count), 1 / count)
         self.predicted = samples.predicted_shares(everywhere)[0]
-        self.regression = RegressionEstimator.fitted(samples.features, truth)
+        self.regression = RegressionEstimator.fitted(samples.features, truth, samples.expected)
+        numbers = samples.numbers
+        self.moved_shares = None if numbers is None else MovedShares.fitted(numbers, labels, self.classes)
         own = self._numbers(samples, bootstraps)
         self._own = {name: float(value.mean()) for name, value in own.items() if value.ndim == 1}
 
@@ -99,7 +102,11 @@ class Calibration:
         error = np.stack([ratio("disagreement"), ratio("soft_error"), ratio("threshold"), hard], 1)
         loss = np.stack([ratio("pseudo_loss"), ratio("soft_loss"), ratio("hard_loss")], 1)
         least = np.maximum(self.least, np.array([0.1, 0.05]) * level)
-        free = np.log(np.maximum(self.regression.predict(found["features"]), least) / level)
+        moved, numbers = None, samples.numbers
+        if self.moved_shares is not None and numbers is not None:
+            moved = self.moved_shares.weights(weights @ numbers, 1 / np.square(weights).sum(1))
+        predicted = self.regression.predict(found["features"], found["expected"], moved)
+        free = np.log(np.maximum(predicted, least) / level)
         shift, disagreement = found["shift"], found["disagreement"]
         signatures = [
             np.ones(len(weights)),
@@ -143,6 +150,7 @@ class Calibration:
             "hard_error": plan_means(kernel, weights, hard, 1 - samples.posterior),
             "hard_loss": plan_means(kernel, weights, hard, costs),
             "features": weights @ samples.features,
+            "expected": weights @ samples.expected,
             "shift": np.abs(mean).sum(1) / 2,
             "scatter": np.abs(moved - mean[:, None]).sum(2).mean(1) / 2,
             "divergence": (histogram * np.log((histogram + 1e-4) / (self.bins + 1e-4))).sum(1),

@@ -96,7 +96,7 @@ class GatedHeads(ABC):
         self._copies = (self._kinds == "plain") | (self._kinds == "strong")
         self._resemblance: Resemblance | None = None
         self._found_wrong: dict[ClassShares, Array] = {}
-        views = Views.of_reference(outputs[0]) if outputs and outputs[0].inputs is not None else None
+        views = Views.of_reference(outputs[0]) if outputs else None
         if views is not None and self._copies.any() and all(map(views.fit, outputs)):
             self._views = views
             pairs = zip(outputs, sets, strict=True)

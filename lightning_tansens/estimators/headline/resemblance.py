@@ -13,6 +13,9 @@ from lightning_tansens.estimators.outputs import Array, Outputs
 #: The bands of principal components begin here; with fewer components than the last there are fewer bands.
 BANDS = (0, 4, 16, 64)
 
+#: So many principal components' scores tell whether other class shares explain a set.
+SCORES = 12
+
 #: Entries are cut off at so many deviations; energies start at this share of the reference's whole energy.
 FARTHEST, LEAST = 4.0, 0.005
 
@@ -89,14 +92,20 @@ class Views:
 
     @classmethod
     def of_reference(cls, outputs: Outputs) -> Views | None:
-        """Returns the views of a reference with inputs, the same ones as long as these are kept; None of too few samples."""
-        assert outputs.inputs is not None
+        """Returns the views of a reference, the same ones as long as its inputs are kept; None of too few or no inputs."""
+        if outputs.inputs is None:
+            return None
         unseen = outputs.kept[: len(outputs.inputs) // 2].sum()
         if unseen < FEWEST:
             return None
         if outputs.inputs not in _VIEWS:
             _VIEWS[outputs.inputs] = cls(outputs.inputs)
         return _VIEWS[outputs.inputs]
+
+    def scores(self, outputs: Outputs) -> Array:
+        """Returns the first principal components' scores of a set's usable samples, shape (N, F)."""
+        assert outputs.inputs is not None
+        return np.asarray(self._standardised(outputs.inputs)[outputs.kept] @ self._components[:SCORES].T)
 
     def means(self, outputs: Outputs, weights: Array, own: bool = False) -> Array:
         """Returns the mean numbers of re-weightings of a set, shape (M, F).

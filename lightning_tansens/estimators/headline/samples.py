@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lightning_tansens.estimators.disagreement import earlier_predictions
+from lightning_tansens.estimators.headline.resemblance import Views
 from lightning_tansens.estimators.outputs import TINY, Array, Outputs
 
 #: The most earlier snapshots whose class shares are compared.
@@ -31,6 +32,7 @@ class Samples:
         posterior: q = softmax(log p̄ / T), the temporal ensemble at the reference's temperature, shape (N, C).
         predictions: Today's classes ŷ, shape (N,).
         earlier: The classes that earlier snapshots predicted, shape (S, N).
+        scores: Of the inputs' principal components, where the inputs are known, shape (N, K).
 
     """
 
@@ -38,10 +40,11 @@ class Samples:
     posterior: Array
     predictions: NDArray[np.int64]
     earlier: NDArray[np.int64]
+    scores: Array | None = None
 
     @classmethod
-    def of(cls, outputs: Outputs, temperature: float) -> Samples:
-        """Returns the samples of class scores, at a temperature T.
+    def of(cls, outputs: Outputs, temperature: float, views: Views | None = None) -> Samples:
+        """Returns the samples of class scores, at a temperature T, with the inputs' scores if the views fit.
 
         Where there was no earlier measurement, today's outputs stand for the ensemble and for the earlier predictions;
         a sample whose outputs were not usable then counts as predicted as today.
@@ -53,6 +56,7 @@ class Samples:
             np.asarray(softmax(np.log(ensemble(outputs) + TINY) / temperature, axis=1)),
             now,
             np.where(earlier < 0, now, earlier),
+            views.scores(outputs) if views is not None and views.fit(outputs) else None,
         )
 
     def __len__(self) -> int:
@@ -86,15 +90,25 @@ class Samples:
         return wrong
 
     @cached_property
+    def expected(self) -> Array:
+        """The error and the loss that q expects, shape (N, 2)."""
+        return np.stack([1 - self.confidence, -(self.posterior * self.log_probabilities).sum(1)], 1)
+
+    @property
+    def numbers(self) -> Array | None:
+        """What other class shares have to explain, the features and the scores, shape (N, F)."""
+        few = self.posterior.shape[1] <= MANY_CLASSES
+        return np.column_stack([self.features, self.scores]) if few and self.scores is not None else None
+
+    @cached_property
     def features(self) -> Array:
         """What the regression estimator is linear in, shape (N, F).
 
         1 − q of today's class, the disagreement, the loss that q expects, the pseudo-label loss and, unless there are many
         classes, q of all classes but the last.
         """
-        expected = -(self.posterior * self.log_probabilities).sum(1)
         classes = self.posterior[:, :-1] if self.posterior.shape[1] <= MANY_CLASSES else self.posterior[:, :0]
-        return np.column_stack([1 - self.confidence, self.disagreement, expected, self.pseudo_loss, classes])
+        return np.column_stack([1 - self.confidence, self.disagreement, self.expected[:, 1], self.pseudo_loss, classes])
 
     @cached_property
     def compared(self) -> NDArray[np.int64]:
