@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ class Points:
 
     def of(self, places: NDArray[np.bool_]) -> Points:
         return Points(tuple(of[places] for of in self.candidates), self.free[places], self.signatures[places])
+
+    def with_number(self, number: Array) -> Points:
+        """Returns these with one number more for the gate, shape (M,)."""
+        return replace(self, signatures=np.column_stack([self.signatures, number]))
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Points:

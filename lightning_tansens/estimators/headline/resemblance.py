@@ -59,6 +59,7 @@ class Views:
     """
 
     def __init__(self, reference: Inputs) -> None:
+        self.is_table = reference.is_table
         self.unseen, self._shape = len(reference) // 2, (reference.shape, reference.rows.shape[1])
         rows = np.where(np.isfinite(reference.rows), reference.rows.astype(np.float64), np.nan)
         self._mean = _known_mean(rows[self.unseen :])
@@ -171,6 +172,10 @@ class Resemblance:
         self._inverse = np.linalg.inv(moved.T @ moved / len(moved) + LEAST_SPREAD**2 * np.eye(moved.shape[1]))
         self._copies, self._lengths = copies, np.linalg.norm(copies, axis=1) + 1e-9
 
+    def unlike(self, seen: Array) -> Array:
+        """Returns q of M sets, shape (M,), from their numbers, shape (M, F)."""
+        return np.asarray(np.einsum("mf,fg,mg->m", seen, self._inverse, seen) / seen.shape[1])
+
     def correction(self, seen: Array, wrong: Array, without_own_kind: bool = False) -> Array:
         """Returns what to add to estimated log ratios, shape (M, Q).
 
@@ -187,6 +192,6 @@ class Resemblance:
         weights = np.exp(-np.square(distances / (NEAR * (length + SMALL))) / 2)
         if without_own_kind:
             weights = np.where(along > ALIKE * self._lengths * length, 0, weights)
-        unlike = np.einsum("mf,fg,mg->m", seen, self._inverse, seen)[:, None] / seen.shape[1]
+        unlike = self.unlike(seen)[:, None]
         drawn = np.square(unlike) / (np.square(unlike) + UNLIKE**2)
         return np.asarray(drawn * (weights * share @ np.clip(wrong, -MOST, MOST)) / (DRAWN + weights.sum(1, keepdims=True)))
