@@ -65,7 +65,7 @@ class GatedHeads(ABC):
 
     with the log ratio a of the first head, b of :class:`RegressionEstimator` and the signature s of a set. Where a and b
     differ by no more than noise, a is drawn to b: with the difference d and twice its standard deviation τ over
-    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`.
+    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`. They never differ by more than b is wrong by on any copy.
 
     Args:
         points: The re-weightings of the reference and, after them, of each copy.
@@ -95,6 +95,8 @@ class GatedHeads(ABC):
         self._kinds = np.concatenate([of.kinds for of in sets])
         self._bases = np.repeat(np.arange(-1, len(sets) - 1), [len(of.kinds) for of in sets])
         self._copies = (self._kinds == "plain") | (self._kinds == "strong")
+        wrong = np.abs(truth - self._points.free)[self._copies]
+        self._farthest = wrong.max(0) if len(wrong) else np.full(len(level), np.inf)
         self._resemblance: Resemblance | None = None
         self._found_wrong: dict[ClassShares, Array] = {}
         views = Views.of_reference(outputs[0]) if outputs else None
@@ -170,6 +172,7 @@ class GatedHeads(ABC):
         own = self._points.of((self._kinds == "bootstrap") & (self._bases < 0))
         noise = NOISE * (model.same.predict(own.candidates) - own.free).std(0) + 1e-9
         difference = np.minimum(model.same.predict(points.candidates), self._most) - points.free
+        difference = np.clip(difference, -self._farthest, self._farthest)
         same = points.free + difference**3 / (difference**2 + noise**2)
         stated = np.full(len(same), float(class_shares == "free"))
         gate = logistic(points.signatures @ model.gate) if class_shares == "auto" else stated
