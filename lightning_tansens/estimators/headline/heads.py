@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 
-from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.estimators.outputs import Array
 
 #: How strongly the first head's weights are drawn towards equal ones, for the error and the loss, and for a loss alone.
@@ -16,8 +15,8 @@ SHRINK, SHRINK_ALONE = (0.03, 0.3), 0.1
 #: How strongly the first head's stretch is drawn towards one, for the error and for the loss.
 STRETCH = (0.2, 1.0)
 
-#: How strongly the inverse covariance of the regression's features is drawn towards the identity.
-RIDGE = 0.1
+#: How strongly the regression's coefficients are drawn towards zero.
+RIDGE = 0.3
 
 
 def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
@@ -129,9 +128,13 @@ class RegressionEstimator:
     .. math:: \hat t(X) = \sum_n w_n (t_n - e_n) + \bar e(X) + \Big(\bar z(X) - \sum_n w_n z_n\Big)^T \beta
 
     with the error and the loss as t, what the temporal ensemble expects of them as e, standardised features z, weights w
-    of the reference's samples (equal ones, or those of :class:`MovedShares`), and a ridge β fitted to t − e. It is right
-    where the target is a mixture of the reference's samples in other shares, as far as the features tell them apart, and
-    where the ensemble is calibrated.
+    of the reference's samples (equal ones, or those of :class:`MovedShares`), and
+
+    .. math:: \beta = \Big(\frac1N \sum_n z_n z_n^T + \lambda I\Big)^{-1}
+                      \frac1N \sum_n z_n \big(t_n - e_n - \overline{t - e}\big).
+
+    It is right where the target is a mixture of the reference's samples in other shares, as far as the features tell them
+    apart, and where the ensemble is calibrated.
 
     Attributes:
         mean, scale: Of the reference's features, shapes (F,).
@@ -153,7 +156,7 @@ class RegressionEstimator:
         mean, scale, rest = features.mean(0), features.std(0) + 1e-6, truth - expected
         z = (features - mean) / scale
         inverse = np.linalg.inv(z.T @ z / len(z) + RIDGE * np.eye(z.shape[1]))
-        slopes = np.stack([Ridge(z, column).coefficients for column in (rest - rest.mean(0)).T], 1)
+        slopes = inverse @ z.T @ (rest - rest.mean(0)) / len(z)
         return cls(mean, scale, inverse, slopes, rest - z @ slopes)
 
     @property

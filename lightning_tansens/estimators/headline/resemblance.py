@@ -72,15 +72,24 @@ class Views:
         self._least = LEAST * own[:, :-1].mean(0).sum() + 1e-12
         self._nearest = 1e-3 * own[:, -1].mean() + 1e-12
         self._own = self._logarithms(own).mean(0)
-        self._known: WeakKeyDictionary[Inputs, Array] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Inputs, tuple[Array, Array]] = WeakKeyDictionary()
 
     def of(self, inputs: Inputs) -> Array:
-        """Returns the numbers of each sample, shape (N, F); those of inputs that were seen before cost nothing."""
+        """Returns the numbers of each sample, shape (N, F)."""
+        return self._described(inputs)[0]
+
+    def scores(self, inputs: Inputs) -> Array:
+        """Returns each sample's scores on the first principal components, shape (N, K)."""
+        return self._described(inputs)[1]
+
+    def _described(self, inputs: Inputs) -> tuple[Array, Array]:
+        """Returns numbers and scores; those of inputs that were seen before cost nothing."""
         if inputs not in self._known:
-            parts = np.array_split(self._standardised(inputs), -(-len(inputs) // MOST_SAMPLES))  # distances take memory
-            self._known[inputs] = np.concatenate([self._logarithms(self._energies(part)) for part in parts]) - self._own
-        found: Array = self._known[inputs]
-        return found
+            rows = self._standardised(inputs)
+            parts = np.array_split(rows, -(-len(inputs) // MOST_SAMPLES))  # distances take memory
+            numbers = np.concatenate([self._logarithms(self._energies(part)) for part in parts]) - self._own
+            self._known[inputs] = numbers, rows @ self._components[:SCORES].T
+        return self._known[inputs]
 
     def _logarithms(self, energies: Array) -> Array:
         logarithms = np.log(energies[:, :-1] + self._least)
@@ -102,11 +111,6 @@ class Views:
         if outputs.inputs not in _VIEWS:
             _VIEWS[outputs.inputs] = cls(outputs.inputs)
         return _VIEWS[outputs.inputs]
-
-    def scores(self, outputs: Outputs) -> Array:
-        """Returns the first principal components' scores of a set's usable samples, shape (N, F)."""
-        assert outputs.inputs is not None
-        return np.asarray(self._standardised(outputs.inputs)[outputs.kept] @ self._components[:SCORES].T)
 
     def means(self, outputs: Outputs, weights: Array, own: bool = False) -> Array:
         """Returns the mean numbers of re-weightings of a set, shape (M, F).

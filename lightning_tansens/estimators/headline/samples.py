@@ -56,7 +56,7 @@ class Samples:
             np.asarray(softmax(np.log(ensemble(outputs) + TINY) / temperature, axis=1)),
             now,
             np.where(earlier < 0, now, earlier),
-            views.scores(outputs) if views is not None and views.fit(outputs) else None,
+            _scores(outputs, views),
         )
 
     def __len__(self) -> int:
@@ -127,3 +127,9 @@ class Samples:
 def ensemble(outputs: Outputs) -> Array:
     """Returns the temporal ensemble, or today's probabilities where there was no earlier measurement, shape (N, C)."""
     return outputs.probabilities if outputs.earlier is None else outputs.ensemble
+
+
+def _scores(outputs: Outputs, views: Views | None) -> Array | None:
+    if views is None or outputs.inputs is None or not views.fit(outputs):
+        return None
+    return np.asarray(views.scores(outputs.inputs)[outputs.kept])
