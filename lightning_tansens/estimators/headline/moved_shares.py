@@ -13,8 +13,8 @@ from lightning_tansens.estimators.outputs import Array
 #: How strongly the covariance within classes is drawn to the identity.
 SHRINK = 0.02
 
-#: The shares move by half where what they leave is so large, per degree of freedom; 1 where they explain everything.
-HALF = 1.0
+#: The shares move by half where what they leave is so large, per degree of freedom; noise alone leaves 1.
+HALF = 1.5
 
 #: What the moved shares have to explain for each of them, in units of what noise explains, before any is moved.
 SURE = 2.0
@@ -34,7 +34,7 @@ class MovedShares:
     with the means x̄ of a set of n samples and x̄_c of the reference's classes of N_c samples, of numbers x with the
     covariance Σ within classes. With the reference's own shares π and F numbers, the weights' shares are
 
-    .. math:: \pi + \Big[1 - \frac{2 (C - 1)}{R(\pi) - R(\hat s)}\Big]_+ \frac{1}{1 + \rho^2} (\hat s - \pi), \qquad
+    .. math:: \pi + \Big[1 - \frac{2 (C - 1)}{R(\pi) - R(\hat s)}\Big]_+ \frac{1}{1 + (\rho / 1.5)^4} (\hat s - \pi), \qquad
               \rho = \frac{R(\hat s)}{F - C + 1}
 
     so that they stay where noise may explain the set (James and Stein 1961), and where other shares do not. (Matching
@@ -93,7 +93,7 @@ class MovedShares:
 
         unexplained, explained = left(found), left(own / own.sum()) - left(found)
         rest = unexplained / max(len(mean) - len(self.shares) + 1, 1) / HALF
-        share = max(0.0, 1 - SURE * (len(self.shares) - 1) / max(explained, 1e-9)) / (1 + rest**2)
+        share = max(0.0, 1 - SURE * (len(self.shares) - 1) / max(explained, 1e-9)) / (1 + rest**4)
         moved = self.shares.copy()
         moved[known] += share * (found * own.sum() - own)
         return moved
