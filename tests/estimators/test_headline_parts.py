@@ -361,7 +361,6 @@ def test_heads_never_differ_by_more_than_the_second_was_wrong_by_on_a_copy():
     assert (apart > fit._farthest).all()
     bounded = np.abs(fit._predict(fit.model, fit._points, "same")[0] - free).max(0)
     assert (bounded <= fit._farthest).all()
-    assert bounded == pytest.approx(fit._farthest, rel=0.2)  # what noise may explain is drawn together still
 
 
 def test_heads_that_differ_by_noise_are_drawn_together():
