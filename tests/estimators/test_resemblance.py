@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightning_tansens.estimators import Inputs, Outputs
+from lightning_tansens.estimators import Inputs, Outputs, SetSummary
 from lightning_tansens.estimators.headline import Fit
 from lightning_tansens.estimators.headline.resemblance import Resemblance, Views
+from lightning_tansens.estimators.headline.samples import Samples
 from tests.estimators.simulated import drawn, outputs
 
 GENERATOR = np.random.default_rng(0)
@@ -141,6 +142,18 @@ def test_columns_without_any_number_say_nothing(recwarn):
 def test_inputs_need_a_row_for_each_sample():
     with pytest.raises(ValueError, match="inputs: expected a row for each of the 3 samples, but got 60"):
         Outputs.of(np.zeros((3, 2)), inputs=seen(ROWS))
+
+
+def test_scores_are_those_of_the_usable_samples():
+    views, scores = Views(seen(ROWS)), GENERATOR.normal(size=(60, 3))
+    scores[5] = np.nan
+    usable = SetSummary("val", outputs=replace(Outputs.of(scores), inputs=seen(ROWS))).usable
+    found = Samples.of(usable, 1.0, views).scores
+    components = np.linalg.svd(views._standardised(seen(ROWS))[30:])[2]
+    expected = np.delete(views._standardised(seen(ROWS)) @ components.T, 5, 0)
+    assert len(usable) == 59
+    assert np.abs(found) == pytest.approx(np.abs(expected))
+    assert Samples.of(usable, 1.0).scores is None
 
 
 def test_the_gate_sees_how_far_images_are_from_re_weightings():
