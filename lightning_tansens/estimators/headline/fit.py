@@ -39,12 +39,12 @@ class Fit(GatedHeads):
         now = reference.earlier is None
         fitted = fit_temperature(np.log(ensemble(reference) + TINY), reference.labels) if now else reference.temperature
         self.temperature = fitted.value
-        self._views = Views.of_reference(reference)
-        samples = Samples.of(reference, self.temperature, self._views)
+        views = Views.of_reference(reference)
+        samples = Samples.of(reference, self.temperature, views)
         moved = reweightings(reference.labels, samples.posterior.shape[1], samples.places, seed)
         self.calibration = calibration = Calibration(samples, reference.labels, moved.of("bootstrap"))
         outputs, weights = [reference, *copies, *strong], moved.with_copies(copies, strong)
-        sets = [samples, *(Samples.of(copy, self.temperature, self._views) for copy in outputs[1:])]
+        sets = [samples, *(Samples.of(copy, self.temperature, views) for copy in outputs[1:])]
         points = [calibration.points(one, of.weights) for one, of in zip(sets, weights, strict=True)]
         means = [of.weights @ calibration.truth(one) for one, of in zip(sets, weights, strict=True)]
         truth = calibration.log_ratios(np.concatenate(means))

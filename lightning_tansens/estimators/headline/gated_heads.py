@@ -99,9 +99,8 @@ class GatedHeads(ABC):
         self._farthest = wrong.max(0) if len(wrong) else np.full(len(level), np.inf)
         self._resemblance: Resemblance | None = None
         self._found_wrong: dict[ClassShares, Array] = {}
-        views = Views.of_reference(outputs[0]) if outputs else None
+        self._views = views = Views.of_reference(outputs[0]) if outputs else None
         if views is not None and self._copies.any() and all(map(views.fit, outputs)):
-            self._views = views
             pairs = zip(outputs, sets, strict=True)
             seen = np.concatenate([views.means(one, of.weights, own=True) for one, of in pairs])
             self._resemblance = Resemblance(seen[self._bases < 0], seen[self._copies])
@@ -126,7 +125,7 @@ class GatedHeads(ABC):
         """Returns the answer for each quantity of a set, from its point, its number of samples, and its inputs if known."""
         seen = None
         if self._resemblance is not None:
-            if outputs is not None and self._views.fit(outputs):
+            if outputs is not None and self._views is not None and self._views.fit(outputs):
                 seen = self._views.means(outputs, Reweightings.none(count))
             points = points.with_number(self._unlike(seen))
         ratios, gate, spread = self._predict(self.model, points, class_shares)
@@ -150,8 +149,8 @@ class GatedHeads(ABC):
         Populations move the energies of images little. The entries of a table's rows are what populations differ in.
         """
         if seen is None:
-            return self._points.signatures[:, -1:].mean(0)
-        if self._resemblance is None or self._views.is_table:
+            return np.asarray(self._points.signatures[:, -1:].mean(0))
+        if self._resemblance is None or self._views is None or self._views.is_table:
             return np.zeros(len(seen))
         return np.asarray(np.log(self._resemblance.unlike(seen) + LEAST_UNLIKE) / 4)
 

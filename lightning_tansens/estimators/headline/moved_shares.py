@@ -94,6 +94,6 @@ class MovedShares:
         unexplained, explained = left(found), left(own / own.sum()) - left(found)
         rest = unexplained / max(len(mean) - len(self.shares) + 1, 1) / HALF
         share = max(0.0, 1 - SURE * (len(self.shares) - 1) / max(explained, 1e-9)) / (1 + rest**4)
-        moved = self.shares.copy()
+        moved: Array = self.shares.copy()
         moved[known] += share * (found * own.sum() - own)
         return moved
