@@ -79,7 +79,7 @@ class Calibration:
         self.bins = np.bincount(self._binned(samples), minlength=PARTS * self.classes) / count
         everywhere = np.full((1, count), 1 / count)
         self.predicted = samples.predicted_shares(everywhere)[0]
-        self.regression = RegressionEstimator.fitted(samples.features, truth, samples.expected)
+        self.regression = RegressionEstimator.fitted(samples.features, truth)
         numbers = samples.numbers
         self.moved_shares = None if numbers is None else MovedShares.fitted(numbers, labels, self.classes)
         own = self._numbers(samples, bootstraps)
@@ -109,8 +109,7 @@ class Calibration:
         moved, numbers = None, samples.numbers
         if self.moved_shares is not None and numbers is not None:
             moved = self.moved_shares.weights(weights @ numbers, 1 / np.square(weights).sum(1))
-        predicted = self.regression.predict(found["features"], found["expected"], moved)
-        free = np.log(np.maximum(predicted, least) / level)
+        free = np.log(np.maximum(self.regression.predict(found["features"], moved), least) / level)
         shift, disagreement = found["shift"], found["disagreement"]
         signatures = [
             np.ones(len(weights)),
@@ -154,7 +153,6 @@ class Calibration:
             "hard_error": plan_means(kernel, weights, hard, 1 - samples.posterior),
             "hard_loss": plan_means(kernel, weights, hard, costs),
             "features": weights @ samples.features,
-            "expected": weights @ samples.expected,
             "shift": np.abs(mean).sum(1) / 2,
             "scatter": np.abs(moved - mean[:, None]).sum(2).mean(1) / 2,
             "divergence": (histogram * np.log((histogram + 1e-4) / (self.bins + 1e-4))).sum(1),

@@ -16,7 +16,7 @@ SHRINK, SHRINK_ALONE = (0.03, 0.3), 0.1
 STRETCH = (0.2, 1.0)
 
 #: How strongly the regression's coefficients are drawn towards zero.
-RIDGE = 0.3
+RIDGE = 0.1
 
 
 def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
@@ -125,22 +125,18 @@ class WeightedLosses:
 class RegressionEstimator:
     r"""The generalised regression estimator (GREG; Deville and Särndal 1992): the reference re-weighted to the target.
 
-    .. math:: \hat t(X) = \sum_n w_n (t_n - e_n) + \bar e(X) + \Big(\bar z(X) - \sum_n w_n z_n\Big)^T \beta
+    .. math:: \hat t(X) = \sum_n w_n t_n + \Big(\bar z(X) - \sum_n w_n z_n\Big)^T \beta, \qquad
+              \beta = \Big(\frac1N \sum_n z_n z_n^T + \lambda I\Big)^{-1} \frac1N \sum_n z_n (t_n - \bar t_{ref})
 
-    with the error and the loss as t, what the temporal ensemble expects of them as e, standardised features z, weights w
-    of the reference's samples (equal ones, or those of :class:`MovedShares`), and
-
-    .. math:: \beta = \Big(\frac1N \sum_n z_n z_n^T + \lambda I\Big)^{-1}
-                      \frac1N \sum_n z_n \big(t_n - e_n - \overline{t - e}\big).
-
-    It is right where the target is a mixture of the reference's samples in other shares, as far as the features tell them
-    apart, and where the ensemble is calibrated.
+    with standardised features z, the error and the loss as t, and weights w of the reference's samples: equal ones, or
+    those of :class:`MovedShares`. It is right where the target is a mixture of the reference's samples in other shares, as
+    far as the features tell them apart.
 
     Attributes:
         mean, scale: Of the reference's features, shapes (F,).
-        inverse: The inverse of the features' covariance, drawn to the identity, shape (F, F).
+        inverse: The inverse matrix, shape (F, F).
         slopes: β for error and loss, shape (F, 2).
-        left: What the regression leaves of error and loss of each sample, t − e − zᵀβ, shape (N, 2).
+        left: What the regression leaves of each sample, t − zᵀβ, shape (N, 2).
 
     """
 
@@ -151,30 +147,29 @@ class RegressionEstimator:
     left: Array
 
     @classmethod
-    def fitted(cls, features: Array, truth: Array, expected: Array | float = 0.0) -> RegressionEstimator:
-        """Fits features of shape (N, F) to error and loss of shape (N, 2), less what is expected of them, of this shape."""
-        mean, scale, rest = features.mean(0), features.std(0) + 1e-6, truth - expected
+    def fitted(cls, features: Array, truth: Array) -> RegressionEstimator:
+        """Fits features of shape (N, F) to error and loss of shape (N, 2), with λ = :data:`RIDGE`."""
+        mean, scale = features.mean(0), features.std(0) + 1e-6
         z = (features - mean) / scale
         inverse = np.linalg.inv(z.T @ z / len(z) + RIDGE * np.eye(z.shape[1]))
-        slopes = inverse @ z.T @ (rest - rest.mean(0)) / len(z)
-        return cls(mean, scale, inverse, slopes, rest - z @ slopes)
+        slopes = inverse @ z.T @ (truth - truth.mean(0)) / len(z)
+        return cls(mean, scale, inverse, slopes, truth - z @ slopes)
 
     @property
     def residual(self) -> Array:
         """The variances of what the regression leaves, shape (2,)."""
         return np.asarray(self.left.var(0))
 
-    def predict(self, means: Array, expected: Array | float = 0.0, weights: Array | None = None) -> Array:
+    def predict(self, means: Array, weights: Array | None = None) -> Array:
         """Returns error and loss of M sets, shape (M, 2).
 
         Args:
             means: Of features, shape (M, F).
-            expected: Of what is expected, shape (M, 2).
             weights: w, with rows of sum 1, shape (M, N); None for equal ones.
 
         """
         left = self.left.mean(0) if weights is None else weights @ self.left
-        return np.asarray(left + expected + (means - self.mean) / self.scale @ self.slopes)
+        return np.asarray(left + (means - self.mean) / self.scale @ self.slopes)
 
     def distance(self, means: Array) -> Array:
         """Returns the squared Mahalanobis distance of means of features from the reference's, shape (M,)."""

@@ -89,11 +89,6 @@ class Samples:
         wrong[np.arange(len(self)), self.predictions] = 0
         return wrong
 
-    @cached_property
-    def expected(self) -> Array:
-        """The error and the loss that q expects, shape (N, 2)."""
-        return np.stack([1 - self.confidence, -(self.posterior * self.log_probabilities).sum(1)], 1)
-
     @property
     def numbers(self) -> Array | None:
         """What other class shares have to explain, the features and the scores, shape (N, F)."""
@@ -107,8 +102,9 @@ class Samples:
         1 − q of today's class, the disagreement, the loss that q expects, the pseudo-label loss and, unless there are many
         classes, q of all classes but the last.
         """
+        expected = -(self.posterior * self.log_probabilities).sum(1)
         classes = self.posterior[:, :-1] if self.posterior.shape[1] <= MANY_CLASSES else self.posterior[:, :0]
-        return np.column_stack([1 - self.confidence, self.disagreement, self.expected[:, 1], self.pseudo_loss, classes])
+        return np.column_stack([1 - self.confidence, self.disagreement, expected, self.pseudo_loss, classes])
 
     @cached_property
     def compared(self) -> NDArray[np.int64]:
