@@ -77,6 +77,8 @@ def test_classes_without_samples_keep_no_weight():
     single = MovedShares.fitted(np.vstack([KNOWN, KNOWN[:1] + 9]), np.append(LABELS, 3), 4)
     kept = single.weights(KNOWN[LABELS == 2].mean(0)[None], np.array([100.0]))[0]
     assert kept[-1] == pytest.approx(1 / 601, rel=1e-6)  # one sample tells no class's mean
+    lonely = MovedShares.fitted(KNOWN[:3], np.arange(3), 3)
+    assert lonely.weights(KNOWN[:1], np.array([50.0])) == pytest.approx(np.full((1, 3), 1 / 3))
 
 
 def outputs_of(inputs, labels=None, sharpness=1.0):

@@ -37,8 +37,8 @@ class MovedShares:
     .. math:: \pi + \Big[1 - \frac{2 (C - 1)}{R(\pi) - R(\hat s)}\Big]_+ \frac{1}{1 + (\rho / 1.5)^4} (\hat s - \pi), \qquad
               \rho = \frac{R(\hat s)}{F - C + 1}
 
-    so that they stay where noise may explain the set (James and Stein 1961), and where other shares do not. (Matching
-    moments: Lipton et al., ICML 2018.)
+    so that they stay where noise may explain the set (as James and Stein 1961 shrink), and where no shares explain it.
+    Classes with one sample or none keep their shares. (Shares that match moments: Lipton et al., ICML 2018.)
 
     Attributes:
         labels: Of the reference, shape (N,).
@@ -81,10 +81,12 @@ class MovedShares:
         return np.asarray(weights / weights.sum(1, keepdims=True))
 
     def _moved(self, mean: Array, count: float) -> Array:
-        known = np.flatnonzero(self.shares * len(self.labels) > 1)
+        known = np.flatnonzero(self.shares * len(self.labels) > 1.5)
+        if not len(known):  # one sample tells no class's mean
+            return self.shares
         own, seen = self.shares[known], self.whitening @ mean
         centres = self.whitening @ self.centres[:, known]
-        found, _ = nnls(np.vstack([centres, np.full(len(known), SURELY)]), np.append(seen, SURELY))
+        found, _ = nnls(np.vstack([centres, np.full(len(known), SURELY)]), np.append(seen, SURELY), maxiter=1000)
         found /= found.sum()
 
         def left(shares: Array) -> float:
