@@ -49,7 +49,8 @@ class Headline(Estimator):
 
     * *The class shares are the reference's* (other images of the same things): a weighted mean of the disagreement with
       earlier snapshots, of transports onto the class shares, of a threshold and of pseudo-label losses.
-    * *Another population*: the regression estimator, which re-weights the reference.
+    * *Another population*: the regression estimator, which re-weights the reference, and first moves the shares of its
+      classes if that explains the set (:class:`~.moved_shares.MovedShares`).
 
     Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
     it, on which the truth is known. A set whose inputs look like a copy's is corrected by what the estimate was wrong by
