@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
+from lightning_tansens.record import TRIVIAL, Estimate, MeasureRecord, Quantity, Record, SetRecord
 
 #: Names that the monitor uses for the reference; a target cannot have them.
 REFERENCE_NAMES = ("train", "val", "reference")
@@ -68,10 +68,6 @@ class Keys:
         """Returns the key that says whether an estimate is reliable: 1 or 0."""
         return key + _RELIABLE
 
-    def is_reliable(self, key: str) -> bool:
-        """Says whether a key is one of :meth:`reliable`."""
-        return key.endswith(_RELIABLE)
-
 
 def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> dict[str, float]:
     """Returns everything in a record under its key, after ``epoch`` and ``step``.
@@ -79,8 +75,8 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
     Args:
         record: The measurement.
         keys: How the values are named; None for ``tansens/…``.
-        brief: Whether to leave out standard errors, the reliability of estimates without an interval, and the times of
-            parts.
+        brief: Whether to leave out standard errors, whether estimates are reliable, the times of parts, and the trivial
+            estimates, which are the reference's own values.
 
     Example:
         >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)
@@ -145,7 +141,8 @@ def _values(record: Record, keys: Keys, brief: bool) -> Iterator[tuple[str, floa
     for target in record.targets.values():
         for quantity, estimates in target.estimates.items():
             for name, estimate in estimates.items():
-                yield from _estimated(estimate, keys.estimate(target.name, quantity, name), keys, brief)
+                if not (brief and name == TRIVIAL):
+                    yield from _estimated(estimate, keys.estimate(target.name, quantity, name), keys, brief)
         for quantity in QUANTITIES:
             yield from _labelled(target, quantity, keys.estimate(target.name, quantity, ACTUAL), keys, brief)
         for name, coefficient in target.correlations.items():
@@ -182,5 +179,5 @@ def _estimated(estimate: Estimate, key: str, keys: Keys, brief: bool) -> Iterato
     error = None if brief else estimate.stderr
     found = {key: estimate.value, keys.stderr(key): error, low: estimate.low, high: estimate.high}
     yield from ((name, value) for name, value in found.items() if value is not None)
-    if not brief or estimate.low is not None:
+    if not brief:
         yield keys.reliable(key), float(estimate.reliable)

@@ -50,8 +50,13 @@ class SetAnswer:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the estimates may not be relied on, each reason once."""
-        return tuple(dict.fromkeys(doubt for _, one in self.estimates.values() for doubt in one.doubts))
+        """Why the estimates may not be relied on, each reason once, also where it is said of error rate and loss."""
+        of_what: dict[str, list[str]] = {}
+        for doubt in dict.fromkeys(doubt for _, one in self.estimates.values() for doubt in one.doubts):
+            what, may, reason = doubt.rpartition(" may ")
+            of_what.setdefault(may + reason, []).append(what)
+        both = {reason: " and ".join(what.removeprefix("the ") for what in whats) for reason, whats in of_what.items()}
+        return tuple((both[reason] if len(whats) > 1 else whats[0]) + reason for reason, whats in of_what.items())
 
     def value(self, quantity: Quantity) -> str:
         """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one.

@@ -41,8 +41,13 @@ class Writer:
     def void(self, from_step: int) -> None:
         """Removes what an interrupted process had sent for this step and later ones."""
 
-    def begin(self) -> None:
-        """Prepares for the first measurement."""
+    def begin(self, compared: Sequence[str] = ()) -> None:
+        """Prepares for the first measurement.
+
+        Args:
+            compared: The keys that :meth:`compare` was given, now that it is known which of them there are.
+
+        """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends scalars by key, all at once."""
@@ -64,7 +69,7 @@ class Writer:
         """Sends the grouping of scalars into charts."""
 
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
-        """Names the scalars by which runs are compared, before the first step.
+        """Names the scalars by which runs are compared, as far as they are known before the first step.
 
         Args:
             keys: The scalars' keys.
