@@ -63,7 +63,8 @@ class Writer:
         """Sends a text."""
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Sends a table: rows with the same keys."""
+        """Sends a table, rows with the same keys; as a text unless overridden."""
+        self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
         """Sends the grouping of scalars into charts."""

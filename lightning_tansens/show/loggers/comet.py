@@ -30,6 +30,5 @@ class CometWriter(Writer):
         self.logger.experiment.log_text(markdown, step, {"tag": tag})
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        if rows:
-            cells = [list(row.values()) for row in rows]
-            self.logger.experiment.log_table(f"{tag.replace('/', '_')}.csv", cells, headers=list(rows[0]))
+        cells = [list(row.values()) for row in rows]
+        self.logger.experiment.log_table(f"{tag.replace('/', '_')}.csv", cells, headers=list(rows[0]))

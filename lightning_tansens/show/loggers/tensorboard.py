@@ -29,7 +29,7 @@ from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from lightning_tansens.show.layout import Layout
-from lightning_tansens.show.loggers.base import Writer, markdown_table, writer_of
+from lightning_tansens.show.loggers.base import Writer, writer_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,9 +150,6 @@ class TensorBoardWriter(Writer):
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         self._events.add_text(tag, markdown, step)
-
-    def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
         """Adds charts to those that the user or another monitor has laid out: TensorBoard shows the last layout alone."""

@@ -33,5 +33,4 @@ class WandbWriter(Writer):
         self.logger.log_text(tag, columns=["text"], data=[[markdown]], step=step)
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        if rows:
-            self.logger.log_table(tag, columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step)
+        self.logger.log_table(tag, columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step)
