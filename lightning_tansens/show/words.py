@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity, Record, SetRecord, Verdict
@@ -130,12 +130,6 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
         numbers = {name: str(number) for number, name in enumerate(every, 1)}
         cut = {name: f"{name[: width - 1 - len(numbers[name])]}…{numbers[name]}" for name in long}
     return {name: cut.get(name, name) for name in every}
-
-
-def first_quantity(records: Sequence[Record]) -> Quantity:
-    """Returns what is shown of a run where there is room for one quantity: the accuracy if some target's is estimated."""
-    sets = [target for record in records for target in record.targets.values()]
-    return "accuracy" if any(one.estimates.get("accuracy") for one in sets) else "loss"
 
 
 def said(quantity: Quantity, value: float) -> str:

@@ -69,11 +69,6 @@ def value_label(name: str) -> Label:
     return VALUES.get(name) or Label(name.replace("_", " "))
 
 
-def part_label(measure: str) -> Label:
-    """Returns the label of a measure's parts, which for active nodes is another quantity than the measure itself."""
-    return value_label({"active_nodes": "active_nodes_mean"}.get(measure, measure))
-
-
 def estimate_label(name: str) -> str:
     """Returns what an estimate is called in a legend."""
     return _ESTIMATES.get(name) or name.replace("_", " ")
