@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +19,6 @@ MAX_OUTPUTS, MAX_NUMBERS = 8, 2**22
 
 #: How strongly late snapshots outweigh the first ones, whose predictions are poor: g of :class:`Trajectory`.
 GROWTH = 0.5
-
-
-class Snapshot(Protocol):
-    """What a network says of a set now; :class:`~lightning_tansens.estimators.outputs.Outputs` is one."""
-
-    @property
-    def outputs(self) -> NDArray[Any]: ...
-    @property
-    def is_classifier(self) -> bool: ...
-    @property
-    def kept(self) -> NDArray[np.bool_]: ...
-    @property
-    def probabilities(self) -> NDArray[np.float64]: ...
-    @property
-    def predictions(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +50,12 @@ class Trajectory:
     outputs: NDArray[np.float32] | None = None  #: Earlier outputs that are no class scores, (S, N, ...), or NaN.
     stride: int = 1  #: The kept snapshots are the 0th, the stride-th, ...
 
-    def updated(self, now: Snapshot) -> Trajectory:
+    def updated(self, now: Any) -> Trajectory:
         """Returns the trajectory with one more measurement.
 
         Args:
-            now: What the network says of the same samples now.
+            now: What the network says of the same samples now:
+                :class:`~lightning_tansens.estimators.outputs.Outputs`, which hold a trajectory themselves.
 
         Raises:
             ValueError: If the samples or the outputs' shape are not those of the earlier measurements.
