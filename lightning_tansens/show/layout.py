@@ -53,30 +53,24 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
             lines = {name: keys.estimate(target.name, quantity, name) for name in names}
             lines[TRIVIAL] = keys.labelled(record.reference.name, quantity)
             estimates[title] = _lines(lines.values())
-    measures: dict[str, list[object]] = {}
-    nodes: dict[str, list[object]] = {}
     parts: dict[str, list[object]] = {}
     on_sets: dict[str, list[str]] = {}
     for one in record.sets:
-        for key, measure in one.measures.items():
-            for name in measure.values:
-                on_sets.setdefault(name, []).append(keys.value(name, one.name))
-            if measure.parts:
-                parts[f"{key} of {one.name}, by part"] = _lines(keys.value(key, one.name, part) for part in measure.parts)
-        for name in one.scores:
+        for name in [*(name for measure in one.measures.values() for name in measure.values), *one.scores]:
             on_sets.setdefault(name, []).append(keys.value(name, one.name))
-        if one.class_losses:
-            labels = map(str, one.class_losses)
-            parts[f"class_loss of {one.name}, by part"] = _lines(
-                keys.value("class_loss", one.name, label) for label in labels
-            )
-    for name, lines in on_sets.items():
-        (nodes if name.startswith("active_nodes") else measures)[name] = _lines(lines)
+        for key, found in (
+            *((key, measure.parts) for key, measure in one.measures.items()),
+            ("class_loss", one.class_losses),
+        ):
+            if found:
+                parts[f"{key} of {one.name}, by part"] = _lines(keys.value(key, one.name, str(part)) for part in found)
+    values = {name: _lines(lines) for name, lines in on_sets.items()}
+    nodes = {name: chart for name, chart in values.items() if name.startswith("active_nodes")}
     coefficients: list[object] = [rf"^{re.escape(keys.value(kind))}/" for kind in ("pearson", "spearman")]
     layout: dict[str, dict[str, list[object]]] = {
         "the unlabelled sets": answers,
         "estimated against actual": estimates,
-        "sensitivities": measures,
+        "sensitivities": {name: chart for name, chart in values.items() if name not in nodes},
         "active nodes": nodes,
         "layers, outputs, classes": parts,
         "correlations": {"with the generalisation gap": ["Multiline", coefficients]} if correlated else {},
