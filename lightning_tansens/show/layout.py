@@ -58,10 +58,8 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     for one in record.sets:
         for name in [*(name for measure in one.measures.values() for name in measure.values), *one.scores]:
             on_sets.setdefault(name, []).append(keys.value(name, one.name))
-        for key, found in (
-            *((key, measure.parts) for key, measure in one.measures.items()),
-            ("class_loss", one.class_losses),
-        ):
+        of_parts: dict[str, Iterable[object]] = {key: measure.parts for key, measure in one.measures.items()}
+        for key, found in {**of_parts, "class_loss": one.class_losses}.items():
             if found:
                 parts[f"{key} of {one.name}, by part"] = _lines(keys.value(key, one.name, str(part)) for part in found)
     values = {name: _lines(lines) for name, lines in on_sets.items()}

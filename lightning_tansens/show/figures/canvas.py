@@ -145,5 +145,5 @@ def robust_limits(always: NDArray[np.float64], usually: NDArray[np.float64]) -> 
 def say_outside(ax: Axes, outside: int) -> None:
     """Says on the axis how many values lie outside of it."""
     if outside:
-        text, look = f"{outside} value{'s' * (outside > 1)} outside", {"fontsize": "small", "style": "italic"}
-        ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", **look)
+        text = f"{outside} value{'s' * (outside > 1)} outside"
+        ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", fontsize="small", style="italic")
