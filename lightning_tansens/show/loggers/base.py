@@ -27,16 +27,19 @@ class Writer:
         logger: The logger.
 
     Attributes:
-        takes_figures: Whether :meth:`figure` shows or keeps anything.
         narrow_tables: Whether tables are shown in a narrow column, in which many columns break every word.
 
     """
 
-    takes_figures = False
     narrow_tables = False
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
+
+    @property
+    def takes_figures(self) -> bool:
+        """Whether :meth:`figure` is overridden, so that it shows or keeps something."""
+        return type(self).figure is not Writer.figure
 
     def void(self, from_step: int) -> None:
         """Removes what an interrupted process had sent for this step and later ones."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 class CometWriter(Writer):
     """Logs to an experiment; the table of experiments can be sorted by every scalar's last value as it is."""
 
-    takes_figures = True
-
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         self.logger.experiment.log_histogram_3d(values.numpy(), tag, step)
 

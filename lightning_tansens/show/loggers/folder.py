@@ -30,8 +30,6 @@ class FolderWriter(Writer):
 
     """
 
-    takes_figures = True
-
     def __init__(self, folder: Path, logger: CSVLogger | None = None) -> None:
         super().__init__(logger)
         self.folder = folder

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 class MLFlowWriter(Writer):
     """Keeps artifacts of a run; its table of runs can be sorted by every scalar's last value as it is."""
 
-    takes_figures = True
-
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Keeps counts and edges, for which MLflow has no picture of its own."""
         counts, edges = np.histogram(values.numpy(), bins=64)

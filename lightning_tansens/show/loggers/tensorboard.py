@@ -97,7 +97,6 @@ class _OwnWriter(SummaryWriter):
 class TensorBoardWriter(Writer):
     """Writes an event file of its own in the run's folder; where that is not a local one, it uses Lightning's writer."""
 
-    takes_figures = True
     narrow_tables = True
 
     def __init__(self, logger: TensorBoardLogger) -> None:

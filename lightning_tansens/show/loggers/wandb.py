@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 class WandbWriter(Writer):
     """Logs to a run; its table of runs can be sorted by every scalar's last value as it is."""
 
-    takes_figures = True
-
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         import wandb
 
