@@ -225,7 +225,7 @@ def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
 
 def _basis(population: float, class_shares: ClassShares) -> str:
     if class_shares != "auto":
-        return {"same": "the class shares are the reference's", "free": "it is another population"}[class_shares]
+        return {"same": "the class shares are the reference's", "free": "its population differs from the reference's"}[class_shares]
     if LEANING < population < 1 - LEANING:
-        return "it is something between unchanged class shares and another population"
-    return "it is another population" if population > LEANING else "the class shares are the reference's"
+        return "its population may differ from the reference's"
+    return "its population differs from the reference's" if population > LEANING else "the class shares are the reference's"
