@@ -93,6 +93,8 @@ def test_no_line_is_longer_than_a_terminal():
     assert all(len(one) <= WIDTH for one in lines)
     assert lines[1].endswith("loss 1.00 [0.500, 2.00]")
     assert lines[2] == f"    unsure: {doubts[0]}"
+    worse = replace(found, estimates={"loss": {"estimate": Estimate(1.0, None, 0.5, 2.0, doubts, "worse")}})
+    assert line(worse)[2] == f"    worse, but {doubts[0]}"
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,10 @@ def measurement_text(record: Record) -> str:
         found = answer(record, name)
         values = [f"{of} {found.value(of)}" if of in found.estimates else "" for of in SHOWN]
         rows.append([f"  {short[name]}", *values])
-        said_of_it = [found.verdict, *found.doubts[:1]]
+        said_of_it, joint = [found.verdict, *found.doubts[:1]], ": " if found.kind in ("unsure", None) else ", but "
         if not found.estimates and (why := target.missing.get(HEADLINE)) is not None:
             said_of_it = ["no estimate yet"] if why.too_early else ["no estimate", why.reason]
-        verdicts.append(": ".join(filter(None, said_of_it)))
+        verdicts.append(joint.join(filter(None, said_of_it)))
         truth = {quantity: value for quantity in SHOWN if (value := target.labelled(quantity)) is not None}
         if truth:
             rows.append([f"    {_TRUTH}", *(f"{of} {said(of, truth[of])}" if of in truth else "" for of in SHOWN)])
