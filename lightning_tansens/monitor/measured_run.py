@@ -17,7 +17,7 @@ from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Cost
 from lightning_tansens.monitor.failures import check_finite
-from lightning_tansens.monitor.processes import agreed
+from lightning_tansens.monitor.processes import agreed, calling
 from lightning_tansens.monitor.reach import Unsharded
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.summaries import floats
@@ -109,7 +109,9 @@ class MeasuredRun:
             if not keep_going and not isinstance(misfit, TooLargeError):
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
-        if is_random(network, first):
+        with calling(self._lockstep):
+            random = is_random(network, first)
+        if random:
             self._notes.append(
                 "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
                 "are of one draw each and do not repeat"

@@ -85,7 +85,7 @@ class InStep(Unsharded):
 
     def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
         super().__init__(name)
-        self._trainer = trainer
+        self._trainer, self._steps = trainer, _lockstep(trainer)
 
     def call_together(self, reason: str) -> None:
         """Leaves the sensitivities out.
@@ -94,7 +94,7 @@ class InStep(Unsharded):
             reason: Why, for :attr:`note`.
 
         """
-        self.lockstep = _lockstep(self._trainer)
+        self.lockstep = self._steps
         self.note = (
             f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
         )

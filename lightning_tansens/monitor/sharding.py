@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -31,7 +30,7 @@ from lightning_tansens.monitor.gathering import (
     whole,
 )
 from lightning_tansens.monitor.module import find_network
-from lightning_tansens.monitor.processes import any_process, every_process, serving, together
+from lightning_tansens.monitor.processes import any_process, checksum, every_process, serving, together
 from lightning_tansens.monitor.reach import InStep, Reached, Reads, Unsharded, share_of
 from lightning_tansens.monitor.supply import Supply
 from lightning_tansens.monitor.wrapped import Wrapped
@@ -134,7 +133,7 @@ class Sharded(InStep):
         """Reads batches, and refuses ones that differ among processes that split single layers."""
         with together(self._trainer):
             batches = [read() for read in reads.values()]
-            sums = [_checksum(batch) for batch in batches]
+            sums = [checksum(batch) for batch in batches]
         shares = every_process(self._trainer, share_of(self._trainer)[0])
         for name, own in zip(reads, sums):
             found = every_process(self._trainer, own)
@@ -147,7 +146,7 @@ class Sharded(InStep):
         return batches
 
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
-        expected = _outputs(network, inputs, output, together(self._trainer))
+        expected = _outputs(network, inputs, output, self._steps.calling())
         try:
             difference = _difference(_outputs(own, inputs, output), expected)
             said = f"their outputs differ by {difference:.1%}"
@@ -160,13 +159,6 @@ class Sharded(InStep):
             )
         elif difference > TOLD:
             self.note = f"{self.note}; its outputs differ by {difference:.2%}, as in lower precision"
-
-
-def _checksum(inputs: Any) -> int:
-    found = 0
-    for tensor in tensors_in([inputs]):
-        found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
-    return found
 
 
 @contextmanager
@@ -196,10 +188,10 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
 
 
 def _outputs(
-    network: nn.Module, inputs: Any, output: OutputPicker | None, agreeing: AbstractContextManager[None] | None = None
+    network: nn.Module, inputs: Any, output: OutputPicker | None, calling: AbstractContextManager[None] | None = None
 ) -> list[Tensor]:
     with evaluation(network), torch.no_grad():
-        with agreeing or nullcontext():
+        with calling or nullcontext():
             found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
         return [whole(tensor).double() for tensor in tensors_in(found) if tensor.is_floating_point()]
 
