@@ -76,7 +76,7 @@ def prepare(
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
                 misfits = run.prepare(network, pl_module.device, monitor.default_measures, bar.update)
         run.leave_out(any_process(trainer, misfits))
-        if not follows and (note := cost_note(run.expected_seconds())) is not None:
+        if not follows and (note := cost_note(run.expected_seconds(), *run.cost_of_truth())) is not None:
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
         with together(trainer):
             run.load_trajectories(state.trajectories)

@@ -122,6 +122,12 @@ class MeasuredRun:
         """Returns how long a measurement takes, about, from the few samples on which :meth:`prepare` has tried it."""
         return sum(measured.expected_seconds() for measured in self._every())
 
+    def cost_of_truth(self) -> tuple[float, int]:
+        """Returns how many of these seconds only the true losses of the targets take, and on how many samples at most."""
+        targets = self.sets[1:]
+        seconds = sum(measured.expected_seconds(truth_alone=True) for measured in targets)
+        return seconds, max((len(measured.subset) for measured in targets), default=0)
+
     def leave_out(self, flags: Sequence[bool]) -> None:
         """Leaves out measures that cannot be taken on some process.
 

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
@@ -56,6 +56,7 @@ def draw_subset(
             original=not _is_trained_on(trainer, found.data),
             stage=found.stage,
             dataloader_idx=found.dataloader_idx,
+            tell=lambda note: rank_zero_info(f"TangentSensitivityMonitor: the {name} set: {note}"),
         )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
