@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from lightning_tansens.errors import FailedElsewhereError, LeftWaitingError
 from lightning_tansens.tangent.tracing import tensors_in
@@ -128,11 +129,6 @@ class Lockstep:
             batch = pickle.loads(self.trainer.strategy.broadcast(sent))
         return batch
 
-    def most(self, number: int) -> int:
-        """Returns the largest of the processes' numbers."""
-        counts = torch.tensor(number, device=self.trainer.strategy.root_device)
-        return int(self.trainer.strategy.reduce(counts, reduce_op="max"))
-
 
 def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:
     """Returns :meth:`Lockstep.together`; nothing where each process calls the network by itself."""
@@ -144,18 +140,16 @@ def calling(lockstep: Lockstep | None) -> AbstractContextManager[None]:
     return nullcontext() if lockstep is None else lockstep.calling()
 
 
-def slowest(trainer: pl.Trainer, seconds: float) -> float:
-    """Returns the largest of the processes' times; all of them must call it."""
+def largest(trainer: pl.Trainer, values: Any) -> Any:
+    """Returns the elementwise maximum of the processes' numbers, or lists of them; all processes must call it."""
     _served()
-    longest = trainer.strategy.reduce(torch.tensor(seconds, device=trainer.strategy.root_device), reduce_op="max")
-    return float(longest)
+    own = torch.as_tensor(values, device=trainer.strategy.root_device)
+    return cast(Tensor, trainer.strategy.reduce(own, reduce_op="max")).tolist()
 
 
 def any_process(trainer: pl.Trainer, flags: Sequence[bool]) -> list[bool]:
     """Returns for each flag whether any process has it set; all of them must call it with equally many flags."""
-    _served()
-    joined = torch.tensor([float(flag) for flag in flags], device=trainer.strategy.root_device)
-    return [bool(flag) for flag in trainer.strategy.reduce(joined, reduce_op="max")] if flags else []
+    return [bool(flag) for flag in largest(trainer, [float(flag) for flag in flags])] if flags else []
 
 
 def checksum(batch: Any) -> int:

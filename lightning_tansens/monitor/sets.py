@@ -23,7 +23,7 @@ from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.output_metrics import OutputMetrics
-from lightning_tansens.monitor.processes import Lockstep, agreed
+from lightning_tansens.monitor.processes import Lockstep, agreed, largest
 from lightning_tansens.monitor.summaries import with_loss, with_measure
 from lightning_tansens.show.pictures import MEASURE, ShownSamples
 from lightning_tansens.tangent.tracing import tensors_in
@@ -230,7 +230,7 @@ class MeasuredSet:
                 metric.reset()
             spare, *_ = self.batches.first()
             count = len(self.batches.positions())
-        for number in range(lockstep.most(count)):
+        for number in range(largest(lockstep.trainer, count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
             seen = self._reading.forward(network, inputs, self._lockstep)

@@ -56,13 +56,7 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
     """
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
         return Wrapped(trainer, name)
-    if not is_sharded(trainer.lightning_module):
-        return Unsharded(name)
-    sharded = Sharded(trainer, name)
-    size = gathered_size(trainer.lightning_module)
-    if size > budget:
-        sharded.gather_as_used(size, budget)
-    return sharded
+    return Sharded(trainer, name, budget) if is_sharded(trainer.lightning_module) else Unsharded(name)
 
 
 class Sharded(InStep):
@@ -71,30 +65,22 @@ class Sharded(InStep):
     Args:
         trainer: The Trainer.
         name: The name of the submodule that is measured; None for the LightningModule.
+        budget: The bytes that a gathered copy may take; of a larger one, weights are gathered as they are used, and as many
+            bytes of them are kept.
 
     """
 
-    note = "the network is sharded; a plain copy of it is gathered for each measurement"
-    #: Gathers the weights of a copy as they are used; None for a whole copy.
-    _budget: int | None = None
-
-    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+    def __init__(self, trainer: pl.Trainer, name: str | None, budget: int) -> None:
         super().__init__(trainer, name)
         self._choices: dict[object, Any] = {}
-
-    def gather_as_used(self, size: int, budget: int) -> None:
-        """Takes a copy whose weights are gathered one by one.
-
-        Args:
-            size: The bytes of the network.
-            budget: The bytes of gathered weights that a process keeps.
-
-        """
-        self._budget = budget
-        self.note = (
-            f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
-            "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
-        )
+        self._budget, size = budget, gathered_size(trainer.lightning_module)
+        self._as_used = size > budget
+        self.note = "the network is sharded; a plain copy of it is gathered for each measurement"
+        if self._as_used:
+            self.note = (
+                f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
+                "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
+            )
 
     @contextmanager
     def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
@@ -110,7 +96,7 @@ class Sharded(InStep):
             yield Reached(module, find_network(module, self._name))
 
     def _copy(self, pl_module: pl.LightningModule, stack: ExitStack) -> pl.LightningModule:
-        if self._budget is None:
+        if not self._as_used:
             return gathered(pl_module, partial(together, self._trainer))
         supply = Supply(self._budget, partial(every_process, self._trainer))
         stack.enter_context(serving(supply.finish))
@@ -122,12 +108,12 @@ class Sharded(InStep):
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
+        (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
+        self._compare(reached.network, sharded.network, inputs, output)
         if self.lockstep is None:
-            (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
-            self._compare(reached.network, sharded.network, inputs, output)
-        if self.lockstep is not None:
-            self._read_alike(reads)
-        return reached if self.lockstep is None else sharded
+            return reached
+        self._read_alike(reads)
+        return sharded
 
     def _read_alike(self, reads: Reads) -> list[Any]:
         """Reads batches, and refuses ones that differ among processes that split single layers."""
