@@ -27,7 +27,7 @@ from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.options import Options, check_arguments
-from lightning_tansens.monitor.processes import slowest, together
+from lightning_tansens.monitor.processes import largest, together
 from lightning_tansens.monitor.results import Results
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import (
@@ -368,7 +368,7 @@ class TangentSensitivityMonitor(Results):
             pairs = list(zip(run.sets, summaries, strict=True))[1:]
             samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
             page.show(record, self._state.records, distributions, samples)
-        total = slowest(trainer, time.perf_counter() - start)  # with the time that the page took on the writing process
+        total = largest(trainer, time.perf_counter() - start)  # with the time that the page took on the writing process
         with together(trainer):
             record = replace(record, seconds={**record.seconds, "total": total})
             self._state.records[-1] = record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -26,7 +27,7 @@ from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, reference_data, test_data
 from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
-from lightning_tansens.monitor.processes import Lockstep
+from lightning_tansens.monitor.processes import Lockstep, calling
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.tangent.batches import OutputPicker
 
@@ -118,10 +119,12 @@ class SetFactory:
         """
         trainer, monitor = self._trainer, self._monitor
         given, batches = monitor.criterion, self._batches(sets[0])
-        if lockstep is not None:  # a batch that all processes have, as one that only some can read would part them
+        if lockstep is not None:  # the same batch on all processes, as it decides how often they call the network
+            same = lockstep.same(partial(sets[0].subset.samples, range(min(SAMPLES, len(sets[0].subset)))))
             with lockstep.together():
-                batches = iter([sets[0].batches.unsplit(SAMPLES)])
-        found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
+                batches = iter([sets[0].batches.moved(same)])
+        look = partial(calling, lockstep)
+        found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches, look)
         for measured in sets:
             measured.of_outputs.know(found.criterion, found.class_scores)
         self._known = found

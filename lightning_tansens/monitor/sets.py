@@ -23,7 +23,7 @@ from lightning_tansens.monitor.data.reading import Reading, Transfer
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.output_metrics import OutputMetrics
-from lightning_tansens.monitor.processes import Lockstep, agreed
+from lightning_tansens.monitor.processes import Lockstep, agreed, largest
 from lightning_tansens.monitor.summaries import with_loss, with_measure
 from lightning_tansens.show.pictures import MEASURE, ShownSamples
 from lightning_tansens.tangent.tracing import tensors_in
@@ -146,9 +146,10 @@ class MeasuredSet:
         self._shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         return misfits
 
-    def expected_seconds(self) -> float:
-        """Returns how long this process's share takes, as far as the small batches of :meth:`prepare` tell."""
-        return self._costs.seconds(self.batches.positions(), self.subset.head)
+    def expected_seconds(self, truth_alone: bool = False) -> float:
+        """Returns how long this process's share takes, or what only the true loss needs, judging by :meth:`prepare`."""
+        start = max(self.subset.head, self._reading.num_outputs) if truth_alone else 0
+        return self._costs.seconds([part for part in self.batches.positions() if part[0] >= start], self.subset.head)
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""
@@ -229,7 +230,7 @@ class MeasuredSet:
                 metric.reset()
             spare, *_ = self.batches.first()
             count = len(self.batches.positions())
-        for number in range(lockstep.most(count)):
+        for number in range(largest(lockstep.trainer, count)):
             with lockstep.together():
                 inputs, targets, positions = next(batches) if number < count else (spare, None, [])
             seen = self._reading.forward(network, inputs, self._lockstep)

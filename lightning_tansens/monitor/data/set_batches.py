@@ -69,7 +69,11 @@ class SetBatches:
 
     def unsplit(self, samples: int) -> Any:
         """Returns a batch of the first samples as the loader makes it, on the device, the same on every process."""
-        return self._transfer(self.subset.samples(range(min(samples, len(self.subset)))))
+        return self.moved(self.subset.samples(range(min(samples, len(self.subset)))))
+
+    def moved(self, loaded: Any) -> Any:
+        """Returns a batch on the device, as the hooks of the set's stage leave it."""
+        return self._transfer(loaded)
 
     def has_labels(self) -> bool:
         """Whether the samples come with labels."""

@@ -67,6 +67,7 @@ class Subset:
         original: Whether data that cannot be copied may be read themselves.
         stage: What the Trainer is said to be doing while a batch of this set is moved to the device.
         dataloader_idx: Which of the stage's loaders this is, for hooks that are told.
+        tell: Takes a note if a pass over the set takes long.
 
     Raises:
         ValueError: If the set is empty, or cannot be copied.
@@ -93,6 +94,7 @@ class Subset:
         original: bool = False,
         stage: Literal["validate", "test"] = "validate",
         dataloader_idx: int = 0,
+        tell: Callable[[str], object] = repr,
     ) -> None:
         self.stage, self.dataloader_idx = stage, dataloader_idx
         self._batch_size, self._seed = batch_size, seed
@@ -101,9 +103,9 @@ class Subset:
         self._budget = CacheBudget() if budget is None else budget
         workers = getattr(data, "num_workers", 0) > 0
         try:
-            self._read(Source(data, seed, original), workers, original)
+            self._read(Source(data, seed, original, tell=tell), workers, original)
         except SharedWriteError:
-            self._read(Source(data, seed, original, share=False), workers, original)
+            self._read(Source(data, seed, original, share=False, tell=tell), workers, original)
 
     def _read(self, source: Source, workers: bool, original: bool) -> None:
         with no_file_left_open(workers), nothing_shared_changes([] if original else source.parts) as shared:
