@@ -10,8 +10,8 @@ from lightning_tansens import FreshEarlyStopping
 from lightning_tansens.estimators import Calibrated, Headline
 from lightning_tansens.estimators.calibrated import Noise
 from lightning_tansens.monitor import Options
-from lightning_tansens.monitor.callback import Page
 from lightning_tansens.show import Display
+from lightning_tansens.show.page import Page
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,7 +17,7 @@ from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 class _Fresh(pl.Callback):
     """What both have in common: they watch ``monitor``, and wait where there is none of its values for these weights."""
 
-    monitor: str | None
+    monitor: Any
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Looks for the monitor that logs the key."""
