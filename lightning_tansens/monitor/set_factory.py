@@ -24,7 +24,6 @@ from lightning_tansens.monitor.data.hold_out import HeldOut
 from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, reference_data, test_data
-from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -133,12 +132,12 @@ class SetFactory:
         if trainer.state.fn == TrainerFn.FITTING and reference.name != "train":
             try:
                 _, data = reference_data(trainer, "train", self._stages)
-                subset = draw_subset(trainer, "train", data, SAMPLES, SAMPLES, options.seed, head=1, budget=CacheBudget())
+                subset = draw_subset(trainer, "train", data, SAMPLES, SAMPLES, options.seed, head=1)
             except MisconfigurationException:  # several loaders, or data that cannot be copied
                 pass
             else:
                 if is_shared_alike(trainer, subset):
-                    yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
+                    yield data.transfer(trainer)(subset.samples(range(len(subset))))
         yield reference.batches.unsplit(SAMPLES)
 
     def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
@@ -183,7 +182,7 @@ class SetFactory:
         copy = MeasuredSet(
             name,
             reference.subset,
-            batch_transfer(self._trainer).of(reference.subset),
+            reference.batches.transfer,
             [measure for measure in self.measures if measure.key in keys],
             LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
             reading,
@@ -212,7 +211,7 @@ class SetFactory:
         loss = None
         if is_reference or monitor.compare_with_labels:
             loss = LabelledLoss(monitor.criterion, options.by_class)  # :meth:`find_criterion` tells it more
-        transfer = batch_transfer(self._trainer).of(subset)
+        transfer = data.transfer(self._trainer)
         return MeasuredSet(name, subset, transfer, self.measures, loss, self._reading(labelled=is_reference))
 
     def _subset(self, name: str, data: Found, labelled: bool, is_reference: bool) -> Subset:

@@ -19,9 +19,10 @@ from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Batch, Cost, SetCosts, cost_of
-from lightning_tansens.monitor.data.reading import Reading, Transfer
+from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.data.transfer import Transfer
 from lightning_tansens.monitor.output_metrics import OutputMetrics
 from lightning_tansens.monitor.processes import Lockstep, agreed
 from lightning_tansens.monitor.summaries import with_loss, with_measure

@@ -12,14 +12,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.data.trainer_data import Data, Found, by_name
+from lightning_tansens.monitor.data.trainer_data import Found, by_name
 from lightning_tansens.monitor.processes import together
 
 
 def draw_subset(
     trainer: pl.Trainer,
     name: str,
-    data: Found | Data,
+    found: Found,
     num_samples: int,
     batch_size: int,
     seed: int,
@@ -31,7 +31,7 @@ def draw_subset(
     Args:
         trainer: The Trainer.
         name: The set's name, for messages.
-        data: Where the samples come from.
+        found: Where the samples come from.
         num_samples: The number of samples of all processes.
         batch_size: The number of samples in a batch.
         seed: Decides which subset is drawn.
@@ -42,7 +42,6 @@ def draw_subset(
         MisconfigurationException: If no subset can be drawn.
 
     """
-    found = data if isinstance(data, Found) else Found(data)
     try:
         subset = Subset(
             found.data,
@@ -54,8 +53,6 @@ def draw_subset(
             head,
             budget,
             original=not _is_trained_on(trainer, found.data),
-            stage=found.stage,
-            dataloader_idx=found.dataloader_idx,
         )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.monitor.data.batches import check_samples
-from lightning_tansens.monitor.data.reading import Reading, Transfer
+from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.data.transfer import Transfer
 from lightning_tansens.tangent.batches import map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
@@ -30,8 +31,8 @@ class SetBatches:
     """
 
     def __init__(self, name: str, subset: Subset, transfer: Transfer, reading: Reading) -> None:
-        self.name, self.subset = name, subset
-        self._transfer, self._reading = transfer, reading
+        self.name, self.subset, self.transfer = name, subset, transfer
+        self._reading = reading
         #: Perturbed batches with their labels, made once: they are the same at every measurement.
         self._kept: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self._device: torch.device | None = None
@@ -64,16 +65,16 @@ class SetBatches:
         """
         positions = list(range(min(samples, len(self.subset))))
         loaded = self.subset.samples(positions)
-        check_samples(self._reading.split(self._transfer(loaded))[0], len(positions), self.name)
+        check_samples(self._reading.split(self.transfer(loaded))[0], len(positions), self.name)
         return *self._read(loaded, positions), positions
 
     def unsplit(self, samples: int) -> Any:
         """Returns a batch of the first samples as the loader makes it, on the device, the same on every process."""
-        return self._transfer(self.subset.samples(range(min(samples, len(self.subset)))))
+        return self.transfer(self.subset.samples(range(min(samples, len(self.subset)))))
 
     def has_labels(self) -> bool:
         """Whether the samples come with labels."""
-        return self._reading.split(self._transfer(self.subset.first()))[1] is not None
+        return self._reading.split(self.unsplit(1))[1] is not None
 
     def inputs(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples on the CPU, whichever process's share they are."""
@@ -98,7 +99,7 @@ class SetBatches:
         perturb, budget, key = self._reading.perturb, self._reading.budget, tuple(positions)
         if key in self._kept:
             return self._copied(positions)
-        inputs, targets = self._reading.split(self._transfer(loaded))
+        inputs, targets = self._reading.split(self.transfer(loaded))
         if perturb is None:
             return inputs, targets
         inputs = perturb(inputs, positions)

@@ -20,9 +20,9 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lightning_tansens.monitor.data.batches import is_batch, rows
 from lightning_tansens.monitor.data.copying import Copier, CopyError
-from lightning_tansens.monitor.data.rows import is_batch, rows
-from lightning_tansens.monitor.data.shared_memory import unwritten
+from lightning_tansens.monitor.data.shared import unwritten
 from lightning_tansens.tangent.isolation import Randomness
 
 #: For how many times the length of the data set an endless sampler is followed.
