@@ -12,6 +12,7 @@ from lightning_tansens.monitor.data.batches import check_samples
 from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.transfer import Transfer
+from lightning_tansens.monitor.processes import Lockstep
 from lightning_tansens.tangent.batches import map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
@@ -47,6 +48,18 @@ class SetBatches:
             yield *self._read(loaded, positions), positions
             if number == len(wanted) < len(every):
                 return
+
+    def in_step(self, lockstep: Lockstep) -> Iterator[tuple[Any, Any, list[int]]]:
+        """Yields as many batches as the process with most of them has; the further ones have no positions."""
+        batches, count = iter(self), len(self.positions())
+        with lockstep.together():
+            spare, *_ = self.first()
+        for number in range(lockstep.most(count)):
+            with lockstep.together():
+                batch = next(batches) if number < count else (spare, None, [])
+            yield batch
+        with lockstep.together():
+            next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def positions(self) -> list[list[int]]:
         """Returns the samples' positions for each batch that this process reads."""
