@@ -68,7 +68,7 @@ def prepare(
     # in a single isolation, so that lazy modules are initialised only once
     with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
-            run = MeasuredRun(factory.measures, sets, factory.copies(sets[0]), criterion, sharding)
+            run = MeasuredRun(factory.measures, sets, factory.copies(sets[0], criterion), criterion, sharding)
         with together(trainer):
             every = len(sets) + len(run.copies)
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
@@ -154,8 +154,8 @@ def measure(
         summaries = run.summaries()
     with together(trainer):
         run.keep([found.outputs for found in (*summaries, *summaries[0].copies)])
-        if options.on_failure == "raise":
-            run.raise_failure()
+        for error in run.failed().values() if options.on_failure == "raise" else ():
+            raise error
         record = make_record(
             trainer.current_epoch,
             logging_step(trainer),

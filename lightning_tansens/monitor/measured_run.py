@@ -223,11 +223,6 @@ class MeasuredRun:
             if failed:
                 measured.failed.setdefault(key, FailedElsewhereError("it failed on another process, whose output says why"))
 
-    def raise_failure(self) -> None:
-        """Raises the error of the first measure that failed this time, if any did."""
-        for error in self.failed().values():
-            raise error
-
     def failed(self) -> dict[tuple[str, str], Exception]:
         """Returns the errors of the measures that failed this time, by set and measure."""
         of_weights = {(WEIGHTS, key): error for key, error in self._failed_weights.items()}

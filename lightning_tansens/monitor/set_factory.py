@@ -75,7 +75,6 @@ class SetFactory:
         self._trainer, self._monitor, self._stages = trainer, monitor, stages
         self._budget = CacheBudget()
         self.measures = [measure.with_output(monitor.output) for measure in monitor.measures]
-        self._known: KnownCriterion | None = None
 
     def sets(self, known: MeasuredSet | None = None) -> list[MeasuredSet]:
         """Returns the reference, which is labelled, and the test sets.
@@ -116,14 +115,13 @@ class SetFactory:
 
         """
         trainer, monitor = self._trainer, self._monitor
-        given, batches = monitor.criterion, self._batches(sets[0])
+        batches = self._batches(sets[0])
         if lockstep is not None:  # a batch that all processes have, as one that only some can read would part them
             with lockstep.together():
                 batches = iter([sets[0].batches.unsplit(SAMPLES)])
-        found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches)
+        found = known or find_criterion(trainer, module, network, self._reading(labelled=True), monitor.criterion, batches)
         for measured in sets:
             measured.of_outputs.know(found.criterion, found.class_scores)
-        self._known = found
         return found
 
     def _batches(self, reference: MeasuredSet) -> Iterator[Any]:
@@ -140,55 +138,42 @@ class SetFactory:
                     yield data.transfer(trainer)(subset.samples(range(len(subset))))
         yield reference.batches.unsplit(SAMPLES)
 
-    def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
+    def copies(self, reference: MeasuredSet, known: KnownCriterion) -> list[MeasuredSet]:
         """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
 
         Args:
             reference: The reference.
+            known: Its criterion.
 
         """
-        assert self._known is not None
-        classes = self._known.class_scores is not False
         fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
-        inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
+        reading = replace(self._reading(labelled=True), class_scores=known.class_scores, budget=self._budget)
+        inputs = reading.split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs, classes):
+            for transform in estimator.copies_for(inputs, known.class_scores is not False):
                 wanted.setdefault(transform, []).append(estimator)
-        return [
-            self._copy(reference, f"{reference.name} (copy {number})", transform, estimators, inputs)
-            for number, (transform, estimators) in enumerate(wanted.items(), 1)
-        ]
-
-    def _copy(
-        self,
-        reference: MeasuredSet,
-        name: str,
-        transform: Callable[[Any], Any],
-        estimators: Sequence[Estimator],
-        inputs: Any,
-    ) -> MeasuredSet:
-        assert self._known is not None
-        keys = {key for estimator in estimators for key in estimator.measure_keys}
-        perturb = Perturbed(transform, self._monitor.options.seed)
-        reading = replace(self._reading(labelled=True), perturb=perturb, budget=self._budget)
-        wanted = [estimator.samples_of_copies(inputs) for estimator in estimators]
-        samples = [number for number in wanted if number is not None]
-        if len(samples) == len(wanted):
-            losses = self._known.class_scores is False  # losses of classes follow from the outputs
-            few = max(samples)
-            reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)
-            reference.subset.divide(few)
-        copy = MeasuredSet(
-            name,
-            reference.subset,
-            reference.batches.transfer,
-            [measure for measure in self.measures if measure.key in keys],
-            LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
-            reading,
-        )
-        copy.made_for, copy.strong = tuple(estimator.key for estimator in estimators), isinstance(transform, Strong)
-        return copy
+        found = []
+        for number, (transform, estimators) in enumerate(wanted.items(), 1):
+            own = replace(reading, perturb=Perturbed(transform, self._monitor.options.seed))
+            samples = [estimator.samples_of_copies(inputs) for estimator in estimators]
+            if None not in samples:
+                losses = known.class_scores is False  # losses of classes follow from the outputs
+                few = max(filter(None, samples))
+                own = replace(own, features=False, with_loss=losses, num_outputs=few, num_read=few)
+                reference.subset.divide(few)
+            keys = {key for estimator in estimators for key in estimator.measure_keys}
+            copy = MeasuredSet(
+                f"{reference.name} (copy {number})",
+                reference.subset,
+                reference.batches.transfer,
+                [measure for measure in self.measures if measure.key in keys],
+                LabelledLoss(known.criterion, class_scores=known.class_scores),
+                own,
+            )
+            copy.made_for, copy.strong = tuple(estimator.key for estimator in estimators), isinstance(transform, Strong)
+            found.append(copy)
+        return found
 
     def _reference(self) -> str | Data:
         """Returns what to compare with; "auto" does not take validation data that are the target."""
@@ -206,23 +191,14 @@ class SetFactory:
         return "train" if taken else "auto"
 
     def _set(self, name: str, data: Found, is_reference: bool = False) -> MeasuredSet:
-        monitor, options = self._monitor, self._monitor.options
-        subset = self._subset(name, data, labelled=is_reference or monitor.compare_with_labels, is_reference=is_reference)
-        loss = None
-        if is_reference or monitor.compare_with_labels:
-            loss = LabelledLoss(monitor.criterion, options.by_class)  # :meth:`find_criterion` tells it more
-        transfer = data.transfer(self._trainer)
-        return MeasuredSet(name, subset, transfer, self.measures, loss, self._reading(labelled=is_reference))
-
-    def _subset(self, name: str, data: Found, labelled: bool, is_reference: bool) -> Subset:
-        monitor, options = self._monitor, self._monitor.options
+        trainer, monitor, options = self._trainer, self._monitor, self._monitor.options
+        labelled = is_reference or monitor.compare_with_labels
         count = max(monitor.num_samples, options.num_loss_samples if labelled or monitor.estimators else 0)
-        subset = draw_subset(
-            self._trainer, name, data, count, options.batch_size, options.seed, monitor.num_samples, self._budget
-        )
+        subset = draw_subset(trainer, name, data, count, options.batch_size, options.seed, monitor.num_samples, self._budget)
         if labelled and not is_reference:
             subset.extend(options.num_label_samples)
-        return subset
+        loss = LabelledLoss(monitor.criterion, options.by_class) if labelled else None  # find_criterion tells it more
+        return MeasuredSet(name, subset, data.transfer(trainer), self.measures, loss, self._reading(labelled=is_reference))
 
     def _reading(self, labelled: bool) -> Reading:
         monitor = self._monitor
@@ -230,7 +206,6 @@ class SetFactory:
             monitor.unpack,
             monitor.output,
             max(monitor.num_samples, monitor.options.num_loss_samples) if monitor.estimators else 0,
-            class_scores=None if self._known is None else self._known.class_scores,
             features=any(Need.FEATURES in estimator.needs for estimator in monitor.estimators),
             entries=any(Need.INPUTS in estimator.needs for estimator in monitor.estimators),
             labelled=labelled,

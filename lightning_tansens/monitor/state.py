@@ -19,14 +19,6 @@ from torch import Tensor
 from lightning_tansens.estimators import Trajectory
 from lightning_tansens.record import Record
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "records": list,
-    "weights_before": dict,
-    "memories": dict,
-    "trajectories": dict,
-    "measured_step": (int, type(None)),
-}
-
 
 @dataclass
 class MonitorState:
@@ -79,28 +71,22 @@ class MonitorState:
             9
 
         """
-        for name, kind in _FIELDS.items():
+        read: dict[str, Any] = {}
+        for name, reader in _READERS.items():
             if name not in state:
                 raise ValueError(
                     f"expected the state of a TangentSensitivityMonitor, but {name!r} is missing from it, which has "
                     f"{list(state)}; pass weights alone, or take the state out of the checkpoint"
                 )
-            if not isinstance(state[name], kind) or isinstance(state[name], bool):
-                raise ValueError(_wrong(name, state[name]))
-        try:
-            records = [Record.from_state(record) for record in state["records"]]
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ValueError(_wrong("records", state["records"])) from error
-        leaves: dict[str, Callable[[Any], bool]] = {
-            "weights_before": lambda found: _holds(found, float),
-            "memories": lambda found: isinstance(found, Mapping) and all(_holds(one, Tensor) for one in found.values()),
-            "trajectories": _is_trajectory,
-        }
-        for name, fits in leaves.items():
-            if not all(fits(value) for value in state[name].values()):
-                raise ValueError(_wrong(name, state[name]))
-        kept = {name: state[name] for name in _FIELDS if name != "records"}
-        return cls(records=records, loaded=True, **kept)
+            try:
+                read[name] = reader(state[name])
+            except (TypeError, KeyError, AttributeError, ValueError) as error:
+                shown = repr(state[name])
+                raise ValueError(
+                    f"expected the state of a TangentSensitivityMonitor, but its {name!r} is no such thing: "
+                    f"{shown[:80]}{'…' if len(shown) > 80 else ''}; take the state out of the checkpoint"
+                ) from error
+        return cls(**read, loaded=True)
 
 
 class Mailbox:
@@ -129,17 +115,27 @@ class Mailbox:
             self._path.unlink()
 
 
-def _holds(value: object, kind: type) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
+def _nested(value: Any, depth: int, *kinds: type) -> Any:
+    """Returns mappings within mappings whose innermost values are of some kind, and raises TypeError for anything else."""
+    if not isinstance(value, Mapping if depth else kinds) or isinstance(value, bool):
+        raise TypeError(type(value).__name__)
+    for held in value.values() if depth else ():
+        _nested(held, depth - 1, *kinds)
+    return value
 
 
-def _is_trajectory(value: object) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"samples", *(part.name for part in fields(Trajectory))}
+def _trajectories(value: Any) -> Any:
+    names = {"samples", *(part.name for part in fields(Trajectory))}
+    if not all(set(found) == names for found in _nested(value, 1, Mapping).values()):
+        raise ValueError(f"expected {names}")
+    return value
 
 
-def _wrong(name: str, value: object) -> str:
-    shown = repr(value)
-    return (
-        f"expected the state of a TangentSensitivityMonitor, but its {name!r} is no such thing: "
-        f"{shown[:80]}{'…' if len(shown) > 80 else ''}; take the state out of the checkpoint"
-    )
+#: What reads a field of a state, and raises if it is something else.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "records": lambda value: [Record.from_state(record) for record in _nested(value, 0, list)],
+    "weights_before": lambda value: _nested(value, 2, float),
+    "memories": lambda value: _nested(value, 3, Tensor),
+    "trajectories": _trajectories,
+    "measured_step": lambda value: _nested(value, 0, int, type(None)),
+}

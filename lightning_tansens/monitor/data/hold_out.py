@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,22 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
 
-#: The settings that the loader of fewer samples takes over.
-_KEPT = (
-    "batch_size",
-    "drop_last",
-    "num_workers",
-    "collate_fn",
-    "pin_memory",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "generator",
-    "prefetch_factor",
-    "persistent_workers",
-    "pin_memory_device",
-    "in_order",
-)
+#: What the loader of fewer samples has of its own.
+_OWN = ("dataset", "sampler", "batch_sampler", "shuffle")
 
 
 class HeldOut:
@@ -82,9 +69,9 @@ class HeldOut:
                 "out of the training, as the labelled reference"
             )
         self.data = Subset(dataset, sorted(order[:count]))
-        arguments: dict[str, Any] = {name: getattr(loader, name) for name in _KEPT if hasattr(loader, name)}
+        settings = {name: getattr(loader, name) for name in inspect.signature(DataLoader).parameters if name not in _OWN}
         own = RandomSampler(left, generator=sampler.generator) if shuffled else SequentialSampler(left)
-        return DataLoader(left, sampler=own, **arguments)
+        return DataLoader(left, sampler=own, **settings)
 
     def _refusal(self, came: str) -> MisconfigurationException:
         return MisconfigurationException(

@@ -73,8 +73,27 @@ class Reading:
     num_read: int | None = None
 
     def split(self, batch: Any) -> tuple[Any, Any]:
-        """Returns a batch's inputs and targets."""
-        return split(self.unpack, batch)
+        """Returns a batch's inputs and targets.
+
+        Raises:
+            TypeError: If ``unpack`` does not take the batch or returns no pair.
+
+        """
+        try:
+            pair = self.unpack(batch)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            if self.unpack is unpack_batch:
+                raise
+            raise TypeError(
+                f"unpack: expected a callable that takes a batch, but with {type(batch).__name__} it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
+                "(inputs, None) where there are no targets"
+            )
+        return pair[0], pair[1]
 
     def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> Seen:
         """Returns what is seen of a batch: the outputs in eval mode, whole on each process, and what else is wanted."""
@@ -90,30 +109,6 @@ class Reading:
         # a network that squeezes its outputs, on a last batch of one sample
         outputs = found[None] if isinstance(found, Tensor) and not found.dim() else found
         return Seen(outputs, features, entries)
-
-
-def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
-    """Returns a batch's inputs and targets.
-
-    Raises:
-        TypeError: If ``unpack`` does not take the batch or returns no pair.
-
-    """
-    try:
-        pair = unpack(batch)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        if unpack is unpack_batch:
-            raise
-        raise TypeError(
-            f"unpack: expected a callable that takes a batch, but with {type(batch).__name__} it raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(
-            f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
-            "(inputs, None) where there are no targets"
-        )
-    return pair[0], pair[1]
 
 
 def some_entries(inputs: Any) -> Tensor | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from lightning_tansens.tangent.isolation import Randomness, has_accelerator, isolated_rng
+from lightning_tansens.tangent.isolation import Randomness, has_accelerator, isolated_rng, modes
 
 Stage = Literal["validate", "test"]
 
@@ -33,12 +33,13 @@ def to_device(trainer: pl.Trainer, batch: Any, stage: Stage = "validate", datalo
         dataloader_idx: Which of the stage's loaders the batch comes from.
 
     """
-    with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), _eval_mode(trainer.lightning_module):
+    module = trainer.lightning_module
+    with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), modes(module, dict.fromkeys(module.modules(), False)):
         Randomness().seed(0)
         if has_accelerator():
             torch.manual_seed(0)  # seeds the devices, too; slow without any
         batch = trainer.precision_plugin.convert_input(batch)
-        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+        batch = module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
         return trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)
 
 
@@ -62,16 +63,3 @@ def in_stage(trainer: pl.Trainer, stage: Stage) -> Iterator[None]:
         yield
     finally:
         state.fn, state.stage = before
-
-
-@contextmanager
-def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Sets the flags directly: ``eval`` may be overridden, and ``train`` would thaw what the user froze."""
-    modules = [part for part in module.modules() if part.training]
-    for part in modules:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in modules:
-            part.training = True
