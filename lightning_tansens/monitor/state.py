@@ -117,7 +117,8 @@ class Mailbox:
 
 def _nested(value: Any, depth: int, *kinds: type) -> Any:
     """Returns mappings within mappings whose innermost values are of some kind, and raises TypeError for anything else."""
-    if not isinstance(value, Mapping if depth else kinds) or isinstance(value, bool):
+    expected: Any = Mapping if depth else kinds
+    if not isinstance(value, expected) or isinstance(value, bool):
         raise TypeError(type(value).__name__)
     for held in value.values() if depth else ():
         _nested(held, depth - 1, *kinds)
