@@ -148,6 +148,33 @@ class FallsLate(Trained):
         return outputs
 
 
+class DepthByData(Double):
+    """Calls one layer only where a sample needs it; all weights are gathered at once, so processes may differ in that."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = Deeper(self.network).double()
+
+    def configure_model(self):
+        sharded = self._device_mesh is None or isinstance(self.network.middle.weight, DTensor)
+        if not sharded:
+            mesh = self.device_mesh["data_parallel" if self.device_mesh["data_parallel"].size() > 1 else "tensor_parallel"]
+            fully_shard(self.network, mesh=mesh)
+
+
+class Deeper(nn.Module):
+    """Puts a layer in between for samples whose first number is large enough."""
+
+    def __init__(self, network):
+        super().__init__()
+        *self.before, self.last = network
+        self.first, self.middle = nn.Sequential(*self.before), nn.Linear(6, 6)
+
+    def forward(self, x):
+        hidden, needed = self.first(x), x[:, :1] > -0.8  # of the training's samples, all of the first process
+        return self.last(torch.where(needed, self.middle(hidden), hidden) if needed.any() else hidden)
+
+
 #: What goes wrong now, on the second process where nothing else is said.
 BREAKING = {"data": False, "forward": False, "forward everywhere": False}
 
@@ -162,10 +189,13 @@ class BreaksData(Points):
 
 
 class Break(pl.Callback):
-    """Breaks something while the first measurement is taken; stands before the monitor."""
+    """Breaks something while the first measurement is taken, or before the first step; stands before the monitor."""
 
-    def __init__(self, what):
-        self.what = what
+    def __init__(self, what, early=False):
+        self.what, self.early = what, early
+
+    def on_train_start(self, trainer, pl_module):
+        BREAKING[self.what] = self.early
 
     def on_train_epoch_end(self, trainer, pl_module):
         BREAKING[self.what] = trainer.current_epoch == 0
@@ -251,6 +281,7 @@ CASES = {
     "forward breaks, as used": (Falls, AS_USED, "forward"),
     "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
     "forward breaks everywhere, in step": (Falls, IN_STEP, "forward everywhere"),
+    "depth by data, in step": (DepthByData, {"batch_size": 1, **IN_STEP}, None),
 }
 
 
@@ -302,14 +333,63 @@ def refuse(launched):
         run(reference=streams)
 
 
+class SquaredError(Trained):
+    """Learns numbers; its outputs are zeros at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = "mse_loss"
+        for parameter in self.network[-1].parameters():
+            nn.init.zeros_(parameter)
+
+
+class Numbers(IterableDataset):
+    """A stream in which the second process reads numbers that a network of zeros knows, so that many losses agree."""
+
+    def __iter__(self):
+        for inputs, _ in Points(8, seed=dist.get_rank()):
+            yield inputs, torch.full((3,), 0.5 if dist.get_rank() == 0 else 0.0)
+
+
+def find_criterion(launched):
+    """Fits with a reference that each process reads by itself: all take the criterion of the first one's batch."""
+    streams = DataLoader(Numbers(), batch_size=4)
+    options = {"reference": streams, "test_dataloaders": streams, "compare_with_labels": False, **IN_STEP}
+    run = fit(
+        monitor_of(**options),
+        module=SquaredError,
+        data=streams,
+        strategy=strategy_of((2, 1)),
+        max_epochs=1,
+        **{name: value for name, value in launched.trainer().items() if name != "strategy"},
+    )
+    monitor = run.callbacks[0]
+    launched.save(monitor._criterion.note)
+
+
+def fail_first(launched):
+    """Fails on one process in the first call of the sharded network, after its layers' last talk."""
+
+    def run(*callbacks):
+        arguments = {**launched.trainer(), "strategy": strategy_of((2, 1))}
+        return fit(*callbacks, monitor_of(**IN_STEP), module=FallsLate, **arguments)
+
+    said = "fell on one process" if os.environ["RANK"] == "1" else "it failed on another one"
+    with pytest.raises(RuntimeError, match=said):
+        run(Break("forward", early=True))
+    BREAKING["forward"] = False
+    launched.save(len(run().callbacks[0].records))
+
+
 def leave_waiting(launched):
     """Fails on one process while the other one waits for its layers."""
+    *sizes, early = launched.arguments
     waiting = launched.folder / "waiting.pid"
     if os.environ["RANK"] == "0":
         waiting.write_text(str(os.getpid()))
-    arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, launched.arguments)))}
+    arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, sizes)))}
     with pytest.raises(LeftWaitingError, match="it failed on this one while the others wait for its layers") as caught:
-        fit(Break("forward"), monitor_of(**IN_STEP), module=Falls, **arguments)
+        fit(Break("forward", early == "first"), monitor_of(**IN_STEP), module=Falls, **arguments)
     assert str(caught.value.__cause__) == "fell on one process"
     launched.save(True)
     os.kill(int(waiting.read_text()), signal.SIGKILL)  # as a launcher does in the end

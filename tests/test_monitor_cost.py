@@ -1,16 +1,22 @@
 """What a measurement may cost: the keys that go through ``self.log``, the copies' samples, the share of a run's time."""
 
+import itertools
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from lightning_tansens import FreshEarlyStopping
 from lightning_tansens.estimators import Calibrated, Headline
 from lightning_tansens.estimators.calibrated import Noise
-from lightning_tansens.monitor import Options
+from lightning_tansens.monitor import Options, costs
+from lightning_tansens.monitor.data import passes
+from lightning_tansens.monitor.data.passes import timed
 from lightning_tansens.show import Display
+from lightning_tansens.show.notices import cost_note
 from lightning_tansens.show.page import Page
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured
 
@@ -89,3 +95,90 @@ def test_seconds_count_what_the_page_takes(monkeypatch):
     run = fit(monitor, max_epochs=1)
     assert monitor.records[0].seconds["total"] > 0.3
     assert float(run.callback_metrics["tansens/seconds"]) == pytest.approx(monitor.records[0].seconds["total"])
+
+
+# -------------------------------------------------------------------------------------------------- passes over sets
+
+
+class Counted(IterableDataset):
+    """A stream of points."""
+
+    def __iter__(self):
+        return iter(Points(200))
+
+
+class Follow(Sampler):
+    """A sampler that has to be followed."""
+
+    def __len__(self):
+        return 50
+
+    def __iter__(self):
+        return iter(range(50))
+
+
+def each_call_takes(monkeypatch, seconds):
+    ticks = itertools.count(0, seconds)
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            Counted(),
+            "the test set: to draw 7 samples of a stream, the first 70 are read once, which takes about 35 s",
+        ),
+        (
+            DataLoader(Points(60), sampler=Follow()),
+            "the test set: its sampler is followed once to find the samples that it visits, which takes about 25 s",
+        ),
+    ],
+)
+def test_a_slow_pass_is_told_in_seconds_once(data, said, monkeypatch, caplog):
+    each_call_takes(monkeypatch, 0.5)
+    with caplog.at_level("INFO"):
+        fit(make_monitor(test_dataloaders=data), max_epochs=1)
+    (note,) = [message for message in caplog.messages if "read once" in message or "followed once" in message]
+    assert said in note
+    caplog.clear()
+    each_call_takes(monkeypatch, 0.01)
+    with caplog.at_level("INFO"):
+        fit(make_monitor(test_dataloaders=data), max_epochs=1)
+    assert not any("once, which takes" in message or "followed once" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("clock", "said"),
+    [
+        ([0, 2, 2.01, 2.02, 2.03], []),  # the first item waits for what has to be opened
+        ([0, 0.01, 0.02, 0.03, 0.04], []),
+        ([0, 2, 2.1, 2.2, 2.3], [2 + 0.1 * 99]),
+        ([0, 0.02, 0.04, 0.06, 9], [0.02 + 8.98 / 3 * 99]),
+    ],
+)
+def test_how_long_a_pass_takes_follows_from_its_items_after_the_first(clock, said):
+    found = []
+    assert list(timed("abcd", 100, found.append, iter([*clock, 10]).__next__)) == [*"abcd"]
+    assert found == pytest.approx(said)
+
+
+def test_what_the_truth_of_a_large_test_set_takes_is_told_apart(monkeypatch, caplog):
+    ticks = itertools.count()
+    monkeypatch.setattr(costs, "_now", lambda: float(next(ticks)))
+    monitor = make_monitor(test_dataloaders=Points(300), compare_with_labels=True)
+    fit(monitor, max_epochs=1)
+    seconds, samples = monitor._run.cost_of_truth()
+    assert samples == 300
+    assert 0 < seconds < monitor._run.expected_seconds()
+    few = make_monitor(test_dataloaders=Points(300), compare_with_labels=True, num_label_samples=7)
+    fit(few, max_epochs=1)
+    assert few._run.cost_of_truth() == (0.0, 7)
+
+
+def test_a_slow_measurement_is_told_with_what_shortens_it():
+    assert cost_note(4.9, 4.8, 10**6) is None
+    assert "9 s, judging by a few samples; smaller num_samples" in cost_note(9.0, 4.0, 10**6)
+    assert "smaller num_samples" in cost_note(9.0, 8.0, 10**4)
+    assert "8 s of it are for the true loss, on all 1,000,000 samples" in cost_note(9.0, 8.0, 10**6)
+    assert "with Options(num_label_samples=10000) an accuracy is known" in cost_note(9.0, 8.0, 10**6)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, leave_waiting, refuse, train, train_all
+from tests.launched_sharded import CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -126,6 +126,16 @@ def test_networks_that_are_called_in_step_give_the_estimates_of_one_process(stag
     assert "a gathered copy of it does not compute the same" in note
 
 
+def test_a_layer_that_only_some_processes_call_does_not_part_them(found):
+    (expected,) = alone("depth by data, in step").values()
+    for one in found["depth by data, in step", "fit"]:
+        assert any("sensitivities are left out" in note for note in one["notes"])
+        for row, other in zip(one["history"], expected["history"], strict=True):
+            known = {key: other[key] for key in without_step(row)}
+            assert without_step(row) == pytest.approx(known, rel=1e-6, abs=1e-12, nan_ok=True)
+            assert "tansens/one_loss/estimate" in row
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("a copy that fails", "has no attribute 'to_local'"), ("a copy that differs", "outputs differ by")]
 )
@@ -190,10 +200,21 @@ def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
     launch(refuse, tmp_path, limit=240)
 
 
+def test_processes_that_read_a_stream_each_agree_on_the_criterion(tmp_path):
+    first, second = launch(find_criterion, tmp_path, limit=240)
+    assert first == second
+    assert "the criterion is mean squared error" in first
+
+
+def test_a_failure_in_the_first_call_after_the_last_layer_refuses_the_run_on_all(tmp_path):
+    assert launch(fail_first, tmp_path, limit=240) == [2, 2]
+
+
+@pytest.mark.parametrize("call", ["first", "later"])
 @pytest.mark.parametrize("sizes", TWO, ids=str)
-def test_a_process_that_fails_while_others_wait_for_its_layers_ends_at_once(sizes, tmp_path):
+def test_a_process_that_fails_while_others_wait_for_its_layers_ends_at_once(sizes, call, tmp_path):
     with pytest.raises(AssertionError, match="SIGKILL"):
-        launch(leave_waiting, tmp_path, *map(str, sizes), limit=240)
+        launch(leave_waiting, tmp_path, *map(str, sizes), call, limit=240)
     assert torch.load(tmp_path / "saved.1.pt")
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_tansens.estimators import Estimator, Need, SetSummary
 from lightning_tansens.monitor.data.drawn import agree
 from lightning_tansens.monitor.measured_run import MeasuredRun
-from lightning_tansens.monitor.processes import any_process, slowest, together
+from lightning_tansens.monitor.processes import any_process, largest, together
 from lightning_tansens.monitor.records import make_record, with_correlations
 from lightning_tansens.monitor.set_factory import Choices, SetFactory
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -74,7 +74,7 @@ def prepare(
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
                 misfits = run.prepare(network, pl_module.device, monitor.default_measures, bar.update)
         run.leave_out(any_process(trainer, misfits))
-        if not follows and (note := cost_note(run.expected_seconds())) is not None:
+        if not follows and (note := cost_note(run.expected_seconds(), *run.cost_of_truth())) is not None:
             rank_zero_info(f"TangentSensitivityMonitor: {note}")
         with together(trainer):
             run.resume(state)
@@ -172,7 +172,7 @@ def measure(
     seconds = {"total": time.perf_counter() - start}
     if run.seconds_of_copies is not None:
         seconds["copies"] = run.seconds_of_copies
-    record = replace(record, seconds={name: slowest(trainer, taken) for name, taken in seconds.items()})
+    record = replace(record, seconds={name: largest(trainer, taken) for name, taken in seconds.items()})
     run.remember_weights()
     # all processes must log the same keys, even if something failed on only one of them
     return trainer.strategy.broadcast(record), summaries

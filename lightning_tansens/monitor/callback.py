@@ -27,7 +27,7 @@ from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.notes import notes_on_fit
 from lightning_tansens.monitor.options import Options, check_arguments
-from lightning_tansens.monitor.processes import slowest, together
+from lightning_tansens.monitor.processes import largest, together
 from lightning_tansens.monitor.results import Results
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import hyperparameters, logging_step, say
@@ -294,6 +294,6 @@ class TangentSensitivityMonitor(Results):
                 self._tell(trainer, record, page.notes)
             distributions = {summary.name: summary.distributions for summary in summaries}
             page.show(record, self._state.records, distributions, run.shown(summaries))
-        total = slowest(trainer, time.perf_counter() - start)  # with the time that the page took on the writing process
+        total = largest(trainer, time.perf_counter() - start)  # with the time that the page took on the writing process
         with together(trainer):
             page.scalars(self._state.records[-1], self._log(trainer, total))

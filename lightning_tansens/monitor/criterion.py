@@ -6,8 +6,8 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lightning_tansens.errors import FailedElsewhereError
 from lightning_tansens.metrics.criteria import Criterion, are_class_scores
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.monitor.candidates import STANDARD, candidates
@@ -24,6 +25,9 @@ from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
 from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation.memory import plain_parts
+
+#: Makes a context for a call of the network.
+Calling = Callable[[], AbstractContextManager[None]]
 
 #: A criterion reproduces a loss within this relative tolerance, or the outputs' own precision if that is coarser.
 TOLERANCE = 1e-4
@@ -91,6 +95,7 @@ def find_criterion(
     reading: Reading,
     criterion: Criterion | None,
     batches: Iterable[Any],
+    calling: Calling = nullcontext,
 ) -> KnownCriterion:
     """Compares the criterion with the loss that ``training_step`` returns, or finds the one that gives this loss.
 
@@ -104,12 +109,13 @@ def find_criterion(
         reading: How a batch is split, and the outputs are picked.
         criterion: What the user has passed; None to find it.
         batches: Batches on the device, from the training data first; the first one that can be read is used.
+        calling: Surrounds each call of the network and of the training step, and raises on all processes if one failed.
 
     Raises:
         MisconfigurationException: If there is no criterion, and none is found.
 
     """
-    look = functools.partial(_look, trainer, pl_module, network, reading)
+    look = functools.partial(_look, trainer, pl_module, network, reading, calling)
     name = type(pl_module).__name__
     seen, batch, error = None, None, None
     for batch in batches:
@@ -185,10 +191,17 @@ def _certain(seen: _Seen, name: str) -> KnownCriterion:
     )
 
 
-def _look(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, reading: Reading, batch: Any) -> _Seen:
+def _look(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    network: nn.Module,
+    reading: Reading,
+    calling: Calling,
+    batch: Any,
+) -> _Seen:
     inputs, targets = reading.split(copy.deepcopy(batch))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), calling():
             outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), reading.output))
     except (AttributeError, KeyError, IndexError) as error:  # raised by a forward that looks for parts of the batch
         raise MisconfigurationException(
@@ -197,8 +210,9 @@ def _look(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module
             "unpack=lambda batch: (batch, labels of the batch)"
         ) from error
     try:
-        loss, returned = own_loss(trainer, pl_module, network, batch)
-    except NoLossError as error:
+        with calling():
+            loss, returned = own_loss(trainer, pl_module, network, batch)
+    except (NoLossError, FailedElsewhereError) as error:
         return _Seen(outputs, targets, None, reason=str(error))
     return _Seen(outputs, targets, loss, tuple(pick_output(value, reading.output) for value in returned[-CALLS:]))
 

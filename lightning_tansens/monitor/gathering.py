@@ -24,8 +24,10 @@ _SHARDING = "__composable_api_state_key"
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Says whether some parameter of a module is spread over processes."""
-    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+    """Says whether some parameter of a module is spread over processes, or was before its last call."""
+    # the outermost module of fully_shard keeps whole parameters after a forward pass
+    parts = (*module.modules(), *module.parameters())
+    return any(isinstance(part, (FSDPModule, DTensor)) for part in parts)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -80,7 +82,7 @@ def distributed_tensors(module: nn.Module) -> list[DTensor]:
 
 
 def _copied(root: AnyModule, memo: dict[int, Any]) -> AnyModule:
-    sharded = [module for module in root.modules() if is_sharded(module) or isinstance(module, FSDPModule)]
+    sharded = [module for module in root.modules() if is_sharded(module)]
     for module in sharded:  # modules of fully_shard refuse to be copied as a whole
         memo[id(module)] = object.__new__(_plain_class(module))
     for module in sharded:

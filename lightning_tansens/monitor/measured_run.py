@@ -18,7 +18,7 @@ from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Cost
 from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.failures import check_finite
-from lightning_tansens.monitor.processes import agreed
+from lightning_tansens.monitor.processes import agreed, calling
 from lightning_tansens.monitor.reach import Unsharded
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.state import MonitorState
@@ -110,7 +110,9 @@ class MeasuredRun:
             if not keep_going and not isinstance(misfit, TooLargeError):
                 raise misfit
             self._notes.append(f"the measure '{key}' is left out, because it does not suit this network: {misfit}")
-        if is_random(network, first):
+        with calling(self._lockstep):
+            random = is_random(network, first)
+        if random:
             self._notes.append(
                 "the network is random in eval mode too (dropout that stays on, sampled latent variables), so its values "
                 "are of one draw each and do not repeat"
@@ -120,6 +122,12 @@ class MeasuredRun:
     def expected_seconds(self) -> float:
         """Returns how long a measurement takes, about, from the few samples on which :meth:`prepare` has tried it."""
         return sum(measured.expected_seconds() for measured in self._every())
+
+    def cost_of_truth(self) -> tuple[float, int]:
+        """Returns how many of these seconds only the true losses of the targets take, and on how many samples at most."""
+        targets = self.sets[1:]
+        seconds = sum(measured.expected_seconds(truth_alone=True) for measured in targets)
+        return seconds, max((len(measured.subset) for measured in targets), default=0)
 
     def leave_out(self, flags: Sequence[bool]) -> None:
         """Leaves out measures that cannot be taken on some process.

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
+import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from lightning_tansens.errors import FailedElsewhereError, LeftWaitingError
+from lightning_tansens.tangent.tracing import tensors_in
 
-#: How long a process that fails in a network's layers waits for others that fail there too.
-PATIENCE = timedelta(seconds=20)
-#: Numbers the failures that are told to the others through torch's store, which keeps them.
-_failures = count()
+#: For how many seconds a process that fails in a call of the network waits for the others to end theirs.
+PATIENCE = 20.0
+#: Numbers the locksteps, alike on all processes.
+_locksteps = count()
 #: What to call before this process talks to all others, which may still need it.
 _serving: list[Callable[[], None]] = []
 
@@ -73,8 +77,9 @@ class Lockstep:
     trainer: pl.Trainer
     share: tuple[int, int]
     speaks: bool
-    #: How often the network's layers talked to the other processes in its last call that did not fail.
-    _talks: list[int] = field(default_factory=lambda: [0])
+    #: The key in torch's store under which the processes count the calls that they have ended, and the calls' numbers.
+    _key: str = field(default_factory=lambda: f"lightning_tansens/{next(_locksteps)}")
+    _calls: Iterator[int] = field(default_factory=lambda: count(1))
 
     def together(self) -> AbstractContextManager[None]:
         """Surrounds what a process does by itself between two calls, and raises on all processes if one failed."""
@@ -82,50 +87,47 @@ class Lockstep:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Surrounds a call of the network, and raises on all processes if one failed after its layers' last talk.
+        """Surrounds a call of the network, and raises on all processes if one failed while all others could end theirs.
 
         Raises:
-            LeftWaitingError: If this process failed before that, and not all did. It ends the run, as a training step that
+            LeftWaitingError: If this process failed and others wait for its layers. It ends the run, as a training step that
                 fails on one process does: whatever it sent to the others now would meet their waiting layers.
 
         """
-        before = _num_talks()
+        number = next(self._calls)
         with self.together():
             try:
                 yield
             except Exception as error:
-                if _num_talks() - before < self._talks[0] and not self._all_fail():
+                if not self._all_end(number, PATIENCE):
                     raise LeftWaitingError(
                         "expected a forward pass that ends on every process, but it failed on this one while the others "
                         "wait for its layers, so the run ends here; mend what failed, or let a gathered copy be measured"
                     ) from error
                 raise
-            self._talks[0] = _num_talks() - before
+            self._all_end(number, patience=0.0)
 
-    def _all_fail(self) -> bool:
-        """Says whether all processes fail in this call; it takes no collective call, which others may not answer."""
-        number, store = next(_failures), dist.distributed_c10d._get_default_store()
-        keys = [f"lightning_tansens/{number}/{rank}" for rank in range(self.trainer.world_size)]
-        store.set(keys[self.trainer.global_rank], "")
-        try:
-            store.wait(keys, PATIENCE)
-        except RuntimeError:  # one of them is missing
-            return False
-        return True
+    def _all_end(self, number: int, patience: float) -> bool:
+        """Tells the others that this process has ended a call, and whether all do in time; no layer can stand in the way."""
+        if not dist.is_initialized():
+            return True
+        store, until = dist.distributed_c10d._get_default_store(), time.monotonic() + patience
+        ended = store.add(self._key, 1)
+        while ended < number * self.trainer.world_size and time.monotonic() < until:
+            time.sleep(0.05)
+            ended = store.add(self._key, 0)
+        return bool(ended >= number * self.trainer.world_size)
 
-    def most(self, number: int) -> int:
-        """Returns the largest of the processes' numbers."""
-        counts = torch.tensor(number, device=self.trainer.strategy.root_device)
-        return int(self.trainer.strategy.reduce(counts, reduce_op="max"))
-
-
-def _num_talks() -> int:
-    """Returns how often this process has talked to others, as torch counts it; 0 where a backend does not count."""
-    groups: list[Any] = list(dist.distributed_c10d._world.pg_map)
-    try:
-        return sum(group._get_sequence_number_for_group() for group in groups)
-    except RuntimeError:
-        return 0
+    def same(self, read: Callable[[], Any]) -> Any:
+        """Returns a batch that is the same on all processes: the first one's, if they read different ones from streams."""
+        with self.together():
+            batch = read()
+            found = checksum(batch)
+        if len({*every_process(self.trainer, found)}) > 1:
+            with self.together():
+                sent = pickle.dumps(batch)
+            batch = pickle.loads(self.trainer.strategy.broadcast(sent))
+        return batch
 
 
 def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:
@@ -133,18 +135,29 @@ def agreed(lockstep: Lockstep | None) -> AbstractContextManager[None]:
     return nullcontext() if lockstep is None else lockstep.together()
 
 
-def slowest(trainer: pl.Trainer, seconds: float) -> float:
-    """Returns the largest of the processes' times; all of them must call it."""
+def calling(lockstep: Lockstep | None) -> AbstractContextManager[None]:
+    """Returns :meth:`Lockstep.calling`; nothing where each process calls the network by itself."""
+    return nullcontext() if lockstep is None else lockstep.calling()
+
+
+def largest(trainer: pl.Trainer, values: Any) -> Any:
+    """Returns the elementwise maximum of the processes' numbers, or lists of them; all processes must call it."""
     _served()
-    longest = trainer.strategy.reduce(torch.tensor(seconds, device=trainer.strategy.root_device), reduce_op="max")
-    return float(longest)
+    own = torch.as_tensor(values, device=trainer.strategy.root_device)
+    return cast(Tensor, trainer.strategy.reduce(own, reduce_op="max")).tolist()
 
 
 def any_process(trainer: pl.Trainer, flags: Sequence[bool]) -> list[bool]:
     """Returns for each flag whether any process has it set; all of them must call it with equally many flags."""
-    _served()
-    joined = torch.tensor([float(flag) for flag in flags], device=trainer.strategy.root_device)
-    return [bool(flag) for flag in trainer.strategy.reduce(joined, reduce_op="max")] if flags else []
+    return [bool(flag) for flag in largest(trainer, [float(flag) for flag in flags])] if flags else []
+
+
+def checksum(batch: Any) -> int:
+    """Returns a number that tells batches apart by their tensors."""
+    found = 0
+    for tensor in tensors_in([batch]):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
+    return found
 
 
 def every_process(trainer: pl.Trainer, number: int) -> list[int]:

@@ -85,7 +85,10 @@ class InStep(Unsharded):
 
     def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
         super().__init__(name)
-        self._trainer = trainer
+        # processes that split single layers get the same samples; only the first of them reports
+        share = share_of(trainer)
+        first = share[0] not in every_process(trainer, share[0])[: trainer.global_rank]
+        self._trainer, self._steps = trainer, Lockstep(trainer, share, speaks=first)
 
     def call_together(self, reason: str) -> None:
         """Leaves the sensitivities out.
@@ -94,16 +97,10 @@ class InStep(Unsharded):
             reason: Why, for :attr:`note`.
 
         """
-        self.lockstep = _lockstep(self._trainer)
+        self.lockstep = self._steps
         self.note = (
             f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"
         )
-
-
-def _lockstep(trainer: pl.Trainer) -> Lockstep:
-    """Processes that split single layers get the same samples; only the first of them reports."""
-    share = share_of(trainer)
-    return Lockstep(trainer, share, speaks=share[0] not in every_process(trainer, share[0])[: trainer.global_rank])
 
 
 def share_of(trainer: pl.Trainer) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -25,7 +26,7 @@ from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, reference_data, test_data
 from lightning_tansens.monitor.options import Options
-from lightning_tansens.monitor.processes import Lockstep
+from lightning_tansens.monitor.processes import Lockstep, calling
 from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.tangent.batches import OutputPicker
 
@@ -115,11 +116,13 @@ class SetFactory:
 
         """
         trainer, monitor = self._trainer, self._monitor
-        batches = self._batches(sets[0])
-        if lockstep is not None:  # a batch that all processes have, as one that only some can read would part them
+        batches, reading = self._batches(sets[0]), self._reading(labelled=True)
+        if lockstep is not None:  # the same batch on all processes, as it decides how often they call the network
+            same = lockstep.same(partial(sets[0].subset.samples, range(min(SAMPLES, len(sets[0].subset)))))
             with lockstep.together():
-                batches = iter([sets[0].batches.unsplit(SAMPLES)])
-        found = known or find_criterion(trainer, module, network, self._reading(labelled=True), monitor.criterion, batches)
+                batches = iter([sets[0].batches.transfer(same)])
+        look = partial(calling, lockstep)
+        found = known or find_criterion(trainer, module, network, reading, monitor.criterion, batches, look)
         for measured in sets:
             measured.of_outputs.know(found.criterion, found.class_scores)
         return found

@@ -146,9 +146,10 @@ class MeasuredSet:
                 "and returns (inputs, targets)"
             ) from error
 
-    def expected_seconds(self) -> float:
-        """Returns how long this process's share takes, as far as the small batches of :meth:`prepare` tell."""
-        return self._costs.seconds(self.batches.positions(), self.subset.head)
+    def expected_seconds(self, truth_alone: bool = False) -> float:
+        """Returns how long this process's share takes, or what only the true loss needs, judging by :meth:`prepare`."""
+        start = max(self.subset.head, self._reading.num_outputs) if truth_alone else 0
+        return self._costs.seconds([part for part in self.batches.positions() if part[0] >= start], self.subset.head)
 
     def forget_labels(self) -> None:
         """Leaves out what needs labels."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -31,7 +30,7 @@ from lightning_tansens.monitor.gathering import (
     whole,
 )
 from lightning_tansens.monitor.module import find_network
-from lightning_tansens.monitor.processes import any_process, every_process, serving, together
+from lightning_tansens.monitor.processes import any_process, checksum, every_process, serving, together
 from lightning_tansens.monitor.reach import InStep, Reached, Reads, Unsharded, share_of
 from lightning_tansens.monitor.supply import Supply
 from lightning_tansens.monitor.wrapped import Wrapped
@@ -57,13 +56,7 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
     """
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
         return Wrapped(trainer, name)
-    if not is_sharded(trainer.lightning_module):
-        return Unsharded(name)
-    sharded = Sharded(trainer, name)
-    size = gathered_size(trainer.lightning_module)
-    if size > budget:
-        sharded.gather_as_used(size, budget)
-    return sharded
+    return Sharded(trainer, name, budget) if is_sharded(trainer.lightning_module) else Unsharded(name)
 
 
 class Sharded(InStep):
@@ -72,30 +65,22 @@ class Sharded(InStep):
     Args:
         trainer: The Trainer.
         name: The name of the submodule that is measured; None for the LightningModule.
+        budget: The bytes that a gathered copy may take; of a larger one, weights are gathered as they are used, and as many
+            bytes of them are kept.
 
     """
 
-    note = "the network is sharded; a plain copy of it is gathered for each measurement"
-    #: Gathers the weights of a copy as they are used; None for a whole copy.
-    _budget: int | None = None
-
-    def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
+    def __init__(self, trainer: pl.Trainer, name: str | None, budget: int) -> None:
         super().__init__(trainer, name)
         self._choices: dict[object, Any] = {}
-
-    def gather_as_used(self, size: int, budget: int) -> None:
-        """Takes a copy whose weights are gathered one by one.
-
-        Args:
-            size: The bytes of the network.
-            budget: The bytes of gathered weights that a process keeps.
-
-        """
-        self._budget = budget
-        self.note = (
-            f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
-            "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
-        )
+        self._budget, size = budget, gathered_size(trainer.lightning_module)
+        self._as_used = size > budget
+        self.note = "the network is sharded; a plain copy of it is gathered for each measurement"
+        if self._as_used:
+            self.note = (
+                f"the network is sharded and takes {size:,} bytes, more than gathered_bytes={budget:,}; its weights are "
+                "gathered one by one as they are used, which takes longer than on a whole copy: Options(gathered_bytes=...)"
+            )
 
     @contextmanager
     def reached(self, pl_module: pl.LightningModule) -> Iterator[Reached]:
@@ -111,7 +96,7 @@ class Sharded(InStep):
             yield Reached(module, find_network(module, self._name))
 
     def _copy(self, pl_module: pl.LightningModule, stack: ExitStack) -> pl.LightningModule:
-        if self._budget is None:
+        if not self._as_used:
             return gathered(pl_module, partial(together, self._trainer))
         supply = Supply(self._budget, partial(every_process, self._trainer))
         stack.enter_context(serving(supply.finish))
@@ -123,18 +108,18 @@ class Sharded(InStep):
     ) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
+        (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
+        self._compare(reached.network, sharded.network, inputs, output)
         if self.lockstep is None:
-            (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
-            self._compare(reached.network, sharded.network, inputs, output)
-        if self.lockstep is not None:
-            self._read_alike(reads)
-        return reached if self.lockstep is None else sharded
+            return reached
+        self._read_alike(reads)
+        return sharded
 
     def _read_alike(self, reads: Reads) -> list[Any]:
         """Reads batches, and refuses ones that differ among processes that split single layers."""
         with together(self._trainer):
             batches = [read() for read in reads.values()]
-            sums = [_checksum(batch) for batch in batches]
+            sums = [checksum(batch) for batch in batches]
         shares = every_process(self._trainer, share_of(self._trainer)[0])
         for name, own in zip(reads, sums):
             found = every_process(self._trainer, own)
@@ -147,7 +132,7 @@ class Sharded(InStep):
         return batches
 
     def _compare(self, own: nn.Module, network: nn.Module, inputs: Any, output: OutputPicker | None) -> None:
-        expected = _outputs(network, inputs, output, together(self._trainer))
+        expected = _outputs(network, inputs, output, self._steps.calling())
         try:
             difference = _difference(_outputs(own, inputs, output), expected)
             said = f"their outputs differ by {difference:.1%}"
@@ -160,13 +145,6 @@ class Sharded(InStep):
             )
         elif difference > TOLD:
             self.note = f"{self.note}; its outputs differ by {difference:.2%}, as in lower precision"
-
-
-def _checksum(inputs: Any) -> int:
-    found = 0
-    for tensor in tensors_in([inputs]):
-        found = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), found)
-    return found
 
 
 @contextmanager
@@ -196,10 +174,10 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
 
 
 def _outputs(
-    network: nn.Module, inputs: Any, output: OutputPicker | None, agreeing: AbstractContextManager[None] | None = None
+    network: nn.Module, inputs: Any, output: OutputPicker | None, calling: AbstractContextManager[None] | None = None
 ) -> list[Tensor]:
     with evaluation(network), torch.no_grad():
-        with agreeing or nullcontext():
+        with calling or nullcontext():
             found = pick_output(call_model(network, map_tensors(Tensor.clone, inputs)), output)
         return [whole(tensor).double() for tensor in tensors_in(found) if tensor.is_floating_point()]
 

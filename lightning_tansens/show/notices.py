@@ -13,6 +13,9 @@ from lightning_tansens.show.pictures import MEASURE
 #: From how many seconds on a measurement's cost is told before.
 _SLOW = 5.0
 
+#: So many samples know an accuracy to half a percentage point.
+_ENOUGH = 10_000
+
 #: From which measurement on, counted from 0, earlier ones are missed.
 _EARLY = 3
 
@@ -117,18 +120,25 @@ _NAMES: dict[str, Callable[[Record], set[str]]] = {
 }
 
 
-def cost_note(seconds: float) -> str | None:
+def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | None:
     """Returns how long a measurement will take and how to shorten it; None where it is quick.
 
     Args:
         seconds: How long it takes, about.
+        truth: How many of these seconds only the true losses of the test sets take.
+        samples: The number of samples of the largest of these.
 
     """
     if seconds < _SLOW:
         return None
-    return (
-        f"a measurement will take about {seconds:.0f} s, judging by a few samples; smaller num_samples and "
-        "Options(num_loss_samples=...) shorten it, every_n_epochs=2 measures half as often"
+    note = f"a measurement will take about {seconds:.0f} s, judging by a few samples; "
+    if truth > seconds / 2 and samples > _ENOUGH:
+        return note + (
+            f"{truth:.0f} s of it are for the true loss, on all {samples:,} samples of a test set: with "
+            f"Options(num_label_samples={_ENOUGH}) an accuracy is known to half a percentage point"
+        )
+    return note + (
+        "smaller num_samples and Options(num_loss_samples=...) shorten it, every_n_epochs=2 measures half as often"
     )
 
 

@@ -13,8 +13,16 @@ from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer
 
 
-def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | None = None) -> tuple[Any, Tensor | None]:
+def outputs_and_features(
+    model: nn.Module, inputs: Any, output: OutputPicker | None = None, once: bool = False
+) -> tuple[Any, Tensor | None]:
     """Calls a model and keeps the input of the linear or convolutional layer that is called last.
+
+    Args:
+        model: The model, which is called again if it calls fewer layers than ever, as some do for some inputs.
+        inputs: The batch.
+        output: Picks the tensor of outputs out of what the model returns.
+        once: Whether to copy the input of each layer, so that the model is never called again.
 
     Returns:
         The outputs, and the features, shape (N, F); None where no such layer is called with a row for each output.
@@ -26,11 +34,11 @@ def outputs_and_features(model: nn.Module, inputs: Any, output: OutputPicker | N
         >>> features.shape
         torch.Size([5, 6])
     """
-    tracer = _LastInput(model, _calls.get(model, 0))
+    tracer = _LastInput(model, 0 if once else _calls.get(model, 0))
     with tracer.running():
         outputs = pick_output(call_model(model, inputs), output)
     features = tracer.features
-    if tracer.calls < _calls.setdefault(model, tracer.calls):  # fewer layers than ever: nothing was copied
+    if not once and tracer.calls < _calls.setdefault(model, tracer.calls):  # fewer layers than ever: nothing was copied
         _calls[model] = tracer.calls
         return outputs_and_features(model, inputs, output)
     if features is None or not isinstance(outputs, Tensor) or features.dim() < 2 or outputs.shape[:1] != features.shape[:1]:

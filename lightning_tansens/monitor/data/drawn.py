@@ -8,12 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Found, by_name
-from lightning_tansens.monitor.processes import together
+from lightning_tansens.monitor.processes import largest, together
 
 
 def draw_subset(
@@ -53,6 +53,7 @@ def draw_subset(
             head,
             budget,
             original=not _is_trained_on(trainer, found.data),
+            tell=lambda note: rank_zero_info(f"TangentSensitivityMonitor: the {name} set: {note}"),
         )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
@@ -79,24 +80,17 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
     for subset in subsets if trainer.world_size > 1 else ():
         numbers = subset.followed and all(isinstance(key, int) for key in subset.keys)
         # all processes take part, even those with nothing to say, so that none waits for another
-        longest, shortest, any_followed = _largest(trainer, [subset.length, -subset.length, int(numbers)])
+        longest, shortest, any_followed = largest(trainer, [subset.length, -subset.length, int(numbers)])
         if not any_followed:
             continue
         seen = torch.zeros(longest, dtype=torch.int32)
         seen[list(subset.keys) if numbers else []] = 1
-        keys = [key for key, visited in enumerate(_largest(trainer, seen)) if visited]
+        keys = [key for key, visited in enumerate(largest(trainer, seen)) if visited]
         if numbers and longest == -shortest and keys != list(subset.keys):  # else each process has data of its own
             agreed.append((subset, keys))
     with together(trainer):
         for subset, keys in agreed:
             subset.draw_from(keys)
-
-
-def _largest(trainer: pl.Trainer, values: Any) -> list[int]:
-    """Returns the elementwise maximum of the processes' numbers."""
-    own = torch.as_tensor(values, device=trainer.strategy.root_device)
-    largest: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
-    return largest
 
 
 def _is_trained_on(trainer: pl.Trainer, data: Any) -> bool:

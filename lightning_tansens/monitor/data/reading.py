@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.subsets import CacheBudget
 from lightning_tansens.monitor.gathering import whole
-from lightning_tansens.monitor.processes import Lockstep
+from lightning_tansens.monitor.processes import Lockstep, calling
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
@@ -99,9 +98,9 @@ class Reading:
         """Returns what is seen of a batch: the outputs in eval mode, whole on each process, and what else is wanted."""
         features, entries = None, some_entries(inputs) if self.entries else None
         with evaluation(network), torch.no_grad():
-            with nullcontext() if lockstep is None else lockstep.calling():
+            with calling(lockstep):
                 if self.features:
-                    found, features = outputs_and_features(network, inputs, self.output)
+                    found, features = outputs_and_features(network, inputs, self.output, once=lockstep is not None)
                 else:
                     found = pick_output(call_model(network, inputs), self.output)
             if lockstep is not None:

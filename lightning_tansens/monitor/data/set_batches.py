@@ -12,7 +12,7 @@ from lightning_tansens.monitor.data.batches import check_samples
 from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.transfer import Transfer
-from lightning_tansens.monitor.processes import Lockstep
+from lightning_tansens.monitor.processes import Lockstep, largest
 from lightning_tansens.tangent.batches import map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
@@ -54,7 +54,7 @@ class SetBatches:
         batches, count = iter(self), len(self.positions())
         with lockstep.together():
             spare, *_ = self.first()
-        for number in range(lockstep.most(count)):
+        for number in range(largest(lockstep.trainer, count)):
             with lockstep.together():
                 batch = next(batches) if number < count else (spare, None, [])
             yield batch

@@ -22,6 +22,7 @@ from torch.utils.data import (
 
 from lightning_tansens.monitor.data.batches import is_batch, rows
 from lightning_tansens.monitor.data.copying import Copier, CopyError
+from lightning_tansens.monitor.data.passes import timed
 from lightning_tansens.monitor.data.shared import unwritten
 from lightning_tansens.tangent.isolation import Randomness
 
@@ -101,17 +102,20 @@ class Source:
         seed: Seed of samplers and streams.
         original: Whether data that cannot be copied may be read themselves.
         share: Whether copies share large arrays with the data set; writing to them is refused then.
+        tell: Takes a note if a pass over the set takes long.
 
     Raises:
         CopyError: If something cannot be copied.
 
     """
 
-    def __init__(self, data: Any, seed: int, original: bool = False, share: bool = True) -> None:
+    def __init__(
+        self, data: Any, seed: int, original: bool = False, share: bool = True, tell: Callable[[str], object] = repr
+    ) -> None:
         loader = data if isinstance(data, DataLoader) else None
         dataset: Any = data if loader is None else loader.dataset
         collate = getattr(loader, "collate_fn", None) or default_collate
-        self._seed, self._share = seed, share
+        self._seed, self._share, self._tell = seed, share, tell
         batches = loader is None and not isinstance(data, Dataset)
         self._iterates = batches or isinstance(dataset, IterableDataset)
         #: Whether what the data set gives is a batch for the Trainer.
@@ -154,7 +158,9 @@ class Source:
             else:
                 order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(self._seed)).tolist()
                 elements = (opened.dataset[keys[place]] for place in order)
-            return _reservoir(opened.samples(elements), count, STREAMED * count, self._seed)
+            limit = STREAMED * count
+            samples = timed(opened.samples(elements), limit, lambda seconds: self._tell(_of_stream(count, limit, seconds)))
+            return _reservoir(samples, count, limit, self._seed)
 
     def keys(self) -> tuple[list[Any] | range, bool]:
         """Returns the keys of the samples, and whether a sampler had to be followed to find them.
@@ -182,11 +188,33 @@ class Source:
             if known and (sampler is None or isinstance(sampler, _WHOLE)):
                 return everything, False
             try:
-                keys, lists = _visited(sampler, len(everything))
+                followed = timed(sampler, _length(sampler, self.length), lambda seconds: self._tell(_of_sampler(seconds)))
+                keys, lists = _visited(followed, self.length)
             except (TypeError, ValueError):  # it names samples in a way of its own
                 return everything, False
             self._by_list = lists and self._unbatched
             return keys or everything, True
+
+
+def _of_stream(count: int, limit: int, seconds: float) -> str:
+    return (
+        f"to draw {count:,} samples of a stream, the first {limit:,} are read once, which takes about {seconds:.0f} s; "
+        "smaller num_samples and Options(num_loss_samples=...) shorten it"
+    )
+
+
+def _of_sampler(seconds: float) -> str:
+    return (
+        "its sampler is followed once to find the samples that it visits, which takes about "
+        f"{seconds:.0f} s; the Dataset instead of its loader needs no such pass"
+    )
+
+
+def _length(sampler: Any, otherwise: int) -> int:
+    try:
+        return len(sampler)
+    except Exception:  # whatever a sampler without a length raises
+        return otherwise
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -210,7 +238,7 @@ def _is_known(sampler: Any) -> bool:
     return module.startswith(("torch.", "lightning.", "pytorch_lightning."))
 
 
-def _visited(sampler: Any, length: int) -> tuple[list[Any], bool]:
+def _visited(sampler: Iterable[Any], length: int) -> tuple[list[Any], bool]:
     """Returns the keys that a sampler visits, sorted if they are numbers, and whether it gives lists of them.
 
     It stops following an endless sampler once that has visited everything, or after a while.

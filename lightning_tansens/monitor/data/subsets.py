@@ -63,6 +63,7 @@ class Subset:
         head: Each batch lies within the first ``head`` samples or behind them; None for no such border.
         budget: The memory in which the samples are kept; None for a budget of its own.
         original: Whether data that cannot be copied may be read themselves.
+        tell: Takes a note if a pass over the set takes long.
 
     Raises:
         ValueError: If the set is empty, or cannot be copied.
@@ -87,6 +88,7 @@ class Subset:
         head: int | None = None,
         budget: CacheBudget | None = None,
         original: bool = False,
+        tell: Callable[[str], object] = repr,
     ) -> None:
         self._batch_size, self._seed = batch_size, seed
         self._count, self._head, self._rank, self._world_size = num_samples, head, rank, world_size
@@ -94,9 +96,9 @@ class Subset:
         self._budget = CacheBudget() if budget is None else budget
         workers = getattr(data, "num_workers", 0) > 0
         try:
-            self._read(Source(data, seed, original), workers, original)
+            self._read(Source(data, seed, original, tell=tell), workers, original)
         except SharedWriteError:
-            self._read(Source(data, seed, original, share=False), workers, original)
+            self._read(Source(data, seed, original, share=False, tell=tell), workers, original)
 
     def _read(self, source: Source, workers: bool, original: bool) -> None:
         with no_file_left_open(workers), nothing_shared_changes([] if original else source.parts) as shared:
