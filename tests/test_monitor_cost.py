@@ -18,7 +18,7 @@ from lightning_tansens.monitor.data.passes import timed
 from lightning_tansens.show import Display
 from lightning_tansens.show.notices import cost_note
 from lightning_tansens.show.page import Page
-from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured
+from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured, mlp
 
 
 def test_callbacks_get_a_handful_of_keys_and_those_they_ask_for(tmp_path):
@@ -182,3 +182,17 @@ def test_a_slow_measurement_is_told_with_what_shortens_it():
     assert "smaller num_samples" in cost_note(9.0, 8.0, 10**4)
     assert "8 s of it are for the true loss, on all 1,000,000 samples" in cost_note(9.0, 8.0, 10**6)
     assert "with Options(num_label_samples=10000) an accuracy is known" in cost_note(9.0, 8.0, 10**6)
+
+
+# ------------------------------------------------------------------------------------------ many classes and targets
+
+
+def test_scalars_do_not_grow_with_the_classes_and_are_few_for_each_target():
+    found = []
+    for classes in (3, 300):
+        targets = {f"target {number}": Points(9, seed=number) for number in range(10)}
+        monitor = make_monitor(test_dataloaders=targets, estimators=None, display=Display())
+        fit(monitor, max_epochs=1, module=lambda classes=classes: BoringModule(mlp(classes)), data=loader(Points(20)))
+        found.append(set(monitor.logged(monitor.records[-1])))
+    assert found[0] == found[1]
+    assert len(found[0]) <= 20 * 10

@@ -17,6 +17,7 @@ from torch.utils.data import (
     Sampler,
     TensorDataset,
     WeightedRandomSampler,
+    get_worker_info,
 )
 
 from lightning_tansens.monitor.data import subsets
@@ -386,3 +387,36 @@ def test_a_stream_of_a_million_is_bounded_by_the_subset():
     assert len(subset._drawn) == len(subset) == 50
     list(subset)
     assert subset._cache is None  # they are in memory already
+
+
+class Shards(IterableDataset):
+    """As sets of shards are streamed: it has a length, remembers where it is, and gives each worker its own shards."""
+
+    def __init__(self, shards, samples):
+        self.shards, self.samples, self.at = shards, samples, 0
+
+    def __len__(self):
+        return self.shards * self.samples
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def __iter__(self):
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        for shard in range(first, self.shards, step):
+            for sample in range(self.samples):
+                self.at += 1
+                yield {"x": torch.tensor([float(shard), float(sample)])}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_set_that_is_streamed_from_shards_is_drawn_once_and_stays_where_it_is(workers):
+    data = Shards(1000, 1000)
+    loader = DataLoader(data, batch_size=16, num_workers=workers)
+    subset = Subset(loader, 20, 8)
+    assert subset.available == STREAMED * 20
+    found = [torch.cat([batch["x"] for batch in subset]) for _ in range(2)]
+    assert torch.equal(*found)
+    assert len({tuple(row) for row in found[0].tolist()}) == 20
+    assert data.state_dict() == {"at": 0}
