@@ -77,7 +77,7 @@ class Write(pl.Callback):
 
 def snapshots(monitor):
     """The predicted classes of the snapshots by set, shape (number of snapshots, number of samples)."""
-    kept = monitor._run.trajectories() if monitor._run else {}
+    kept = monitor._run.remembered()["trajectories"] if monitor._run else {}
     return {name: state["predictions"].tolist() for name, state in kept.items()}
 
 

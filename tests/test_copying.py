@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_tansens.monitor.data import copying
 from lightning_tansens.monitor.data.copying import Copier, CopyError
-from lightning_tansens.monitor.data.open_files import no_file_left_open
-from lightning_tansens.monitor.data.shared_memory import SharedWriteError, unwritten
+from lightning_tansens.monitor.data.shared import SharedWriteError, no_file_left_open, unwritten
 from lightning_tansens.monitor.data.subsets import Subset
 
 OPENED = {}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_tansens.monitor.data.entries import MAX_ENTRIES, some_entries
+from lightning_tansens.monitor.data.reading import MAX_ENTRIES, some_entries
 
 
 def test_entries_are_the_same_of_every_batch_and_a_copy():

@@ -13,11 +13,11 @@ from lightning_tansens import FreshEarlyStopping
 from lightning_tansens.estimators import Calibrated, Headline
 from lightning_tansens.estimators.calibrated import Noise
 from lightning_tansens.monitor import Options, costs
-from lightning_tansens.monitor.callback import Page
 from lightning_tansens.monitor.data import passes
 from lightning_tansens.monitor.data.passes import timed
 from lightning_tansens.show import Display
 from lightning_tansens.show.notices import cost_note
+from lightning_tansens.show.page import Page
 from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured, mlp
 
 

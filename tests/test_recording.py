@@ -7,7 +7,7 @@ import pytest
 
 from lightning_tansens.estimators import SetSummary
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
-from lightning_tansens.monitor.records import make_record, without_estimators, without_values
+from lightning_tansens.monitor.records import make_record, without
 from lightning_tansens.record import Missing, Record
 from lightning_tansens.show.keys import Keys, flat_row
 from tests.records import record, target
@@ -138,14 +138,14 @@ def test_a_failed_measure_loses_its_own_values_alone():
 
 def test_estimators_are_left_out_of_what_is_logged():
     made = recorded(summary("train", loss=0.5), summary("test"))
-    thin = without_estimators(made, {"empirical"})
+    thin = without(made, estimators={"empirical"})
     assert thin.targets["test"].estimates["loss"].keys() == {"trivial", "layer_norm", "active_nodes"}
     assert "empirical" in made.targets["test"].estimates["loss"]
 
 
 def test_values_are_left_out_of_what_is_logged():
     made = recorded(summary("train", loss=0.5), summary("test"))
-    thin = without_values(made, {"empirical_max"})
+    thin = without(made, values={"empirical_max"})
     for whole, one in zip(made.sets, thin.sets, strict=True):
         assert whole.measures["empirical"].values.keys() - one.measures["empirical"].values.keys() == {"empirical_max"}
         assert one.measures["active_nodes"] == whole.measures["active_nodes"]

@@ -21,8 +21,8 @@ from torch.utils.data import (
 )
 
 from lightning_tansens.monitor.data import subsets
+from lightning_tansens.monitor.data.batches import is_batch, rows
 from lightning_tansens.monitor.data.drawn import agree
-from lightning_tansens.monitor.data.rows import is_batch, rows
 from lightning_tansens.monitor.data.sources import STREAMED
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 

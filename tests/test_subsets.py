@@ -84,7 +84,7 @@ def test_shares_make_up_the_subset(num_samples, world_size):
     assert len(set(whole.indices)) == min(num_samples, 100)
     assert max(map(len, visited)) - min(map(len, visited)) <= 32  # probes are drawn in blocks of this size
     assert whole.available == 100
-    assert {float(share.first()[0]) for share in shares} == {whole.indices[0]}
+    assert {float(share.samples([0])[0]) for share in shares} == {whole.indices[0]}
 
 
 @pytest.mark.parametrize(("head", "sizes"), [(None, [4, 4, 2]), (5, [4, 1, 4, 1]), (4, [4, 4, 2]), (99, [4, 4, 2])])
@@ -108,7 +108,7 @@ def test_a_process_without_a_share():
     assert list(share) == []
     assert list(share) == []
     assert len(share) == 2
-    assert len(share.first()[0]) == 1
+    assert len(share.samples([0])[0]) == 1
 
 
 def test_drawing_depends_on_the_seed_alone():
@@ -137,7 +137,7 @@ def test_random_states_outside_are_left_alone():
     before = random_states()
     data = DataLoader(Augmented(), batch_size=4, shuffle=True)
     subset = Subset(data, 10, batch_size=4)
-    subset.first()
+    subset.samples([0])
     for _ in range(2):
         for _ in subset:
             assert random_states() == before

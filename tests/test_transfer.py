@@ -17,7 +17,7 @@ from lightning_tansens import (
     GeneralizationBoundMonitor,
     TangentSensitivityMonitor,
 )
-from lightning_tansens.monitor.data.transfer import batch_transfer, in_stage
+from lightning_tansens.monitor.data.transfer import in_stage, to_device
 from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, make_trainer, mlp, untimed
 from tests.tiers import cases
 
@@ -167,7 +167,7 @@ def test_frozen_parts_keep_their_modes():
             pl_module.network[1].eval()
             modes.append([part.training for part in pl_module.modules()])
             TOLD.clear()
-            batch_transfer(trainer)((torch.zeros(2, 4),))
+            to_device(trainer, (torch.zeros(2, 4),))
             modes.append([part.training for part in pl_module.modules()])
 
     class Asked(BoringModule):

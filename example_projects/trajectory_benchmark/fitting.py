@@ -17,7 +17,7 @@ from snapshots import NetworkOutputs
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from lightning_tansens.monitor.data.entries import some_entries
+from lightning_tansens.monitor.data.reading import some_entries
 
 #: In the first epochs, that many, a run may take several snapshots an epoch.
 EARLY_EPOCHS = 3

@@ -70,16 +70,7 @@ def configure(
         )
     written = _read(config)
     section = written["fit"] if isinstance(written.get("fit"), dict) else written
-    classes: dict[str, Any] = {}
-    for name, path, kind in (("model", model, pl.LightningModule), ("data", data, pl.LightningDataModule)):
-        part = section.get(name)
-        classes["model_class" if name == "model" else "datamodule_class"] = found = _imported(path, name, kind)
-        classes[f"subclass_mode_{name}"] = named = isinstance(part, dict) and "class_path" in part
-        if found is None and not named and (name == "model" or part):
-            raise UsageError(
-                f"{config}: expected {name}.class_path, because no class is passed, but got {part!r}; pass the class of the "
-                f"run: --{name} module.Class"
-            )
+    classes = _classes(config, section, model, data)
     base: Any = _imported(cli, "cli", LightningCLI) or LightningCLI
     command = ["--config", str(config), "fit"] if section is not written else ["fit", "--config", str(config)]
     alone = ["--ckpt_path=null", *(f"--trainer.{name}={value}" for name, value in MEASURE_ALONE.items())]
@@ -109,8 +100,28 @@ def configure(
         )
     trainer.callbacks = [*monitors]
     trainer.limit_val_batches = trainer.limit_test_batches = 1  # an argument "1" may be read as 1.0, all of them
-    owners = [owner for owner in (built.datamodule, built.model) if owner is not None]
-    loaders = {name: loader for name, loader in _LOADERS.items() if stage in (None, name)}
+    return Configured(built.model, built.datamodule, trainer, monitors, _stage(config, built.model, built.datamodule, stage))
+
+
+def _classes(config: Path, section: dict[str, Any], model: str | None, data: str | None) -> dict[str, Any]:
+    """Returns the arguments of LightningCLI that say of which class the model and the data are."""
+    classes: dict[str, Any] = {}
+    for name, path, kind in (("model", model, pl.LightningModule), ("data", data, pl.LightningDataModule)):
+        part = section.get(name)
+        classes["model_class" if name == "model" else "datamodule_class"] = found = _imported(path, name, kind)
+        classes[f"subclass_mode_{name}"] = named = isinstance(part, dict) and "class_path" in part
+        if found is None and not named and (name == "model" or part):
+            raise UsageError(
+                f"{config}: expected {name}.class_path, because no class is passed, but got {part!r}; pass the class of the "
+                f"run: --{name} module.Class"
+            )
+    return classes
+
+
+def _stage(config: Path, model: pl.LightningModule, data: pl.LightningDataModule | None, wanted: Stage | None) -> Stage:
+    """Returns the loop to run; a model without its step gets one that does nothing, as no loop runs without."""
+    owners = [owner for owner in (data, model) if owner is not None]
+    loaders = {name: loader for name, loader in _LOADERS.items() if wanted in (None, name)}
     stages = [name for name, loader in loaders.items() if any(defines(owner, loader) for owner in owners)]
     if not stages:
         raise UsageError(
@@ -118,10 +129,10 @@ def configure(
             f"{[type(owner).__name__ for owner in owners]} without; add the data of the run, or pass "
             "its class: --data module.Class"
         )
-    chosen = next((name for name in stages if defines(built.model, f"{name}_step")), stages[0])
-    if not defines(built.model, f"{chosen}_step"):  # no loop runs without one
-        setattr(built.model, f"{chosen}_step", lambda *args, **kwargs: None)
-    return Configured(built.model, built.datamodule, trainer, monitors, chosen)
+    chosen = next((name for name in stages if defines(model, f"{name}_step")), stages[0])
+    if not defines(model, f"{chosen}_step"):
+        setattr(model, f"{chosen}_step", lambda *args, **kwargs: None)
+    return chosen
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lightning_tansens.estimators import Estimator, Need, SetSummary
-from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.drawn import agree
 from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.processes import any_process, largest, together
@@ -37,10 +36,9 @@ def prepare(
     monitor: Choices,
     stages: ExitStack,
     state: MonitorState,
-    reference: MeasuredSet | None = None,
-    criterion: KnownCriterion | None = None,
-    follows: bool = False,
-) -> tuple[MeasuredRun, KnownCriterion]:
+    before: MeasuredRun | None,
+    follows: bool,
+) -> MeasuredRun:
     """Draws the sets, finds the criterion and tries each measure on a first batch.
 
     Args:
@@ -49,27 +47,27 @@ def prepare(
         monitor: What is measured on which samples.
         stages: Where to register the callables that tear down the datamodule's other stages.
         state: Earlier results that the measurement is compared with.
-        reference: The reference of an earlier fit, in case the Trainer has loaded another loop's data since then.
-        criterion: The criterion of that fit.
+        before: The sets of an earlier fit, whose criterion is taken over, and whose reference is in case the Trainer has
+            loaded another loop's data since then.
         follows: Whether to compare with the weights in ``state`` instead of the present ones.
 
     """
     with together(trainer), undisturbed(pl_module):
         factory = SetFactory(trainer, monitor, stages)
-        sets = factory.sets(reference)
+        sets = factory.sets(None if before is None else before.sets[0])
     agree(trainer, [measured.subset for measured in sets])
     sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:
         subsets = [measured.subset for measured in sets]
         reads = {measured.name: partial(_first_inputs, measured) for measured in sets}
         reached = sharding.settle(pl_module, reached, reads, monitor.output, subsets)
-        found = factory.find_criterion(*reached, sets, criterion, sharding.lockstep)
-    if found.note is not None and found is not criterion:
-        tell(found.note)
+        criterion = factory.find_criterion(*reached, sets, None if before is None else before.criterion, sharding.lockstep)
+    if before is None and criterion.note is not None:
+        tell(criterion.note)
     # in a single isolation, so that lazy modules are initialised only once
     with together(trainer), sharding.reached(pl_module) as (_, network):
         with together(trainer):
-            run = MeasuredRun(factory.measures, sets, factory.copies(sets[0]), sharding)
+            run = MeasuredRun(factory.measures, sets, factory.copies(sets[0], criterion), criterion, sharding)
         with together(trainer):
             every = len(sets) + len(run.copies)
             with slow_progress(every, "trying the measures on a few samples", enabled=_shows_progress(trainer)) as bar:
@@ -78,13 +76,12 @@ def prepare(
         if not follows and (note := cost_note(run.expected_seconds(), *run.cost_of_truth())) is not None:
             tell(note)
         with together(trainer):
-            run.load_trajectories(state.trajectories)
-            run.resume(state.memories, state.weights_before)
+            run.resume(state)
             if not follows:
                 run.start(network)
     if not follows:
         run.remember_first()
-    return run, found
+    return run
 
 
 def _first_inputs(measured: MeasuredSet) -> Any:
@@ -156,8 +153,8 @@ def measure(
         summaries = run.summaries()
     with together(trainer):
         run.keep([found.outputs for found in (*summaries, *summaries[0].copies)])
-        if options.on_failure == "raise":
-            run.raise_failure()
+        for error in run.failed().values() if options.on_failure == "raise" else ():
+            raise error
         record = make_record(
             trainer.current_epoch,
             logging_step(trainer),

@@ -14,35 +14,24 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens.estimators import Estimator, default_estimators
-from lightning_tansens.metrics import default_measures
+from lightning_tansens.estimators import Estimator
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.monitor.across_processes import measure, prepare, snapshot_is_due, take_snapshot
-from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.data.batches import unpack_batch
 from lightning_tansens.monitor.data.hold_out import HeldOut, hold_out
 from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.trainer_data import Data, has_validation
 from lightning_tansens.monitor.failures import Failures
 from lightning_tansens.monitor.measured_run import MeasuredRun
+from lightning_tansens.monitor.notes import notes_on_fit
 from lightning_tansens.monitor.options import Options, check_arguments
 from lightning_tansens.monitor.processes import largest, together
 from lightning_tansens.monitor.results import Results
 from lightning_tansens.monitor.state import MonitorState
-from lightning_tansens.monitor.trainer_loggers import (
-    hyperparameters,
-    log_for_callbacks,
-    logging_step,
-    run_folder,
-    say,
-    wanted,
-    writers,
-)
-from lightning_tansens.record import HEADLINE
+from lightning_tansens.monitor.trainer_loggers import hyperparameters, logging_step, say
 from lightning_tansens.show import Display
-from lightning_tansens.show.console import measurement_text, summary_table
-from lightning_tansens.show.keys import flat_row
+from lightning_tansens.show.console import summary_table
 from lightning_tansens.show.notices import Notices, tell
 from lightning_tansens.show.page import Page
 from lightning_tansens.tangent.batches import OutputPicker
@@ -120,10 +109,9 @@ class TangentSensitivityMonitor(Results):
         display: Display | None = None,
         options: Options | None = None,
     ) -> None:
+        super().__init__(measures, estimators, verbose, display, options)
         self.test_dataloaders = test_dataloaders
         self.reference = reference
-        self.measures = default_measures() if measures is None else measures
-        self.estimators = default_estimators() if estimators is None else estimators
         self.num_samples = num_samples
         self.every_n_epochs = every_n_epochs
         self.unpack = unpack_batch if unpack is None else unpack
@@ -131,23 +119,12 @@ class TangentSensitivityMonitor(Results):
         self.criterion = criterion
         self.network = network
         self.compare_with_labels = compare_with_labels
-        self.verbose = verbose
-        self.display = Display() if display is None else display
-        self.options = Options() if options is None else options
-        self.default_measures, self.default_estimators = measures is None, estimators is None
         check_arguments(self)
-        brief = self.display.log == "default"
-        unsent = {estimator.key for estimator in self.estimators if brief and estimators is None} - {HEADLINE}
-        details = {name for measure in self.measures for name in measure.details if brief and measures is None}
-        super().__init__(self.options.prefix, brief, unsent, details)
+        #: The sets of the last fit, or of the last of evaluations that follow one another.
         self._run: MeasuredRun | None = None
-        #: The criterion that the last fit found, or the first of evaluations that follow one another.
-        self._criterion: KnownCriterion | None = None
         self._page: Page | None = None
         self._snapshot_step: int | None = None
-        self._measured_at: float | None = None
         self._failures = Failures(self.options.on_failure)
-        self._notices = Notices()
         self._stages = ExitStack()
         #: The samples that the last fit held back, if the reference is a number.
         self.held_out: HeldOut | None = None
@@ -169,9 +146,7 @@ class TangentSensitivityMonitor(Results):
 
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
-        self._run, self._criterion, self._follows, self._failures = None, None, True, Failures("raise")
-
-    # ------------------------------------------------------------------------------------------------ hooks
+        self._run, self._follows, self._failures = None, True, Failures("raise")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forgets an earlier fit, and holds samples back for the reference."""
@@ -179,16 +154,15 @@ class TangentSensitivityMonitor(Results):
             return
         if isinstance(self.reference, float):
             self.held_out = hold_out(trainer, self.reference, self.options.seed, self._stages)
-        self._run, self._criterion, self._follows = None, None, False
+        self._run, self._follows = None, False
         self._state.loaded = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells the loggers which values to compare runs by, before Lightning sends the hyperparameters."""
         targets = list(self.test_dataloaders) if isinstance(self.test_dataloaders, Mapping) else ["test"]
         self._page = self._new_page(trainer)
-        with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
-            keys = [*(measure.key for measure in self.measures), *(estimator.key for estimator in self.estimators)]
-            sent = [key for key in keys if key not in self._unsent]
+        with self._failures.handled(trainer), together(trainer):
+            sent = [one.key for one in self._explained if one.key not in self._unsent]
             self._page.compare(targets, sent, hyperparameters(trainer), self.compare_with_labels)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -205,27 +179,12 @@ class TangentSensitivityMonitor(Results):
         self._logged_step = self._measured_at = None
         self._snapshot_step = trainer.global_step
         if self._state.loaded and self._page is not None:  # before any monitor sends something
-            with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), together(trainer):
+            with self._failures.handled(trainer), together(trainer):
                 self._page.resume(logging_step(trainer) + 1)
         with isolated_rng():
             self._run = self._prepare(trainer, pl_module)
-        for note in self._run.notes():
+        for note in [*self._run.notes(), *notes_on_fit(trainer, self.reference, self._run.sets[0].name, self.options)]:
             tell(note)
-        if self.reference == "auto" and self._run.sets[0].name == "train":
-            tell(
-                "for want of another labelled set, estimates start from the training data, on "
-                "which a network does better than on new data, so they may be too good; reference=0.1 holds a tenth back"
-            )
-        if isinstance(self.reference, str) and self.reference.startswith("val") and trainer.limit_val_batches == 0:
-            tell(
-                "limit_val_batches=0 leaves the validation out, but not the reference, which is "
-                "still read from the validation data after each epoch"
-            )
-        if self.options.snapshots_per_epoch > 1 and trainer.num_training_batches == float("inf"):
-            tell(
-                "Options(snapshots_per_epoch=...) needs an epoch of a known number of batches, "
-                "which a stream does not have; pass the Trainer limit_train_batches to keep outputs within an epoch"
-            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures after a validation, in time for checkpoints that are chosen by the values."""
@@ -244,7 +203,7 @@ class TangentSensitivityMonitor(Results):
         )
         if due and trainer.global_step not in (self._state.measured_step, self._snapshot_step):
             self._snapshot_step = trainer.global_step
-            with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
+            with self._failures.handled(trainer), isolated_rng():
                 assert self._run is not None
                 take_snapshot(trainer, pl_module, self._run)
 
@@ -260,7 +219,7 @@ class TangentSensitivityMonitor(Results):
             say(trainer, summary_table(records, None if self._page is None else self._page.scorecard_file))
         elif self.verbose and self._failures.last is not None:  # a warning may have been filtered
             say(trainer, f"TangentSensitivityMonitor: no measurement succeeded; the last one failed: {self._failures.last}")
-        with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng(), together(trainer):
+        with self._failures.handled(trainer), isolated_rng(), together(trainer):
             if self._page is not None and self._run is not None:
                 self._page.finish(records)
         self._mailbox.send(trainer, self._state)
@@ -287,7 +246,7 @@ class TangentSensitivityMonitor(Results):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs: the records, and what the next measurement is compared with."""
-        return self._remembered(self._run).to_dict()
+        return self._remembered().to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a checkpoint was taken, unless evaluations follow one another.
@@ -299,61 +258,30 @@ class TangentSensitivityMonitor(Results):
         if not self._follows:
             self._state = MonitorState.from_dict(state_dict)
 
-    # ------------------------------------------------------------------------------------------ measurement
-
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every_n_epochs or trainer.global_step == self._state.measured_step:
-            return
-        if self.options.max_share is not None and trainer.strategy.broadcast(self._too_soon(self.options.max_share)):
-            return
-        self._state.measured_step = trainer.global_step
-        with self._failures.handled(trainer.current_epoch, trainer.is_global_zero), isolated_rng():
-            assert self._run is not None
-            assert self._page is not None
-            self._measure(trainer, pl_module, self._run, self._page)
-
-    def _too_soon(self, share: float) -> bool:
-        """Says whether a measurement as long as the last one would take more than its share of the time since then."""
-        if self._measured_at is None or not self._state.records:
-            return False
-        since = time.perf_counter() - self._measured_at
-        return self._state.records[-1].seconds["total"] > share * since
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and trainer.global_step != self._state.measured_step
+        share = self.options.max_share
+        if due and (share is None or not trainer.strategy.broadcast(self._too_soon(share))):
+            self._state.measured_step = trainer.global_step
+            with self._failures.handled(trainer), isolated_rng():
+                assert self._run is not None
+                assert self._page is not None
+                self._measure(trainer, pl_module, self._run, self._page)
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures weights outside a fit; leaves the fit's memory alone unless evaluations follow one another."""
-        policy = self._failures.handled(trainer.current_epoch, trainer.is_global_zero)
-        with policy, isolated_rng(), torch.inference_mode(False):
+        with self._failures.handled(trainer), isolated_rng(), torch.inference_mode(False):
             run = self._prepare(trainer, pl_module)
             self._measure(trainer, pl_module, run, self._new_page(trainer))
             if self._follows:
-                self._state = self._remembered(run)
+                self._run = run
 
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> MeasuredRun:
-        before = self._run
-        run, criterion = prepare(
-            trainer,
-            pl_module,
-            self,
-            self._stages,
-            self._remembered(before),
-            None if before is None else before.sets[0],
-            self._criterion,
-            self._follows,
-        )
-        if trainer.state.fn == TrainerFn.FITTING or self._follows:  # said once for a fit, or for a folder of checkpoints
-            self._criterion = criterion
-        return run
+        return prepare(trainer, pl_module, self, self._stages, self._remembered(), self._run, self._follows)
 
-    def _remembered(self, run: MeasuredRun | None) -> MonitorState:
-        """Returns what the next measurement is compared with: from this run, or from a loaded checkpoint."""
-        if run is None:
-            return self._state
-        return replace(
-            self._state,
-            weights_before=run.weights_before,
-            memories=run.memories(),
-            trajectories=run.trajectories(),
-        )
+    def _remembered(self) -> MonitorState:
+        """Returns what the next measurement is compared with: from the run, or from a loaded checkpoint."""
+        return self._state if self._run is None else replace(self._state, **self._run.remembered())
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: MeasuredRun, page: Page) -> None:
         start = time.perf_counter()
@@ -361,34 +289,9 @@ class TangentSensitivityMonitor(Results):
         with together(trainer):
             self._state.records.append(record)
             if not self._follows:
-                if self.verbose:
-                    say(trainer, measurement_text(record))
-                self._notices.say(record, page.notes)
+                self._tell(trainer, record, page.notes)
             distributions = {summary.name: summary.distributions for summary in summaries}
-            pairs = list(zip(run.sets, summaries, strict=True))[1:]
-            samples = {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
-            page.show(record, self._state.records, distributions, samples)
+            page.show(record, self._state.records, distributions, run.shown(summaries))
         total = largest(trainer, time.perf_counter() - start)  # with the time that the page took on the writing process
         with together(trainer):
-            record = replace(record, seconds={**record.seconds, "total": total})
-            self._state.records[-1] = record
-            self._measured_at = time.perf_counter()
-            scalars = self.logged(record)
-            everything = flat_row(record, self._keys)
-            log_for_callbacks(trainer, scalars if self.display.log == "all" else wanted(trainer, everything))
-            self._logged_step = trainer.global_step
-            page.scalars(record, scalars)
-
-    def _new_page(self, trainer: pl.Trainer) -> Page:
-        folder = run_folder(trainer)  # all processes must ask for it together
-        with together(trainer):
-            return Page(
-                self.display,
-                self._keys,
-                writers(trainer),
-                [*self.measures, *self.estimators],
-                self.options.correlate_with_gap,
-                folder,
-                self.options.on_failure == "raise",
-                self.brief,
-            )
+            page.scalars(self._state.records[-1], self._log(trainer, total))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,12 +18,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_tansens.errors import FailedElsewhereError
-from lightning_tansens.metrics.criteria import Criterion, TorchLoss, are_class_scores
+from lightning_tansens.metrics.criteria import Criterion, are_class_scores
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
-from lightning_tansens.metrics.standard_losses import STANDARD, aligned
-from lightning_tansens.monitor.data.reading import Unpack, split
+from lightning_tansens.monitor.candidates import STANDARD, candidates
+from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
-from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
+from lightning_tansens.tangent.batches import call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation.memory import plain_parts
 
 #: Makes a context for a call of the network.
@@ -94,8 +92,7 @@ def find_criterion(
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
     network: nn.Module,
-    unpack: Unpack,
-    output: OutputPicker | None,
+    reading: Reading,
     criterion: Criterion | None,
     batches: Iterable[Any],
     calling: Calling = nullcontext,
@@ -109,8 +106,7 @@ def find_criterion(
         trainer: The Trainer.
         pl_module: The module.
         network: The part of it that is measured.
-        unpack: Splits a batch into inputs and targets.
-        output: Picks the tensor of outputs.
+        reading: How a batch is split, and the outputs are picked.
         criterion: What the user has passed; None to find it.
         batches: Batches on the device, from the training data first; the first one that can be read is used.
         calling: Surrounds each call of the network and of the training step, and raises on all processes if one failed.
@@ -119,7 +115,7 @@ def find_criterion(
         MisconfigurationException: If there is no criterion, and none is found.
 
     """
-    look = functools.partial(_look, trainer, pl_module, network, unpack, output, calling)
+    look = functools.partial(_look, trainer, pl_module, network, reading, calling)
     name = type(pl_module).__name__
     seen, batch, error = None, None, None
     for batch in batches:
@@ -138,7 +134,7 @@ def find_criterion(
         return KnownCriterion(criterion, _class_scores(criterion, seen), _note_on_given(criterion, seen, name))
     if seen.loss is None:
         return _certain(seen, name)
-    matching = [pair for pair in _candidates(pl_module, seen) if _reproduces(pair[1], seen)]
+    matching = [pair for pair in candidates(pl_module, seen.outputs, seen.targets) if _reproduces(pair[1], seen)]
     if len(matching) > 1:  # a layer of zeros, for example, makes many losses equal: other weights tell them apart
         with _other_weights(pl_module):
             again = look(batch)
@@ -199,15 +195,14 @@ def _look(
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
     network: nn.Module,
-    unpack: Unpack,
-    output: OutputPicker | None,
+    reading: Reading,
     calling: Calling,
     batch: Any,
 ) -> _Seen:
-    inputs, targets = split(unpack, copy.deepcopy(batch))
+    inputs, targets = reading.split(copy.deepcopy(batch))
     try:
         with torch.no_grad(), calling():
-            outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), output))
+            outputs = map_tensors(Tensor.clone, pick_output(call_model(network, inputs), reading.output))
     except (AttributeError, KeyError, IndexError) as error:  # raised by a forward that looks for parts of the batch
         raise MisconfigurationException(
             f"unpack: expected inputs that {type(network).__name__}.forward takes, but with {type(inputs).__name__} it "
@@ -219,7 +214,7 @@ def _look(
             loss, returned = own_loss(trainer, pl_module, network, batch)
     except (NoLossError, FailedElsewhereError) as error:
         return _Seen(outputs, targets, None, reason=str(error))
-    return _Seen(outputs, targets, loss, tuple(pick_output(value, output) for value in returned[-CALLS:]))
+    return _Seen(outputs, targets, loss, tuple(pick_output(value, reading.output) for value in returned[-CALLS:]))
 
 
 @contextmanager
@@ -239,45 +234,6 @@ def _other_weights(pl_module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for parameter, own in zip(parameters, saved, strict=True):
                 parameter.copy_(own)
-
-
-# ------------------------------------------------------------------------------------------------- candidates
-
-
-def _candidates(pl_module: pl.LightningModule, seen: _Seen) -> Iterator[tuple[str, Criterion]]:
-    """Yields the module's PyTorch losses, which carry settings, then the standard ones, then its other losses."""
-    modules = {f"self.{name}": module for name, module in pl_module.named_modules() if name}
-    yield from ((name, module) for name, module in modules.items() if TorchLoss.of(module) is not None)
-    yield from STANDARD.items()
-    outputs, targets = seen.outputs, seen.targets
-    if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.dim() > 1:
-        held = {**dict(pl_module.named_buffers()), **vars(pl_module)}
-        for name, weight in held.items():
-            if isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == outputs.shape[1:2]:
-                yield f"cross-entropy with weight=self.{name}", functools.partial(F.cross_entropy, weight=weight)
-                binary = functools.partial(aligned, F.binary_cross_entropy_with_logits, pos_weight=weight)
-                yield f"binary cross-entropy with pos_weight=self.{name}", binary
-        if not targets.is_floating_point():
-            for label in {-1, 0, int(targets.max())} if targets.numel() else ():
-                ignoring = functools.partial(F.cross_entropy, ignore_index=label)
-                yield f"cross-entropy with ignore_index={label}", ignoring
-    others = {**modules, **{f"self.{name}": value for name, value in vars(pl_module).items() if callable(value)}}
-    for name, value in {**others, **_methods(pl_module)}.items():
-        if re.search("loss|criterion|objective", f"{name} {type(value).__name__}", re.IGNORECASE):
-            yield name, value
-
-
-def _methods(pl_module: pl.LightningModule) -> dict[str, Criterion]:
-    """Returns the methods of the user's class with two arguments; the measurement undoes whatever they log or count."""
-    found = {}
-    for name in dir(type(pl_module)):
-        if hasattr(pl.LightningModule, name) or not inspect.isfunction(inspect.getattr_static(type(pl_module), name)):
-            continue
-        method = getattr(pl_module, name)
-        parameters = inspect.signature(method).parameters.values()
-        if len([one for one in parameters if one.default is one.empty and one.kind < one.VAR_POSITIONAL]) == 2:
-            found[f"self.{name}"] = method
-    return found
 
 
 def _reproduces(criterion: Criterion, seen: _Seen) -> bool:

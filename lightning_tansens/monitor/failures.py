@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import lightning.pytorch as pl
 from torch import nn
 
 from lightning_tansens.errors import DisturbedTrainingError, FailedElsewhereError, NonFiniteWeightsError
@@ -26,43 +27,31 @@ class Failures:
     """
 
     def __init__(self, policy: OnFailure) -> None:
-        self.policy: OnFailure = policy
+        self._policy = policy
         self._said: set[type[Exception]] = set()
         #: Why the last failed measurement failed; None if none has.
         self.last: str | None = None
 
     @contextmanager
-    def handled(self, epoch: int, is_global_zero: bool = True) -> Iterator[None]:
-        """Gives what the block raises to :meth:`handle`."""
+    def handled(self, trainer: pl.Trainer) -> Iterator[None]:
+        """Raises what the block raises, or warns about the first error of its kind, or does nothing."""
         try:
             yield
         except Exception as error:  # whatever the user's code raises; all processes have left the measurement
-            self.handle(error, epoch, is_global_zero)
-
-    def handle(self, error: Exception, epoch: int, is_global_zero: bool = True) -> None:
-        """Raises the error, or warns about the first one of its kind, or does nothing.
-
-        Args:
-            error: What the measurement raised on this process.
-            epoch: The epoch after which it was taken, from 0.
-            is_global_zero: Whether this is the process that speaks for all.
-
-        """
-        if self.policy == "raise" or isinstance(error, DisturbedTrainingError):
-            raise error
-        self.last = _cause(error)
-        if self.policy == "ignore" or type(error) in self._said:
-            return
-        self._said.add(type(error))
-        # the process that failed says why; the others would repeat one another
-        if isinstance(error, FailedElsewhereError) and not is_global_zero:
-            return
-        warnings.warn(
-            f"TangentSensitivityMonitor: the measurement after epoch {epoch} failed, its values are left out and the "
-            f"run goes on: {_cause(error)}; options=Options(on_failure='raise') stops instead (said once for each type of "
-            "error)",
-            stacklevel=2,
-        )
+            if self._policy == "raise" or isinstance(error, DisturbedTrainingError):
+                raise
+            self.last = _cause(error)
+            if self._policy == "ignore" or type(error) in self._said:
+                return
+            self._said.add(type(error))
+            # the process that failed says why; the others would repeat one another
+            if trainer.is_global_zero or not isinstance(error, FailedElsewhereError):
+                warnings.warn(
+                    f"TangentSensitivityMonitor: the measurement after epoch {trainer.current_epoch} failed, its values are "
+                    f"left out and the run goes on: {self.last}; options=Options(on_failure='raise') stops instead (said "
+                    "once for each type of error)",
+                    stacklevel=1,
+                )
 
 
 def check_finite(network: nn.Module) -> None:

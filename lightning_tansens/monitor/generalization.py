@@ -20,7 +20,7 @@ from lightning_tansens.monitor.data.drawn import draw_subset
 from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.trainer_data import reference_data
-from lightning_tansens.monitor.data.transfer import batch_transfer
+from lightning_tansens.monitor.data.transfer import to_device
 from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.namespaces import OtherCallback
 from lightning_tansens.monitor.processes import together
@@ -225,7 +225,7 @@ class GeneralizationBoundMonitor(pl.Callback, OtherCallback):
         assert self._subset is not None
         self._keep("max_distance", self._distance(network))
         for loaded in self._subset:
-            inputs, targets = self.unpack(batch_transfer(trainer)(loaded))
+            inputs, targets = self.unpack(to_device(trainer, loaded))
             outputs = self._outputs(network, inputs)
             self._keep("C_TS", tangent_sensitivity(network, inputs, outputs="each").max().sqrt())
             self._keep("loss_bound", LOSSES[self.loss](outputs, targets).max())

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_tansens.errors import FailedElsewhereError, TooLargeError
 from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Cost
+from lightning_tansens.monitor.criterion import KnownCriterion
 from lightning_tansens.monitor.failures import check_finite
 from lightning_tansens.monitor.processes import agreed, calling
 from lightning_tansens.monitor.reach import Unsharded
 from lightning_tansens.monitor.sets import MeasuredSet
+from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.summaries import floats
+from lightning_tansens.show.pictures import ShownSamples
 from lightning_tansens.tangent.random_forward import is_random
 
 #: The name under which the weights alone are measured.
 WEIGHTS = "the weights"
-
-WeightValues = Mapping[str, Mapping[str, float]]
 
 
 class MeasuredRun:
@@ -39,8 +40,8 @@ class MeasuredRun:
         measures: The measures, in the order in which they are logged.
         sets: The reference, and the test sets.
         copies: Perturbed copies of the reference, for the estimators that are fitted on them.
-        sharding: How the network is reached; where processes call it together there are no measures. None for
-            a network that each process holds.
+        criterion: The criterion of the labelled sets.
+        sharding: How the network is reached; where processes call it together there are no measures.
 
     """
 
@@ -48,21 +49,21 @@ class MeasuredRun:
         self,
         measures: Sequence[Measure],
         sets: Sequence[MeasuredSet],
-        copies: Sequence[MeasuredSet] = (),
-        sharding: Unsharded | None = None,
+        copies: Sequence[MeasuredSet],
+        criterion: KnownCriterion,
+        sharding: Unsharded,
     ) -> None:
         self.measures = list(measures)
-        self.sets = sets
-        self.copies = copies
+        self.sets, self.copies = sets, copies
+        self.criterion, self.sharding = criterion, sharding
         #: How long this process took for the copies of the reference; None without copies.
         self.seconds_of_copies: float | None = None
         self.weights_now: dict[str, dict[str, float]] = {}
         #: The values of the measures that need no data at the previous measurement, or before the first step.
         self.weights_before: dict[str, dict[str, float]] = {}
         self._failed_weights: dict[str, Exception] = {}
-        self.sharding = Unsharded() if sharding is None else sharding
-        self._notes = [note for note in [self.sharding.note] if note is not None]
-        self._lockstep = self.sharding.lockstep
+        self._notes = [] if sharding.note is None else [sharding.note]
+        self._lockstep = sharding.lockstep
         if self._lockstep is not None:
             self.leave_out([True for _ in self.measures])
 
@@ -140,17 +141,35 @@ class MeasuredRun:
             measured.forget_measures(keys)
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
-    def resume(self, memories: Mapping[str, Any], weights_before: WeightValues) -> None:
-        """Takes over what an earlier part of the run compared with.
+    def remembered(self) -> dict[str, Any]:
+        """Returns what the next measurement is compared with, by its name in the monitor's state."""
+        trajectories = {
+            measured.name: {"samples": measured.subset.fingerprint, **measured.trajectory.state()}
+            for measured in self._every()
+            if measured.trajectory is not None
+        }
+        memories = {measured.name: measured.memories() for measured in self.sets}
+        return {"weights_before": self.weights_before, "memories": memories, "trajectories": trajectories}
+
+    def resume(self, state: MonitorState) -> None:
+        """Takes over what :meth:`remembered` returned in an earlier part of the run.
 
         Args:
-            memories: What :meth:`memories` returned there; empty for a new run.
-            weights_before: Its :attr:`weights_before`.
+            state: The monitor's state. The earlier outputs of a set whose samples changed are forgotten; a note says so.
 
         """
         for measured in self.sets:
-            measured.load_memories(memories.get(measured.name, {}))
-        self.weights_before = {key: dict(values) for key, values in weights_before.items()}
+            measured.load_memories(state.memories.get(measured.name, {}))
+        self.weights_before = {key: dict(values) for key, values in state.weights_before.items()}
+        for measured in self._every():
+            trajectory = dict(state.trajectories.get(measured.name, {}))
+            if trajectory and trajectory.pop("samples") != measured.subset.fingerprint:
+                self._notes.append(
+                    f"the samples of the {measured.name} set are not those of the checkpoint, so its earlier outputs are "
+                    "forgotten"
+                )
+            elif trajectory:
+                measured.trajectory = Trajectory.from_state(trajectory)
 
     def start(self, network: nn.Module) -> None:
         """Measures the network before the first step, for measures that compare with it, unless a resumed run has."""
@@ -212,11 +231,6 @@ class MeasuredRun:
             if failed:
                 measured.failed.setdefault(key, FailedElsewhereError("it failed on another process, whose output says why"))
 
-    def raise_failure(self) -> None:
-        """Raises the error of the first measure that failed this time, if any did."""
-        for error in self.failed().values():
-            raise error
-
     def failed(self) -> dict[tuple[str, str], Exception]:
         """Returns the errors of the measures that failed this time, by set and measure."""
         of_weights = {(WEIGHTS, key): error for key, error in self._failed_weights.items()}
@@ -254,34 +268,14 @@ class MeasuredRun:
             *(replace(target, weights=self.weights_now) for target in targets),
         ]
 
+    def shown(self, summaries: Sequence[SetSummary]) -> dict[str, ShownSamples]:
+        """Returns the samples of the targets with their sensitivities, by set, for pictures."""
+        pairs = list(zip(self.sets, summaries, strict=True))[1:]
+        return {one.name: shown for one, summary in pairs if (shown := one.shown(summary)) is not None}
+
     def remember_weights(self) -> None:
         """Keeps this measurement's weights' values, with which the next one is compared."""
         self.weights_before = {**self.weights_before, **self.weights_now}
-
-    def memories(self) -> dict[str, dict[str, dict[str, Tensor]]]:
-        """Returns what the measures remember, by set and measure."""
-        return {measured.name: measured.memories() for measured in self.sets}
-
-    def trajectories(self) -> dict[str, dict[str, Any]]:
-        """Returns what earlier measurements said of the samples, by set, as builtins and tensors."""
-        found = {measured.name: measured for measured in self._every()}
-        return {
-            name: {"samples": measured.subset.fingerprint, **measured.trajectory.state()}
-            for name, measured in found.items()
-            if measured.trajectory is not None
-        }
-
-    def load_trajectories(self, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """Takes what :meth:`trajectories` returned; a set whose samples changed starts anew, and says so."""
-        for measured in self._every():
-            state = dict(states.get(measured.name, {}))
-            if state and state.pop("samples") != measured.subset.fingerprint:
-                self._notes.append(
-                    f"the samples of the {measured.name} set are not those of the checkpoint, so its earlier outputs are "
-                    "forgotten"
-                )
-            elif state:
-                measured.trajectory = Trajectory.from_state(state)
 
     def notes(self) -> list[str]:
         """Returns notes to the user on how the network is measured."""

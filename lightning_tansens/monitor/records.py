@@ -21,6 +21,7 @@ from lightning_tansens.record import Estimate, MeasureRecord, Missing, Quantity,
 from lightning_tansens.show.correlations import gap_correlations
 
 Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 def make_record(
@@ -74,46 +75,30 @@ def with_correlations(record: Record, before: Sequence[Record]) -> Record:
     return replace(record, targets=targets)
 
 
-def without_estimators(record: Record, keys: Collection[str]) -> Record:
-    """Returns a record without the estimates and the scores of some estimators.
+def without(record: Record, estimators: Collection[str] = (), values: Collection[str] = ()) -> Record:
+    """Returns a record without the estimates of some estimators, and the scores with them, and some values of measures.
 
     Args:
         record: The record.
-        keys: The estimators' keys.
-
-    """
-    targets = {
-        name: replace(
-            target,
-            scores={},
-            estimates={
-                quantity: {key: estimate for key, estimate in found.items() if key not in keys}
-                for quantity, found in target.estimates.items()
-            },
-        )
-        for name, target in record.targets.items()
-    }
-    return replace(record, reference=replace(record.reference, scores={}), targets=targets)
-
-
-def without_values(record: Record, names: Collection[str]) -> Record:
-    """Returns a record without some values of measures.
-
-    Args:
-        record: The record.
-        names: The values' names.
+        estimators: The estimators' keys.
+        values: The values' names.
 
     """
 
     def thinned(one: SetRecord) -> SetRecord:
-        kept = {
-            key: replace(measure, values={name: value for name, value in measure.values.items() if name not in names})
-            for key, measure in one.measures.items()
-        }
-        return replace(one, measures=kept)
+        return replace(
+            one,
+            measures={key: replace(found, values=_others(found.values, values)) for key, found in one.measures.items()},
+            scores={} if estimators else one.scores,
+            estimates={quantity: _others(found, estimators) for quantity, found in one.estimates.items()},
+        )
 
     targets = {name: thinned(target) for name, target in record.targets.items()}
     return replace(record, reference=thinned(record.reference), targets=targets)
+
+
+def _others(found: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    return {name: value for name, value in found.items() if name not in names}
 
 
 def _set_record(

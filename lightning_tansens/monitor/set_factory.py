@@ -25,7 +25,6 @@ from lightning_tansens.monitor.data.hold_out import HeldOut
 from lightning_tansens.monitor.data.reading import Reading, Unpack
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
 from lightning_tansens.monitor.data.trainer_data import Data, Found, reference_data, test_data
-from lightning_tansens.monitor.data.transfer import batch_transfer
 from lightning_tansens.monitor.options import Options
 from lightning_tansens.monitor.processes import Lockstep, calling
 from lightning_tansens.monitor.sets import MeasuredSet
@@ -77,7 +76,6 @@ class SetFactory:
         self._trainer, self._monitor, self._stages = trainer, monitor, stages
         self._budget = CacheBudget()
         self.measures = [measure.with_output(monitor.output) for measure in monitor.measures]
-        self._known: KnownCriterion | None = None
 
     def sets(self, known: MeasuredSet | None = None) -> list[MeasuredSet]:
         """Returns the reference, which is labelled, and the test sets.
@@ -118,16 +116,15 @@ class SetFactory:
 
         """
         trainer, monitor = self._trainer, self._monitor
-        given, batches = monitor.criterion, self._batches(sets[0])
+        batches, reading = self._batches(sets[0]), self._reading(labelled=True)
         if lockstep is not None:  # the same batch on all processes, as it decides how often they call the network
             same = lockstep.same(partial(sets[0].subset.samples, range(min(SAMPLES, len(sets[0].subset)))))
             with lockstep.together():
-                batches = iter([sets[0].batches.moved(same)])
+                batches = iter([sets[0].batches.transfer(same)])
         look = partial(calling, lockstep)
-        found = known or find_criterion(trainer, module, network, monitor.unpack, monitor.output, given, batches, look)
+        found = known or find_criterion(trainer, module, network, reading, monitor.criterion, batches, look)
         for measured in sets:
             measured.of_outputs.know(found.criterion, found.class_scores)
-        self._known = found
         return found
 
     def _batches(self, reference: MeasuredSet) -> Iterator[Any]:
@@ -136,63 +133,50 @@ class SetFactory:
         if trainer.state.fn == TrainerFn.FITTING and reference.name != "train":
             try:
                 _, data = reference_data(trainer, "train", self._stages)
-                subset = draw_subset(trainer, "train", data, SAMPLES, SAMPLES, options.seed, head=1, budget=CacheBudget())
+                subset = draw_subset(trainer, "train", data, SAMPLES, SAMPLES, options.seed, head=1)
             except MisconfigurationException:  # several loaders, or data that cannot be copied
                 pass
             else:
                 if is_shared_alike(trainer, subset):
-                    yield batch_transfer(trainer).of(subset)(subset.samples(range(len(subset))))
+                    yield data.transfer(trainer)(subset.samples(range(len(subset))))
         yield reference.batches.unsplit(SAMPLES)
 
-    def copies(self, reference: MeasuredSet) -> list[MeasuredSet]:
+    def copies(self, reference: MeasuredSet, known: KnownCriterion) -> list[MeasuredSet]:
         """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
 
         Args:
             reference: The reference.
+            known: Its criterion.
 
         """
-        assert self._known is not None
-        classes = self._known.class_scores is not False
         fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
-        inputs = self._reading(labelled=True).split(reference.batches.unsplit(_SEEN))[0] if fitted else None
+        reading = replace(self._reading(labelled=True), class_scores=known.class_scores, budget=self._budget)
+        inputs = reading.split(reference.batches.unsplit(_SEEN))[0] if fitted else None
         wanted: dict[Callable[[Any], Any], list[Estimator]] = {}
         for estimator in fitted:
-            for transform in estimator.copies_for(inputs, classes):
+            for transform in estimator.copies_for(inputs, known.class_scores is not False):
                 wanted.setdefault(transform, []).append(estimator)
-        return [
-            self._copy(reference, f"{reference.name} (copy {number})", transform, estimators, inputs)
-            for number, (transform, estimators) in enumerate(wanted.items(), 1)
-        ]
-
-    def _copy(
-        self,
-        reference: MeasuredSet,
-        name: str,
-        transform: Callable[[Any], Any],
-        estimators: Sequence[Estimator],
-        inputs: Any,
-    ) -> MeasuredSet:
-        assert self._known is not None
-        keys = {key for estimator in estimators for key in estimator.measure_keys}
-        perturb = Perturbed(transform, self._monitor.options.seed)
-        reading = replace(self._reading(labelled=True), perturb=perturb, budget=self._budget)
-        wanted = [estimator.samples_of_copies(inputs) for estimator in estimators]
-        samples = [number for number in wanted if number is not None]
-        if len(samples) == len(wanted):
-            losses = self._known.class_scores is False  # losses of classes follow from the outputs
-            few = max(samples)
-            reading = replace(reading, features=False, with_loss=losses, num_outputs=few, num_read=few)
-            reference.subset.divide(few)
-        copy = MeasuredSet(
-            name,
-            reference.subset,
-            batch_transfer(self._trainer).of(reference.subset),
-            [measure for measure in self.measures if measure.key in keys],
-            LabelledLoss(self._known.criterion, class_scores=self._known.class_scores),
-            reading,
-        )
-        copy.made_for, copy.strong = tuple(estimator.key for estimator in estimators), isinstance(transform, Strong)
-        return copy
+        found = []
+        for number, (transform, estimators) in enumerate(wanted.items(), 1):
+            own = replace(reading, perturb=Perturbed(transform, self._monitor.options.seed))
+            samples = [estimator.samples_of_copies(inputs) for estimator in estimators]
+            if None not in samples:
+                losses = known.class_scores is False  # losses of classes follow from the outputs
+                few = max(filter(None, samples))
+                own = replace(own, features=False, with_loss=losses, num_outputs=few, num_read=few)
+                reference.subset.divide(few)
+            keys = {key for estimator in estimators for key in estimator.measure_keys}
+            copy = MeasuredSet(
+                f"{reference.name} (copy {number})",
+                reference.subset,
+                reference.batches.transfer,
+                [measure for measure in self.measures if measure.key in keys],
+                LabelledLoss(known.criterion, class_scores=known.class_scores),
+                own,
+            )
+            copy.made_for, copy.strong = tuple(estimator.key for estimator in estimators), isinstance(transform, Strong)
+            found.append(copy)
+        return found
 
     def _reference(self) -> str | Data:
         """Returns what to compare with; "auto" does not take validation data that are the target."""
@@ -210,23 +194,14 @@ class SetFactory:
         return "train" if taken else "auto"
 
     def _set(self, name: str, data: Found, is_reference: bool = False) -> MeasuredSet:
-        monitor, options = self._monitor, self._monitor.options
-        subset = self._subset(name, data, labelled=is_reference or monitor.compare_with_labels, is_reference=is_reference)
-        loss = None
-        if is_reference or monitor.compare_with_labels:
-            loss = LabelledLoss(monitor.criterion, options.by_class)  # :meth:`find_criterion` tells it more
-        transfer = batch_transfer(self._trainer).of(subset)
-        return MeasuredSet(name, subset, transfer, self.measures, loss, self._reading(labelled=is_reference))
-
-    def _subset(self, name: str, data: Found, labelled: bool, is_reference: bool) -> Subset:
-        monitor, options = self._monitor, self._monitor.options
+        trainer, monitor, options = self._trainer, self._monitor, self._monitor.options
+        labelled = is_reference or monitor.compare_with_labels
         count = max(monitor.num_samples, options.num_loss_samples if labelled or monitor.estimators else 0)
-        subset = draw_subset(
-            self._trainer, name, data, count, options.batch_size, options.seed, monitor.num_samples, self._budget
-        )
+        subset = draw_subset(trainer, name, data, count, options.batch_size, options.seed, monitor.num_samples, self._budget)
         if labelled and not is_reference:
             subset.extend(options.num_label_samples)
-        return subset
+        loss = LabelledLoss(monitor.criterion, options.by_class) if labelled else None  # find_criterion tells it more
+        return MeasuredSet(name, subset, data.transfer(trainer), self.measures, loss, self._reading(labelled=is_reference))
 
     def _reading(self, labelled: bool) -> Reading:
         monitor = self._monitor
@@ -234,7 +209,6 @@ class SetFactory:
             monitor.unpack,
             monitor.output,
             max(monitor.num_samples, monitor.options.num_loss_samples) if monitor.estimators else 0,
-            class_scores=None if self._known is None else self._known.class_scores,
             features=any(Need.FEATURES in estimator.needs for estimator in monitor.estimators),
             entries=any(Need.INPUTS in estimator.needs for estimator in monitor.estimators),
             labelled=labelled,

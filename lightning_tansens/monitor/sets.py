@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.estimators import Inputs, Outputs, SetSummary, Trajectory
+from lightning_tansens.estimators import Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.base import LabelledMeasure, Measure
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.states import copied
 from lightning_tansens.monitor.costs import Batch, Cost, SetCosts, cost_of
-from lightning_tansens.monitor.data.reading import Reading, Transfer
+from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.set_batches import SetBatches
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.data.transfer import Transfer
 from lightning_tansens.monitor.output_metrics import OutputMetrics
-from lightning_tansens.monitor.processes import Lockstep, agreed, largest
-from lightning_tansens.monitor.summaries import with_loss, with_measure
+from lightning_tansens.monitor.processes import Lockstep, agreed
+from lightning_tansens.monitor.summaries import with_measure
 from lightning_tansens.show.pictures import MEASURE, ShownSamples
 from lightning_tansens.tangent.tracing import tensors_in
 
@@ -69,11 +70,7 @@ class MeasuredSet:
         self.strong = False
         self._reading = reading
         self._lockstep: Lockstep | None = None
-        self._shape: tuple[int, ...] = ()
-        self._inputs: Inputs | None = None
         self._costs = SetCosts()
-
-    # ------------------------------------------------------------------------------------------- preparation
 
     def prepare(
         self,
@@ -124,27 +121,30 @@ class MeasuredSet:
                 misfits[measure.key] = error
         if self.of_outputs.metrics():
             try:
-                seen = self._reading.forward(network, inputs, self._lockstep)
+                seen = self._reading.forward(network, inputs, lockstep)
             except Exception as error:
-                for misfit in misfits.values():
-                    if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
-                        raise misfit from error
-                if type(error) is not RuntimeError:
-                    raise
-                came = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
-                raise RuntimeError(
-                    f"the {self.name} set cannot be measured: expected inputs that the network takes, but on inputs of "
-                    f"shape {came} it raises: {error}; if these are not its inputs, pass unpack=callable that takes a batch "
-                    "and returns (inputs, targets)"
-                ) from error
+                self._explain(error, inputs, misfits.values())
+                raise
             with agreed(lockstep):
-                self.of_outputs.prepare(seen, targets, positions)
+                self.of_outputs.prepare(seen, inputs, targets, positions)
             if lockstep is None:  # elsewhere each call talks to the other processes
                 if ("", shapes) not in tried:
                     tried["", shapes] = cost_of(lambda batch: self._reading.forward(network, batch[0]), batches)
                 self._costs.add(tried["", shapes])
-        self._shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         return misfits
+
+    def _explain(self, error: Exception, inputs: Any, misfits: Iterable[Exception]) -> None:
+        """Raises what says better why the network does not run on the inputs, if anything does."""
+        for misfit in misfits:
+            if isinstance(misfit, UnsupportedNetworkError):  # it says why the network cannot be measured
+                raise misfit from error
+        if type(error) is RuntimeError:
+            came = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
+            raise RuntimeError(
+                f"the {self.name} set cannot be measured: expected inputs that the network takes, but on inputs of "
+                f"shape {came} it raises: {error}; if these are not its inputs, pass unpack=callable that takes a batch "
+                "and returns (inputs, targets)"
+            ) from error
 
     def expected_seconds(self, truth_alone: bool = False) -> float:
         """Returns how long this process's share takes, or what only the true loss needs, judging by :meth:`prepare`."""
@@ -160,8 +160,6 @@ class MeasuredSet:
         """Leaves out measures that cannot be taken."""
         self.measures = [measure for measure in self.measures if measure.key not in keys]
 
-    # ------------------------------------------------------------------------------------------ accumulation
-
     def update(self, network: nn.Module, tick: Callable[[], object] = lambda: None) -> None:
         """Forgets what was accumulated before, and accumulates this process's share of the samples.
 
@@ -173,28 +171,18 @@ class MeasuredSet:
 
         """
         self.failed = {}
-        if self._lockstep is None:
-            self._accumulate(self.measures, network, tick, outputs=True)
-        else:
-            self._accumulate_in_step(self._lockstep, network, tick, self.of_outputs.update)
+        self._accumulate(self.measures, network, tick, self.of_outputs.update)
 
     def update_outputs(self, network: nn.Module) -> None:
         """Accumulates this process's share of the outputs alone."""
-        outputs = self.of_outputs.outputs
-        if outputs is not None and self._lockstep is not None:
-            self._accumulate_in_step(self._lockstep, network, lambda: None, self.of_outputs.update_outputs)
-        elif outputs is not None:
-            outputs.reset()
-            for inputs, targets, positions in self.batches:
-                if positions[0] >= self._reading.num_outputs:
-                    break
-                self.of_outputs.update_outputs(self._reading.forward(network, inputs, self._lockstep), targets, positions)
+        if self.of_outputs.outputs is not None:
+            self._accumulate([], network, lambda: None, self.of_outputs.update_outputs, self._reading.num_outputs)
 
     def update_first(self, network: nn.Module) -> None:
         """Accumulates for the measures that compare with the network before the first step, unless they remember it."""
         fresh = self._without_memory()
         if fresh:
-            self._accumulate(fresh, network, lambda: None, outputs=False)
+            self._accumulate(fresh, network)
 
     def remember_first(self) -> None:
         """Keeps the values before the first step; every process must call it, as it syncs."""
@@ -202,44 +190,35 @@ class MeasuredSet:
             with measure.sync_context():
                 measure.remember()
 
-    def _accumulate(self, measures: list[Measure], network: nn.Module, tick: Callable[[], object], outputs: bool) -> None:
-        of_outputs = self.of_outputs.metrics() if outputs else []
-        for metric in [*measures, *of_outputs]:
-            metric.reset()
-        if not any(part[0] < self.subset.head for part in self.subset.positions()):
-            self._learn_shapes(measures, network)
-        for inputs, targets, positions in self.batches:
-            if positions[0] < self.subset.head:
-                for measure in measures:
-                    if measure.key not in self.failed:
-                        try:
-                            self._add(measure, network, inputs, targets, positions)
-                        except Exception as error:
-                            self.failed[measure.key] = error
-            if of_outputs:
-                self.of_outputs.update(self._reading.forward(network, inputs, self._lockstep), targets, positions)
-            tick()
-
-    def _accumulate_in_step(
-        self, lockstep: Lockstep, network: nn.Module, tick: Callable[[], object], add: Callable[..., None]
+    def _accumulate(
+        self,
+        measures: list[Measure],
+        network: nn.Module,
+        tick: Callable[[], object] = lambda: None,
+        add: Callable[..., None] | None = None,
+        last: float = math.inf,
     ) -> None:
-        """Accumulates outputs alone, calling the network as often as the process with most batches does."""
-        batches = iter(self.batches)
-        with lockstep.together():
-            for metric in self.of_outputs.metrics():
+        """Accumulates measures, and outputs if there is what adds them, on the samples before a position."""
+        lockstep, of_outputs = self._lockstep, [] if add is None else self.of_outputs.metrics()
+        with agreed(lockstep):
+            for metric in [*measures, *of_outputs]:
                 metric.reset()
-            spare, *_ = self.batches.first()
-            count = len(self.batches.positions())
-        for number in range(largest(lockstep.trainer, count)):
-            with lockstep.together():
-                inputs, targets, positions = next(batches) if number < count else (spare, None, [])
-            seen = self._reading.forward(network, inputs, self._lockstep)
-            with lockstep.together():
-                if positions and lockstep.speaks:
+            if not any(part[0] < self.subset.head for part in self.subset.positions()):
+                self._learn_shapes(measures, network)
+        for inputs, targets, positions in self.batches if lockstep is None else self.batches.in_step(lockstep):
+            if lockstep is None and positions[0] >= last:
+                break
+            for measure in measures if positions and positions[0] < self.subset.head else ():
+                if measure.key not in self.failed:
+                    try:
+                        self._add(measure, network, inputs, targets, positions)
+                    except Exception as error:
+                        self.failed[measure.key] = error
+            seen = self._reading.forward(network, inputs, lockstep) if of_outputs else None
+            with agreed(lockstep):
+                if add is not None and seen is not None and positions and (lockstep is None or lockstep.speaks):
                     add(seen, targets, positions)
                 tick()
-        with lockstep.together():
-            next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def _try(self, measure: Measure, network: nn.Module, batch: Batch) -> None:
         """Adds a batch to a copy of a measure."""
@@ -247,10 +226,9 @@ class MeasuredSet:
 
     def _learn_shapes(self, measures: list[Measure], network: nn.Module) -> None:
         """Tells the measures the shapes to sync, on a process without a sample."""
-        inputs, _, _ = self.batches.first()
         for measure in measures:
             try:
-                measure.prepare(network, inputs)
+                measure.prepare(network, self.batches.first()[0])
             except Exception as error:
                 self.failed[measure.key] = error
 
@@ -262,8 +240,6 @@ class MeasuredSet:
             measure.update(network, inputs, self.batches.labels(targets), positions)
         else:
             measure.update(network, inputs, positions=positions)  # type: ignore[call-arg]
-
-    # ----------------------------------------------------------------------------------------------- results
 
     @contextmanager
     def synced(self, outputs_alone: bool = False) -> Iterator[None]:
@@ -287,26 +263,12 @@ class MeasuredSet:
                     summary = with_measure(summary, measure)
                 except Exception as error:  # states are synced: it fails on every process alike
                     self.failed[measure.key] = error
-        summary = replace(summary, outputs=self.found_outputs())
-        loss = self.of_outputs.measured_loss
-        if loss is not None:
-            is_truth = not self._reading.labelled and len(self.subset) == self.subset.available
-            summary = with_loss(summary, loss, is_truth)
-        counts = [int(metric.unusable) for metric in (*self.measures, self.of_outputs.loss) if metric is not None]
-        return replace(summary, unusable=max([*counts, summary.outputs.unusable if summary.outputs else 0]))
+        unusable = max([0, *(int(measure.unusable) for measure in self.measures)])
+        return self.of_outputs.added_to(replace(summary, unusable=unusable, outputs=self.found_outputs()))
 
     def found_outputs(self) -> Outputs | None:
         """Returns the outputs, inside :meth:`synced`; None where no estimator needs them."""
-        outputs = self.of_outputs.outputs
-        if outputs is None:
-            return None
-        arrays = outputs.arrays()
-        entries, inputs = arrays.pop("entries", None), None
-        if entries is not None and not np.isnan(entries).all(1).any():  # else some samples have another shape
-            inputs = Inputs(entries, is_table=len(self._shape) == 1, shape=self._shape)
-        if inputs is None or not inputs.same_as(self._inputs):  # what estimators know of the same inputs is kept with them
-            self._inputs = inputs
-        return Outputs.of(**arrays, earlier=self.trajectory, inputs=self._inputs)
+        return self.of_outputs.found(self.trajectory)
 
     def shown(self, summary: SetSummary) -> ShownSamples | None:
         """Returns the samples with their sensitivities, for pictures; None where these are not known."""

@@ -1,23 +1,23 @@
-"""The state of a monitor in a checkpoint: its records, and what the next measurement is compared with."""
+"""The state of a monitor, in a checkpoint and on its way back from a spawned process."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from lightning_tansens.estimators import Trajectory
 from lightning_tansens.record import Record
-
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "records": list,
-    "weights_before": dict,
-    "memories": dict,
-    "trajectories": dict,
-    "measured_step": (int, type(None)),
-}
 
 
 @dataclass
@@ -71,41 +71,72 @@ class MonitorState:
             9
 
         """
-        for name, kind in _FIELDS.items():
+        read: dict[str, Any] = {}
+        for name, reader in _READERS.items():
             if name not in state:
                 raise ValueError(
                     f"expected the state of a TangentSensitivityMonitor, but {name!r} is missing from it, which has "
                     f"{list(state)}; pass weights alone, or take the state out of the checkpoint"
                 )
-            if not isinstance(state[name], kind) or isinstance(state[name], bool):
-                raise ValueError(_wrong(name, state[name]))
-        try:
-            records = [Record.from_state(record) for record in state["records"]]
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ValueError(_wrong("records", state["records"])) from error
-        leaves: dict[str, Callable[[Any], bool]] = {
-            "weights_before": lambda found: _holds(found, float),
-            "memories": lambda found: isinstance(found, Mapping) and all(_holds(one, Tensor) for one in found.values()),
-            "trajectories": _is_trajectory,
-        }
-        for name, fits in leaves.items():
-            if not all(fits(value) for value in state[name].values()):
-                raise ValueError(_wrong(name, state[name]))
-        kept = {name: state[name] for name in _FIELDS if name != "records"}
-        return cls(records=records, loaded=True, **kept)
+            try:
+                read[name] = reader(state[name])
+            except (TypeError, KeyError, AttributeError, ValueError) as error:
+                shown = repr(state[name])
+                raise ValueError(
+                    f"expected the state of a TangentSensitivityMonitor, but its {name!r} is no such thing: "
+                    f"{shown[:80]}{'…' if len(shown) > 80 else ''}; take the state out of the checkpoint"
+                ) from error
+        return cls(**read, loaded=True)
 
 
-def _holds(value: object, kind: type) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
+class Mailbox:
+    """A file in which a spawned process leaves its state: Lightning sends weights and metrics back, but no callbacks."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._path = Path(tempfile.gettempdir()) / f"lightning_tansens_{uuid.uuid4().hex}.pt"
+
+    def send(self, trainer: pl.Trainer, state: MonitorState) -> None:
+        """Leaves the state, on rank 0 of a run whose processes were spawned.
+
+        Args:
+            trainer: The Trainer.
+            state: The state.
+
+        """
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and trainer.is_global_zero:
+            with contextlib.suppress(OSError):  # a full disk costs the parent its copy, not the training
+                torch.save(state.to_dict(), self._path)
+
+    def receive(self, state: MonitorState) -> None:
+        """Takes the records that a spawned process left, once, in the process that made this mailbox."""
+        if os.getpid() == self._owner and self._path.exists():
+            state.records = MonitorState.from_dict(torch.load(self._path, weights_only=True)).records
+            self._path.unlink()
 
 
-def _is_trajectory(value: object) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"samples", *(part.name for part in fields(Trajectory))}
+def _nested(value: Any, depth: int, *kinds: type) -> Any:
+    """Returns mappings within mappings whose innermost values are of some kind, and raises TypeError for anything else."""
+    expected: Any = Mapping if depth else kinds
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise TypeError(type(value).__name__)
+    for held in value.values() if depth else ():
+        _nested(held, depth - 1, *kinds)
+    return value
 
 
-def _wrong(name: str, value: object) -> str:
-    shown = repr(value)
-    return (
-        f"expected the state of a TangentSensitivityMonitor, but its {name!r} is no such thing: "
-        f"{shown[:80]}{'…' if len(shown) > 80 else ''}; take the state out of the checkpoint"
-    )
+def _trajectories(value: Any) -> Any:
+    names = {"samples", *(part.name for part in fields(Trajectory))}
+    if not all(set(found) == names for found in _nested(value, 1, Mapping).values()):
+        raise ValueError(f"expected {names}")
+    return value
+
+
+#: What reads a field of a state, and raises if it is something else.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "records": lambda value: [Record.from_state(record) for record in _nested(value, 0, list)],
+    "weights_before": lambda value: _nested(value, 2, float),
+    "memories": lambda value: _nested(value, 3, Tensor),
+    "trajectories": _trajectories,
+    "measured_step": lambda value: _nested(value, 0, int, type(None)),
+}

@@ -1,4 +1,4 @@
-"""Turns what the metrics of one set have found into the summary that the estimators read."""
+"""Turns what a measure has found on one set into a part of the summary that the estimators read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lightning_tansens.estimators import SetSummary
 from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
-from lightning_tansens.metrics.labelled_loss import LabelledLoss
 
 
 def with_measure(summary: SetSummary, measure: Measure) -> SetSummary:
@@ -29,29 +28,6 @@ def with_measure(summary: SetSummary, measure: Measure) -> SetSummary:
     )
     measure.remember()
     return summary
-
-
-def with_loss(summary: SetSummary, loss: LabelledLoss, is_truth: bool) -> SetSummary:
-    """Adds the loss and the accuracy to a summary.
-
-    Args:
-        summary: The summary.
-        loss: What was accumulated on the labels.
-        is_truth: Whether the value is about exactly these samples, such as a whole test set, and so has no standard error.
-            The reference, by contrast, stands for what it was drawn from.
-
-    """
-    accuracy = loss.accuracy()
-    return replace(
-        summary,
-        loss=loss.value(),
-        loss_influence=loss.influence(),
-        loss_stderr=None if is_truth else loss.standard_error(),
-        accuracy=None if accuracy is None else float(accuracy),
-        accuracy_stderr=None if is_truth else loss.accuracy_standard_error(),
-        wrong=loss.wrong(),
-        class_losses=loss.class_losses(),
-    )
 
 
 def floats(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -18,21 +18,21 @@ from lightning_tansens.show.loggers.folder import FOLDER, FolderWriter
 _ALWAYS = ("/seconds", *(f"/{name}_{of}" for name in ("train", "val", "reference") for of in ("loss", "accuracy")))
 
 
-def writers(trainer: pl.Trainer) -> list[Writer]:
+def writers(trainer: pl.Trainer, folder: Path | None) -> list[Writer]:
     """Returns a writer for each logger, on the process that logs; none on the others or in a trial run.
 
     If no logger takes figures, the run's folder gets them; without any logger nothing does.
 
     Args:
         trainer: The Trainer.
+        folder: What :func:`run_folder` returns.
 
     """
-    of_run = run_folder(trainer)  # on every process, as it talks to the others
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return []
     found = [writer_of(logger) for logger in trainer.loggers]
-    if of_run is not None and not any(writer.takes_figures for writer in found):
-        found.append(FolderWriter(of_run / FOLDER))
+    if folder is not None and not any(writer.takes_figures for writer in found):
+        found.append(FolderWriter(folder / FOLDER))
     return found
 
 

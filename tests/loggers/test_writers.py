@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout as LayoutOfCharts
 from tensorboard.plugins.hparams import metadata
 
-from lightning_tansens.monitor.trainer_loggers import writers
+from lightning_tansens.monitor.trainer_loggers import run_folder, writers
 from lightning_tansens.show import Display
 from lightning_tansens.show.loggers import Writer, writer_of
 from lightning_tansens.show.loggers.base import markdown_table
@@ -326,15 +326,19 @@ def test_scalars_reach_any_logger_in_one_call(tmp_path):
     FolderWriter(tmp_path).scalars({"a": 1.0}, 3)  # another logger has them
 
 
+def writers_of(trainer):
+    return writers(trainer, run_folder(trainer))
+
+
 def test_where_no_logger_takes_figures_they_are_kept_in_the_run(tmp_path):
     trainer = make_trainer(logger=Unknown(), default_root_dir=tmp_path)
-    other, folder = writers(trainer)
+    other, folder = writers_of(trainer)
     assert type(other) is Writer
     folder.figure("tansens/figures/x", drawn(), 1)
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["tansens_figures_x.png"]
-    assert writers(make_trainer(logger=False)) == []
-    assert len(writers(make_trainer(logger=[Unknown(), TensorBoardLogger(tmp_path)]))) == 2
-    assert writers(make_trainer(logger=True, fast_dev_run=True)) == []
+    assert writers_of(make_trainer(logger=False)) == []
+    assert len(writers_of(make_trainer(logger=[Unknown(), TensorBoardLogger(tmp_path)]))) == 2
+    assert writers_of(make_trainer(logger=True, fast_dev_run=True)) == []
 
 
 def test_an_unknown_logger_is_spared_everything():

@@ -8,18 +8,19 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
-from lightning_tansens.monitor.data.trainer_data import Data, Found, by_name
+from lightning_tansens.monitor.data.trainer_data import Found, by_name
 from lightning_tansens.monitor.processes import largest, together
+from lightning_tansens.show.notices import tell
 
 
 def draw_subset(
     trainer: pl.Trainer,
     name: str,
-    data: Found | Data,
+    found: Found,
     num_samples: int,
     batch_size: int,
     seed: int,
@@ -31,7 +32,7 @@ def draw_subset(
     Args:
         trainer: The Trainer.
         name: The set's name, for messages.
-        data: Where the samples come from.
+        found: Where the samples come from.
         num_samples: The number of samples of all processes.
         batch_size: The number of samples in a batch.
         seed: Decides which subset is drawn.
@@ -42,7 +43,6 @@ def draw_subset(
         MisconfigurationException: If no subset can be drawn.
 
     """
-    found = data if isinstance(data, Found) else Found(data)
     try:
         subset = Subset(
             found.data,
@@ -54,9 +54,7 @@ def draw_subset(
             head,
             budget,
             original=not _is_trained_on(trainer, found.data),
-            stage=found.stage,
-            dataloader_idx=found.dataloader_idx,
-            tell=lambda note: rank_zero_info(f"TangentSensitivityMonitor: the {name} set: {note}"),
+            tell=lambda note: tell(f"the {name} set: {note}"),
         )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,22 +13,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampl
 
 from lightning_tansens.show.notices import tell
 
-#: The settings that the loader of fewer samples takes over.
-_KEPT = (
-    "batch_size",
-    "drop_last",
-    "num_workers",
-    "collate_fn",
-    "pin_memory",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "generator",
-    "prefetch_factor",
-    "persistent_workers",
-    "pin_memory_device",
-    "in_order",
-)
+#: What the loader of fewer samples has of its own.
+_OWN = ("dataset", "sampler", "batch_sampler", "shuffle")
 
 
 class HeldOut:
@@ -83,9 +70,9 @@ class HeldOut:
                 "out of the training, as the labelled reference"
             )
         self.data = Subset(dataset, sorted(order[:count]))
-        arguments: dict[str, Any] = {name: getattr(loader, name) for name in _KEPT if hasattr(loader, name)}
+        settings = {name: getattr(loader, name) for name in inspect.signature(DataLoader).parameters if name not in _OWN}
         own = RandomSampler(left, generator=sampler.generator) if shuffled else SequentialSampler(left)
-        return DataLoader(left, sampler=own, **arguments)
+        return DataLoader(left, sampler=own, **settings)
 
     def _refusal(self, came: str) -> MisconfigurationException:
         return MisconfigurationException(

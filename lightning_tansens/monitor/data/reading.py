@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_tansens.monitor.data.batches import unpack_batch
-from lightning_tansens.monitor.data.entries import some_entries
 from lightning_tansens.monitor.data.subsets import CacheBudget
 from lightning_tansens.monitor.gathering import whole
 from lightning_tansens.monitor.processes import Lockstep, calling
@@ -18,11 +18,11 @@ from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tens
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.isolation import evaluation
 
+#: The most entries of an input that are gathered.
+MAX_ENTRIES = 512
+
 #: Splits a batch into inputs and targets (None where there are none).
 Unpack = Callable[[Any], tuple[Any, Any]]
-
-#: Moves a batch to the device.
-Transfer = Callable[[Any], Any]
 
 
 class Seen(NamedTuple):
@@ -72,8 +72,27 @@ class Reading:
     num_read: int | None = None
 
     def split(self, batch: Any) -> tuple[Any, Any]:
-        """Returns a batch's inputs and targets."""
-        return split(self.unpack, batch)
+        """Returns a batch's inputs and targets.
+
+        Raises:
+            TypeError: If ``unpack`` does not take the batch or returns no pair.
+
+        """
+        try:
+            pair = self.unpack(batch)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            if self.unpack is unpack_batch:
+                raise
+            raise TypeError(
+                f"unpack: expected a callable that takes a batch, but with {type(batch).__name__} it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
+                "(inputs, None) where there are no targets"
+            )
+        return pair[0], pair[1]
 
     def forward(self, network: nn.Module, inputs: Any, lockstep: Lockstep | None = None) -> Seen:
         """Returns what is seen of a batch: the outputs in eval mode, whole on each process, and what else is wanted."""
@@ -91,25 +110,30 @@ class Reading:
         return Seen(outputs, features, entries)
 
 
-def split(unpack: Unpack, batch: Any) -> tuple[Any, Any]:
-    """Returns a batch's inputs and targets.
+def some_entries(inputs: Any) -> Tensor | None:
+    """Returns the same few randomly drawn entries of each input, shape (N, E); None unless these are images or rows.
 
-    Raises:
-        TypeError: If ``unpack`` does not take the batch or returns no pair.
+    Args:
+        inputs: A batch, as the network gets it.
+
+    Example:
+        >>> some_entries(torch.zeros(2, 3, 32, 32)).shape, some_entries(torch.zeros(2, 7)).shape
+        (torch.Size([2, 512]), torch.Size([2, 7]))
+        >>> some_entries([torch.zeros(2, 7)])
 
     """
-    try:
-        pair = unpack(batch)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        if unpack is unpack_batch:
-            raise
-        raise TypeError(
-            f"unpack: expected a callable that takes a batch, but with {type(batch).__name__} it raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(
-            f"unpack: expected a callable that returns (inputs, targets), but it returned {type(pair).__name__}; return "
-            "(inputs, None) where there are no targets"
-        )
-    return pair[0], pair[1]
+    if not isinstance(inputs, Tensor) or inputs.is_nested or inputs.layout != torch.strided:
+        return None
+    if not inputs.is_floating_point() or inputs.dim() not in (2, 4) or not inputs[:1].flatten(1).shape[1]:
+        return None
+    flat: Tensor = inputs.detach().flatten(1)
+    places = _places(flat.shape[1])
+    # a copy: networks may change their inputs in place
+    return (flat if places is None else flat[:, places.to(flat.device)]).to(torch.float32, copy=True)
+
+
+@lru_cache(maxsize=8)
+def _places(entries: int) -> Tensor | None:
+    if entries <= MAX_ENTRIES:
+        return None
+    return torch.randperm(entries, generator=torch.Generator().manual_seed(0))[:MAX_ENTRIES].sort().values

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.monitor.data.batches import check_samples
-from lightning_tansens.monitor.data.reading import Reading, Transfer
+from lightning_tansens.monitor.data.reading import Reading
 from lightning_tansens.monitor.data.subsets import Subset
+from lightning_tansens.monitor.data.transfer import Transfer
+from lightning_tansens.monitor.processes import Lockstep, largest
 from lightning_tansens.tangent.batches import map_tensors
 from lightning_tansens.tangent.tracing import tensors_in
 
@@ -30,8 +32,8 @@ class SetBatches:
     """
 
     def __init__(self, name: str, subset: Subset, transfer: Transfer, reading: Reading) -> None:
-        self.name, self.subset = name, subset
-        self._transfer, self._reading = transfer, reading
+        self.name, self.subset, self.transfer = name, subset, transfer
+        self._reading = reading
         #: Perturbed batches with their labels, made once: they are the same at every measurement.
         self._kept: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self._device: torch.device | None = None
@@ -46,6 +48,18 @@ class SetBatches:
             yield *self._read(loaded, positions), positions
             if number == len(wanted) < len(every):
                 return
+
+    def in_step(self, lockstep: Lockstep) -> Iterator[tuple[Any, Any, list[int]]]:
+        """Yields as many batches as the process with most of them has; the further ones have no positions."""
+        batches, count = iter(self), len(self.positions())
+        with lockstep.together():
+            spare, *_ = self.first()
+        for number in range(largest(lockstep.trainer, count)):
+            with lockstep.together():
+                batch = next(batches) if number < count else (spare, None, [])
+            yield batch
+        with lockstep.together():
+            next(batches, None)  # a subset keeps its samples once it is exhausted
 
     def positions(self) -> list[list[int]]:
         """Returns the samples' positions for each batch that this process reads."""
@@ -64,20 +78,16 @@ class SetBatches:
         """
         positions = list(range(min(samples, len(self.subset))))
         loaded = self.subset.samples(positions)
-        check_samples(self._reading.split(self._transfer(loaded))[0], len(positions), self.name)
+        check_samples(self._reading.split(self.transfer(loaded))[0], len(positions), self.name)
         return *self._read(loaded, positions), positions
 
     def unsplit(self, samples: int) -> Any:
         """Returns a batch of the first samples as the loader makes it, on the device, the same on every process."""
-        return self.moved(self.subset.samples(range(min(samples, len(self.subset)))))
-
-    def moved(self, loaded: Any) -> Any:
-        """Returns a batch on the device, as the hooks of the set's stage leave it."""
-        return self._transfer(loaded)
+        return self.transfer(self.subset.samples(range(min(samples, len(self.subset)))))
 
     def has_labels(self) -> bool:
         """Whether the samples come with labels."""
-        return self._reading.split(self._transfer(self.subset.first()))[1] is not None
+        return self._reading.split(self.unsplit(1))[1] is not None
 
     def inputs(self, positions: Sequence[int]) -> Any:
         """Returns the inputs of some samples on the CPU, whichever process's share they are."""
@@ -102,7 +112,7 @@ class SetBatches:
         perturb, budget, key = self._reading.perturb, self._reading.budget, tuple(positions)
         if key in self._kept:
             return self._copied(positions)
-        inputs, targets = self._reading.split(self._transfer(loaded))
+        inputs, targets = self._reading.split(self.transfer(loaded))
         if perturb is None:
             return inputs, targets
         inputs = perturb(inputs, positions)

@@ -20,10 +20,10 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lightning_tansens.monitor.data.batches import is_batch, rows
 from lightning_tansens.monitor.data.copying import Copier, CopyError
 from lightning_tansens.monitor.data.passes import timed
-from lightning_tansens.monitor.data.rows import is_batch, rows
-from lightning_tansens.monitor.data.shared_memory import unwritten
+from lightning_tansens.monitor.data.shared import unwritten
 from lightning_tansens.tangent.isolation import Randomness
 
 #: For how many times the length of the data set an endless sampler is followed.
@@ -120,10 +120,11 @@ class Source:
         self._iterates = batches or isinstance(dataset, IterableDataset)
         #: Whether what the data set gives is a batch for the Trainer.
         self._unbatched = batches or (loader is not None and loader.batch_size is None and loader.batch_sampler is None)
-        self._parts = (dataset, _as_it_is if batches else collate, _sampler(loader))
+        #: Copies of the data set, the collate function and the sampler, which stay unread.
+        self.parts = (dataset, _as_it_is if batches else collate, _sampler(loader))
         self._copies = True
         try:
-            self._parts = Copier(share).copy(self._parts)
+            self.parts = Copier(share).copy(self.parts)
         except CopyError:
             if not original:
                 raise
@@ -132,15 +133,10 @@ class Source:
         #: The length of the data set; 0 for a stream.
         self.length = 0
 
-    @property
-    def parts(self) -> Sequence[Any]:
-        """The copies of the data set, the collate function and the sampler; they stay unread."""
-        return self._parts
-
     def open(self) -> Opened:
         """Returns a copy to read."""
         copier = Copier(self._share)
-        parts = copier.copy(self._parts) if self._copies else self._parts
+        parts = copier.copy(self.parts) if self._copies else self.parts
         return Opened(parts, copier.generators, copier.shared, self._unbatched, self._by_list)
 
     def stream(self, count: int) -> tuple[list[Any], int] | None:

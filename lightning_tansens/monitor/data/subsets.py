@@ -8,13 +8,11 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from lightning_tansens.monitor.data.open_files import no_file_left_open
-from lightning_tansens.monitor.data.shared_memory import SharedWriteError
-from lightning_tansens.monitor.data.shared_state import nothing_shared_changes
+from lightning_tansens.monitor.data.shared import SharedWriteError, no_file_left_open, nothing_shared_changes
 from lightning_tansens.monitor.data.sources import Opened, Source
 from lightning_tansens.tangent.isolation import sample_seed
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
@@ -65,8 +63,6 @@ class Subset:
         head: Each batch lies within the first ``head`` samples or behind them; None for no such border.
         budget: The memory in which the samples are kept; None for a budget of its own.
         original: Whether data that cannot be copied may be read themselves.
-        stage: What the Trainer is said to be doing while a batch of this set is moved to the device.
-        dataloader_idx: Which of the stage's loaders this is, for hooks that are told.
         tell: Takes a note if a pass over the set takes long.
 
     Raises:
@@ -92,11 +88,8 @@ class Subset:
         head: int | None = None,
         budget: CacheBudget | None = None,
         original: bool = False,
-        stage: Literal["validate", "test"] = "validate",
-        dataloader_idx: int = 0,
         tell: Callable[[str], object] = repr,
     ) -> None:
-        self.stage, self.dataloader_idx = stage, dataloader_idx
         self._batch_size, self._seed = batch_size, seed
         self._count, self._head, self._rank, self._world_size = num_samples, head, rank, world_size
         self._borders: set[int] = set()
@@ -131,6 +124,7 @@ class Subset:
             self.draw_from(range(len(drawn[0])), available=drawn[1])
         #: The length of the data set, whether or not a sampler visits all of it; 0 for a stream.
         self.length = source.length
+        self.samples([0])
 
     def draw_from(self, keys: Sequence[Any], available: int | None = None) -> None:
         """Draws the samples.
@@ -150,7 +144,6 @@ class Subset:
         self.indices = [keys[place] for place in _drawn(len(keys), self._count, self._seed)]
         self.head = min(self._head or len(self), len(self))
         self.share(self._rank, self._world_size)
-        self._first = self.samples([0])
 
     def share(self, rank: int, world_size: int) -> None:
         """Gives this process another share of the samples.
@@ -224,10 +217,6 @@ class Subset:
         places = [0, *(bisect_left(own, border) for border in sorted({self.head, *self._borders})), len(own)]
         parts = [own[start:end] for start, end in pairwise(places)]
         return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-
-    def first(self) -> Any:
-        """Returns a batch of one sample, the same on every process, even on one without a share."""
-        return copy.deepcopy(self._first)
 
     def samples(self, positions: Sequence[int]) -> Any:
         """Returns a batch of the samples at these positions, whichever process measures them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,8 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.monitor.data.copying import Copier
-from lightning_tansens.monitor.data.shared_memory import SharedWriteError, unwritten
-from lightning_tansens.monitor.data.transfer import Stage
+from lightning_tansens.monitor.data.shared import SharedWriteError, unwritten
+from lightning_tansens.monitor.data.transfer import Stage, Transfer, to_device
 from lightning_tansens.monitor.module import defines
 from lightning_tansens.tangent.isolation import isolated_rng
 
@@ -39,6 +40,10 @@ class Found:
     data: Any
     stage: Stage = "validate"
     dataloader_idx: int = 0
+
+    def transfer(self, trainer: pl.Trainer) -> Transfer:
+        """Returns a callable that moves a batch of these data to the device."""
+        return partial(to_device, trainer, stage=self.stage, dataloader_idx=self.dataloader_idx)
 
 
 def check_choice_of_set(name: str, value: str) -> None:

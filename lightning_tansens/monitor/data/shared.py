@@ -1,10 +1,18 @@
-"""Finds counters, caches and generators that a data set keeps in its class or its module, where its copy shares them."""
+"""What a data set and its copy share: large arrays, files that are open, and what classes and modules keep.
+
+A measurement may read all of it and change nothing.
+"""
 
 from __future__ import annotations
 
 import copy
+import fcntl
+import gc
+import os
 import random
+import stat
 import sys
+import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_tansens.monitor.data.copying import is_of_library
 
+#: Where the operating system lists the files that the process has open.
+_LISTS = ("/proc/self/fd", "/dev/fd")
 _NUMBERS = (bool, int, float, complex, str, bytes)
 #: Random generators, and what reads and sets their states.
 _GENERATORS: tuple[tuple[type, Callable[[Any], Any], Callable[[Any, Any], Any]], ...] = (
@@ -31,6 +43,92 @@ _CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, bytearray, de
 _COMPARED = 1000
 #: How deep the attributes of a data set are followed: a set within a set, and its transforms.
 _DEPTH = 4
+
+
+class SharedWriteError(RuntimeError):
+    """A data set writes into an array that its copy shares with it."""
+
+
+class _NoWriting(TorchDispatchMode):
+    def __init__(self, shared: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for place, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written = args[place] if place < len(args) else kwargs.get(argument.name)
+                for tensor in written if isinstance(written, (list, tuple)) else [written]:
+                    if isinstance(tensor, Tensor) and self._is_shared(tensor.data_ptr()):
+                        raise SharedWriteError(f"{func} writes into a tensor that a data set and its copy share")
+        return func(*args, **kwargs)
+
+    def _is_shared(self, address: int) -> bool:
+        return any(first <= address < last for first, last in self._shared)
+
+
+@contextmanager
+def unwritten(shared: list[tuple[int, int]]) -> Iterator[None]:
+    """Lets a block read shared memory, but not write to it.
+
+    Raises:
+        SharedWriteError: Before the block writes.
+
+    """
+    if not shared:
+        yield
+        return
+    try:
+        with _NoWriting(shared), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            yield
+    except ValueError as error:
+        if "read-only" not in str(error):  # NumPy's words for an array that is not writable
+            raise
+        raise SharedWriteError(f"{error}: a data set and its copy share that array") from error
+
+
+@contextmanager
+def no_file_left_open(among_workers: bool) -> Iterator[None]:
+    """Refuses data that keep a file open after their copy is gone: in a module, or in the cache of a function.
+
+    Args:
+        among_workers: Whether workers will read the data; without them nobody shares the file.
+
+    Raises:
+        ValueError: If the block leaves a file open for reading.
+
+    """
+    before = _open_files() if among_workers else {}
+    yield
+    if not among_workers or _open_files().keys() <= before.keys():
+        return
+    gc.collect()  # objects that refer to themselves are closed only now
+    left = [path for file, path in _open_files().items() if file not in before]
+    if left:
+        raise ValueError(
+            f"expected data that keep their open files themselves, but reading a sample left {left[0]} open elsewhere (in a "
+            "module, a class or the cache of a function), where the workers would share it; keep the file in an attribute "
+            "of the data set, or pass the monitor a Dataset of its own for this set (reference=..., test_dataloaders=...)"
+        )
+
+
+def _open_files() -> dict[tuple[int, int, int], str]:
+    """Returns the regular files that are open for reading, by number and identity; none if the system lists none."""
+    found = {}
+    folder = next((folder for folder in _LISTS if os.path.isdir(folder)), None)
+    for name in os.listdir(folder) if folder else ():
+        try:
+            number = int(name)
+            status = os.fstat(number)
+            reads = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            path = os.readlink(f"{folder}/{name}") if folder == _LISTS[0] else f"file {name}"
+        except OSError:  # the folder itself, which was open while it was listed
+            continue
+        if stat.S_ISREG(status.st_mode) and reads:
+            found[number, status.st_dev, status.st_ino] = path
+    return found
 
 
 @contextmanager
