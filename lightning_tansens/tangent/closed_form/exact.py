@@ -14,8 +14,8 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain, trace_chain
 from lightning_tansens.tangent.closed_form.jacobian import (
     GATHERED_COST,
-    IdentityJacobian,
     Jacobian,
+    SharedJacobian,
     short_columns,
     taken_units,
 )
@@ -77,7 +77,8 @@ def _shared_jacobians(chain: Chain) -> list[Jacobian]:
     """The Jacobians before each link up to the first whose slopes depend on the sample: they serve every chunk."""
     dtype = torch.promote_types(chain.output.dtype, torch.float32)
     maps = sum(isinstance(link, LinearLink) for link in chain.links[:-1])  # nothing is pushed through the last one
-    jacobians: list[Jacobian] = [IdentityJacobian(torch.ones(chain.width, device=chain.output.device, dtype=dtype), maps)]
+    ones = torch.ones(chain.width, device=chain.output.device, dtype=dtype)
+    jacobians: list[Jacobian] = [SharedJacobian(None, ones, maps)]
     for link in chain.links:
         if isinstance(link, ElementwiseLink) and link.slopes.dim() == 2:
             break
