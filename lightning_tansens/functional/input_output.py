@@ -12,9 +12,8 @@ from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, Outputs, check_outputs, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 
 
 def input_output_norms(

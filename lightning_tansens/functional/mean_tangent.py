@@ -9,14 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
 from lightning_tansens.tangent.methods import choose
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, check_outputs, finite_outputs, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.outputs import check_outputs, output_weightings
 from lightning_tansens.tangent.probes.all_directions import double_backwards
 
 #: One weighting u at a time: "sum" for ones, or a vector.

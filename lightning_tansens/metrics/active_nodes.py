@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.moments import log_psi
+from lightning_tansens.bounds.active_nodes import log_psi
 from lightning_tansens.checks import MAX_ORDER, check_counts
 from lightning_tansens.functional.active_nodes import collect_from_activations
-from lightning_tansens.functional.finite import finite_samples
 from lightning_tansens.functional.layer_norms import weight_layers
 from lightning_tansens.metrics.base import LogarithmicMeasure
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import finite_samples
 from lightning_tansens.tangent.tracing import CallTracer
 
 

@@ -13,7 +13,7 @@ from lightning_tansens.functional.sketches import tangent_sketches
 from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.network import Outputs
 
 
 class SensitivityMovement(SampleMeasure):

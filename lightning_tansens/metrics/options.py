@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_tansens.checks import check_callable, check_seed
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.methods import Choice, Method, check_probes
-from lightning_tansens.tangent.outputs import Outputs, check_outputs
+from lightning_tansens.tangent.network import Outputs, check_outputs
 from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import positions_from
-from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
 from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.tangent.batches import batch_length
+from lightning_tansens.tangent.network import finite_outputs
 
 
 class SampleMeasure(Measure):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_share
-from lightning_tansens.functional.spectral import SpectralCache, spectral_norms
+from lightning_tansens.functional.layer_norms import SpectralCache, spectral_norms
 from lightning_tansens.metrics.base import WeightMeasure
 
 

@@ -20,8 +20,7 @@ from lightning_tansens.tangent.closed_form.jacobian import (
     taken_units,
 )
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, output_weightings
 from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.memory import WHOLE, Blocks
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, output_weightings
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
 

@@ -13,13 +13,13 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.memory import Blocks, in_micro_batches
+from lightning_tansens.tangent.network import Network, Outputs, output_weightings
 from lightning_tansens.tangent.operators.contributions import Contribution, Signs, squared_norm
 from lightning_tansens.tangent.operators.layer_rules import Rule
 from lightning_tansens.tangent.operators.registry import operator_of
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis
-from lightning_tansens.tangent.probes.vectors import Projection
+from lightning_tansens.tangent.probes.vectors import Projection, input_probes
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 
 #: Switches the watching of torch functions off, which takes a microsecond for each: in our own code it would see thousands.
@@ -94,6 +94,30 @@ def input_space_blocks(
         blocks = input_space_blocks(pair, torch.cat([probes, probes]), outputs, axes, twice)
         return {name: values[:1] for name, values in blocks.items()}
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
+
+
+def estimate_in_input_space(
+    network: Network,
+    outputs: Outputs,
+    axes: BatchAxes,
+    num_probes: int,
+    seed: int,
+    indices: Sequence[int],
+    sample_bytes: int = 0,
+) -> Blocks:
+    """Averages ‖S_p v‖² over independent input-space probes of each sample; by parameter, shape (N, U)."""
+
+    def measure(part: Network, places: slice) -> Blocks:
+        shape, own = part.x.shape[1:], indices[places]
+        names = tuple(part.trainable)
+        draws = (
+            (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))
+            for probe in range(num_probes)
+        )
+        found = [input_space_blocks(part, v, outputs, axes, projection) for v, projection in draws]
+        return {name: torch.stack([blocks[name] for blocks in found]).mean(0) for name in found[0]}
+
+    return in_micro_batches(network, measure, sample_bytes)
 
 
 def run_traced(network: Network, probes: Tensor) -> Trace:
