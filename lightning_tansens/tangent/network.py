@@ -137,6 +137,12 @@ class Network:
             )
         return output.reshape(samples, -1)
 
+    def differentiable(self) -> tuple[Tensor, Tensor]:
+        """Returns x as a leaf of the graph, and f(x)."""
+        x = self.x.clone().requires_grad_()
+        with torch.enable_grad():
+            return x, self(x.clone())  # the network may begin with an in-place call
+
     def __len__(self) -> int:
         """Returns the number of samples."""
         return len(self.x)
@@ -167,6 +173,13 @@ class Network:
 
 #: "sum" takes the paths to any output (u = 1), "each" one output at a time (u = e_c), a tensor weights them (u).
 Outputs = Literal["sum", "each"] | Tensor
+
+
+def derivatives(scalar: Tensor, tensors: Sequence[Any], **options: Any) -> tuple[Tensor | None, ...]:
+    """Returns ``torch.autograd.grad``, and None for each tensor or edge of a graph that the scalar does not depend on."""
+    if not tensors or not scalar.requires_grad:
+        return (None,) * len(tensors)
+    return torch.autograd.grad(scalar, tensors, allow_unused=True, **options)
 
 
 def check_outputs(outputs: object) -> None:

@@ -122,8 +122,7 @@ class TangentSensitivityRegulariser(nn.Module):
         return network
 
     def _mean_square(self, network: Network, seed: int) -> Tensor:
-        x = network.x.clone().requires_grad_()
-        output = network(x.clone())  # the network may begin with an in-place call
+        x, output = network.differentiable()
         squares = []
         for probe in range(self.num_probes):
             weighting = torch.ones_like(output)

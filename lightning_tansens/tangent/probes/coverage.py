@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, derivatives
 from lightning_tansens.tangent.operators.layer_rules import EmbeddingRule
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradients_of, run_traced
@@ -63,13 +61,9 @@ def _support(call: LayerCall, gradient: Tensor | None) -> Tensor:
 def _uncovered(network: Network, trace: Trace) -> str:
     """Why the rules do not cover the network: a parameter that reaches the output past them, or nothing."""
     covered = {name for call in trace.calls for name in call.rules} - set(trace.uncovered)
-    with torch.enable_grad():
-        output = network(network.x.clone())
-        names, parameters = zip(*network.trainable.items()) if network.trainable else ((), ())
-        gradients: Iterator[Tensor | None] = iter(())
-        if output.requires_grad:
-            gradients = iter(torch.autograd.grad(output.sum(), parameters, allow_unused=True))
-    for name, gradient in zip(names, gradients):
+    parameters = network.trainable
+    gradients = derivatives(network(network.x.clone()).sum(), list(parameters.values()))
+    for name, gradient in zip(parameters, gradients):
         if gradient is not None and name not in covered:
             place = trace.uncovered.get(name)
             return f"there is no layer rule for parameter '{name}'" + (f" in {place}" if place else "")

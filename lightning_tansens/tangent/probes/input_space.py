@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.memory import Blocks, in_micro_batches
-from lightning_tansens.tangent.network import Network, Outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
 from lightning_tansens.tangent.operators.contributions import Contribution, Signs, squared_norm
 from lightning_tansens.tangent.operators.layer_rules import Rule
 from lightning_tansens.tangent.operators.registry import operator_of
@@ -185,11 +185,8 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
     """Returns δ for each call, a dual tensor within a dual level; None where the output does not depend on it."""
-    if not trace.calls or not scalar.requires_grad:
-        return (None,) * len(trace.calls)
-    edges = [call.edge for call in trace.calls]
     with _untraced():
-        return torch.autograd.grad(scalar, edges, retain_graph=retain, allow_unused=True)
+        return derivatives(scalar, [call.edge for call in trace.calls], retain_graph=retain)
 
 
 def _blocks(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.memory import WHOLE, Blocks, in_micro_batches
-from lightning_tansens.tangent.network import Network, Outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, parameter_probes
 
 
@@ -28,11 +28,9 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
 
 def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
     """Computes Sᵀ w of each sample, in the shape of x, for one weighting of the outputs after another."""
-    x = network.x.clone().requires_grad_()
-    with torch.enable_grad():
-        output = network(x.clone())  # the network may begin with an in-place call
-        weightings = output_weightings(outputs, output)
-        return [product_with(probes, network, x, (output * weighting).sum()) for weighting in weightings]
+    x, output = network.differentiable()
+    weightings = output_weightings(outputs, output)
+    return [product_with(probes, network, x, (output * weighting).sum()) for weighting in weightings]
 
 
 def product_with(w: dict[str, Tensor], network: Network, x: Tensor, scalar: Tensor, create_graph: bool = False) -> Tensor:
@@ -43,9 +41,7 @@ def product_with(w: dict[str, Tensor], network: Network, x: Tensor, scalar: Tens
         return zero
     gradients = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, allow_unused=True)
     total = inner_products(w, dict(zip(parameters, gradients))).sum()
-    if not total.requires_grad:  # the gradient is constant
-        return zero
-    (derivative,) = torch.autograd.grad(total, x, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    (derivative,) = derivatives(total, [x], retain_graph=True, create_graph=create_graph)
     return zero if derivative is None else derivative.to(zero.dtype)
 
 
@@ -87,10 +83,10 @@ def with_parameter_probes(
         draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
         own = [indices[place] for place in places]
 
-        def of_part(part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own) -> Blocks:
-            return {WHOLE: measure(part, draws, own[place])}
+        def of_part(part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own) -> Tensor:
+            return measure(part, draws, own[place])
 
-        parts.append((places, in_micro_batches(network.part(places), of_part, sample_bytes)[WHOLE]))
+        parts.append((places, in_micro_batches(network.part(places), of_part, sample_bytes)))
     order = torch.tensor([place for places, _ in parts for place in places])
     return torch.cat([values for _, values in parts])[order.argsort()]
 
