@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from lightning_tansens.checks import check_callable, check_seed
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.methods import Choice, Method, check_probes
+from lightning_tansens.tangent.methods import Method, check_probes
 from lightning_tansens.tangent.network import Outputs, check_outputs
-from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
 
 
 @dataclass(frozen=True)
@@ -51,20 +46,3 @@ class TangentOptions:
     def function(self) -> dict[str, Any]:
         """The part that says what f and x are, as keyword arguments of the pure functions."""
         return {"outputs": self.outputs, "wrt": self.wrt, "output": self.output}
-
-    def choice(self, model: nn.Module, inputs: Any) -> Choice:
-        """Returns the way in which the network is measured, and why."""
-        return chosen_method(model, inputs, self.method, self.wrt, self.output)
-
-    def blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Returns the squared norm of each parameter's block, shapes (N,) or, for each output, (N, C), by name."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return tangent_sensitivity_blocks(
-            model,
-            inputs,
-            method=self.method,
-            num_probes=self.num_probes,
-            generator=generator,
-            indices=positions,
-            **self.function,
-        )
