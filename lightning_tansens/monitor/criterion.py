@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lightning_tansens.metrics.criteria import Criterion, TorchLoss, are_class_scores
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
-from lightning_tansens.metrics.standard_losses import STANDARD, aligned
 from lightning_tansens.monitor.data.reading import Unpack, split
 from lightning_tansens.monitor.own_loss import NoLossError, own_loss
+from lightning_tansens.monitor.standard_losses import STANDARD, aligned
 from lightning_tansens.tangent.batches import OutputPicker, call_model, map_tensors, pick_output
 from lightning_tansens.tangent.isolation.memory import plain_parts
 

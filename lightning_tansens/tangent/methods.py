@@ -161,17 +161,11 @@ def _axes(network: Network) -> BatchAxes:
     parts = portions(trainable)
     for part in parts if len(parts) > 1 else ():
         with trained_alone(trainable, part):
-            verify(few, _found(find_batch_axes(few)))
-    axes = _found(find_batch_axes(few, covered=len(parts) > 1))
+            verify(few, find_batch_axes(few))
+    axes = find_batch_axes(few, covered=len(parts) > 1)
     if len(parts) == 1:
         verify(few, axes)
     refuse_other_layers(network, axes)
-    return axes
-
-
-def _found(axes: BatchAxes | str) -> BatchAxes:
-    if isinstance(axes, str):
-        raise UnsupportedNetworkError(axes)
     return axes
 
 

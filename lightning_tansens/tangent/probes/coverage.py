@@ -16,10 +16,11 @@ from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradi
 _MOST_SAMPLES = 32
 
 
-def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
-    """Finds where the samples are in each call's tensors, on three samples; or says why the rules do not cover the network.
+def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes:
+    """Finds where the samples are in each call's tensors, on three samples.
 
-    ``covered`` says that each trainable parameter is known to have a rule.
+    ``covered`` says that each trainable parameter is known to have a rule. Raises UnsupportedNetworkError if the rules do
+    not cover the network.
     """
     few = network.first_three()
     supports: list[list[Tensor]] = []
@@ -33,12 +34,13 @@ def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
             supports.append([_support(call, gradient) for call, gradient in zip(trace.calls, gradients)])
     missing = ("" if covered else _uncovered(few, trace)) or _ambiguous(trace, gradients)
     if missing:
-        return missing
+        raise UnsupportedNetworkError(missing)
     axes = []
     for call, gradient, *of_samples in zip(trace.calls, gradients, *supports):
         axis = BatchAxis() if gradient is None else find_batch_axis(of_samples)
         if axis is None:
-            return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
+            name = next(iter(call.rules))
+            raise UnsupportedNetworkError(f"the samples cannot be told apart inside of the layer of {name}")
         axes.append(axis)
     return BatchAxes(tuple(axes), trace.signature, trace.dims)
 

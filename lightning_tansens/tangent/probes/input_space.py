@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
@@ -90,8 +90,8 @@ def input_space_blocks(
             with _untraced():
                 columns.append(_blocks(trace, gradients, axes.axes, len(network), projection))
     if squeezed:  # the network squeezes a batch of one away
-        pair, twice = network.part([0, 0]), None if projection is None else projection.twice()
-        blocks = input_space_blocks(pair, torch.cat([probes, probes]), outputs, axes, twice)
+        twice = None if projection is None else replace(projection, indices=2 * [*projection.indices])
+        blocks = input_space_blocks(network.part([0, 0]), torch.cat([probes, probes]), outputs, axes, twice)
         return {name: values[:1] for name, values in blocks.items()}
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
 
