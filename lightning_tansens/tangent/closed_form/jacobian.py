@@ -19,7 +19,7 @@ GATHER_FROM_WIDTH_ON_GPU = 512
 GATHER_UP_TO_SHARE = 0.8
 
 # A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured
-# on a CPU for widths from 300 to 3000. Narrower layers have fixed costs of about a dozen training steps, not counted here.
+# on a CPU for widths from 300 to 3000.
 GATHERED_COST = 2.0
 
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
