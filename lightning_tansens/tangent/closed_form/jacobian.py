@@ -83,11 +83,11 @@ class SharedJacobian:
 
     def row_squared_norms(self) -> Tensor:
         """Returns ‖J_i‖² of every row, shape (N, I), or (1, I) where all samples share it."""
-        return torch.atleast_2d(self._slopes.square() * self._basis_rows)
+        return (self._slopes.square() * self._basis_rows).reshape(-1, self._slopes.shape[-1])
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
         """Returns ‖Σ_i w_i J_i‖², shape (N, U), for weights (N, U, I)."""
-        scaled = weights * torch.atleast_2d(self._slopes).unsqueeze(1)
+        scaled = weights * self._slopes.reshape(-1, 1, self._slopes.shape[-1])
         return (scaled if self._basis is None else scaled @ self._basis).square().sum(-1)
 
 
