@@ -1,7 +1,5 @@
 """The bounds of the papers as functions of numbers, and the moments in them; in logarithms, as powers overflow."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, get_args
 

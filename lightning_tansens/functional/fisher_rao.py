@@ -1,7 +1,5 @@
 """The Fisher–Rao norm without labels: how strongly the loss of every class pulls along the outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

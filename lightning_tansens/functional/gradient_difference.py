@@ -1,7 +1,5 @@
 """The papers' starting quantity: how much a perturbation of the input changes the gradient of the parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast

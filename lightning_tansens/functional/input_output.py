@@ -1,7 +1,5 @@
 """Input–output sensitivity: the norm of the network's Jacobian with respect to its input."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

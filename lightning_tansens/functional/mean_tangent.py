@@ -1,7 +1,5 @@
 """The tangent sensitivity of a set as a matrix, for small networks: S(x), its sum over samples, the norm of its mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Activation regions: the sets of inputs on which the same hidden units are active."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, NamedTuple
 

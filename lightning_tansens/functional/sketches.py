@@ -1,7 +1,5 @@
 """A few numbers per sample that represent its tangent sensitivity, so that two moments of a training can be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

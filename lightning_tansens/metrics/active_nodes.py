@@ -1,7 +1,5 @@
 """Mean and deviation of the number of active nodes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext

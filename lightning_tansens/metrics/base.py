@@ -1,7 +1,5 @@
 """Base classes of all measures."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

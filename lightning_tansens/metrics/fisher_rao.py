@@ -1,7 +1,5 @@
 """The mean Fisher–Rao norm of a set, without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How much a perturbation of the inputs of a set changes the gradient of the parameters."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The mean input–output sensitivity of a set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

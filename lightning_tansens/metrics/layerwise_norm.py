@@ -1,7 +1,5 @@
 """The product of the layers' largest weights."""
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The tangent sensitivity of a set as a whole: the norm of the mean matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

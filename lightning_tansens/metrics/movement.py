@@ -1,7 +1,5 @@
 """How far the tangent sensitivity moves during a training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The options of a measurement as one value: which tensor is x, which outputs count, which method and probes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

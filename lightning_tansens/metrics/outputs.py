@@ -1,7 +1,5 @@
 """A network's outputs on a set, gathered over batches and processes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The activation regions of a set: how many active paths they have, and how probable they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, get_args
 

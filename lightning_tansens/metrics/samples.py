@@ -1,7 +1,5 @@
 """Base classes for measures that take one number, or one row of numbers, per sample."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any

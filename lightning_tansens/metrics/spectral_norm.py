@@ -1,7 +1,5 @@
 """The product of the layers' spectral norms."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

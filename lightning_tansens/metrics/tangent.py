@@ -1,7 +1,5 @@
 """Base class for measures of the squared tangent sensitivity of each sample."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

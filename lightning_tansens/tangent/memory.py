@@ -1,7 +1,5 @@
 """Micro-batches that fit into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Chooses the method for a network: the closed form where there is one, otherwise the better kind of random probe."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args

@@ -1,7 +1,5 @@
 """Tangent sensitivity as a term of a training loss."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import numpy as np

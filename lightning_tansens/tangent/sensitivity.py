@@ -1,7 +1,5 @@
 """The tangent sample sensitivity of a network, per sample."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, get_args
 

@@ -6,8 +6,6 @@ silently missing from the sensitivity. Differences of outputs and of gradients s
 two step sizes agree: where they do not, a kink, a jump or rounding lies between, and nothing is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The closed form of the tangent sensitivity of a piecewise-linear chain."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 from weakref import WeakKeyDictionary

@@ -1,7 +1,5 @@
 """The random states that loading a sample may touch: the global ones, and generators that a data set keeps itself."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

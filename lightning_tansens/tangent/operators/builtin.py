@@ -4,8 +4,6 @@ A rule takes the arguments of a torch function and returns its
 :class:`~lightning_tansens.tangent.operators.layer_rules.Result`, or None where it does not apply.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Callable, Sequence
 from typing import Any

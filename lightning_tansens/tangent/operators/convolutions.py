@@ -1,7 +1,5 @@
 """Convolutions: their operators, and their rule, in which a kernel's gradient sums over all positions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast

@@ -7,8 +7,6 @@ needs: d/dε of the gradient is rule(a, δ̇) + rule(ȧ, δ).
 The rules of convolutions are in :mod:`~lightning_tansens.tangent.operators.convolutions`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

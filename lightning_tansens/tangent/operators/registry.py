@@ -1,7 +1,5 @@
 """What is known about each torch function, in one record; whatever traces or measures a network reads it here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The exact ‖S(x)‖_F² of any network, one input direction after another: for the truth on a few samples."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Sequence

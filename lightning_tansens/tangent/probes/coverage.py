@@ -1,7 +1,5 @@
 """Whether the layer rules cover a network, and where its samples are in the tensors inside."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad

@@ -1,7 +1,5 @@
 """Input-space probes: ‖S v‖² of each sample, with one forward-mode and one reverse pass for the whole batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import FunctionType

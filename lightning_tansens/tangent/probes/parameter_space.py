@@ -1,7 +1,5 @@
 """Parameter-space probes: ‖Sᵀ w‖² of each sample by one double backward, without any layer rule."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 

@@ -1,7 +1,5 @@
 """Random signs that depend on a seed and on the sample alone, not on the batch, the device or the process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
