@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, Perturbation, gradient_differences
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import Randomness, sample_seed

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import MeanSensitivity
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.network import Outputs

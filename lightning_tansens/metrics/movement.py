@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.sketches import tangent_sketches
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.network import Outputs

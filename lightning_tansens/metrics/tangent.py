@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.methods import Choice, Method

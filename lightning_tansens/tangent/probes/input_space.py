@@ -13,8 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.memory import Blocks, in_micro_batches
 from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
-from lightning_tansens.tangent.operators.contributions import Contribution, Signs, squared_norm
-from lightning_tansens.tangent.operators.layer_rules import Rule
+from lightning_tansens.tangent.operators.layer_rules import Contribution, Rule, Signs, squared_norm
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis
 from lightning_tansens.tangent.probes.vectors import Projection, input_probes
