@@ -114,5 +114,8 @@ def test_inputs_that_cannot_be_perturbed_are_refused_before_the_first_step():
 
 
 def test_a_feature_without_its_measure_is_refused_at_construction():
-    with pytest.raises(ValueError, match="features: expected a measure with the key 'empirical' for the feature"):
-        make_monitor(measures=[ActiveNodeSensitivity()], estimators=[Calibrated(COPIES, ["sensitivity"])])
+    both = Calibrated(COPIES, ["sensitivity", "active_nodes"])
+    make_monitor(measures=[EmpiricalSensitivity(), ActiveNodeSensitivity()], estimators=[both])
+    make_monitor(measures=[], estimators=[Calibrated(COPIES)])
+    with pytest.raises(ValueError, match=r"expected measures with the keys \['empirical'\], which 'calibrated' looks at"):
+        make_monitor(measures=[ActiveNodeSensitivity()], estimators=[both])

@@ -150,7 +150,7 @@ DETAILS = {
     ids=["default", "all", "measures that were passed"],
 )
 def test_by_default_the_history_alone_has_values_that_look_like_others(options, logged, tmp_path):
-    """One reference and one target send at most 26 scalars, the truth among them."""
+    """One reference and one target send at most 24 scalars, the truth among them."""
     monitor = make_monitor(**{"estimators": None, "compare_with_labels": True, "display": Display(), **options})
     logger = TensorBoardLogger(tmp_path, "", "")
     trainer = fit(monitor, logger=logger, max_epochs=2)
@@ -161,7 +161,7 @@ def test_by_default_the_history_alone_has_values_that_look_like_others(options, 
     assert DETAILS & sent == (DETAILS if logged else set())
     assert {"tansens/empirical/train", "tansens/active_nodes/test"} <= sent
     if not options:
-        assert len(sent) <= 26
+        assert len(sent) <= 24
 
 
 def test_the_second_measurement_has_estimates_from_the_trajectory():

@@ -54,7 +54,7 @@ class Estimator(ABC):
 
     @property
     def measure_keys(self) -> frozenset[str]:
-        """The keys of the measures that must be taken on the copies; none by default."""
+        """The keys of the measures that must be taken, on the copies too; none by default."""
         return frozenset()
 
     def copies_for(self, inputs: Any, class_scores: bool = True) -> Sequence[Callable[[Any], Any]]:

@@ -91,7 +91,6 @@ class AgreementOnTheLine(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled = reference.labelled
-        assert labelled.labels is not None
         (seen, known_samples), (of_target, _) = _predictions(labelled), _predictions(target.class_scores)
         networks = len(seen)
         if networks < 3 or len(of_target) != networks:
@@ -102,7 +101,7 @@ class AgreementOnTheLine(Estimator):
         known = labelled.once("agreements", lambda: _agreements(seen))
         unknown = target.class_scores.once("agreements", lambda: _agreements(of_target))
         slope, level = _line(known, unknown)
-        accuracies = _probits((seen == labelled.labels[known_samples]).mean(1), seen.shape[1])
+        accuracies = _probits((seen == labelled.known_labels[known_samples]).mean(1), seen.shape[1])
         if self.form == "S":
             probit = slope * accuracies[-1] + level
         else:

@@ -53,39 +53,39 @@ class Limits:
         check_numbers(at_least=0, relative_error=self.relative_error, deviations=self.deviations)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What an estimate is judged by; None stands for unknown."""
-
-    samples: int  #: The number of samples of the smaller of the two sets.
-    errors: float | None = None  #: The number of wrong predictions on the reference, if it is a classification.
-    relative_error: float | None = None  #: The standard error as a share of the estimate; nan for an estimate of zero.
-    inside: bool | None = None  #: Whether the target lies within what the estimate rests on.
-    of_target: bool = True  #: Whether the estimate depends on the target at all.
-
-
-def doubts(evidence: Evidence, limits: Limits | None = None) -> tuple[Reason, ...]:
-    """Returns the reasons not to rely on an estimate; none if it is reliable.
+def doubts(
+    samples: int,
+    errors: float | None = None,
+    relative_error: float | None = None,
+    inside: bool | None = None,
+    of_target: bool = True,
+    limits: Limits | None = None,
+) -> tuple[Reason, ...]:
+    """Returns the reasons not to rely on an estimate; none if it is reliable. None stands for what is not known.
 
     Args:
-        evidence: What is known of it.
+        samples: The number of samples of the smaller of the two sets.
+        errors: The number of wrong predictions on the reference, if it is a classification.
+        relative_error: The standard error as a share of the estimate; nan for an estimate of zero.
+        inside: Whether the target lies within what the estimate rests on.
+        of_target: Whether the estimate depends on the target at all.
         limits: What is required; None for the defaults.
 
     Example:
-        >>> doubts(Evidence(samples=1000, errors=300, relative_error=0.05))
+        >>> doubts(samples=1000, errors=300, relative_error=0.05)
         ()
-        >>> [reason.value for reason in doubts(Evidence(samples=1000))]
+        >>> [reason.value for reason in doubts(samples=1000)]
         ['its standard error is not known']
     """
     limits = limits or Limits()
     # a comparison with nan counts as a doubt
+    uncertain = relative_error is not None and not relative_error <= limits.relative_error
     found = {
-        Reason.NO_DATA: not evidence.of_target,
-        Reason.FEW_ERRORS: evidence.errors is not None and evidence.errors < limits.errors,
-        Reason.OUT_OF_RANGE: evidence.inside is False,
-        Reason.FEW_SAMPLES: evidence.samples < limits.samples
-        or (evidence.relative_error is not None and not evidence.relative_error <= limits.relative_error),
-        Reason.NO_ERROR: evidence.relative_error is None,
+        Reason.NO_DATA: not of_target,
+        Reason.FEW_ERRORS: errors is not None and errors < limits.errors,
+        Reason.OUT_OF_RANGE: inside is False,
+        Reason.FEW_SAMPLES: samples < limits.samples or uncertain,
+        Reason.NO_ERROR: relative_error is None,
     }
     return tuple(reason for reason, applies in found.items() if applies)
 
@@ -106,20 +106,20 @@ def with_doubts(
     by_outputs = not estimator.needs.isdisjoint({Need.CLASSES, Need.OUTPUTS})
     sizes = [len(found.outputs) if by_outputs and found.outputs else found.samples for found in (target, reference)]
     judged = estimate.low is not None and estimate.high is not None
-    evidence = Evidence(
+    found = doubts(
         samples=min(sizes),
         errors=None if judged else reference.wrong,
         relative_error=0.0 if judged else None if estimate.stderr is None else _share(estimate.stderr, estimate.value),
         inside=estimator.inside(target, reference),
         of_target=estimator.looks_at_target,
+        limits=limits,
     )
-    found = tuple(reason.value for reason in doubts(evidence, limits))
     trivial = reference.loss if quantity == "loss" else reference.accuracy
     verdict = estimate.verdict
     if verdict is None and trivial is not None and estimator.looks_at_target:
         margin = None if estimate.stderr is None else limits.deviations * estimate.stderr
         verdict = _verdict(estimate.value - trivial if quantity == "loss" else trivial - estimate.value, margin)
-    return replace(estimate, doubts=(*estimate.doubts, *found), verdict=verdict)
+    return replace(estimate, doubts=(*estimate.doubts, *(reason.value for reason in found)), verdict=verdict)
 
 
 def _share(error: float, value: float) -> float:

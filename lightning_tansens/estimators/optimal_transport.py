@@ -86,14 +86,14 @@ class ConfidenceOptimalTransport(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
-        own, other = calibrated(labelled, outputs, self.probabilities, self.temperature)
-        labels = labelled.labels
-        assert labels is not None
-        moved = moved_to(labelled, outputs, self.probabilities, self.temperature)
+        which, value = self.probabilities, self.temperature
+        temperature = temperature_of(labelled, which) if value is None else value
+        own, other = (calibrated(found, which, temperature) for found in (labelled, outputs))
+        moved = moved_to(labelled, outputs, which, temperature)
         free, gaps = 1 - other.max(1), own.max(1) - labelled.correct
         samples, by_chance = min(len(own), len(other)), 0.0
         if samples >= FEWEST:
-            plan = crossed_plan(labelled, self.probabilities, self.temperature)
+            plan = crossed_plan(labelled, which, temperature)
             by_chance = float(((plan * (1 - own)).sum(1) - 1 + own.max(1)).mean())
             by_chance *= np.sqrt(2) * noise_of_shares(len(own), len(other))
         value = _accuracy(float(free.mean()), moved.cost - float(free.mean()), by_chance, float(gaps.mean()))
@@ -101,7 +101,7 @@ class ConfidenceOptimalTransport(Estimator):
             return {"accuracy": Estimate(float(value))}
         draw = resamples if max(len(own), len(other)) <= KEPT else resamples.__wrapped__
         here, there = draw(len(other), len(own))
-        excess, prices = moved.rows - free, moved.columns[labels]
+        excess, prices = moved.rows - free, moved.columns[labelled.known_labels]
         changes = here @ excess - excess.mean() + there @ prices - prices.mean()
         # noise enters twice, by drawing the samples and by drawing the resamples
         drawn = _accuracy(
@@ -143,10 +143,14 @@ class TransportLoss(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
-        which, labels, costs = self.probabilities, labelled.labels, -labelled.log_probabilities
-        assert labels is not None
-        plans = moved_to(labelled, labelled, which).plan, crossed_plan(labelled, which)
-        on_target, of_labels = moved_to(labelled, outputs, which).influences(-outputs.log_probabilities, labels)
+        which, costs, temperature = (
+            self.probabilities,
+            -labelled.log_probabilities,
+            temperature_of(labelled, self.probabilities),
+        )
+        plans = moved_to(labelled, labelled, which, temperature).plan, crossed_plan(labelled, which, temperature)
+        moved = moved_to(labelled, outputs, which, temperature)
+        on_target, of_labels = moved.influences(-outputs.log_probabilities, labelled.known_labels)
         on_reference, on_halves = ((plan * costs).sum(1) for plan in plans)
         on_reference += noise_of_shares(len(labelled), len(outputs)) * (on_halves - on_reference)
         # a label of the reference is part of its own mean, and of the target's by the shares
@@ -167,24 +171,19 @@ def resamples(*sizes: int) -> list[Array]:
     return counts
 
 
-def moved_to(labelled: Outputs, outputs: Outputs, which: Probabilities, temperature: float | None = None) -> Transport:
+def moved_to(labelled: Outputs, outputs: Outputs, which: Probabilities, temperature: float) -> Transport:
     """Returns the transport of a set's probabilities, see :func:`calibrated`, to the labels of the reference."""
-
-    def moved() -> Transport:
-        assert labelled.labels is not None
-        probabilities = calibrated(labelled, outputs, which, temperature)[1]
-        return transport(1 - probabilities, shares_of(labelled.labels, labelled.classes))
-
+    shares = shares_of(labelled.known_labels, labelled.classes)
     # the reference must not refer to itself, or it outlives the measurement
-    return outputs.once(("moved", None if outputs is labelled else labelled, which, temperature), moved)
+    key = ("moved", None if outputs is labelled else labelled, which, temperature)
+    return outputs.once(key, lambda: transport(1 - calibrated(outputs, which, temperature), shares))
 
 
-def crossed_plan(labelled: Outputs, which: Probabilities, temperature: float | None = None) -> Array:
+def crossed_plan(labelled: Outputs, which: Probabilities, temperature: float) -> Array:
     """Returns the plan that moves each half of the reference to the labels of the other, shape (N, C)."""
 
     def plan() -> Array:
-        own, labels = calibrated(labelled, labelled, which, temperature)[0], labelled.labels
-        assert labels is not None
+        own, labels = calibrated(labelled, which, temperature), labelled.known_labels
         found = np.empty_like(own)
         for half, other in ((0, 1), (1, 0)):
             found[half::2] = transport(1 - own[half::2], shares_of(labels[other::2], labelled.classes)).plan
@@ -219,16 +218,15 @@ def labelled_pair(target: SetSummary, reference: SetSummary) -> tuple[Outputs, O
     return labelled, outputs
 
 
-def calibrated(
-    labelled: Outputs, outputs: Outputs, which: Probabilities, temperature: float | None = None
-) -> tuple[Array, Array]:
-    """Returns the reference's and the target's probabilities at a temperature; None for the one that fits the labels."""
-    if which == "ensemble":
-        value = labelled.temperature.value if temperature is None else temperature
-        return labelled.tempered(value), outputs.tempered(value)
-    value = labelled.temperature_now.value if temperature is None else temperature
-    own, other = (np.asarray(softmax(found.log_probabilities / value, axis=1)) for found in (labelled, outputs))
-    return own, other
+def calibrated(outputs: Outputs, which: Probabilities, temperature: float) -> Array:
+    """Returns a set's probabilities at a temperature."""
+    ensemble = which == "ensemble"
+    return outputs.tempered(temperature) if ensemble else softmax(outputs.log_probabilities / temperature, axis=1)
+
+
+def temperature_of(labelled: Outputs, which: Probabilities) -> float:
+    """Returns the temperature that fits the probabilities to the reference's labels."""
+    return (labelled.temperature if which == "ensemble" else labelled.temperature_now).value
 
 
 def needs_of(which: Probabilities) -> frozenset[Need]:

@@ -148,12 +148,12 @@ class Outputs:
     @cached_property
     def correct(self) -> Array:
         """Which predictions are right, as zeros and ones, shape (N,). Needs labels."""
-        return np.asarray(self.predictions == self._labels, np.float64)
+        return np.asarray(self.predictions == self.known_labels, np.float64)
 
     @cached_property
     def losses(self) -> Array:
         """The cross-entropy of each sample, in nats, shape (N,). Needs labels."""
-        return np.asarray(-self.log_probabilities[np.arange(len(self)), self._labels])
+        return np.asarray(-self.log_probabilities[np.arange(len(self)), self.known_labels])
 
     @property
     def past(self) -> Trajectory:
@@ -177,12 +177,12 @@ class Outputs:
     @cached_property
     def temperature(self) -> Temperature:
         """The temperature that fits the temporal ensemble to the labels. Needs labels."""
-        return fit_temperature(np.log(self.ensemble + TINY), self._labels)
+        return fit_temperature(np.log(self.ensemble + TINY), self.known_labels)
 
     @cached_property
     def temperature_now(self) -> Temperature:
         """The temperature that fits today's probabilities to the labels. Needs labels."""
-        return fit_temperature(self.log_probabilities, self._labels)
+        return fit_temperature(self.log_probabilities, self.known_labels)
 
     def tempered(self, temperature: float) -> Array:
         """Returns the temporal ensemble at a temperature, softmax(log p̄ / T), shape (N, C)."""
@@ -206,7 +206,12 @@ class Outputs:
         return {}
 
     @property
-    def _labels(self) -> NDArray[Any]:
+    def known_labels(self) -> NDArray[np.int64]:
+        """The labels.
+
+        Raises:
+            ValueError: If there are none.
+        """
         if self.labels is None:
             raise ValueError("labels: expected outputs with labels, but these have none; only the reference has them")
         return self.labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +19,6 @@ MAX_OUTPUTS, MAX_NUMBERS = 8, 2**22
 
 #: How strongly late snapshots outweigh the first ones, whose predictions are poor: g of :class:`Trajectory`.
 GROWTH = 0.5
-
-
-class Snapshot(Protocol):
-    """What a network says of a set now; :class:`~lightning_tansens.estimators.outputs.Outputs` is one."""
-
-    @property
-    def outputs(self) -> NDArray[Any]: ...
-    @property
-    def is_classifier(self) -> bool: ...
-    @property
-    def kept(self) -> NDArray[np.bool_]: ...
-    @property
-    def probabilities(self) -> NDArray[np.float64]: ...
-    @property
-    def predictions(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +50,12 @@ class Trajectory:
     outputs: NDArray[np.float32] | None = None  #: Earlier outputs that are no class scores, (S, N, ...), or NaN.
     stride: int = 1  #: The kept snapshots are the 0th, the stride-th, ...
 
-    def updated(self, now: Snapshot) -> Trajectory:
+    def updated(self, now: Any) -> Trajectory:
         """Returns the trajectory with one more measurement.
 
         Args:
-            now: What the network says of the same samples now.
+            now: What the network says of the same samples now:
+                :class:`~lightning_tansens.estimators.outputs.Outputs`, which hold a trajectory themselves.
 
         Raises:
             ValueError: If the samples or the outputs' shape are not those of the earlier measurements.
@@ -85,31 +71,24 @@ class Trajectory:
                 f"{samples} of shape {shape}; start a new Trajectory for another set or network"
             )
         seen = seen + kept
-        keep = self.count % self.stride == 0
-        changed = replace(self, count=self.count + 1, seen=seen)
         if now.is_classifier:
+            name, most = "predictions", MAX_SNAPSHOTS
             mean = np.zeros((samples, shape[0]), np.float32) if own[0] is None else own[0].copy()
             mean[kept] = running_mean(mean[kept], now.probabilities, seen[kept])
-            small = np.int16 if shape[0] <= 2**15 else np.int32
-            row = np.full((1, samples), -1, small)
+            row = np.full((1, samples), -1, np.int16 if shape[0] <= 2**15 else np.int32)
             row[0, kept] = now.predictions
-            return replace(changed, mean_probabilities=mean)._with_row("predictions", row, keep, MAX_SNAPSHOTS)
-        row = np.full((1, samples, *shape), np.nan, np.float32)
-        row[0, kept] = now.outputs
-        most = min(MAX_OUTPUTS, max(2, MAX_NUMBERS // max(1, row.size)))
-        changed = replace(changed, mean_probabilities=np.zeros((samples, 0), np.float32))
-        return changed._with_row("outputs", row, keep, most)
-
-    def _with_row(self, name: str, row: NDArray[Any], keep: bool, most: int) -> Trajectory:
-        rows = getattr(self, name)
-        rows = row[:0] if rows is None else rows
-        if not keep:
-            return self
-        rows, stride = np.concatenate([rows, row]), self.stride
+        else:
+            mean = np.zeros((samples, 0), np.float32)
+            row = np.full((1, samples, *shape), np.nan, np.float32)
+            row[0, kept] = now.outputs
+            name, most = "outputs", min(MAX_OUTPUTS, max(2, MAX_NUMBERS // max(1, row.size)))
+        rows, stride = getattr(self, name), self.stride
+        if self.count % stride == 0:
+            rows = row if rows is None else np.concatenate([rows, row])
         while len(rows) > most:
             rows, stride = rows[::2], 2 * stride
         changed: dict[str, Any] = {name: rows, "stride": stride}
-        return replace(self, **changed)
+        return replace(self, count=self.count + 1, seen=seen, mean_probabilities=mean, **changed)
 
     def selected(self, kept: NDArray[np.bool_]) -> Trajectory:
         """Returns the trajectory of some of the samples.

@@ -66,8 +66,7 @@ class TangentSensitivityMonitor(Results):
     - ``tansens/<s>_loss/estimate``, ``…/estimate_low``, ``…/estimate_high``, ``…/estimate_reliable`` (1 or 0), and the same
       for ``tansens/<s>_accuracy``: the one estimate to look at, with its 95 % interval.
     - ``tansens/<s>_loss/<e>``, ``tansens/<s>_accuracy/<e>``: the estimate of each estimator ``e``, a measure or another one;
-      ``…/trivial``: the reference's own value, which an estimate should beat; ``…/actual``: the truth, with
-      ``compare_with_labels``.
+      ``…/actual``: the truth, with ``compare_with_labels``.
     - ``tansens/seconds``: how long the measurement took. The documentation has a table of all keys.
 
     Args:

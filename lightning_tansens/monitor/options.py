@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.estimators import AccuracyForm, Estimator, Limits
-from lightning_tansens.estimators.calibrated import Calibrated, check_features
 from lightning_tansens.metrics.base import Measure
 from lightning_tansens.monitor.data.trainer_data import check_choice_of_set
 from lightning_tansens.monitor.failures import OnFailure
@@ -165,8 +164,12 @@ def _check_measures_and_estimators(measures: object, estimators: object) -> None
             f"measures, estimators: expected each key once, but got {twice} more than once; leave one of them out"
         )
     for estimator in estimators:  # type: ignore[attr-defined]
-        if isinstance(estimator, Calibrated):
-            check_features(estimator.features, measures)  # type: ignore[arg-type]
+        taken = [measure.key for measure in measures]  # type: ignore[attr-defined]
+        if lacking := sorted(estimator.measure_keys.difference(taken)):
+            raise ValueError(
+                f"measures: expected measures with the keys {lacking}, which {estimator.key!r} looks at, but got the keys "
+                f"{taken}; add the measures, or leave the features out that need them"
+            )
 
 
 def _check_items(name: str, items: object, kind: type) -> None:

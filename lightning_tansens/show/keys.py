@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lightning_tansens.record import Estimate, MeasureRecord, Quantity, Record, SetRecord
+from lightning_tansens.record import TRIVIAL, Estimate, MeasureRecord, Quantity, Record, SetRecord
 
 #: Names that the monitor uses for the reference; a target cannot have them.
 REFERENCE_NAMES = ("train", "val", "reference")
@@ -19,6 +19,9 @@ ALL_SETS = "all"
 
 #: What is estimated, in the order in which it is logged.
 QUANTITIES: tuple[Quantity, ...] = ("loss", "accuracy")
+
+#: A key, its value, None where it is not known, and whether it is among the brief ones.
+Value = tuple[str, float | None, bool]
 
 _STDERR, _LOW, _HIGH, _RELIABLE = _ENDINGS = ("_stderr", "_low", "_high", "_reliable")
 
@@ -56,21 +59,9 @@ class Keys:
         """The key of the picture and of the table that come first: loggers sort by name, and digits before letters."""
         return f"0_{self.prefix}/unlabelled_sets"
 
-    def stderr(self, key: str) -> str:
-        """Returns the key of a value's standard error."""
-        return key + _STDERR
-
     def interval(self, key: str) -> tuple[str, str]:
         """Returns the keys of the ends of an estimate's interval."""
         return key + _LOW, key + _HIGH
-
-    def reliable(self, key: str) -> str:
-        """Returns the key that says whether an estimate is reliable: 1 or 0."""
-        return key + _RELIABLE
-
-    def is_reliable(self, key: str) -> bool:
-        """Says whether a key is one of :meth:`reliable`."""
-        return key.endswith(_RELIABLE)
 
 
 def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> dict[str, float]:
@@ -79,8 +70,8 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
     Args:
         record: The measurement.
         keys: How the values are named; None for ``tansens/…``.
-        brief: Whether to leave out standard errors, the reliability of estimates without an interval, and the times of
-            parts.
+        brief: Whether to leave out standard errors, whether estimates are reliable, the times of parts, and the trivial
+            estimates, which are the reference's own values.
 
     Example:
         >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)
@@ -89,7 +80,9 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
          'tansens/test_loss/trivial_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
 
     """
-    return {"epoch": record.epoch, "step": record.step, **dict(_values(record, keys or Keys(), brief))}
+    found = _values(record, keys or Keys())
+    row = {key: value for key, value, is_brief in found if value is not None and (is_brief or not brief)}
+    return {"epoch": record.epoch, "step": record.step, **row}
 
 
 def check_set_names(names: Iterable[object]) -> None:
@@ -129,58 +122,41 @@ def check_set_names(names: Iterable[object]) -> None:
         seen[shown] = name
 
 
-def _values(record: Record, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
+def _values(record: Record, keys: Keys) -> Iterator[Value]:
     sets = list(record.sets)
     for measure in dict.fromkeys([*(key for one in sets for key in one.measures), *record.weights]):
-        yield from _measured(record.weights.get(measure), measure, None, keys, brief)
-        for one in sets:
-            yield from _measured(one.measures.get(measure), measure, one.name, keys, brief)
+        for name, measures in ((None, record.weights), *((one.name, one.measures) for one in sets)):
+            found = measures.get(measure, MeasureRecord())
+            yield from ((keys.value(value, name), number, True) for value, number in found.values.items())
+            yield from ((keys.value(measure, name, part), number, True) for part, number in found.parts.items())
+            yield keys.value(measure, name) + _STDERR, found.stderr, False
     for one in sets:
-        for label, loss in one.class_losses.items():
-            yield keys.value("class_loss", one.name, str(label)), loss
-        for name, score in one.scores.items():
-            yield keys.value(name, one.name), score
+        yield from ((keys.value("class_loss", one.name, str(label)), loss, True) for label, loss in one.class_losses.items())
+        yield from ((keys.value(name, one.name), score, True) for name, score in one.scores.items())
     for quantity in QUANTITIES:
-        yield from _labelled(record.reference, quantity, keys.labelled(record.reference.name, quantity), keys, brief)
+        yield from _labelled(record.reference, quantity, keys.labelled(record.reference.name, quantity))
     for target in record.targets.values():
         for quantity, estimates in target.estimates.items():
             for name, estimate in estimates.items():
-                yield from _estimated(estimate, keys.estimate(target.name, quantity, name), keys, brief)
+                yield from _estimated(estimate, keys, keys.estimate(target.name, quantity, name), name != TRIVIAL)
         for quantity in QUANTITIES:
-            yield from _labelled(target, quantity, keys.estimate(target.name, quantity, ACTUAL), keys, brief)
+            yield from _labelled(target, quantity, keys.estimate(target.name, quantity, ACTUAL))
         for name, coefficient in target.correlations.items():
             kind, value, *part = name.split("/", 2)
-            yield keys.value(f"{kind}/{value}", target.name, *part), coefficient
+            yield keys.value(f"{kind}/{value}", target.name, *part), coefficient, True
     for name, seconds in record.seconds.items():
-        if name == "total" or not brief:
-            yield keys.value("seconds" if name == "total" else f"{name}_seconds"), seconds
+        yield keys.value("seconds" if name == "total" else f"{name}_seconds"), seconds, name == "total"
 
 
-def _measured(
-    found: MeasureRecord | None, measure: str, set_name: str | None, keys: Keys, brief: bool
-) -> Iterator[tuple[str, float]]:
-    if found is None:
-        return
-    for name, value in found.values.items():
-        yield keys.value(name, set_name), value
-    for part, value in found.parts.items():
-        yield keys.value(measure, set_name, part), value
-    if found.stderr is not None and not brief:
-        yield keys.stderr(keys.value(measure, set_name)), found.stderr
+def _labelled(one: SetRecord, quantity: Quantity, key: str) -> Iterator[Value]:
+    yield key, one.labelled(quantity), True
+    yield key + _STDERR, one.labelled_stderr(quantity), False
 
 
-def _labelled(one: SetRecord, quantity: Quantity, key: str, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
-    value, stderr = one.labelled(quantity), one.labelled_stderr(quantity)
-    if value is not None:
-        yield key, value
-        if stderr is not None and not brief:
-            yield keys.stderr(key), stderr
-
-
-def _estimated(estimate: Estimate, key: str, keys: Keys, brief: bool) -> Iterator[tuple[str, float]]:
+def _estimated(estimate: Estimate, keys: Keys, key: str, is_brief: bool) -> Iterator[Value]:
     low, high = keys.interval(key)
-    error = None if brief else estimate.stderr
-    found = {key: estimate.value, keys.stderr(key): error, low: estimate.low, high: estimate.high}
-    yield from ((name, value) for name, value in found.items() if value is not None)
-    if not brief or estimate.low is not None:
-        yield keys.reliable(key), float(estimate.reliable)
+    yield key, estimate.value, is_brief
+    yield key + _STDERR, estimate.stderr, False
+    yield low, estimate.low, is_brief
+    yield high, estimate.high, is_brief
+    yield key + _RELIABLE, float(estimate.reliable), False

@@ -24,7 +24,8 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
 
     Returns:
         The charts: for each target what stands for its accuracy and its loss, with the interval; all estimates against the
-        truth; each measure on all sets, the parts of each measure, correlations, and what a measurement costs.
+        truth and the reference's own value; each measure on all sets, the parts of each measure, correlations, and what a
+        measurement costs.
 
     Example:
         >>> from lightning_tansens.record import Estimate, SetRecord
@@ -49,31 +50,25 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
                 answers[f"{title}, with 95 % interval"] = ["Margin", [key, *keys.interval(key)]]
             # the truth has its line also without labels: TensorBoard shows a chart twice if runs differ in its lines
             names = dict.fromkeys([ACTUAL, *target.estimates[quantity], *([HEADLINE] if late else [])])
-            estimates[title] = _lines(keys.estimate(target.name, quantity, name) for name in names)
-    measures: dict[str, list[object]] = {}
-    nodes: dict[str, list[object]] = {}
+            lines = {name: keys.estimate(target.name, quantity, name) for name in names}
+            lines[TRIVIAL] = keys.labelled(record.reference.name, quantity)
+            estimates[title] = _lines(lines.values())
     parts: dict[str, list[object]] = {}
     on_sets: dict[str, list[str]] = {}
     for one in record.sets:
-        for key, measure in one.measures.items():
-            for name in measure.values:
-                on_sets.setdefault(name, []).append(keys.value(name, one.name))
-            if measure.parts:
-                parts[f"{key} of {one.name}, by part"] = _lines(keys.value(key, one.name, part) for part in measure.parts)
-        for name in one.scores:
+        for name in [*(name for measure in one.measures.values() for name in measure.values), *one.scores]:
             on_sets.setdefault(name, []).append(keys.value(name, one.name))
-        if one.class_losses:
-            labels = map(str, one.class_losses)
-            parts[f"class_loss of {one.name}, by part"] = _lines(
-                keys.value("class_loss", one.name, label) for label in labels
-            )
-    for name, lines in on_sets.items():
-        (nodes if name.startswith("active_nodes") else measures)[name] = _lines(lines)
+        of_parts: dict[str, Iterable[object]] = {key: measure.parts for key, measure in one.measures.items()}
+        for key, found in {**of_parts, "class_loss": one.class_losses}.items():
+            if found:
+                parts[f"{key} of {one.name}, by part"] = _lines(keys.value(key, one.name, str(part)) for part in found)
+    values = {name: _lines(lines) for name, lines in on_sets.items()}
+    nodes = {name: chart for name, chart in values.items() if name.startswith("active_nodes")}
     coefficients: list[object] = [rf"^{re.escape(keys.value(kind))}/" for kind in ("pearson", "spearman")]
     layout: dict[str, dict[str, list[object]]] = {
         "the unlabelled sets": answers,
         "estimated against actual": estimates,
-        "sensitivities": measures,
+        "sensitivities": {name: chart for name, chart in values.items() if name not in nodes},
         "active nodes": nodes,
         "layers, outputs, classes": parts,
         "correlations": {"with the generalisation gap": ["Multiline", coefficients]} if correlated else {},
@@ -82,19 +77,31 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
     return {f"{keys.prefix}: {category}": charts for category, charts in layout.items() if charts}
 
 
-def compared_keys(targets: Sequence[str], estimators: Sequence[str], keys: Keys, labelled: bool) -> list[str]:
-    """Returns the keys by which runs are compared: the headline, the truth, the trivial estimate, then the other ones.
+def compared_keys(
+    targets: Sequence[str], estimators: Sequence[str], keys: Keys, labelled: bool, record: Record | None = None
+) -> list[str]:
+    """Returns the keys by which runs are compared: the headline, the truth, the reference's own, then other estimates.
 
     Args:
         targets: The names of the targets.
         estimators: The names of the estimators.
         keys: How values are named.
         labelled: Whether the truth will be known.
+        record: The run's first measurement, which knows the names of the sets and what is estimated; None before it.
 
     """
-    first = [HEADLINE] if HEADLINE in estimators else []
-    names = dict.fromkeys([*first, *([ACTUAL] if labelled else []), TRIVIAL, *estimators])
-    return [keys.estimate(target, quantity, name) for name in names for quantity in SHOWN for target in targets]
+    quantities, own = list(SHOWN), []
+    if record is not None:
+        targets = list(record.targets)
+        own = [keys.labelled(record.reference.name, of) for of in SHOWN if record.reference.labelled(of) is not None]
+        quantities = [of for of in SHOWN if any(target.estimates.get(of) for target in record.targets.values())]
+    first = [*([HEADLINE] if HEADLINE in estimators else []), *([ACTUAL] if labelled else [])]
+    others = [name for name in estimators if name not in (HEADLINE, TRIVIAL)]
+
+    def of(names: Sequence[str]) -> list[str]:
+        return [keys.estimate(target, quantity, name) for name in names for quantity in quantities for target in targets]
+
+    return [*of(first), *own, *of(others)]
 
 
 def _lines(names: Iterable[str]) -> list[object]:

@@ -16,9 +16,9 @@ class Display:
     """Chooses what a monitor sends to the loggers.
 
     Args:
-        log: Which scalars: "default" for the headline, the measures, their estimates, the trivial one and the truth, and
-            the estimators that were passed by name, without values of the default measures that look like others; "all" for
-            everything in the history, standard errors among it.
+        log: Which scalars: "default" for the headline, the measures, their estimates, the reference's own loss and
+            accuracy, the truth, and the estimators that were passed by name, without values of the default measures that
+            look like others; "all" for everything in the history, standard errors among it.
         layout: Whether charts are grouped by question, once a run (TensorBoard's custom scalars).
         texts: Whether a table says what is known of the unlabelled sets, at each measurement, and the measures are
             described, once a run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Page:
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
+        self._compared: Callable[..., list[str]] | None = None
         self._last: Mapping[str, ShownSamples] | None = None  # of a measurement that has not been drawn yet
         self._nodes: dict[int, dict[str, Tensor]] = {}
 
@@ -78,7 +80,8 @@ class Page:
 
         """
         if self._display.layout:
-            compared = compared_keys(targets, estimators, self._keys, labelled)
+            self._compared = partial(compared_keys, targets, estimators, self._keys, labelled)
+            compared = self._compared()
             self._send(lambda writer: writer.compare(compared, hparams))
 
     def resume(self, from_step: int) -> None:
@@ -128,8 +131,6 @@ class Page:
 
     def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
         """Sends values by key to each logger in one call; last of all, where one of them is how long the rest has taken."""
-        if self._display.log == "default":  # a chart of zeros and ones says nothing that the table does not
-            scalars = {key: value for key, value in scalars.items() if not self._keys.is_reliable(key)}
         if scalars:
             self._send(lambda writer: writer.scalars(scalars, record.step))
 
@@ -184,7 +185,8 @@ class Page:
     def _begin(self, record: Record) -> None:
         layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
         described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
-        self._send(lambda writer: writer.begin())
+        compared = [] if self._compared is None else self._compared(record)
+        self._send(lambda writer: writer.begin(compared))
         if layout:
             self._send(lambda writer: writer.layout(layout))
         if described:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
@@ -33,14 +33,12 @@ class Point:
     """One estimate and the truth.
 
     Attributes:
-        step: Which measurement it belongs to; the checkpoint that it judges.
         estimate: The estimate; nan where it was not defined.
         actual: The truth.
         interval: Where the truth is expected; None where the estimate does not say.
 
     """
 
-    step: float
     estimate: float
     actual: float
     interval: tuple[float, float] | None = None
@@ -49,6 +47,10 @@ class Point:
     def error(self) -> float:
         """How far the estimate is above the truth."""
         return self.estimate - self.actual
+
+
+#: Points by set and step: the checkpoints that they judge.
+Points = dict[tuple[str, float], Point]
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Scorecard:
         check_share("confidence", confidence)
         self.confidence = confidence
         self._z = NormalDist().inv_cdf((1 + confidence) / 2)
-        self._points: dict[tuple[Quantity, str, str], dict[float, Point]] = {}
+        self._points: dict[tuple[Quantity, str, str], Points] = {}
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> Scorecard:
@@ -190,7 +192,7 @@ class Scorecard:
             check_numbers(at_least=0, stderr=stderr)
             interval = interval or (estimate - self._z * stderr, estimate + self._z * stderr)
         points = self._points.setdefault((quantity, set_name, estimator), {})
-        points[float(step)] = Point(float(step), float(estimate), float(actual), interval)
+        points[set_name, float(step)] = Point(float(estimate), float(actual), interval)
 
     def reset(self) -> None:
         """Forgets all points."""
@@ -225,21 +227,18 @@ class Scorecard:
             writer.writerows(list(asdict(score).values()) for score in self.compute())
 
     def _score(self, quantity: Quantity, set_name: str, sets: Sequence[str], name: str) -> EstimatorScore:
-        count = sum(len(self._points.get((quantity, on, name), {})) for on in sets)
-        own, trivial = ({on: self._defined(quantity, on, of) for on in sets} for of in (name, TRIVIAL))
-        points = [point for on_set in own.values() for point in on_set.values()]
-        if not points:
-            return EstimatorScore(quantity, set_name, name, 0, count)
+        every, own = self._on(quantity, sets, name), self._on(quantity, sets, name, defined=True)
+        trivial, points = self._on(quantity, sets, TRIVIAL, defined=True), list(own.values())
         errors = np.array([point.error for point in points])
-        steps = {on: own[on].keys() & trivial[on].keys() for on in sets}  # the two are compared where both are defined
-        pairs = [[of[on][step].error for on in sets for step in steps[on]] for of in (own, trivial)]
-        both = [{on: {step: of[on][step] for step in of[on] if step in steps[on]} for on in sets} for of in (own, trivial)]
+        # the two are compared where both are defined
+        both = [{place: of[place] for place in own if place in trivial} for of in (own, trivial)]
+        pairs = [np.array([point.error for point in of.values()]) for of in both]
         return EstimatorScore(
             quantity,
             set_name,
             name,
             len(points),
-            count - len(points),
+            len(every) - len(points),
             mae=_mean(np.abs(errors)),
             bias=_mean(errors),
             rmse=_root(_mean_square(errors)),
@@ -251,21 +250,20 @@ class Scorecard:
             **correlations([p.estimate for p in points], [p.actual for p in points]),
         )
 
-    def _defined(self, quantity: Quantity, on: str, name: str) -> dict[float, Point]:
-        points = self._points.get((quantity, on, name), {})
-        return {step: point for step, point in points.items() if math.isfinite(point.estimate)}
+    def _on(self, quantity: Quantity, sets: Sequence[str], name: str, defined: bool = False) -> Points:
+        """The points of an estimator on some sets; those that are defined if asked for."""
+        found = (self._points.get((quantity, on, name), {}) for on in sets)
+        points = (item for of_set in found for item in of_set.items())
+        return {place: point for place, point in points if not defined or math.isfinite(point.estimate)}
 
-    def _regret(self, quantity: Quantity, points: Mapping[str, Mapping[float, Point]]) -> float | None:
+    def _regret(self, quantity: Quantity, points: Points) -> float | None:
         """The mean regret over the sets that have points to choose among."""
         sign = 1 if quantity == "loss" else -1
         regrets = []
-        for on, of_set in points.items():
-            if of_set:
-                known = [
-                    point for key, found in self._points.items() if key[:2] == (quantity, on) for point in found.values()
-                ]
-                chosen = min(of_set.values(), key=lambda point: sign * point.estimate)
-                regrets.append(sign * chosen.actual - min(sign * point.actual for point in known))
+        for on in dict.fromkeys(on for on, _ in points):
+            known = [point for key, found in self._points.items() if key[:2] == (quantity, on) for point in found.values()]
+            chosen = min((points[place] for place in points if place[0] == on), key=lambda point: sign * point.estimate)
+            regrets.append(sign * chosen.actual - min(sign * point.actual for point in known))
         return _mean(regrets)
 
 

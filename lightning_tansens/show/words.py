@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity, Record, SetRecord, Verdict
@@ -50,8 +50,13 @@ class SetAnswer:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the estimates may not be relied on, each reason once."""
-        return tuple(dict.fromkeys(doubt for _, one in self.estimates.values() for doubt in one.doubts))
+        """Why the estimates may not be relied on, each reason once, also where it is said of error rate and loss."""
+        of_what: dict[str, list[str]] = {}
+        for doubt in dict.fromkeys(doubt for _, one in self.estimates.values() for doubt in one.doubts):
+            what, may, reason = doubt.rpartition(" may ")
+            of_what.setdefault(may + reason, []).append(what)
+        both = {reason: " and ".join(what.removeprefix("the ") for what in whats) for reason, whats in of_what.items()}
+        return tuple((both[reason] if len(whats) > 1 else whats[0]) + reason for reason, whats in of_what.items())
 
     def value(self, quantity: Quantity) -> str:
         """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one.
@@ -125,12 +130,6 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
         numbers = {name: str(number) for number, name in enumerate(every, 1)}
         cut = {name: f"{name[: width - 1 - len(numbers[name])]}…{numbers[name]}" for name in long}
     return {name: cut.get(name, name) for name in every}
-
-
-def first_quantity(records: Sequence[Record]) -> Quantity:
-    """Returns what is shown of a run where there is room for one quantity: the accuracy if some target's is estimated."""
-    sets = [target for record in records for target in record.targets.values()]
-    return "accuracy" if any(one.estimates.get("accuracy") for one in sets) else "loss"
 
 
 def said(quantity: Quantity, value: float) -> str:

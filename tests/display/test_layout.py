@@ -47,11 +47,13 @@ def tags(chart):
     return [key for key in ROW if any(re.search(pattern, key) for pattern in patterns)]
 
 
-def test_estimates_stand_beside_the_truth_and_the_trivial_one():
+def test_estimates_stand_beside_the_truth_and_the_references_own_value():
     charts = make_layout(RECORD)["tansens: estimated against actual"]
     assert list(charts) == [f"{quantity} of {name}" for name in ("near", "far") for quantity in ("accuracy", "loss")]
-    names = ["actual", "trivial", "empirical", "layer_norm", "active_nodes"]
-    assert sorted(tags(charts["loss of far"])) == sorted(f"tansens/far_loss/{name}" for name in names)
+    names = ["actual", "empirical", "layer_norm", "active_nodes"]
+    assert sorted(tags(charts["loss of far"])) == sorted(
+        ["tansens/train_loss", *(f"tansens/far_loss/{name}" for name in names)]
+    )
 
 
 def test_a_measure_is_compared_on_all_sets():
@@ -111,15 +113,14 @@ def test_every_value_is_in_a_chart():
     placed = {tag for charts in layout.values() for chart in charts.values() for tag in tags(chart)}
     endings = ("_stderr", "_reliable")  # figures show the first, tables the second
     left = [key for key in ROW if key not in placed and "/" in key and not key.endswith(endings)]
-    # the reference's own values are the trivial estimates
-    assert left == ["tansens/layer_norm", "tansens/train_loss", "tansens/train_accuracy"]
+    # the trivial estimates are the reference's own values
+    trivial = [f"tansens/{name}_{quantity}/trivial" for name in ("near", "far") for quantity in ("loss", "accuracy")]
+    assert left == ["tansens/layer_norm", *trivial]
 
 
 def test_the_prefix_is_the_users():
     assert make_layout(record(targets=[target(losses={"trivial": 1.0})]), Keys("mine")) == {
-        "mine: estimated against actual": {
-            "loss of test": ["Multiline", ["^mine/test_loss/actual$", "^mine/test_loss/trivial$"]]
-        }
+        "mine: estimated against actual": {"loss of test": ["Multiline", ["^mine/test_loss/actual$", "^mine/train_loss$"]]}
     }
 
 
@@ -128,7 +129,7 @@ def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_class
     layout = make_layout(one)
     assert layout["tansens: estimated against actual"]["loss of class"][1] == [
         "^tansens/class_loss/actual$",
-        "^tansens/class_loss/trivial$",
+        "^tansens/train_loss$",
     ]
     assert layout["tansens: layers, outputs, classes"]["class_loss of class, by part"][1] == ["^tansens/class_loss/class/0$"]
 
@@ -136,12 +137,22 @@ def test_a_target_named_class_keeps_its_estimates_apart_from_the_losses_of_class
 def test_runs_are_compared_by_estimates_and_the_truth():
     assert compared_keys(["a", "b"], ["cot", "estimate", "trivial"], Keys("t"), labelled=True) == [
         f"t/{target}_{quantity}/{name}"
-        for name in ("estimate", "actual", "trivial", "cot")
+        for name in ("estimate", "actual", "cot")
         for quantity in ("accuracy", "loss")
         for target in ("a", "b")
     ]
     assert compared_keys(["a"], ["cot"], Keys("t"), labelled=True)[0] == "t/a_accuracy/actual"
-    assert compared_keys(["a"], ["cot"], Keys("t"), labelled=False)[0] == "t/a_accuracy/trivial"
+    assert compared_keys(["a"], ["cot"], Keys("t"), labelled=False)[0] == "t/a_accuracy/cot"
+
+
+def test_once_measured_runs_are_compared_by_what_there_is():
+    """A regression has no accuracy; the reference's own loss joins, and the sets have their names."""
+    one = record(targets=[target("found", losses={"trivial": 1.0})], accuracy=None)
+    assert compared_keys(["a"], ["cot", "estimate"], Keys("t"), False, one) == [
+        "t/found_loss/estimate",
+        "t/train_loss",
+        "t/found_loss/cot",
+    ]
 
 
 def test_by_default_every_line_of_a_chart_is_logged_but_the_truth(tmp_path):

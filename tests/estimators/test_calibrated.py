@@ -9,10 +9,9 @@ import torch
 
 from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators import Calibrated, Outputs, SetSummary, estimate_set
-from lightning_tansens.estimators.calibrated import Noise, check_features
+from lightning_tansens.estimators.calibrated import Noise
 from lightning_tansens.estimators.calibrated.estimator import log_features
 from lightning_tansens.estimators.calibrated.ridge import Ridge
-from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity
 from lightning_tansens.metrics.uncertainty import Influence
 
 FEATURES = ["entropy", "confidence", "sensitivity", "active_nodes"]
@@ -99,13 +98,6 @@ def test_what_has_no_logarithm_has_no_estimate(reference, sets, message):
 def test_a_feature_that_is_not_finite_is_named():
     with pytest.raises(UndefinedEstimateError, match="expected a positive mean sensitivity on every set, but it is nan"):
         log_features(reading(sensitivity=math.nan), FEATURES)
-
-
-def test_features_need_their_measures():
-    check_features(FEATURES, [EmpiricalSensitivity(), ActiveNodeSensitivity()])
-    check_features(Calibrated().features, [])
-    with pytest.raises(ValueError, match="features: expected a measure with the key 'empirical' for the feature"):
-        check_features(["sensitivity"], [])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lightning_tansens.estimators import Estimator, Limits, Reason, SetSummary, Trivial, estimate_set
-from lightning_tansens.estimators.doubts import Evidence, doubts, with_doubts
+from lightning_tansens.estimators.doubts import doubts, with_doubts
 from lightning_tansens.record import Estimate
 from tests.estimators.data import LABELS, REFERENCE, TARGET, by_key, summary
 
@@ -34,14 +34,14 @@ GOOD = {"samples": 100, "errors": 20, "relative_error": 0.1, "inside": True}
     ],
 )
 def test_reasons(change, reasons):
-    assert set(doubts(Evidence(**{**GOOD, **change}))) == set(reasons)
+    assert set(doubts(**{**GOOD, **change})) == set(reasons)
 
 
 def test_limits_are_the_users():
-    evidence = Evidence(**{**GOOD, "samples": 10})
-    assert doubts(evidence, Limits(samples=10)) == ()
-    assert set(doubts(evidence, Limits(samples=11))) == {Reason.FEW_SAMPLES}
-    assert set(doubts(evidence, Limits(errors=21, samples=0, relative_error=0.05))) == {
+    evidence = {**GOOD, "samples": 10}
+    assert doubts(**evidence, limits=Limits(samples=10)) == ()
+    assert set(doubts(**evidence, limits=Limits(samples=11))) == {Reason.FEW_SAMPLES}
+    assert set(doubts(**evidence, limits=Limits(errors=21, samples=0, relative_error=0.05))) == {
         Reason.FEW_ERRORS,
         Reason.FEW_SAMPLES,
     }

@@ -134,6 +134,21 @@ def test_the_regression_estimator_is_least_squares(monkeypatch):
     assert shrunk.predict(means) == pytest.approx(np.tile(truth.mean(0), (5, 1)), abs=1e-6)
 
 
+def test_the_regression_estimator_adds_what_is_left_of_re_weighted_samples():
+    features, truth = RNG.normal(size=(40, 3)), RNG.normal(size=(40, 2))
+    found = RegressionEstimator.fitted(features, truth)
+    z, means, weights = (
+        (features - features.mean(0)) / features.std(0),
+        RNG.normal(size=(5, 3)),
+        RNG.dirichlet(np.ones(40), 5),
+    )
+    slopes = np.linalg.solve(z.T @ z / 40 + 0.1 * np.eye(3), z.T @ (truth - truth.mean(0)) / 40)
+    moved = (means - features.mean(0)) / features.std(0)
+    by_hand = weights @ truth + (moved - weights @ z) @ slopes
+    assert found.predict(means, weights) == pytest.approx(by_hand, abs=1e-4)
+    assert found.predict(means) == pytest.approx(truth.mean(0) + moved @ slopes, abs=1e-4)
+
+
 def test_the_gate_is_a_ridge_logistic_regression():
     signatures = np.column_stack([np.ones(30), RNG.normal(size=(30, 2))])
     moved = signatures[:, 1] + 0.5 * RNG.normal(size=30) > 0
@@ -310,12 +325,17 @@ def test_an_interval_reaches_further_to_the_side_on_which_copies_lay():
     other = outputs(0.5 * drawn(300, 6)[0])
     error, loss = fit.estimate(other)
     assert 0 < error.low < error.ratio < error.high < 1 / fit.calibration.level[0]
+
+    def reach() -> np.ndarray:
+        ratios = np.log([[of.low, of.ratio, of.high] for of in fit.estimate(other)]).T
+        return np.diff(on_scale(ratios, fit.calibration.level), axis=0)
+
     fit._errors = -np.abs(fit._errors)  # all of them too low
-    for one in fit.estimate(other):
-        assert one.high / one.ratio > one.ratio / one.low
+    down, up = reach()
+    assert (up > down).all()
     fit._errors = -fit._errors
-    for one in fit.estimate(other):
-        assert one.high / one.ratio < one.ratio / one.low
+    down, up = reach()
+    assert (up < down).all()
     assert loss.low < loss.ratio < loss.high
 
 
@@ -327,6 +347,18 @@ def test_no_error_is_far_above_chance():
     most = np.log((1 - 0.3 / CLASSES) / fit.calibration.level[0])
     assert stretched.same.predict(fit._points.candidates)[:, 0].max() > 2 * most
     assert ratios[:, 0].max() <= most
+
+
+def test_heads_never_differ_by_more_than_the_second_was_wrong_by_on_a_copy():
+    known = reference(200)
+    fit = Fit(known.outputs, [copy.outputs for copy in known.copies])
+    free = fit._points.free
+    assert fit._farthest == pytest.approx(np.abs(fit._truth - free)[fit._kinds == "plain"].max(0))
+    apart = np.abs(fit._predict(fit.model, fit._points, "same")[0] - free).max(0)
+    fit._farthest = np.array([0.1, 0.2])
+    assert (apart > fit._farthest).all()
+    bounded = np.abs(fit._predict(fit.model, fit._points, "same")[0] - free).max(0)
+    assert (bounded <= fit._farthest).all()
 
 
 def test_heads_that_differ_by_noise_are_drawn_together():

@@ -131,8 +131,8 @@ def test_tensorboards_runs_are_compared_by_the_values_that_there_are(module, tmp
     values = [
         f"tansens/test_{quantity}/{name}"
         for quantity in ("loss", "accuracy")
-        for name in (*(["actual"] if own else []), "trivial", "empirical", "layer_norm", "active_nodes")
-    ]
+        for name in (*(["actual"] if own else []), "empirical", "layer_norm", "active_nodes")
+    ] + ["tansens/train_loss", "tansens/train_accuracy"]
     assert set(metrics) == {*(["hp_metric"] if own else []), *values}
     assert set(values) <= set(read(tmp_path).Tags()["scalars"])
     assert set(hyperparameters) == ({"lr", "widths"} if own else {"run"})  # without one TensorBoard's tab is empty
@@ -151,6 +151,22 @@ def test_what_is_compared_comes_before_lightnings_own_list(hparams, tensorboard)
     logger.experiment.flush()
     metrics, hyperparameters = compared(logger.log_dir)
     assert metrics == [*(["hp_metric"] if hparams else []), "a", "b", "c"]
+    assert set(hyperparameters) == ({"lr"} if hparams else {"run"})
+
+
+@pytest.mark.parametrize("hparams", [{"lr": 0.5}, None])
+def test_the_first_measurement_says_what_there_is_to_compare(hparams, tensorboard):
+    logger, writer = tensorboard
+    other = writer_of(logger)
+    writer.compare(["a", "b"], hparams)
+    other.compare(["c", "d"], hparams)
+    if hparams:
+        logger.log_hyperparams(hparams)
+    writer.begin(["b", "reference"])
+    other.begin(["d"])
+    logger.experiment.flush()
+    metrics, hyperparameters = compared(logger.log_dir)
+    assert metrics == [*(["hp_metric"] if hparams else []), "b", "reference", "d"]
     assert set(hyperparameters) == ({"lr"} if hparams else {"run"})
 
 

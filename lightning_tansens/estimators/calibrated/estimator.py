@@ -13,7 +13,6 @@ from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary
 from lightning_tansens.estimators.calibrated.perturbations import Contrast, Masked, Noise, Transform, checked_transforms
 from lightning_tansens.estimators.calibrated.ridge import Prediction, Ridge
-from lightning_tansens.metrics.base import Measure
 from lightning_tansens.metrics.uncertainty import relative_standard_error
 
 #: The mean predictive entropy, the mean of 1 − confidence, the mean ‖S‖_F², the mean number of active hidden units.
@@ -124,17 +123,6 @@ def _wrongness(quantity: Quantity, summary: SetSummary) -> float | None:
     error = None if summary.accuracy is None else 1 - summary.accuracy
     wrong = summary.loss if quantity == "loss" else error
     return wrong if wrong is not None and math.isfinite(wrong) and wrong > 0 else None
-
-
-def check_features(features: Sequence[Feature], measures: Sequence[Measure]) -> None:
-    """Raises ValueError if a feature needs a measure that is not taken."""
-    keys = {measure.key for measure in measures}
-    for name in features:
-        if name in _MEASURED and _MEASURED[name][0] not in keys:
-            raise ValueError(
-                f"features: expected a measure with the key {_MEASURED[name][0]!r} for the feature {name!r}, but got the "
-                f"keys {sorted(keys)}; add the measure, or leave the feature out"
-            )
 
 
 def log_features(summary: SetSummary, features: Sequence[Feature]) -> list[float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_tansens.estimators.headline.heads import RegressionEstimator
+from lightning_tansens.estimators.headline.moved_shares import MovedShares
 from lightning_tansens.estimators.headline.plans import hard_kernel, plan_means, scale_columns
 from lightning_tansens.estimators.headline.samples import Samples
 from lightning_tansens.estimators.outputs import Array
@@ -40,6 +41,10 @@ class Points:
 
     def of(self, places: NDArray[np.bool_]) -> Points:
         return Points(tuple(of[places] for of in self.candidates), self.free[places], self.signatures[places])
+
+    def with_number(self, number: Array) -> Points:
+        """Returns these with one number more for the gate, shape (M,)."""
+        return replace(self, signatures=np.column_stack([self.signatures, number]))
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Points:
@@ -75,6 +80,8 @@ class Calibration:
         everywhere = np.full((1, count), 1 / count)
         self.predicted = samples.predicted_shares(everywhere)[0]
         self.regression = RegressionEstimator.fitted(samples.features, truth)
+        numbers = samples.numbers
+        self.moved_shares = None if numbers is None else MovedShares.fitted(numbers, labels, self.classes)
         own = self._numbers(samples, bootstraps)
         self._own = {name: float(value.mean()) for name, value in own.items() if value.ndim == 1}
 
@@ -99,7 +106,10 @@ class Calibration:
         error = np.stack([ratio("disagreement"), ratio("soft_error"), ratio("threshold"), hard], 1)
         loss = np.stack([ratio("pseudo_loss"), ratio("soft_loss"), ratio("hard_loss")], 1)
         least = np.maximum(self.least, np.array([0.1, 0.05]) * level)
-        free = np.log(np.maximum(self.regression.predict(found["features"]), least) / level)
+        moved, numbers = None, samples.numbers
+        if self.moved_shares is not None and numbers is not None:
+            moved = self.moved_shares.weights(weights @ numbers, 1 / np.square(weights).sum(1))
+        free = np.log(np.maximum(self.regression.predict(found["features"], moved), least) / level)
         shift, disagreement = found["shift"], found["disagreement"]
         signatures = [
             np.ones(len(weights)),

@@ -49,7 +49,8 @@ class Headline(Estimator):
 
     * *The class shares are the reference's* (other images of the same things): a weighted mean of the disagreement with
       earlier snapshots, of transports onto the class shares, of a threshold and of pseudo-label losses.
-    * *Another population*: the regression estimator, which re-weights the reference.
+    * *Another population*: the regression estimator, which re-weights the reference, and first moves the shares of its
+      classes if that explains the set (:class:`~.moved_shares.MovedShares`).
 
     Weights and gate are fitted at each measurement to labelled, corrupted copies of the reference and to re-weightings of
     it, on which the truth is known. A set whose inputs look like a copy's is corrected by what the estimate was wrong by
@@ -224,7 +225,7 @@ def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
 
 def _basis(population: float, class_shares: ClassShares) -> str:
     if class_shares != "auto":
-        return {"same": "the class shares are the reference's", "free": "it is another population"}[class_shares]
+        return {"same": "the class shares are the reference's", "free": "its population differs from the reference's"}[class_shares]
     if LEANING < population < 1 - LEANING:
-        return "it is something between unchanged class shares and another population"
-    return "it is another population" if population > LEANING else "the class shares are the reference's"
+        return "its population may differ from the reference's"
+    return "its population differs from the reference's" if population > LEANING else "the class shares are the reference's"

@@ -11,6 +11,7 @@ from lightning_tansens.estimators.headline.gate import DEFAULT
 from lightning_tansens.estimators.headline.gated_heads import Answer, ClassShares, GatedHeads
 from lightning_tansens.estimators.headline.heads import WeightedCandidates
 from lightning_tansens.estimators.headline.interval import variance_of_sampling
+from lightning_tansens.estimators.headline.resemblance import Views
 from lightning_tansens.estimators.headline.reweighting import Reweightings, reweightings
 from lightning_tansens.estimators.headline.samples import Samples, ensemble
 from lightning_tansens.estimators.outputs import TINY, Array, Outputs
@@ -38,11 +39,12 @@ class Fit(GatedHeads):
         now = reference.earlier is None
         fitted = fit_temperature(np.log(ensemble(reference) + TINY), reference.labels) if now else reference.temperature
         self.temperature = fitted.value
-        samples = Samples.of(reference, self.temperature)
+        views = Views.of_reference(reference)
+        samples = Samples.of(reference, self.temperature, views)
         moved = reweightings(reference.labels, samples.posterior.shape[1], samples.places, seed)
         self.calibration = calibration = Calibration(samples, reference.labels, moved.of("bootstrap"))
         outputs, weights = [reference, *copies, *strong], moved.with_copies(copies, strong)
-        sets = [samples, *(Samples.of(copy, self.temperature) for copy in outputs[1:])]
+        sets = [samples, *(Samples.of(copy, self.temperature, views) for copy in outputs[1:])]
         points = [calibration.points(one, of.weights) for one, of in zip(sets, weights, strict=True)]
         means = [of.weights @ calibration.truth(one) for one, of in zip(sets, weights, strict=True)]
         truth = calibration.log_ratios(np.concatenate(means))
@@ -50,7 +52,7 @@ class Fit(GatedHeads):
 
     def estimate(self, outputs: Outputs, class_shares: ClassShares = "auto") -> tuple[Answer, Answer]:
         """Returns the answers for the error and the loss of a set, without looking at its labels."""
-        samples = Samples.of(outputs, self.temperature)
+        samples = Samples.of(outputs, self.temperature, self._views)
         points = self.calibration.points(samples, Reweightings.none(len(samples)))
         error, loss = self._answers(points, len(samples), class_shares, outputs)
         return error, loss

@@ -24,6 +24,9 @@ ClassShares = Literal["auto", "same", "free"]
 #: Heads that differ by less than this many standard deviations of the reference's own noise are drawn together.
 NOISE = 2.0
 
+#: What is added to a squared distance of inputs, in units of how far re-weightings go, before its logarithm is taken.
+LEAST_UNLIKE = 0.5
+
 #: With fewer corrupted copies than this the weights are equal and the gate is the default.
 FEWEST_COPIES = 2
 
@@ -62,7 +65,7 @@ class GatedHeads(ABC):
 
     with the log ratio a of the first head, b of :class:`RegressionEstimator` and the signature s of a set. Where a and b
     differ by no more than noise, a is drawn to b: with the difference d and twice its standard deviation τ over
-    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`.
+    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`. They never differ by more than b is wrong by on any copy.
 
     Args:
         points: The re-weightings of the reference and, after them, of each copy.
@@ -91,17 +94,20 @@ class GatedHeads(ABC):
         self._points, self._truth, self._level, self._most = Points.joined(points), truth, level, most
         self._kinds = np.concatenate([of.kinds for of in sets])
         self._bases = np.repeat(np.arange(-1, len(sets) - 1), [len(of.kinds) for of in sets])
-        self.model = self._fit(np.ones(len(self._kinds), bool))
-        self._left_out = self._without_own_kind()
         self._copies = (self._kinds == "plain") | (self._kinds == "strong")
+        wrong = np.abs(truth - self._points.free)[self._copies]
+        self._farthest = wrong.max(0) if len(wrong) else np.full(len(level), np.inf)
         self._resemblance: Resemblance | None = None
         self._found_wrong: dict[ClassShares, Array] = {}
-        views = Views.of_reference(outputs[0]) if outputs and outputs[0].inputs is not None else None
+        self._views = views = Views.of_reference(outputs[0]) if outputs else None
         if views is not None and self._copies.any() and all(map(views.fit, outputs)):
-            self._views = views
             pairs = zip(outputs, sets, strict=True)
-            seen = np.concatenate([self._views.means(one, of.weights, own=True) for one, of in pairs])
+            seen = np.concatenate([views.means(one, of.weights, own=True) for one, of in pairs])
             self._resemblance = Resemblance(seen[self._bases < 0], seen[self._copies])
+            self._points = self._points.with_number(self._unlike(seen))
+        self.model = self._fit(np.ones(len(self._kinds), bool))
+        self._left_out = self._without_own_kind()
+        if self._resemblance is not None:
             self._left_out += self._resemblance.correction(seen, self._wrong("auto"), without_own_kind=True)
             self._left_out = np.minimum(self._left_out, most)
         self._errors = on_scale(self._left_out, level) - on_scale(truth, level)
@@ -117,21 +123,36 @@ class GatedHeads(ABC):
 
     def _answers(self, points: Points, count: int, class_shares: ClassShares, outputs: Outputs | None) -> list[Answer]:
         """Returns the answer for each quantity of a set, from its point, its number of samples, and its inputs if known."""
+        seen = None
+        if self._resemblance is not None:
+            if outputs is not None and self._views is not None and self._views.fit(outputs):
+                seen = self._views.means(outputs, Reweightings.none(count))
+            points = points.with_number(self._unlike(seen))
         ratios, gate, spread = self._predict(self.model, points, class_shares)
-        if self._resemblance is not None and outputs is not None and self._views.fit(outputs):
-            seen = self._views.means(outputs, Reweightings.none(count))
+        if self._resemblance is not None and seen is not None:
             ratios = np.minimum(ratios + self._resemblance.correction(seen, self._wrong(class_shares)), self._most)
-        seen, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
+        known, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
         steep = np.square(slopes(values * level))
         sampling, (within, between) = steep * self._sampling(values, count), steep * spread[0].T
-        copies = nearby(signature, ratios[0], seen, self._left_out, self._errors)
+        copies = nearby(signature, ratios[0], known, self._left_out, self._errors)
         parts = zip(sampling, map(tuple, copies), within, between, strict=True)
         reach = np.array([Spread(*part, self.shares).reach for part in parts])
         middle = on_scale(ratios[0], level)
         low, high = off_scale(middle - reach[:, 0], level), off_scale(middle + reach[:, 1], level)
-        distance = float(np.sqrt(np.sort(np.square(signature - seen).sum(1))[NEAREST - 1]))
+        distance = float(np.sqrt(np.sort(np.square(signature - known).sum(1))[NEAREST - 1]))
         ends = zip(values, low, high, strict=True)
         return [Answer(float(value), float(down), float(up), float(gate[0]), distance) for value, down, up in ends]
+
+    def _unlike(self, seen: Array | None) -> Array:
+        """Returns the gate's number of sets' inputs, shape (M,); 0 for rows of a table, the usual one for unknown inputs.
+
+        Populations move the energies of images little. The entries of a table's rows are what populations differ in.
+        """
+        if seen is None:
+            return np.asarray(self._points.signatures[:, -1:].mean(0))
+        if self._resemblance is None or self._views is None or self._views.is_table:
+            return np.zeros(len(seen))
+        return np.asarray(np.log(self._resemblance.unlike(seen) + LEAST_UNLIKE) / 4)
 
     def _fit(self, used: NDArray[np.bool_]) -> Model:
         """Fits weights on corrupted copies as they are, and the gate on them against the reference's re-weightings."""
@@ -141,7 +162,7 @@ class GatedHeads(ABC):
             plain = np.zeros_like(plain)
         same = self._head(self._points.of(plain).candidates, self._truth[plain])
         if not plain.any():
-            return Model(same, self.default_gate)
+            return Model(same, np.pad(self.default_gate, (0, self._points.signatures.shape[1] - len(self.default_gate))))
         told = moved | (corrupted & np.isin(self._kinds, ("plain", "bootstrap")))
         return Model(same, fit_gate(self._points.signatures[told], moved[told]))
 
@@ -150,6 +171,7 @@ class GatedHeads(ABC):
         own = self._points.of((self._kinds == "bootstrap") & (self._bases < 0))
         noise = NOISE * (model.same.predict(own.candidates) - own.free).std(0) + 1e-9
         difference = np.minimum(model.same.predict(points.candidates), self._most) - points.free
+        difference = np.clip(difference, -self._farthest, self._farthest)
         same = points.free + difference**3 / (difference**2 + noise**2)
         stated = np.full(len(same), float(class_shares == "free"))
         gate = logistic(points.signatures @ model.gate) if class_shares == "auto" else stated

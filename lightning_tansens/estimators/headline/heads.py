@@ -125,18 +125,18 @@ class WeightedLosses:
 class RegressionEstimator:
     r"""The generalised regression estimator (GREG; Deville and Särndal 1992): the reference re-weighted to the target.
 
-    .. math:: \hat t(X) = \bar t_{ref} + (\bar z(X) - \bar z_{ref})^T \beta, \qquad
+    .. math:: \hat t(X) = \sum_n w_n t_n + \Big(\bar z(X) - \sum_n w_n z_n\Big)^T \beta, \qquad
               \beta = \Big(\frac1N \sum_n z_n z_n^T + \lambda I\Big)^{-1} \frac1N \sum_n z_n (t_n - \bar t_{ref})
 
-    with standardised features z and the error and the loss as t. It is right where the target is a mixture of the
-    reference's samples in other shares, as far as the features tell them apart.
+    with standardised features z, the error and the loss as t, and weights w of the reference's samples: equal ones, or
+    those of :class:`MovedShares`. It is right where the target is a mixture of the reference's samples in other shares, as
+    far as the features tell them apart.
 
     Attributes:
         mean, scale: Of the reference's features, shapes (F,).
         inverse: The inverse matrix, shape (F, F).
         slopes: β for error and loss, shape (F, 2).
-        level: The reference's error and loss, shape (2,).
-        residual: The variance of what the regression leaves, shape (2,).
+        left: What the regression leaves of each sample, t − zᵀβ, shape (N, 2).
 
     """
 
@@ -144,21 +144,32 @@ class RegressionEstimator:
     scale: Array
     inverse: Array
     slopes: Array
-    level: Array
-    residual: Array
+    left: Array
 
     @classmethod
     def fitted(cls, features: Array, truth: Array) -> RegressionEstimator:
         """Fits features of shape (N, F) to error and loss of shape (N, 2), with λ = :data:`RIDGE`."""
-        mean, scale, level = features.mean(0), features.std(0) + 1e-6, truth.mean(0)
+        mean, scale = features.mean(0), features.std(0) + 1e-6
         z = (features - mean) / scale
         inverse = np.linalg.inv(z.T @ z / len(z) + RIDGE * np.eye(z.shape[1]))
-        slopes = inverse @ z.T @ (truth - level) / len(z)
-        return cls(mean, scale, inverse, slopes, level, np.var(truth - level - z @ slopes, axis=0))
+        slopes = inverse @ z.T @ (truth - truth.mean(0)) / len(z)
+        return cls(mean, scale, inverse, slopes, truth - z @ slopes)
 
-    def predict(self, means: Array) -> Array:
-        """Returns error and loss at means of features, shape (M, 2), from means of shape (M, F)."""
-        return np.asarray(self.level + (means - self.mean) / self.scale @ self.slopes)
+    @property
+    def residual(self) -> Array:
+        """The variances of what the regression leaves, shape (2,)."""
+        return np.asarray(self.left.var(0))
+
+    def predict(self, means: Array, weights: Array | None = None) -> Array:
+        """Returns error and loss of M sets, shape (M, 2).
+
+        Args:
+            means: Of features, shape (M, F).
+            weights: w, with rows of sum 1, shape (M, N); None for equal ones.
+
+        """
+        left = self.left.mean(0) if weights is None else weights @ self.left
+        return np.asarray(left + (means - self.mean) / self.scale @ self.slopes)
 
     def distance(self, means: Array) -> Array:
         """Returns the squared Mahalanobis distance of means of features from the reference's, shape (M,)."""

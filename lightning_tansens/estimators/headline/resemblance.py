@@ -13,6 +13,9 @@ from lightning_tansens.estimators.outputs import Array, Outputs
 #: The bands of principal components begin here; with fewer components than the last there are fewer bands.
 BANDS = (0, 4, 16, 64)
 
+#: So many principal components' scores tell whether other class shares explain a set.
+SCORES = 12
+
 #: Entries are cut off at so many deviations; energies start at this share of the reference's whole energy.
 FARTHEST, LEAST = 4.0, 0.005
 
@@ -56,6 +59,7 @@ class Views:
     """
 
     def __init__(self, reference: Inputs) -> None:
+        self.is_table = reference.is_table
         self.unseen, self._shape = len(reference) // 2, (reference.shape, reference.rows.shape[1])
         rows = np.where(np.isfinite(reference.rows), reference.rows.astype(np.float64), np.nan)
         self._mean = _known_mean(rows[self.unseen :])
@@ -68,15 +72,24 @@ class Views:
         self._least = LEAST * own[:, :-1].mean(0).sum() + 1e-12
         self._nearest = 1e-3 * own[:, -1].mean() + 1e-12
         self._own = self._logarithms(own).mean(0)
-        self._known: WeakKeyDictionary[Inputs, Array] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Inputs, tuple[Array, Array]] = WeakKeyDictionary()
 
     def of(self, inputs: Inputs) -> Array:
-        """Returns the numbers of each sample, shape (N, F); those of inputs that were seen before cost nothing."""
+        """Returns the numbers of each sample, shape (N, F)."""
+        return self._described(inputs)[0]
+
+    def scores(self, inputs: Inputs) -> Array:
+        """Returns each sample's scores on the first principal components, shape (N, K)."""
+        return self._described(inputs)[1]
+
+    def _described(self, inputs: Inputs) -> tuple[Array, Array]:
+        """Returns numbers and scores; those of inputs that were seen before cost nothing."""
         if inputs not in self._known:
-            parts = np.array_split(self._standardised(inputs), -(-len(inputs) // MOST_SAMPLES))  # distances take memory
-            self._known[inputs] = np.concatenate([self._logarithms(self._energies(part)) for part in parts]) - self._own
-        found: Array = self._known[inputs]
-        return found
+            rows = self._standardised(inputs)
+            parts = np.array_split(rows, -(-len(inputs) // MOST_SAMPLES))  # distances take memory
+            numbers = np.concatenate([self._logarithms(self._energies(part)) for part in parts]) - self._own
+            self._known[inputs] = numbers, rows @ self._components[:SCORES].T
+        return self._known[inputs]
 
     def _logarithms(self, energies: Array) -> Array:
         logarithms = np.log(energies[:, :-1] + self._least)
@@ -89,8 +102,9 @@ class Views:
 
     @classmethod
     def of_reference(cls, outputs: Outputs) -> Views | None:
-        """Returns the views of a reference with inputs, the same ones as long as these are kept; None of too few samples."""
-        assert outputs.inputs is not None
+        """Returns the views of a reference, the same ones as long as its inputs are kept; None of too few or no inputs."""
+        if outputs.inputs is None:
+            return None
         unseen = outputs.kept[: len(outputs.inputs) // 2].sum()
         if unseen < FEWEST:
             return None
@@ -162,6 +176,10 @@ class Resemblance:
         self._inverse = np.linalg.inv(moved.T @ moved / len(moved) + LEAST_SPREAD**2 * np.eye(moved.shape[1]))
         self._copies, self._lengths = copies, np.linalg.norm(copies, axis=1) + 1e-9
 
+    def unlike(self, seen: Array) -> Array:
+        """Returns q of M sets, shape (M,), from their numbers, shape (M, F)."""
+        return np.asarray(np.einsum("mf,fg,mg->m", seen, self._inverse, seen) / seen.shape[1])
+
     def correction(self, seen: Array, wrong: Array, without_own_kind: bool = False) -> Array:
         """Returns what to add to estimated log ratios, shape (M, Q).
 
@@ -178,6 +196,6 @@ class Resemblance:
         weights = np.exp(-np.square(distances / (NEAR * (length + SMALL))) / 2)
         if without_own_kind:
             weights = np.where(along > ALIKE * self._lengths * length, 0, weights)
-        unlike = np.einsum("mf,fg,mg->m", seen, self._inverse, seen)[:, None] / seen.shape[1]
+        unlike = self.unlike(seen)[:, None]
         drawn = np.square(unlike) / (np.square(unlike) + UNLIKE**2)
         return np.asarray(drawn * (weights * share @ np.clip(wrong, -MOST, MOST)) / (DRAWN + weights.sum(1, keepdims=True)))

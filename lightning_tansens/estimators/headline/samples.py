@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from lightning_tansens.estimators.disagreement import earlier_predictions
+from lightning_tansens.estimators.headline.resemblance import Views
 from lightning_tansens.estimators.outputs import TINY, Array, Outputs
 
 #: The most earlier snapshots whose class shares are compared.
@@ -31,6 +32,7 @@ class Samples:
         posterior: q = softmax(log p̄ / T), the temporal ensemble at the reference's temperature, shape (N, C).
         predictions: Today's classes ŷ, shape (N,).
         earlier: The classes that earlier snapshots predicted, shape (S, N).
+        scores: Of the inputs' principal components, where the inputs are known, shape (N, K).
 
     """
 
@@ -38,10 +40,11 @@ class Samples:
     posterior: Array
     predictions: NDArray[np.int64]
     earlier: NDArray[np.int64]
+    scores: Array | None = None
 
     @classmethod
-    def of(cls, outputs: Outputs, temperature: float) -> Samples:
-        """Returns the samples of class scores, at a temperature T.
+    def of(cls, outputs: Outputs, temperature: float, views: Views | None = None) -> Samples:
+        """Returns the samples of class scores, at a temperature T, with the inputs' scores if the views fit.
 
         Where there was no earlier measurement, today's outputs stand for the ensemble and for the earlier predictions;
         a sample whose outputs were not usable then counts as predicted as today.
@@ -53,6 +56,7 @@ class Samples:
             np.asarray(softmax(np.log(ensemble(outputs) + TINY) / temperature, axis=1)),
             now,
             np.where(earlier < 0, now, earlier),
+            _scores(outputs, views),
         )
 
     def __len__(self) -> int:
@@ -85,6 +89,12 @@ class Samples:
         wrong[np.arange(len(self)), self.predictions] = 0
         return wrong
 
+    @property
+    def numbers(self) -> Array | None:
+        """What other class shares have to explain, the features and the scores, shape (N, F)."""
+        few = self.posterior.shape[1] <= MANY_CLASSES
+        return np.column_stack([self.features, self.scores]) if few and self.scores is not None else None
+
     @cached_property
     def features(self) -> Array:
         """What the regression estimator is linear in, shape (N, F).
@@ -113,3 +123,9 @@ class Samples:
 def ensemble(outputs: Outputs) -> Array:
     """Returns the temporal ensemble, or today's probabilities where there was no earlier measurement, shape (N, C)."""
     return outputs.probabilities if outputs.earlier is None else outputs.ensemble
+
+
+def _scores(outputs: Outputs, views: Views | None) -> Array | None:
+    if views is None or outputs.inputs is None or not views.fit(outputs):
+        return None
+    return np.asarray(views.scores(outputs.inputs)[outputs.kept])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from lightning_tansens.show.figures.card import (
     SCALE,
     SMALL,
     WIDTH,
+    Frame,
     estimates_on,
     explain,
     last_answers,
@@ -32,7 +32,7 @@ from lightning_tansens.show.figures.card import (
 from lightning_tansens.show.figures.series import Records, check_records, epochs, on_set, series, targets_of
 from lightning_tansens.show.figures.style import ESTIMATES
 from lightning_tansens.show.keys import ACTUAL, QUANTITIES
-from lightning_tansens.show.words import SHOWN, SetAnswer, first_quantity, said
+from lightning_tansens.show.words import SHOWN, SetAnswer, said
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,8 @@ def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Fig
     targets = targets_of(records)
     if not targets:
         raise ValueError("records: expected a test set, but none was measured; pass test_dataloaders to the monitor")
-    chosen = first_quantity(records) if quantity is None else quantity
+    has_accuracy = any(one.estimates.get("accuracy") for record in records for one in record.targets.values())
+    chosen: Quantity = ("accuracy" if has_accuracy else "loss") if quantity is None else quantity
     check_choice("quantity", chosen, QUANTITIES)
     check_matplotlib()
     from matplotlib.figure import Figure
@@ -105,93 +106,54 @@ def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quant
     ax.text(9, (BOTTOM + HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=SMALL)
     scales = _epochs_shown(records), values_shown(records, targets, quantity)
     found = last_answers(records, targets, _NAMES[columns - 1])
+    whole = [epoch for epoch in places(8 // columns, scales[0]) if epoch == round(epoch)]
     for number, target in enumerate(targets):
         row, column = divmod(number, columns)
         corner = LEFT + column * wide, HEIGHT - (row + 1) * tall + _GAP
-        panel = _Panel(ax, *corner, wide - _GAP, tall - _GAP - BAR - LINE * lines, *scales)
-        panel.write(found[target], quantity, lines)
-        panel.scale(8 // columns, 2 + 3 // rows, number + columns >= len(targets), column == 0)
-        panel.draw(records, target, quantity)
+        panel = Frame(ax, *corner, wide - _GAP, tall - _GAP - BAR - LINE * lines, *scales)
+        _write_title(panel, found[target], quantity, lines)
+        panel.scale(whole, places(2 + 3 // rows, scales[1]), number + columns >= len(targets), column == 0)
+        _draw_elements(panel, records, target, quantity)
     ax.text(3, BOTTOM - 12, "epoch", size=SMALL)
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """A set's place in the picture, with the limits of its epochs and values."""
+def _write_title(panel: Frame, found: SetAnswer, quantity: Quantity, lines: int) -> None:
+    """A bar with the name and the verdict, and the values below it."""
+    bar, left, right = panel.bottom + panel.height + LINE * lines + 1, panel.left + 3, panel.left + panel.width - 3
+    write_bar(panel.ax, panel.left, panel.left + panel.width, bar, found)
+    first, *rest = [of for of in dict.fromkeys((quantity, *SHOWN)) if of in found.estimates] or [quantity]
+    wide = lines > 1 and panel.width > 150 and found.estimates  # elsewhere the axis alone says what the first value is
+    value = f"{first} {found.value(first)}" if wide else found.value(first) or "no estimate yet"
+    used = write(panel.ax, left, right, bar - LINE + 2, value, weight="bold")
+    for of in rest:
+        if lines > 1:
+            write(panel.ax, left, right, bar - 2 * LINE + 2, f"{of} {found.value(of)}")
+        else:
+            text = f"{of} {said(of, found.estimates[of][1].value)}"
+            write(panel.ax, left + 6 + used, right, bar - LINE + 2, text, at_right=True)
 
-    ax: Axes
-    left: float
-    bottom: float
-    width: float
-    height: float
-    epochs: tuple[float, float]
-    values: tuple[float, float]
 
-    def x(self, epoch: Any) -> Any:
-        first, last = self.epochs
-        return self.left + (epoch - first) / (last - first) * self.width
-
-    def y(self, value: Any) -> Any:
-        low, high = self.values
-        return self.bottom + (np.clip(value, low, high) - low) / (high - low) * self.height
-
-    def write(self, found: SetAnswer, quantity: Quantity, lines: int) -> None:
-        """The title: a bar with the name and the verdict, and the values below it."""
-        bar, left, right = self.bottom + self.height + LINE * lines + 1, self.left + 3, self.left + self.width - 3
-        write_bar(self.ax, self.left, self.left + self.width, bar, found)
-        first, *rest = [of for of in dict.fromkeys((quantity, *SHOWN)) if of in found.estimates] or [quantity]
-        wide = lines > 1 and self.width > 150 and found.estimates  # elsewhere the axis alone says what the first value is
-        value = f"{first} {found.value(first)}" if wide else found.value(first) or "no estimate yet"
-        used = write(self.ax, left, right, bar - LINE + 2, value, weight="bold")
-        for of in rest:
-            if lines > 1:
-                write(self.ax, left, right, bar - 2 * LINE + 2, f"{of} {found.value(of)}")
-            else:
-                text = f"{of} {said(of, found.estimates[of][1].value)}"
-                write(self.ax, left + 6 + used, right, bar - LINE + 2, text, at_right=True)
-
-    def scale(self, most_epochs: int, most_values: int, below: bool, beside: bool) -> None:
-        """The grid and its numbers."""
-        look: dict[str, Any] = {"size": SMALL, "color": "#404040"}
-        right, top = self.left + self.width, self.bottom + self.height
-        grid: list[tuple[float, float]] = []  # one line for all, interrupted by nan, is drawn faster
-        for place in places(most_epochs, self.epochs):
-            if place != round(place):
-                continue
-            x = self.x(place)
-            grid += [(x, self.bottom), (x, top), (np.nan, np.nan)]
-            if below:
-                self.ax.text(x, self.bottom - 12, f"{place:g}", ha="center", **look)
-        for place in places(most_values, self.values):
-            y = self.y(place)
-            grid += [(self.left, y), (right, y), (np.nan, np.nan)]
-            if beside:
-                self.ax.text(self.left - 4, y, f"{place:.6g}", ha="right", va="center", **look)
-        self.ax.plot(*np.transpose(grid), color="#E4E4E4", linewidth=0.5, zorder=0)
-        corner = [self.left, self.left, right], [top, self.bottom, self.bottom]
-        self.ax.plot(*corner, color="#404040", linewidth=0.5, zorder=1)
-
-    def draw(self, records: Records, target: str, quantity: Quantity) -> None:
-        """The four elements."""
-        at, found = self.x(epochs(records)), estimates_on(records, target, quantity)
-        values, low, high = (
-            series(None if one is None else getattr(one, name) for one in found) for name in ("value", "low", "high")
-        )
-        if not np.isnan(low).all():
-            look: dict[str, Any] = {"color": ESTIMATES[HEADLINE].colour, "alpha": 0.25, "linewidth": 0, "gid": target}
-            around = [at] if len(at) > 1 else [at - 4, at + 4]  # an area of one point is nothing
-            bottom, top = (np.concatenate([self.y(end)] * len(around)) for end in (low, high))
-            self.ax.fill_between(np.concatenate(around), bottom, top, label="95 % interval", **look)
-        for name, label, line in (
-            (TRIVIAL, "reference", series(record.reference.labelled(quantity) for record in records)),
-            (HEADLINE, "estimate", values),
-            (ACTUAL, "truth", series(one.labelled(quantity) for one in on_set(records, target))),
-        ):
-            known, style = np.isfinite(line), ESTIMATES[name]
-            if known.any():
-                look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1, "gid": target, "markersize": 3}
-                look["marker"] = "o" if known.sum() == 1 else ""  # a line of one point is nothing
-                self.ax.plot(at[known], self.y(line[known]), label=label, **look)
+def _draw_elements(panel: Frame, records: Records, target: str, quantity: Quantity) -> None:
+    """The estimate, its interval, the reference and the truth."""
+    at, found = panel.x(epochs(records)), estimates_on(records, target, quantity)
+    values, low, high = (
+        series(None if one is None else getattr(one, name) for one in found) for name in ("value", "low", "high")
+    )
+    if not np.isnan(low).all():
+        look: dict[str, Any] = {"color": ESTIMATES[HEADLINE].colour, "alpha": 0.25, "linewidth": 0, "gid": target}
+        around = [at] if len(at) > 1 else [at - 4, at + 4]  # an area of one point is nothing
+        bottom, top = (np.concatenate([panel.y(end)] * len(around)) for end in (low, high))
+        panel.ax.fill_between(np.concatenate(around), bottom, top, label="95 % interval", **look)
+    for name, label, line in (
+        (TRIVIAL, "reference", series(record.reference.labelled(quantity) for record in records)),
+        (HEADLINE, "estimate", values),
+        (ACTUAL, "truth", series(one.labelled(quantity) for one in on_set(records, target))),
+    ):
+        known, style = np.isfinite(line), ESTIMATES[name]
+        if known.any():
+            look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1, "gid": target, "markersize": 3}
+            look["marker"] = "o" if known.sum() == 1 else ""  # a line of one point is nothing
+            panel.ax.plot(at[known], panel.y(line[known]), label=label, **look)
 
 
 def _epochs_shown(records: Records) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,10 @@ from lightning_tansens.show.figures.card import (
     BOTTOM,
     HEIGHT,
     LINE,
+    QUIET,
     RIGHT,
-    SMALL,
     WIDTH,
+    Frame,
     estimates_on,
     last_answers,
     last_record,
@@ -35,12 +35,8 @@ if TYPE_CHECKING:
 # where the bars, the values, the scale and the values of the other quantity begin
 _BARS, _VALUES, _SCALE, _OTHERS = 3, 137, 236, 362
 
-
 # the characters of a name
 _NAME = 12
-
-# what is not an estimate
-_LOOK: dict[str, Any] = {"size": SMALL, "color": "#404040"}
 
 # where the uppermost row ends, below the headings
 _TOP = HEIGHT - LINE
@@ -60,16 +56,21 @@ def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, qua
     (other,) = (of for of in SHOWN if of != quantity)
     found = last_answers(records, targets, _NAME)
     has_other = any(other in one.estimates for one in found.values())
-    ax.text(_BARS, _TOP + 3, f"after epoch {records[-1].epoch}", **_LOOK)
-    ax.text(_VALUES, _TOP + 3, quantity, **_LOOK)
+    ax.text(_BARS, _TOP + 3, f"after epoch {records[-1].epoch}", **QUIET)
+    ax.text(_VALUES, _TOP + 3, quantity, **QUIET)
     if has_other:
-        ax.text(WIDTH - RIGHT, _TOP + 3, other, ha="right", **_LOOK)
+        ax.text(WIDTH - RIGHT, _TOP + 3, other, ha="right", **QUIET)
     if left_out:
-        ax.text(_BARS, BOTTOM - 12, f"{left_out} more in TEXT and monitor.history", **_LOOK)
+        ax.text(_BARS, BOTTOM - 12, f"{left_out} more in TEXT and monitor.history", **QUIET)
     last = {target: last_record(records, target) for target in targets}
     limits = values_shown(list(last.values()), targets, quantity)
-    scale = _Scale(ax, *limits, right=_OTHERS - 8 if has_other else WIDTH - RIGHT - 4)
-    scale.draw(records[-1].reference.labelled(quantity))
+    right = _OTHERS - 8 if has_other else WIDTH - RIGHT - 4
+    scale = Frame(ax, _SCALE, BOTTOM, right - _SCALE, _TOP - BOTTOM, limits)
+    scale.scale(places(3, limits))
+    reference, style = records[-1].reference.labelled(quantity), ESTIMATES[TRIVIAL]
+    if reference is not None and np.isfinite(reference):
+        look: dict[str, Any] = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1}
+        ax.plot([scale.x(reference)] * 2, [BOTTOM, _TOP], label="reference", **look)
     tall = (_TOP - BOTTOM) / len(targets)
     for number, (target, one) in enumerate(found.items()):
         middle = _TOP - (number + 0.5) * tall
@@ -79,46 +80,19 @@ def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, qua
         if other in one.estimates:
             write(ax, _OTHERS, WIDTH - RIGHT, text, said(other, one.estimates[other][1].value), at_right=True)
         (estimate,) = estimates_on([last[target]], target, quantity)
-        scale.mark(target, middle, estimate, last[target].targets[target].labelled(quantity))
+        _mark(scale, target, middle, estimate, last[target].targets[target].labelled(quantity))
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """The scale that all rows have in common, to a right end in pixels."""
-
-    ax: Axes
-    low: float
-    high: float
-    right: float
-
-    def x(self, value: Any) -> Any:
-        """Where a value is."""
-        return _SCALE + (np.clip(value, self.low, self.high) - self.low) / (self.high - self.low) * (self.right - _SCALE)
-
-    def draw(self, reference: float | None) -> None:
-        """Draws the lines of the scale, and the reference's own value."""
-        corners = np.array([(_SCALE, _TOP), (_SCALE, BOTTOM), (self.right, BOTTOM)])
-        self.ax.plot(*corners.T, color="#404040", linewidth=0.5, zorder=1)
-        grid: list[tuple[float, float]] = []  # one line for all, interrupted by nan, is drawn faster
-        for place in places(3, (self.low, self.high)):
-            grid += [(self.x(place), BOTTOM), (self.x(place), _TOP), (np.nan, np.nan)]
-            self.ax.text(self.x(place), BOTTOM - 12, f"{place:.6g}", ha="center", **_LOOK)
-        self.ax.plot(*np.transpose(grid), color="#E4E4E4", linewidth=0.5, zorder=0)
-        if reference is not None and np.isfinite(reference):
-            style = ESTIMATES[TRIVIAL]
-            look: dict[str, Any] = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1}
-            self.ax.plot([self.x(reference)] * 2, [BOTTOM, _TOP], label="reference", **look)
-
-    def mark(self, target: str, middle: float, estimate: Estimate | None, truth: float | None) -> None:
-        """Marks a set's estimate, its interval and the truth, at a height."""
-        colour = ESTIMATES[HEADLINE].colour
-        if estimate is not None and estimate.low is not None and estimate.high is not None:
-            ends, about = [self.x(estimate.low), self.x(estimate.high)], (middle - 4, middle + 4)
-            self.ax.fill_between(ends, *about, label="95 % interval", color=colour, alpha=0.25, linewidth=0, gid=target)
-        marks: tuple[tuple[str, float | None, dict[str, Any]], ...] = (
-            ("estimate", None if estimate is None else estimate.value, {"color": colour, "marker": "o", "markersize": 4}),
-            ("truth", truth, {"color": ESTIMATES[ACTUAL].colour, "marker": "|", "markersize": 8, "markeredgewidth": 1.5}),
-        )
-        for label, value, look in marks:
-            if value is not None and np.isfinite(value):
-                self.ax.plot([self.x(value)], [middle], label=label, linestyle="", gid=target, **look)
+def _mark(scale: Frame, target: str, middle: float, estimate: Estimate | None, truth: float | None) -> None:
+    """Marks a set's estimate, its interval and the truth, at a height."""
+    colour = ESTIMATES[HEADLINE].colour
+    if estimate is not None and estimate.low is not None and estimate.high is not None:
+        ends, about = [scale.x(estimate.low), scale.x(estimate.high)], (middle - 4, middle + 4)
+        scale.ax.fill_between(ends, *about, label="95 % interval", color=colour, alpha=0.25, linewidth=0, gid=target)
+    marks: tuple[tuple[str, float | None, dict[str, Any]], ...] = (
+        ("estimate", None if estimate is None else estimate.value, {"color": colour, "marker": "o", "markersize": 4}),
+        ("truth", truth, {"color": ESTIMATES[ACTUAL].colour, "marker": "|", "markersize": 8, "markeredgewidth": 1.5}),
+    )
+    for label, value, look in marks:
+        if value is not None and np.isfinite(value):
+            scale.ax.plot([scale.x(value)], [middle], label=label, linestyle="", gid=target, **look)

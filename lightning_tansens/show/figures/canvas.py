@@ -101,19 +101,8 @@ def some_points(points: int, line: int = 0) -> tuple[int, int]:
 
 def legend_beside(ax: Axes, title: str | None = None, reverse: bool = False, columns: int = 1) -> None:
     """Puts a legend to the right of the axis, where it cannot cover a line."""
-    handles, labels = ax.get_legend_handles_labels()
-    order = slice(None, None, -1 if reverse else 1)
-    ax.legend(
-        handles[order],
-        labels[order],
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        borderaxespad=0,
-        fontsize="small",
-        title_fontsize="small",
-        ncols=columns,
-    )
+    look: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+    ax.legend(title=title, reverse=reverse, ncols=columns, fontsize="small", title_fontsize="small", **look)
 
 
 def legend_above(ax: Axes, columns: int) -> None:
@@ -156,13 +145,5 @@ def robust_limits(always: NDArray[np.float64], usually: NDArray[np.float64]) -> 
 def say_outside(ax: Axes, outside: int) -> None:
     """Says on the axis how many values lie outside of it."""
     if outside:
-        ax.annotate(
-            f"{outside} value{'s' * (outside > 1)} outside",
-            (1, 0),
-            xytext=(-4, 4),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="right",
-            fontsize="small",
-            style="italic",
-        )
+        text = f"{outside} value{'s' * (outside > 1)} outside"
+        ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", fontsize="small", style="italic")

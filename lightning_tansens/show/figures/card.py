@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,48 @@ _SMALLEST = 0.8
 
 # the order of the legend
 _ELEMENTS = ("estimate", "95 % interval", "reference", "truth")
+
+#: What is neither an estimate nor its name.
+QUIET: dict[str, Any] = {"size": SMALL, "color": "#404040"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A part of the picture in which values have their places: from left to right, and from the bottom up."""
+
+    ax: Axes
+    left: float
+    bottom: float
+    width: float
+    height: float
+    across: tuple[float, float]
+    up: tuple[float, float] = (0, 1)
+
+    def x(self, value: Any) -> Any:
+        """Returns where a value is from left to right, at an end if it lies outside."""
+        low, high = self.across
+        return self.left + (np.clip(value, low, high) - low) / (high - low) * self.width
+
+    def y(self, value: Any) -> Any:
+        """Returns where a value is from the bottom up."""
+        low, high = self.up
+        return self.bottom + (np.clip(value, low, high) - low) / (high - low) * self.height
+
+    def scale(self, across: Iterable[float], up: Iterable[float] = (), below: bool = True, beside: bool = True) -> None:
+        """Draws a grid at some values, with their numbers below and beside it."""
+        right, top = self.left + self.width, self.bottom + self.height
+        grid: list[tuple[float, float]] = []  # one line for all, interrupted by nan, is drawn faster
+        for value in across:
+            grid += [(self.x(value), self.bottom), (self.x(value), top), (np.nan, np.nan)]
+            if below:
+                self.ax.text(self.x(value), self.bottom - 12, f"{value:.6g}", ha="center", **QUIET)
+        for value in up:
+            grid += [(self.left, self.y(value)), (right, self.y(value)), (np.nan, np.nan)]
+            if beside:
+                self.ax.text(self.left - 4, self.y(value), f"{value:.6g}", ha="right", va="center", **QUIET)
+        self.ax.plot(*np.transpose(grid), color="#E4E4E4", linewidth=0.5, zorder=0)
+        corner = [self.left, self.left, right], [top, self.bottom, self.bottom]
+        self.ax.plot(*corner, color="#404040", linewidth=0.5, zorder=1)
 
 
 def write(ax: Axes, left: float, right: float, y: float, text: str, at_right: bool = False, **look: Any) -> float:

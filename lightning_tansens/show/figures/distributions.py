@@ -76,9 +76,9 @@ def plot_histograms_over_epochs(
             order = len(rows) - base  # a ridge stands before the later ones behind it
             # what is filled is pale enough to see the other set through it
             ax.stairs(top, edges, baseline=base, fill=True, color=style.colour, alpha=0.3, zorder=order, linewidth=0)
-            label = short[set_name] if base == _first_with(set_name, heights) else None
             outline = {"color": style.colour, "linestyle": style.line, "linewidth": 1.3}
-            ax.stairs(top, edges, baseline=base, zorder=order + 0.5, label=label, **outline)
+            # the legend has each set once
+            ax.stairs(top, edges, baseline=base, zorder=order + 0.5, label=short.pop(set_name, None), **outline)
     step = -(-len(rows) // 25)
     ax.set_yticks(range(0, len(rows), step), [f"{epoch:g}" for epoch in list(rows)[::step]])
     ax.set_ylim(-0.2, len(rows) - 1 + 1.1 * _OVERLAP)
@@ -117,10 +117,6 @@ def common_edges(sets: list[Numbers], bins: int | None = None) -> Numbers:
 def shares(values: Numbers, edges: Numbers) -> Numbers:
     """Returns the share of the values in each bin."""
     return np.histogram(values, edges)[0] / len(values)
-
-
-def _first_with(set_name: str, rows: Mapping[int, Mapping[str, Numbers]]) -> int:
-    return next(base for base, row in enumerate(rows.values()) if set_name in row)
 
 
 def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from lightning_tansens.record import TRIVIAL
 from lightning_tansens.show.keys import ACTUAL
 
+_TANGENT = "output / (parameter · input)"
+_NATURAL = "natural logarithm"
+
 
 @dataclass(frozen=True)
 class Label:
@@ -15,34 +18,34 @@ class Label:
     Attributes:
         name: The name, with formulas in matplotlib's mathematical notation.
         unit: The unit; of a logarithm, that it is natural.
-        logarithm: Whether the value is a logarithm, which a logarithmic axis would take a second time.
 
     """
 
     name: str
     unit: str = ""
-    logarithm: bool = False
+
+    @property
+    def logarithm(self) -> bool:
+        """Whether the value is a logarithm, which a logarithmic axis would take a second time."""
+        return self.unit == _NATURAL
 
     def __str__(self) -> str:
         return f"{self.name} [{self.unit}]" if self.unit else self.name
 
-
-_TANGENT = "output / (parameter · input)"
-_NATURAL = "natural logarithm"
 
 #: By the names under which values are logged.
 VALUES = {
     "empirical": Label(r"mean $\|S\|_F^2$", f"({_TANGENT})²"),
     "empirical_norm": Label(r"mean $\|S\|_F$", _TANGENT),
     "empirical_max": Label(r"maximum of $\|S\|_F^2$", f"({_TANGENT})²"),
-    "active_nodes": Label(r"active nodes, $\log\,\psi^*$", _NATURAL, logarithm=True),
+    "active_nodes": Label(r"active nodes, $\log\,\psi^*$", _NATURAL),
     "active_nodes_mean": Label("mean number of active hidden units", "units"),
     "active_nodes_std": Label("standard deviation of active hidden units", "units"),
-    "layer_norm": Label(r"layer-wise norm, $\log\,\Pi_i\,w_{max,i}$", _NATURAL, logarithm=True),
+    "layer_norm": Label(r"layer-wise norm, $\log\,\Pi_i\,w_{max,i}$", _NATURAL),
     "input_output": Label(r"mean $\|\partial f/\partial x\|_F$", "output / input"),
     "fisher_rao": Label("Fisher–Rao norm", "loss²"),
-    "spectral_norm": Label(r"spectral norm, $\log\,\Pi_i\,\|W_i\|_2$", _NATURAL, logarithm=True),
-    "region": Label(r"regions, mean $\log(\Pi_i\,n_i \cdot P(A|x))$", _NATURAL, logarithm=True),
+    "spectral_norm": Label(r"spectral norm, $\log\,\Pi_i\,\|W_i\|_2$", _NATURAL),
+    "region": Label(r"regions, mean $\log(\Pi_i\,n_i \cdot P(A|x))$", _NATURAL),
     "mean_tangent": Label(r"$\|\mathrm{mean}\ S\|_F$", _TANGENT),
     "class_sensitivity": Label(r"mean $\|S_{e_c}\|_F$", _TANGENT),
     "output_sensitivity": Label(r"mean $\|S_{e_c}\|_F$", _TANGENT),
@@ -67,11 +70,6 @@ _ESTIMATES = {
 def value_label(name: str) -> Label:
     """Returns the label of a logged value by its name; one that is not known goes by that name, without a unit."""
     return VALUES.get(name) or Label(name.replace("_", " "))
-
-
-def part_label(measure: str) -> Label:
-    """Returns the label of a measure's parts, which for active nodes is another quantity than the measure itself."""
-    return value_label({"active_nodes": "active_nodes_mean"}.get(measure, measure))
 
 
 def estimate_label(name: str) -> str:

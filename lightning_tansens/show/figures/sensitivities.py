@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_tansens.show.figures.canvas import legend_beside, one_axis, ordered_colours, set_epochs, some_points
-from lightning_tansens.show.figures.labels import part_label, value_label
+from lightning_tansens.show.figures.labels import value_label
 from lightning_tansens.show.figures.series import (
     Records,
     Series,
@@ -131,7 +131,9 @@ def plot_layer_shares(
     ax.stackplot(places, shares, labels=labels, colors=colours, edgecolor="white", linewidth=0.8)
     set_epochs(ax)
     ax.set(ylim=(0, 1), xlim=(places.min(), places.max()))
-    ax.set_title(f"{part_label(measure).name} on {set_name}", fontsize="medium")
+    # the parts of active nodes are their numbers
+    name = value_label("active_nodes_mean" if measure == "active_nodes" else measure).name
+    ax.set_title(f"{name} on {set_name}", fontsize="medium")
     ax.set_ylabel("share of each layer")
     legend_beside(ax, "layer", reverse=True)  # in the order of the areas
     return figure, ax

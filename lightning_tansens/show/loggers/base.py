@@ -27,22 +27,30 @@ class Writer:
         logger: The logger.
 
     Attributes:
-        takes_figures: Whether :meth:`figure` shows or keeps anything.
         narrow_tables: Whether tables are shown in a narrow column, in which many columns break every word.
 
     """
 
-    takes_figures = False
     narrow_tables = False
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
+    @property
+    def takes_figures(self) -> bool:
+        """Whether :meth:`figure` is overridden, so that it shows or keeps something."""
+        return type(self).figure is not Writer.figure
+
     def void(self, from_step: int) -> None:
         """Removes what an interrupted process had sent for this step and later ones."""
 
-    def begin(self) -> None:
-        """Prepares for the first measurement."""
+    def begin(self, compared: Sequence[str] = ()) -> None:
+        """Prepares for the first measurement.
+
+        Args:
+            compared: The keys that :meth:`compare` was given, now that it is known which of them there are.
+
+        """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends scalars by key, all at once."""
@@ -58,13 +66,14 @@ class Writer:
         """Sends a text."""
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Sends a table: rows with the same keys."""
+        """Sends a table, rows with the same keys; as a text unless overridden."""
+        self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
         """Sends the grouping of scalars into charts."""
 
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
-        """Names the scalars by which runs are compared, before the first step.
+        """Names the scalars by which runs are compared, as far as they are known before the first step.
 
         Args:
             keys: The scalars' keys.

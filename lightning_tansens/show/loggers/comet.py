@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 class CometWriter(Writer):
     """Logs to an experiment; the table of experiments can be sorted by every scalar's last value as it is."""
 
-    takes_figures = True
-
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         self.logger.experiment.log_histogram_3d(values.numpy(), tag, step)
 
@@ -30,6 +28,5 @@ class CometWriter(Writer):
         self.logger.experiment.log_text(markdown, step, {"tag": tag})
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        if rows:
-            cells = [list(row.values()) for row in rows]
-            self.logger.experiment.log_table(f"{tag.replace('/', '_')}.csv", cells, headers=list(rows[0]))
+        cells = [list(row.values()) for row in rows]
+        self.logger.experiment.log_table(f"{tag.replace('/', '_')}.csv", cells, headers=list(rows[0]))

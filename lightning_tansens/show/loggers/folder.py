@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_tansens.show.loggers.base import Writer, markdown_table, writer_of
+from lightning_tansens.show.loggers.base import Writer, writer_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +30,6 @@ class FolderWriter(Writer):
 
     """
 
-    takes_figures = True
-
     def __init__(self, folder: Path, logger: CSVLogger | None = None) -> None:
         super().__init__(logger)
         self.folder = folder
@@ -45,9 +43,6 @@ class FolderWriter(Writer):
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         self._file(tag, "md").write_text(markdown + "\n", encoding="utf-8")
-
-    def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        self.text(tag, markdown_table(rows), step)
 
     def _file(self, tag: str, ending: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch.loggers import MLFlowLogger
 from torch import Tensor
 
-from lightning_tansens.show.loggers.base import Writer, markdown_table, writer_of
+from lightning_tansens.show.loggers.base import Writer, writer_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 @writer_of.register(MLFlowLogger)
 class MLFlowWriter(Writer):
     """Keeps artifacts of a run; its table of runs can be sorted by every scalar's last value as it is."""
-
-    takes_figures = True
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Keeps counts and edges, for which MLflow has no picture of its own."""
@@ -32,6 +29,3 @@ class MLFlowWriter(Writer):
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         self.logger.experiment.log_text(self.logger.run_id, markdown, f"{tag}.md")
-
-    def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        self.text(tag, markdown_table(rows), step)

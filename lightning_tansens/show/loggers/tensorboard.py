@@ -29,7 +29,7 @@ from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from lightning_tansens.show.layout import Layout
-from lightning_tansens.show.loggers.base import Writer, markdown_table, writer_of
+from lightning_tansens.show.loggers.base import Writer, writer_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,13 +97,12 @@ class _OwnWriter(SummaryWriter):
 class TensorBoardWriter(Writer):
     """Writes an event file of its own in the run's folder; where that is not a local one, it uses Lightning's writer."""
 
-    takes_figures = True
     narrow_tables = True
 
     def __init__(self, logger: TensorBoardLogger) -> None:
         super().__init__(logger)
         self._folder = None if "://" in logger.log_dir else Path(logger.log_dir)
-        self._postponed: tuple[Sequence[str], Mapping[str, Any] | None] | None = None
+        self._compared: tuple[Sequence[str], Mapping[str, Any] | None] | None = None
 
     @cached_property
     def _events(self) -> SummaryWriter:
@@ -123,12 +122,16 @@ class TensorBoardWriter(Writer):
             if path.name != _FIRST_FILE:
                 EventFile(path).take_out(from_step)
 
-    def begin(self) -> None:
-        """Completes the user's list in the HPARAMS tab."""
-        if self._postponed is not None:
+    def begin(self, compared: Sequence[str] = ()) -> None:
+        """Completes the list in the HPARAMS tab, and takes out what there is not, such as a regression's accuracy."""
+        if self._compared is None:
+            return
+        (keys, hparams), self._compared = self._compared, None
+        if not self.logger._default_hp_metric:
             self.logger.experiment.flush()
-            self._list(*self._postponed, postponed=True)
-            self._postponed = None
+            self._list(compared or keys, hparams, postponed=True)
+        elif compared and self._folder is not None:
+            self._list(compared, hparams, instead_of=keys)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for key, value in values.items():
@@ -146,9 +149,6 @@ class TensorBoardWriter(Writer):
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         self._events.add_text(tag, markdown, step)
-
-    def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        self.text(tag, markdown_table(rows), step)
 
     def layout(self, layout: Layout) -> None:
         """Adds charts to those that the user or another monitor has laid out: TensorBoard shows the last layout alone."""
@@ -173,12 +173,17 @@ class TensorBoardWriter(Writer):
         Lightning's own list has ``hp_metric`` alone. With ``default_hp_metric=False`` users write a list of theirs when the
         training starts, so that ours waits for the first measurement and is added to theirs.
         """
+        self._compared = keys, hparams
         if self.logger._default_hp_metric:
             self._list(keys, hparams)
-        else:
-            self._postponed = keys, hparams
 
-    def _list(self, keys: Sequence[str], hparams: Mapping[str, Any] | None, postponed: bool = False) -> None:
+    def _list(
+        self,
+        keys: Sequence[str],
+        hparams: Mapping[str, Any] | None,
+        postponed: bool = False,
+        instead_of: Sequence[str] = (),
+    ) -> None:
         # without a hyperparameter the tab stays empty, so that the run's folder stands for them
         given = {"run": Path(self.logger.log_dir).name} if hparams is None else dict(hparams)
         params = _sanitize_params(_flatten_dict(_convert_params(given)))
@@ -186,9 +191,11 @@ class TensorBoardWriter(Writer):
         experiment, start, _ = hparams_summaries({name: _plain(value) for name, value in params.items()}, metrics)
         listed = self._listed()
         if listed is not None:
-            known = {info.name.tag for info in listed.metric_infos}
+            others = [info for info in listed.metric_infos if info.name.tag not in instead_of]
+            known = {info.name.tag for info in others}
+            del listed.metric_infos[:]
             own = metadata.parse_experiment_plugin_data(experiment.value[0].metadata.plugin_data.content)
-            listed.metric_infos.extend(info for info in own.metric_infos if info.name.tag not in known)
+            listed.metric_infos.extend([*others, *(info for info in own.metric_infos if info.name.tag not in known)])
             of_list = metadata.create_summary_metadata(HParamsPluginData(experiment=listed))
             experiment = Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=of_list)])
         if self._folder is None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 class WandbWriter(Writer):
     """Logs to a run; its table of runs can be sorted by every scalar's last value as it is."""
 
-    takes_figures = True
-
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         import wandb
 
@@ -33,5 +31,4 @@ class WandbWriter(Writer):
         self.logger.log_text(tag, columns=["text"], data=[[markdown]], step=step)
 
     def table(self, tag: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        if rows:
-            self.logger.log_table(tag, columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step)
+        self.logger.log_table(tag, columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step)
