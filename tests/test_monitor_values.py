@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import ConcatDataset, TensorDataset
 
-from lightning_tansens.bounds.moments import log_psi
+from lightning_tansens.bounds.active_nodes import log_psi
 from lightning_tansens.estimators import default_estimators
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
 from lightning_tansens.metrics import ClassSensitivity, default_measures

@@ -5,8 +5,6 @@ layers and ReLU on a batch, :class:`~lightning_tansens.tangent.closed_form.relu_
 i and l layer of k.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args

@@ -1,7 +1,5 @@
 """The terms of the second paper's generalisation bound, from numbers gathered along a run."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args

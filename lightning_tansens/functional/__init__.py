@@ -1,6 +1,12 @@
 """Pure functions: per-sample numbers of a network on a batch."""
 
-from lightning_tansens.bounds.active_nodes import hoeffding_half_width, log_active_node_bound, log_mean_exp
+from lightning_tansens.bounds.active_nodes import (
+    hoeffding_half_width,
+    log_absolute_moment,
+    log_active_node_bound,
+    log_mean_exp,
+    log_psi,
+)
 from lightning_tansens.bounds.chain_bounds import (
     log_active_node_bound_of,
     log_norm_bound,
@@ -8,13 +14,12 @@ from lightning_tansens.bounds.chain_bounds import (
     log_sample_norm_bounds,
 )
 from lightning_tansens.bounds.generalization import Theorem5Bound, lipschitz_constant, theorem5_bound
-from lightning_tansens.bounds.moments import log_absolute_moment, log_psi
 from lightning_tansens.functional.active_nodes import active_nodes, preactivations
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, gradient_differences, gradient_norms
 from lightning_tansens.functional.information import entropy, mutual_information
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
+from lightning_tansens.functional.layer_norms import log_max_weights, spectral_norms, weight_layers
 from lightning_tansens.functional.mean_tangent import mean_tangent_norm, tangent_matrix, tangent_matrix_sum
 from lightning_tansens.functional.regions import (
     activation_patterns,
@@ -25,7 +30,6 @@ from lightning_tansens.functional.regions import (
     pattern_hashes,
 )
 from lightning_tansens.functional.sketches import tangent_sketches
-from lightning_tansens.functional.spectral import spectral_norms
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
 from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity, tangent_sensitivity_blocks
 

@@ -1,7 +1,5 @@
 """Active nodes: which hidden units of a network are switched on for a sample."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """The Fisher–Rao norm without labels: how strongly the loss of every class pulls along the outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +10,7 @@ from lightning_tansens.checks import check_callable
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, batch_length, pick_output
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.network import call_on_copies
+from lightning_tansens.tangent.network import call_on_copies, derivatives
 
 
 def fisher_rao_norms(
@@ -85,11 +83,8 @@ def _pull(criterion: Callable[[Any, Any], Any], logits: Tensor, label: int) -> T
             f"criterion: expected one loss for each of the {samples} samples, or their mean, but got shape "
             f"{tuple(losses.shape)}"
         )
-    gradient = None
-    if losses.requires_grad:
-        # a sample's loss depends on its own outputs alone, so the gradient of the sum holds the gradient of each
-        total = losses.sum() * (samples / losses.numel())
-        (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    # a sample's loss depends on its own outputs alone, so the gradient of the sum holds the gradient of each
+    (gradient,) = derivatives(losses.sum() * (samples / losses.numel()), [leaf])
     if gradient is None:
         raise ValueError(
             "criterion: expected a loss that can be differentiated with respect to the outputs, but got one that is "

@@ -1,7 +1,5 @@
 """The papers' starting quantity: how much a perturbation of the input changes the gradient of the parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,8 +15,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, check_outputs, output_weightings
 
 #: Working memory for the per-sample gradients that exist at once.
 CHUNK_BYTES = 128 * 2**20

@@ -1,7 +1,5 @@
 """Entropy and mutual information of discrete series, from their frequencies."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Input–output sensitivity: the norm of the network's Jacobian with respect to its input."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -10,11 +8,10 @@ from torch.autograd import forward_ad
 
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
+from lightning_tansens.tangent.memory import in_micro_batches
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, Outputs, check_outputs, derivatives, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 
 
 def input_output_norms(
@@ -50,13 +47,12 @@ def input_output_norms(
         if not len(network):
             return network.x.new_zeros(0, dtype=torch.promote_types(network.x.dtype, torch.float32))
         refuse_mixed_samples(network, slopes=True)
-        return in_micro_batches(network, lambda part, _: {WHOLE: _squares(part, outputs)})[WHOLE].sqrt()
+        return in_micro_batches(network, lambda part, _: _squares(part, outputs)).sqrt()
 
 
 def _squares(network: Network, outputs: Outputs) -> Tensor:
     """‖∂(u·f)/∂x‖² of each sample, summed over the weightings u, shape (N,)."""
-    x = network.x.clone().requires_grad_()
-    result = network(x.clone())  # the network may begin with an in-place call
+    x, result = network.differentiable()
     weightings = output_weightings(outputs, result)
     # a forward-mode pass repeats the forward pass and costs two to five reverse ones (measured); so many weightings are
     # the unit vectors
@@ -70,10 +66,8 @@ def _squares(network: Network, outputs: Outputs) -> Tensor:
 
 def _by_rows(x: Tensor, result: Tensor, weightings: Tensor) -> Tensor:
     squares = x.new_zeros(len(x), dtype=weightings.dtype)
-    if not result.requires_grad:
-        return squares
     for weighting in weightings.to(result.dtype):
-        (row,) = torch.autograd.grad(result, x, weighting.expand_as(result), retain_graph=True, allow_unused=True)
+        (row,) = derivatives(result, [x], grad_outputs=weighting.expand_as(result), retain_graph=True)
         if row is not None:
             squares += row.to(squares.dtype).flatten(1).square().sum(1)
     return squares

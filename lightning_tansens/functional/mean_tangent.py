@@ -1,7 +1,5 @@
 """The tangent sensitivity of a set as a matrix, for small networks: S(x), its sum over samples, the norm of its mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -9,14 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
-from lightning_tansens.tangent.memory import WHOLE, in_micro_batches
+from lightning_tansens.tangent.memory import in_micro_batches
 from lightning_tansens.tangent.methods import choose
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, check_outputs, finite_outputs, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.outputs import check_outputs, output_weightings
 from lightning_tansens.tangent.probes.all_directions import double_backwards
 
 #: One weighting u at a time: "sum" for ones, or a vector.
@@ -168,14 +164,13 @@ def _total(network: Network, outputs: Weighting) -> Tensor:
     """Σ_n S_u(x_n), shape (P, D), in parts of the batch that fit into memory."""
     if not len(network):
         return _zeros(network)
-    return in_micro_batches(network, lambda part, _: {WHOLE: _summed(part, outputs).unsqueeze(0)})[WHOLE].sum(0)
+    return in_micro_batches(network, lambda part, _: _summed(part, outputs).unsqueeze(0)).sum(0)
 
 
 def _summed(network: Network, outputs: Weighting) -> Tensor:
     """Σ_n S_u(x_n), shape (P, D)."""
     matrix, parameters = _zeros(network), list(network.trainable.values())
-    x = network.x.clone().requires_grad_()
-    result = network(x.clone())  # the network may begin with an in-place call
+    x, result = network.differentiable()
     (weighting,) = output_weightings(outputs, result)
     for d, gradients in enumerate(double_backwards((result * weighting).sum(), x, parameters)):
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]

@@ -1,7 +1,5 @@
 """Activation regions: the sets of inputs on which the same hidden units are active."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, NamedTuple
 
@@ -12,9 +10,9 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_tensor
 from lightning_tansens.functional.active_nodes import collect_from_activations
-from lightning_tansens.functional.finite import finite_samples
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.closed_form.relu_chain import relu_chain
+from lightning_tansens.tangent.network import finite_samples
 
 
 class ActivationRegions(NamedTuple):

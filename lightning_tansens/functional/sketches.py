@@ -1,7 +1,5 @@
 """A few numbers per sample that represent its tangent sensitivity, so that two moments of a training can be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +11,9 @@ from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import bytes_per_sample
 from lightning_tansens.tangent.methods import check_probes, choose
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, Outputs, check_outputs
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.outputs import Outputs, check_outputs
-from lightning_tansens.tangent.probes.parameter_space import parameter_space_products
-from lightning_tansens.tangent.probes.stochastic import with_parameter_probes
+from lightning_tansens.tangent.probes.parameter_space import parameter_space_products, with_parameter_probes
 from lightning_tansens.tangent.probes.vectors import input_probes
 
 #: Input-space probes for each parameter-space probe: they cost a product each, and no further backward pass.

@@ -1,7 +1,7 @@
 """The measures as torchmetrics Metrics: they accumulate over batches and sync across processes."""
 
 from lightning_tansens.metrics.active_nodes import ActiveNodeSensitivity
-from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure
+from lightning_tansens.metrics.base import LabelledMeasure, Measure, SensitivityMeasure, TangentOptions
 from lightning_tansens.metrics.class_sensitivity import ClassSensitivity
 from lightning_tansens.metrics.empirical import EmpiricalSensitivity
 from lightning_tansens.metrics.fisher_rao import FisherRaoSensitivity
@@ -12,7 +12,6 @@ from lightning_tansens.metrics.layerwise_norm import LayerwiseNormSensitivity
 from lightning_tansens.metrics.mean_tangent import MeanTangentSensitivity
 from lightning_tansens.metrics.movement import SensitivityMovement
 from lightning_tansens.metrics.neuron_margins import NeuronMargins
-from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.output_sensitivity import OutputSensitivity
 from lightning_tansens.metrics.pattern_information import PatternInformation
 from lightning_tansens.metrics.patterns import ActivationPatterns

@@ -1,29 +1,26 @@
 """Mean and deviation of the number of active nodes."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_tansens.bounds.moments import log_psi
+from lightning_tansens.bounds.active_nodes import log_psi
 from lightning_tansens.checks import MAX_ORDER, check_counts
-from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.active_nodes import collect_from_activations
-from lightning_tansens.functional.finite import finite_samples
 from lightning_tansens.functional.layer_norms import weight_layers
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.base import LogarithmicMeasure
 from lightning_tansens.metrics.samples import SampleMeasure
-from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.tangent.isolation import evaluation
+from lightning_tansens.tangent.network import finite_samples
 from lightning_tansens.tangent.tracing import CallTracer
 
 
-class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
+class ActiveNodeSensitivity(SampleMeasure, LogarithmicMeasure):
     r"""The distribution of the number of active hidden units T(x), and the loss estimate built on it.
 
     .. math:: \hat l(X_{te}) = \frac{\psi^*(k, \mu_{te}, \sigma_{te})}{\psi^*(k, \mu_{ref}, \sigma_{ref})} \,
@@ -50,6 +47,7 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
 
     key = "active_nodes"
     details = frozenset({"active_nodes_mean", "active_nodes_std"})
+    not_finite = "log ψ* is {now} and {before}: no hidden unit is active on one of the sets, or there is no sample"
 
     depths: Tensor
 
@@ -112,19 +110,6 @@ class ActiveNodeSensitivity(SampleMeasure, SensitivityMeasure):
             deviations = numbers - mean
             effects = by_mean * deviations + by_std * (deviations.square() - std**2) / (2 * std)
         return Influence(effects, self._joined("positions"))
-
-    def standard_error(self) -> float | None:
-        influence = self.influence()
-        return None if influence is None else relative_standard_error([influence])
-
-    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns log ψ*(target) − log ψ*(reference), Eq. 7."""
-        if not (math.isfinite(target[self.key]) and math.isfinite(reference[self.key])):
-            raise UndefinedEstimateError(
-                f"log ψ* is {target[self.key]} and {reference[self.key]}: no hidden unit is active on one of the sets, or "
-                "there is no sample"
-            )
-        return target[self.key] - reference[self.key]
 
 
 def _active(hidden: Tensor) -> Tensor:

@@ -1,26 +1,63 @@
 """Base classes of all measures."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from lightning_tansens.checks import check_callable
+from lightning_tansens.checks import check_callable, check_seed
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.states import StatefulMetric
-from lightning_tansens.metrics.uncertainty import Influence
-from lightning_tansens.tangent.batches import OutputPicker
+from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.tangent.batches import OutputPicker, Wrt
+from lightning_tansens.tangent.methods import Method, check_probes
+from lightning_tansens.tangent.network import Outputs, check_outputs
 
 #: How logarithms scale a loss: by their ratio ("log"), or by the ratio of the numbers themselves ("linear").
 RatioForm = Literal["log", "linear"]
 
 AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
+
+
+@dataclass(frozen=True)
+class TangentOptions:
+    """The options of :func:`~lightning_tansens.functional.tangent_sensitivity`, the same for every batch.
+
+    Attributes:
+        outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
+        method: The way of computing.
+        num_probes: Number of random probes a sample, where the method needs them.
+        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
+        wrt: Which tensor is x.
+        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like. A monitor's ``output``
+            takes its place where it is None, see :meth:`~lightning_tansens.metrics.Measure.with_output`.
+
+    Raises:
+        TypeError: If ``output`` cannot be called.
+        ValueError: If another option has a value that is not allowed.
+    """
+
+    outputs: Outputs = "sum"
+    method: Method = "auto"
+    num_probes: int = 1
+    seed: int = 0
+    wrt: Wrt = None
+    output: OutputPicker | None = None
+
+    def __post_init__(self) -> None:
+        check_outputs(self.outputs)
+        check_probes(self.method, self.num_probes)
+        check_seed(self.seed)
+        check_callable("output", self.output)
+
+    @property
+    def function(self) -> dict[str, Any]:
+        """The part that says what f and x are, as keyword arguments of the pure functions."""
+        return {"outputs": self.outputs, "wrt": self.wrt, "output": self.output}
 
 
 class Measure(StatefulMetric, ABC):
@@ -135,6 +172,15 @@ class SensitivityMeasure(Measure):
         """Returns how far each sample moves the factor's logarithm, if the measure knows. Needs synced states."""
         return None
 
+    def standard_error(self) -> float | None:
+        """Returns the standard error of the value, in which randomness that samples share is accounted for."""
+        influence = self.influence()
+        return None if influence is None else relative_standard_error([influence]) * self._scale() / abs(self.power)
+
+    def _scale(self) -> float:
+        """The value's derivative by the logarithm of the number that the factor is a ratio of."""
+        return abs(float(self.values()[self.key]))
+
     def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
         """Returns the logarithm of the factor by which the reference's loss is scaled.
 
@@ -152,6 +198,67 @@ class SensitivityMeasure(Measure):
                 "and finite"
             )
         return self.power * (math.log(now) - math.log(before))
+
+
+class LogarithmicMeasure(SensitivityMeasure):
+    """A sensitivity measure whose value is a logarithm.
+
+    Attributes:
+        form: "linear" scales the loss by the power of the ratio of the numbers, "log" by the ratio of their logarithms.
+        smallest: The magnitude that both logarithms must be above for "log"; their ratio has a pole at zero.
+        not_finite: The message where a logarithm is not finite: a format of ``now`` and ``before``.
+        no_ratio: The message where the logarithms have no ratio.
+    """
+
+    form: RatioForm = "linear"
+    smallest: ClassVar[float] = 0.0
+    not_finite: ClassVar[str]
+    no_ratio: ClassVar[str]
+
+    def _scale(self) -> float:
+        return 1.0 if self.form == "linear" else super()._scale()
+
+    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
+        now, before = target[self.key], reference[self.key]
+        if not (math.isfinite(now) and math.isfinite(before)):
+            raise UndefinedEstimateError(self.not_finite.format(now=now, before=before))
+        if self.form == "linear":
+            return self.power * (now - before)
+        if now * before <= 0 or min(abs(now), abs(before)) <= self.smallest:
+            raise UndefinedEstimateError(self.no_ratio.format(now=now, before=before))
+        return math.copysign(1, self.power) * math.log(now / before)
+
+
+class WeightMeasure(LogarithmicMeasure):
+    """A measure that needs no data: the logarithm of a product of numbers of the layers, and its change in time."""
+
+    needs_data = False
+
+    log_norms: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layers: tuple[str, ...] = ()
+        self._sum_state("log_norms")  # its length is learnt from the network
+        self._sum_state("count")
+
+    @abstractmethod
+    def of_layers(self, model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+        """Returns the logarithm of each layer's number, by the weight's name."""
+
+    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
+        """Takes the weights as they are."""
+        norms = self.of_layers(model, inputs)
+        if not self.count:
+            self.layers = tuple(name.removesuffix(".weight") for name in norms)
+            self._sum_state("log_norms", len(norms))
+        self.log_norms += torch.stack(list(norms.values())).to(self.log_norms)
+        self.count += 1
+
+    def values(self) -> dict[str, Tensor]:
+        """Returns the logarithm of the product; the mean over the updates, which all processes agree on."""
+        return {self.key: self.log_norms.sum() / self.count}
 
 
 class LabelledMeasure(Measure):

@@ -1,7 +1,5 @@
 """The tangent sensitivity of each output on the samples of each class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

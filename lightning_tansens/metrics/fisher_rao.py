@@ -1,7 +1,5 @@
 """The mean Fisher–Rao norm of a set, without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +7,8 @@ from torch import Tensor, nn
 
 from lightning_tansens.checks import check_callable
 from lightning_tansens.functional.fisher_rao import fisher_rao_norms
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.criteria import Criterion
-from lightning_tansens.metrics.options import TangentOptions
 from lightning_tansens.metrics.samples import MeanSensitivity
 from lightning_tansens.tangent.batches import OutputPicker
 

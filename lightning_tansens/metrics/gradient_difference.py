@@ -1,10 +1,8 @@
 """How much a perturbation of the inputs of a set changes the gradient of the parameters."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, Perturbation, gradient_differences
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import Randomness, sample_seed
-from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.network import Outputs
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
@@ -101,40 +99,29 @@ def _at_positions(perturbation: AnyPerturbation, positions: Sequence[int], seed:
     if isinstance(perturbation, AdversarialSign):
         return perturbation  # nothing is random in it
     if isinstance(perturbation, Gaussian):
-        return _GaussianAt(perturbation, positions)
-    return _SeededAt(perturbation, positions, seed)
+        return partial(_gaussian_at, perturbation, positions)
+    return partial(_seeded_at, perturbation, positions, seed)
 
 
-@dataclass(frozen=True)
-class _GaussianAt:
-    gaussian: Gaussian
-    positions: Sequence[int]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        key = np.array([self.gaussian.seed % 2**64, _NOISE_STREAM], dtype=np.uint64)
-        noise = np.empty(x.shape)
-        for row, position in zip(noise, self.positions, strict=True):
-            # Philox is counter-based: the counter names the sample, so nothing has to be drawn in order
-            row[...] = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, position])).standard_normal(row.shape)
-        return x + self.gaussian.scale * torch.from_numpy(noise).to(x.dtype).to(x.device)
+def _gaussian_at(gaussian: Gaussian, positions: Sequence[int], x: Tensor) -> Tensor:
+    key = np.array([gaussian.seed % 2**64, _NOISE_STREAM], dtype=np.uint64)
+    noise = np.empty(x.shape)
+    for row, position in zip(noise, positions, strict=True):
+        # Philox is counter-based: the counter names the sample, so nothing has to be drawn in order
+        row[...] = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, position])).standard_normal(row.shape)
+    return x + gaussian.scale * torch.from_numpy(noise).to(x.dtype).to(x.device)
 
 
-@dataclass(frozen=True)
-class _SeededAt:
-    perturbation: AnyPerturbation
-    positions: Sequence[int]
-    seed: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        randomness, rows = Randomness(self.perturbation), []
-        with randomness.isolated():
-            for one, position in zip(x.split(1), self.positions, strict=True):
-                seed = sample_seed(self.seed, position)
-                randomness.seed(seed)
-                if x.is_cuda:
-                    torch.cuda.manual_seed_all(seed)
-                rows.append(_checked(self.perturbation(one), one))
-        return torch.cat(rows)
+def _seeded_at(perturbation: AnyPerturbation, positions: Sequence[int], seed: int, x: Tensor) -> Tensor:
+    randomness, rows = Randomness(perturbation), []
+    with randomness.isolated():
+        for one, position in zip(x.split(1), positions, strict=True):
+            own = sample_seed(seed, position)
+            randomness.seed(own)
+            if x.is_cuda:
+                torch.cuda.manual_seed_all(own)
+            rows.append(_checked(perturbation(one), one))
+    return torch.cat(rows)
 
 
 def _checked(moved: Any, one: Tensor) -> Tensor:

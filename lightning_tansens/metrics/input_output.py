@@ -1,17 +1,15 @@
 """The mean input–output sensitivity of a set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import MeanSensitivity
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.network import Outputs
 
 
 class InputOutputSensitivity(MeanSensitivity):

@@ -1,7 +1,5 @@
 """Loss and accuracy on a set that has labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,23 +1,15 @@
 """The product of the layers' largest weights."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.layer_norms import log_max_weights
-from lightning_tansens.metrics.base import RatioForm, SensitivityMeasure
-
-#: Below this magnitude the ratio of the logarithms is dominated by its pole at Π w_max = 1.
-SMALLEST_LOGARITHM = 1e-3
+from lightning_tansens.functional.layer_norms import log_max_weights, weight_layers
+from lightning_tansens.metrics.base import RatioForm, WeightMeasure
 
 
-class LayerwiseNormSensitivity(SensitivityMeasure):
+class LayerwiseNormSensitivity(WeightMeasure):
     r"""The layer-wise norm of the weights, log Π_i w_max,i, and the loss estimate from its change in time.
 
     .. math:: \hat l_t = \frac{\log \prod_i w_{max,i}^{(t-1)}}{\log \prod_i w_{max,i}^{(t)}} \, l_t
@@ -42,40 +34,22 @@ class LayerwiseNormSensitivity(SensitivityMeasure):
     """
 
     key = "layer_norm"
-    needs_data = False
-
-    log_norm: Tensor
-    count: Tensor
+    power = -2.0
+    smallest = 1e-3
+    not_finite = (
+        "log Π w_max was {before:.3g} and is {now:.3g}; their ratio is an estimate only if both are finite, that is, if no "
+        "layer is zero"
+    )
+    no_ratio = (
+        "log Π w_max was {before:.3g} and is {now:.3g}; the ratio of the logarithms is an estimate only where both have one "
+        "sign and a magnitude over 0.001; LayerwiseNormSensitivity(form='linear') has no such pole"
+    )
 
     def __init__(self, form: RatioForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_choice("form", form, get_args(RatioForm))
         self.form = form
-        self._sum_state("log_norm")
-        self._sum_state("count")
 
-    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
-        """Takes the norm of the weights as they are."""
-        self.log_norm += log_max_weights(model).sum().to(self.log_norm)
-        self.count += 1
-
-    def values(self) -> dict[str, Tensor]:
-        """Returns log Π_i w_max,i; the mean over the updates, which all processes agree on."""
-        return {self.key: self.log_norm / self.count}
-
-    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        now, before = target[self.key], reference[self.key]
-        if not (math.isfinite(now) and math.isfinite(before)):
-            raise UndefinedEstimateError(
-                f"log Π w_max was {before:.3g} and is {now:.3g}; their ratio is an estimate only if both are finite, that "
-                "is, if no layer is zero"
-            )
-        if self.form == "linear":
-            return 2 * (before - now)
-        if now * before <= 0 or min(abs(now), abs(before)) <= SMALLEST_LOGARITHM:
-            raise UndefinedEstimateError(
-                f"log Π w_max was {before:.3g} and is {now:.3g}; the ratio of the logarithms is an estimate only where both "
-                f"have one sign and a magnitude over {SMALLEST_LOGARITHM}; LayerwiseNormSensitivity(form='linear') has no "
-                "such pole"
-            )
-        return math.log(before / now)
+    def of_layers(self, model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+        """Returns log w_max,i of each layer."""
+        return dict(zip(weight_layers(model), log_max_weights(model)))

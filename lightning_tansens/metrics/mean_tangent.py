@@ -1,7 +1,5 @@
 """The tangent sensitivity of a set as a whole: the norm of the mean matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.mean_tangent import LARGEST, Weighting, check_weighting, finite_matrix_sum
-from lightning_tansens.metrics.base import SensitivityMeasure
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import SensitivityMeasure, TangentOptions
 from lightning_tansens.tangent.batches import OutputPicker, Wrt, batch_length
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network

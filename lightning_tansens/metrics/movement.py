@@ -1,7 +1,5 @@
 """How far the tangent sensitivity moves during a training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.sketches import tangent_sketches
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.network import Outputs
 
 
 class SensitivityMovement(SampleMeasure):

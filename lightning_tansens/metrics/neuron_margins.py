@@ -1,7 +1,5 @@
 """How near the hidden units come to switching on or off over a set."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,24 +1,21 @@
 """A network's outputs on a set, gathered over batches and processes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_tansens.checks import positions_from
 from lightning_tansens.metrics.criteria import look_like_class_scores
+from lightning_tansens.metrics.states import StatefulMetric
 
 #: The most numbers that are kept of a sample's outputs where they are no class scores.
 MAX_NUMBERS = 4096
 
 
-class SetOutputs(Metric):
+class SetOutputs(StatefulMetric):
     """Gathers outputs, labels, features and entries of the inputs of a set, in the order of the samples' positions.
 
     Class scores (N, C) are kept whole. Of other outputs at most 4,096 numbers a sample are kept: of (N, C, ...) the same
@@ -44,10 +41,6 @@ class SetOutputs(Metric):
         ([[2.0, 3.0], [0.0, 1.0]], [0, 1])
     """
 
-    is_differentiable = False
-    higher_is_better: bool | None = None
-    full_state_update = False
-
     positions: list[Tensor]
 
     def __init__(
@@ -62,11 +55,10 @@ class SetOutputs(Metric):
         self.class_scores = class_scores
         wanted = {"labels": labels, "features": features, "entries": entries}
         self._names = ["positions", "outputs", *(name for name, is_wanted in wanted.items() if is_wanted)]
-        #: A process without samples syncs empty tensors of the right type and shape.
-        self._empty: dict[str, Tensor] = {}
+        self._shapes: dict[str, torch.Size] = {}
         self._places: Tensor | None = None
         for name in self._names:
-            self.add_state(name, [], dist_reduce_fx="cat")
+            self._sample_state(name)  # its type is learnt from a batch
 
     def prepare(self, outputs: Any, targets: Any = None, features: Any = None, entries: Tensor | None = None) -> None:
         """Learns the types and shapes of what is gathered; every process calls it before the first update.
@@ -76,15 +68,16 @@ class SetOutputs(Metric):
         self._learn(self._rows(outputs, targets, features, entries))
 
     def _learn(self, rows: dict[str, Tensor]) -> None:
-        empty = {name: row[:0].cpu() for name, row in rows.items()}
-        if self._empty and any(empty[name].shape != known.shape for name, known in self._empty.items()):
+        shapes = {name: row.shape[1:] for name, row in rows.items()}
+        if self._shapes and shapes != self._shapes:
             raise ValueError(
-                f"outputs: expected shapes as before, {_shapes(self._empty)}, but got {_shapes(empty)}; take a new "
+                f"outputs: expected shapes as before, {_written(self._shapes)}, but got {_written(shapes)}; take a new "
                 "SetOutputs for another network"
             )
-        if not self._empty:
-            self._empty = empty
-            self._fill()
+        if not self._shapes:
+            self._shapes = shapes
+            for name, row in rows.items():
+                self._sample_state(name, row.dtype)
 
     def update(
         self,
@@ -112,30 +105,21 @@ class SetOutputs(Metric):
         own = positions_from("positions", positions, len(outputs), start=sum(map(len, self.positions)))
         rows["positions"] = torch.tensor(own, dtype=torch.int64, device=self.device)
         for name, row in rows.items():
-            getattr(self, name).append(row)
-
-    def reset(self) -> None:
-        """Forgets the samples and keeps the shapes."""
-        super().reset()
-        self._fill()
+            self._append(name, row)
 
     def compute(self) -> dict[str, Any]:
         """Returns outputs, labels, features and entries, over the samples of all processes, in the order of positions."""
-        if not self._empty:
+        if not self._shapes:
             return {"outputs": torch.zeros(0, device=self.device), "is_classifier": bool(self.class_scores)}
-        order = dim_zero_cat(self.positions).argsort(stable=True)
-        found: dict[str, Any] = {name: dim_zero_cat(getattr(self, name))[order] for name in self._names[1:]}
-        found = {name: value for name, value in found.items() if value.shape[1:] != (0,)}  # not given
+        order = self._joined("positions").argsort(stable=True)
+        given = {name: shape for name, shape in self._shapes.items() if name != "positions" and shape != (0,)}
+        found = {name: self._joined(name).reshape(len(order), *shape)[order] for name, shape in given.items()}
         return {**found, "is_classifier": bool(self.class_scores)}
 
     def arrays(self) -> dict[str, Any]:
         """Returns the arguments of ``Outputs.of`` and the entries, the same on every process. Needs synced states."""
         compute = type(self).compute  # the metric's own compute() would sync once more
         return {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in compute(self).items()}
-
-    def _fill(self) -> None:
-        for name, empty in self._empty.items():
-            setattr(self, name, [empty.to(self.device)])
 
     def _rows(self, outputs: Any, targets: Any, features: Any, entries: Tensor | None) -> dict[str, Tensor]:
         if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or not outputs.dim():
@@ -163,9 +147,9 @@ class SetOutputs(Metric):
             rows["features"] = none if features is None else features.detach().to(self.device, kept.dtype)
         if "entries" in self._names:
             rows["entries"] = none.float() if entries is None else entries.to(self.device, torch.float32)
-            known = self._empty.get("entries", rows["entries"])
-            if rows["entries"].shape[1:] != known.shape[1:]:
-                rows["entries"] = torch.full((samples, *known.shape[1:]), torch.nan, dtype=torch.float32, device=self.device)
+            known = self._shapes.get("entries", rows["entries"].shape[1:])
+            if rows["entries"].shape[1:] != known:
+                rows["entries"] = torch.full((samples, *known), torch.nan, dtype=torch.float32, device=self.device)
         return rows
 
     def _labels(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -196,8 +180,8 @@ class SetOutputs(Metric):
         return thinned if outputs.dim() > 2 else thinned[:, 0]
 
 
-def _shapes(rows: dict[str, Tensor]) -> str:
-    return ", ".join(f"{name} (N{''.join(f', {size}' for size in row.shape[1:])})" for name, row in rows.items())
+def _written(shapes: dict[str, torch.Size]) -> str:
+    return ", ".join(f"{name} (N{''.join(f', {size}' for size in shape)})" for name, shape in shapes.items())
 
 
 def _what(value: Any) -> str:

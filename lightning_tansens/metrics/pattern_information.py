@@ -1,7 +1,5 @@
 """How much the activation patterns of a set say about its labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, get_args

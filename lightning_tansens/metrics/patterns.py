@@ -1,7 +1,5 @@
 """The number of distinct activation patterns in a set."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

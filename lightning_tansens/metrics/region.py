@@ -1,23 +1,19 @@
 """The activation regions of a set: how many active paths they have, and how probable they are."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_choice
-from lightning_tansens.errors import UndefinedEstimateError
 from lightning_tansens.functional.regions import activation_regions
-from lightning_tansens.metrics.base import RatioForm, SensitivityMeasure
+from lightning_tansens.metrics.base import LogarithmicMeasure, RatioForm
 from lightning_tansens.metrics.samples import SampleMeasure
-from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence
 
 
-class RegionSensitivity(SampleMeasure, SensitivityMeasure):
+class RegionSensitivity(SampleMeasure, LogarithmicMeasure):
     r"""The mean logarithm of the number of active paths times the region's probability, and the estimate built on it.
 
     .. math:: R(X) = E_{x \in X} \Big[\sum_i \log n_i(x) + \log P(A(x) \mid x)\Big], \qquad
@@ -42,6 +38,11 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
     """
 
     key = "region"
+    not_finite = "on one of the sets no sample has an active path, so there is no mean logarithm"
+    no_ratio = (
+        "the mean logarithms are {now:.3g} and {before:.3g}; their ratio is an estimate only if both have one sign; "
+        "RegionSensitivity(form='linear') needs none"
+    )
 
     def __init__(self, form: RatioForm = "log", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,24 +86,3 @@ class RegionSensitivity(SampleMeasure, SensitivityMeasure):
             return None
         effects = numbers / numbers.mean() - 1 if self.form == "log" else numbers - numbers.mean()
         return Influence(effects, self._joined("positions")[self._alive])
-
-    def standard_error(self) -> float | None:
-        influence = self.influence()
-        if influence is None:
-            return None
-        scale = abs(float(self.values()[self.key])) if self.form == "log" else 1.0
-        return relative_standard_error([influence]) * scale
-
-    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Returns the logarithm of R(target)/R(reference), or R(target) − R(reference) for "linear"."""
-        now, before = target[self.key], reference[self.key]
-        if not (math.isfinite(now) and math.isfinite(before)):
-            raise UndefinedEstimateError("on one of the sets no sample has an active path, so there is no mean logarithm")
-        if self.form == "linear":
-            return now - before
-        if now * before <= 0:
-            raise UndefinedEstimateError(
-                f"the mean logarithms are {now:.3g} and {before:.3g}; their ratio is an estimate only if both have one "
-                "sign; RegionSensitivity(form='linear') needs none"
-            )
-        return math.log(now / before)

@@ -1,7 +1,5 @@
 """Base classes for measures that take one number, or one row of numbers, per sample."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import positions_from
-from lightning_tansens.functional.finite import finite_outputs
 from lightning_tansens.metrics.base import Measure, SensitivityMeasure
-from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
+from lightning_tansens.metrics.uncertainty import Influence
 from lightning_tansens.tangent.batches import batch_length
+from lightning_tansens.tangent.network import finite_outputs
 
 
 class SampleMeasure(Measure):
@@ -115,8 +113,3 @@ class MeanSensitivity(SampleMeasure, SensitivityMeasure):
         if not numbers.any():
             return None
         return Influence(numbers / numbers.mean() - 1, self._joined("positions"), self.block)
-
-    def standard_error(self) -> float | None:
-        """Returns the standard error of the mean; probes that samples share are accounted for."""
-        influence = self.influence()
-        return None if influence is None else relative_standard_error([influence]) * float(self.numbers().mean())

@@ -1,21 +1,15 @@
 """The product of the layers' spectral norms."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_tansens.checks import check_share
-from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional.spectral import SpectralCache, spectral_norms
-from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.functional.layer_norms import SpectralCache, spectral_norms
+from lightning_tansens.metrics.base import WeightMeasure
 
 
-class SpectralNormSensitivity(SensitivityMeasure):
+class SpectralNormSensitivity(WeightMeasure):
     r"""The product of the layers' spectral norms, log Π_i ‖W_i‖₂, and the loss estimate from its change in time.
 
     .. math:: \hat l_t = \frac{\prod_i \|W_i^{(t-1)}\|_2}{\prod_i \|W_i^{(t)}\|_2} \, l_t
@@ -39,10 +33,11 @@ class SpectralNormSensitivity(SensitivityMeasure):
     """
 
     key = "spectral_norm"
-    needs_data = False
-
-    log_norms: Tensor
-    count: Tensor
+    power = -1.0
+    not_finite = (
+        "log Π ‖W‖₂ was {before:.3g} and is {now:.3g}; their difference is an estimate only if both are finite, that is, if "
+        "no layer is zero"
+    )
 
     def __init__(self, tolerance: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -50,35 +45,15 @@ class SpectralNormSensitivity(SensitivityMeasure):
         self.tolerance = tolerance
         #: What the measurements of a network hand on; no state, so that it survives ``reset``.
         self.cache = SpectralCache()
-        self.layers: tuple[str, ...] = ()
-        self._sum_state("log_norms")  # its length is learnt from the network
-        self._sum_state("count")
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
         self.cache.learn_sizes(model, inputs)
 
-    def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
-        """Takes the norms of the weights as they are."""
+    def of_layers(self, model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+        """Returns log ‖W_i‖₂ of each layer."""
         norms = spectral_norms(model, inputs, tolerance=self.tolerance, cache=self.cache)
-        if not self.count:
-            self.layers = tuple(name.removesuffix(".weight") for name in norms)
-            self._sum_state("log_norms", len(norms))
-        self.log_norms += torch.stack(list(norms.values())).log().to(self.log_norms)
-        self.count += 1
-
-    def values(self) -> dict[str, Tensor]:
-        """Returns log Π_i ‖W_i‖₂; the mean over the updates, which all processes agree on."""
-        return {self.key: self.log_norms.sum() / self.count}
+        return {name: norm.log() for name, norm in norms.items()}
 
     def part_values(self) -> dict[str, Tensor]:
         """Returns ‖W_i‖₂ of each layer."""
         return dict(zip(self.layers, (self.log_norms / self.count).exp())) if self.count else {}
-
-    def log_ratio(self, target: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        now, before = target[self.key], reference[self.key]
-        if not (math.isfinite(now) and math.isfinite(before)):
-            raise UndefinedEstimateError(
-                f"log Π ‖W‖₂ was {before:.3g} and is {now:.3g}; their difference is an estimate only if both are finite, "
-                "that is, if no layer is zero"
-            )
-        return before - now

@@ -1,7 +1,5 @@
 """States of metrics that sum up exactly and can be gathered from processes without a sample."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar, cast
 
 import torch

@@ -1,17 +1,17 @@
 """Base class for measures of the squared tangent sensitivity of each sample."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from lightning_tansens.metrics.options import TangentOptions
+from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.methods import Choice, Method
-from lightning_tansens.tangent.outputs import Outputs
+from lightning_tansens.tangent.network import Outputs
+from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
 
 
 class TangentMeasure(SampleMeasure):
@@ -47,9 +47,18 @@ class TangentMeasure(SampleMeasure):
 
     def blocks(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> dict[str, Tensor]:
         """Returns the squared norm of each parameter's block, shapes (N,) or, for each output, (N, C), by name."""
+        options = self.tangent
         if len(positions):
-            self.choice = self.tangent.choice(model, inputs)
-        return self.tangent.blocks(model, inputs, positions)
+            self.choice = chosen_method(model, inputs, options.method, options.wrt, options.output)
+        return tangent_sensitivity_blocks(
+            model,
+            inputs,
+            method=options.method,
+            num_probes=options.num_probes,
+            generator=torch.Generator().manual_seed(options.seed),
+            indices=positions,
+            **options.function,
+        )
 
     def note(self) -> str | None:
         return None if self.choice is None else f"tangent sensitivity is measured by {self.choice}"

@@ -1,7 +1,5 @@
 """Standard errors of means and of the estimates built on them, by the delta method."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The outputs and targets of a whole set, for a criterion that returns one number for all samples."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

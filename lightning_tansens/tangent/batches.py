@@ -1,7 +1,5 @@
 """What a network is called with and what it returns, whatever form a project has given to both."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Callable, Hashable, Mapping

@@ -1,7 +1,5 @@
 """A forward pass that also returns the features: what the last weight layer gets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary

@@ -1,12 +1,12 @@
 """Micro-batches that fit into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lightning_tansens.tangent.network import Network
 
@@ -19,6 +19,8 @@ COPIES = 4
 
 #: The share of each parameter by name, shape (N, U).
 Blocks = dict[str, Tensor]
+
+_Measured = TypeVar("_Measured", Tensor, Blocks)
 
 #: The name under which methods that cannot tell parameters apart return the whole.
 WHOLE = "all"
@@ -36,8 +38,8 @@ def bytes_per_sample(network: Network) -> int:
 
     few = network.first_three()
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            output = few(few.x.clone().requires_grad_().clone())  # the network may begin with an in-place call
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = few.differentiable()
         del output
     except RuntimeError as error:
         if out_of_memory(error):
@@ -73,10 +75,11 @@ def trained_alone(parameters: Mapping[str, nn.Parameter], part: Mapping[str, nn.
             parameter.requires_grad_(True)
 
 
-def in_micro_batches(network: Network, measure: Callable[[Network, slice], Blocks], sample_bytes: int = 0) -> Blocks:
+def in_micro_batches(network: Network, measure: Callable[[Network, slice], _Measured], sample_bytes: int = 0) -> _Measured:
     """Measures a batch in equal parts that fit into memory, and in halves of these where they do not.
 
-    ``measure`` takes a part of the batch and its place in it; ``sample_bytes`` comes from :func:`bytes_per_sample`.
+    ``measure`` takes a part of the batch and its place in it, and returns a tensor with a row for each sample, or several by
+    name; ``sample_bytes`` comes from :func:`bytes_per_sample`.
     """
     samples = len(network)
     fitting = max(1, _budget(network.x.device) // max(1, sample_bytes))
@@ -85,7 +88,8 @@ def in_micro_batches(network: Network, measure: Callable[[Network, slice], Block
         try:
             places = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
             parts = [measure(network.part(place), place) for place in places]
-            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            whole: _Measured = tree_map(lambda *rows: torch.cat(rows), *parts)
+            return whole
         except RuntimeError as error:
             if size == 1 or not out_of_memory(error):
                 raise

@@ -1,10 +1,10 @@
-"""A network seen as a function of one tensor x: which tensor that is, and which output counts."""
+"""A network seen as a function of one tensor x: which tensor that is, which outputs count, and which are finite."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import (
     OutputPicker,
     Wrt,
+    batch_length,
     call_model,
     entries,
     find_wrt,
@@ -21,7 +22,8 @@ from lightning_tansens.tangent.batches import (
     pick_output,
     rebuilt,
 )
-from lightning_tansens.tangent.isolation import ordinary
+from lightning_tansens.tangent.isolation import evaluation, ordinary
+from lightning_tansens.tangent.tracing import tensors_in
 
 
 def call_on_copies(model: nn.Module, inputs: Any) -> Any:
@@ -135,6 +137,12 @@ class Network:
             )
         return output.reshape(samples, -1)
 
+    def differentiable(self) -> tuple[Tensor, Tensor]:
+        """Returns x as a leaf of the graph, and f(x)."""
+        x = self.x.clone().requires_grad_()
+        with torch.enable_grad():
+            return x, self(x.clone())  # the network may begin with an in-place call
+
     def __len__(self) -> int:
         """Returns the number of samples."""
         return len(self.x)
@@ -161,3 +169,66 @@ class Network:
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that count, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+
+#: "sum" takes the paths to any output (u = 1), "each" one output at a time (u = e_c), a tensor weights them (u).
+Outputs = Literal["sum", "each"] | Tensor
+
+
+def derivatives(scalar: Tensor, tensors: Sequence[Any], **options: Any) -> tuple[Tensor | None, ...]:
+    """Returns ``torch.autograd.grad``, and None for each tensor or edge of a graph that the scalar does not depend on."""
+    if not tensors or not scalar.requires_grad:
+        return (None,) * len(tensors)
+    return torch.autograd.grad(scalar, tensors, allow_unused=True, **options)
+
+
+def check_outputs(outputs: object) -> None:
+    """Raises ValueError unless ``outputs`` is "sum", "each" or a vector."""
+    if isinstance(outputs, Tensor):
+        if outputs.dim() != 1:
+            raise ValueError(f"outputs: expected a weighting of shape (C,), but got shape {tuple(outputs.shape)}")
+    elif outputs not in ("sum", "each"):
+        raise ValueError(f"outputs: expected 'sum', 'each' or a weighting of shape (C,), but got {outputs!r}")
+
+
+def output_weightings(outputs: Outputs, output: Tensor) -> Tensor:
+    """Returns the weightings u of outputs (N, C) as rows, shape (U, C), in at least single precision.
+
+    U is C for "each", else 1. Raises ValueError if a weighting does not have one entry for each output.
+    """
+    count = output.shape[1]
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    if isinstance(outputs, Tensor):
+        if len(outputs) != count:
+            raise ValueError(
+                f"outputs: expected a weighting of shape ({count},), one for each output of the network, but got shape "
+                f"{tuple(outputs.shape)}"
+            )
+        return outputs.to(output.device, dtype).unsqueeze(0)
+    if outputs == "each":
+        return torch.eye(count, device=output.device, dtype=dtype)
+    return torch.ones(1, count, device=output.device, dtype=dtype)
+
+
+def finite_samples(tensor: Tensor) -> Tensor:
+    """Returns for which samples a tensor of shape (N, ...) is finite, as booleans of shape (N,)."""
+    flat = tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
+    if not flat.is_floating_point():
+        return torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+    return flat.sum(1, dtype=torch.promote_types(flat.dtype, torch.float32)).isfinite()  # faster than to look at each
+
+
+def finite_outputs(model: nn.Module, inputs: Any, output: OutputPicker | None = None) -> Tensor | None:
+    """Finds the samples with finite outputs in a batch in which something is not finite, as booleans of shape (N,).
+
+    A derivative may be finite where the function is not: ReLU hides a nan. Returns None where all inputs are finite, which
+    costs no forward pass.
+    """
+    samples = batch_length(inputs)
+    if all(bool(finite_samples(tensor).all()) for tensor in tensors_in(inputs) if tensor.dim() and len(tensor) == samples):
+        return None
+    with evaluation(model), torch.no_grad():
+        result = call_on_copies(model, inputs)
+    found = tensors_in(pick_output(result, output))
+    masks = [finite_samples(tensor) for tensor in found if tensor.dim() and len(tensor) == samples]
+    return torch.stack(masks).all(0) if masks else None

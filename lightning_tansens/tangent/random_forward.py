@@ -1,7 +1,5 @@
 """Finds out whether a network is random in eval mode too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

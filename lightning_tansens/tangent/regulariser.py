@@ -1,7 +1,5 @@
 """Tangent sensitivity as a term of a training loss."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -122,8 +120,7 @@ class TangentSensitivityRegulariser(nn.Module):
         return network
 
     def _mean_square(self, network: Network, seed: int) -> Tensor:
-        x = network.x.clone().requires_grad_()
-        output = network(x.clone())  # the network may begin with an in-place call
+        x, output = network.differentiable()
         squares = []
         for probe in range(self.num_probes):
             weighting = torch.ones_like(output)

@@ -1,7 +1,5 @@
 """The tangent sample sensitivity of a network, per sample."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -15,11 +13,11 @@ from lightning_tansens.tangent.closed_form.exact import exact_blocks
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose, leave_input_space
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, Outputs, check_outputs, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
-from lightning_tansens.tangent.outputs import Outputs, check_outputs, output_weightings
 from lightning_tansens.tangent.probes.all_directions import exact_by_forward_mode
-from lightning_tansens.tangent.probes.stochastic import estimate_in_input_space, estimate_in_parameter_space
+from lightning_tansens.tangent.probes.input_space import estimate_in_input_space
+from lightning_tansens.tangent.probes.parameter_space import estimate_in_parameter_space
 from lightning_tansens.tangent.tracing import tensors_in
 
 

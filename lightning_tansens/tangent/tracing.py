@@ -1,7 +1,5 @@
 """Watching the calls of a forward pass, however the network is written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

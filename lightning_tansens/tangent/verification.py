@@ -6,8 +6,6 @@ silently missing from the sensitivity. Differences of outputs and of gradients s
 two step sizes agree: where they do not, a kink, a jump or rounding lies between, and nothing is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -18,7 +16,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import BackwardCFunction
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, derivatives
 from lightning_tansens.tangent.operators.known_derivatives import Known
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.input_space import contributions_of, gradients_of, run_traced
@@ -153,16 +151,11 @@ def _apart(traced: Tensor, gradient: Tensor, scale: float) -> bool:
 
 def _by_double_backward(network: Network, direction: Tensor, w: dict[str, Tensor], order: int) -> tuple[Tensor, Tensor]:
     """The same derivatives by double backward."""
-    x = network.x.clone().requires_grad_()
-    slope, changes = torch.zeros_like(x), x.new_zeros(len(w))
-    score = _weighted(network(x.clone()))
-    if score.requires_grad:
-        (found,) = torch.autograd.grad(score.sum(), x, create_graph=order == 2, allow_unused=True)
-        slope = slope if found is None else found
-        if slope.requires_grad:
-            parameters = network.trainable
-            parts = torch.autograd.grad((slope * direction).sum(), list(parameters.values()), allow_unused=True)
-            changes = inner_products(w, dict(zip(parameters, parts)))
+    x, output = network.differentiable()
+    (found,) = derivatives(_weighted(output).sum(), [x], create_graph=order == 2)
+    slope = torch.zeros_like(x) if found is None else found
+    parts = derivatives((slope * direction).sum(), list(network.trainable.values())) if w else ()
+    changes = inner_products(w, dict(zip(w, parts))) if w else x.new_zeros(0)
     return (slope.detach() * direction).reshape(len(network), -1).sum(1), changes
 
 
@@ -172,11 +165,7 @@ def _weighted(output: Tensor) -> Tensor:
 
 
 def _autograd(network: Network, x: Tensor) -> tuple[Tensor | None, ...]:
-    score = _weighted(network(x.clone()))
-    parameters = list(network.trainable.values())
-    if not score.requires_grad:
-        return (None,) * len(parameters)
-    return torch.autograd.grad(score.sum(), parameters, allow_unused=True)
+    return derivatives(_weighted(network(x.clone())).sum(), list(network.trainable.values()))
 
 
 def _differ(function: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, step: float, derivative: Tensor) -> bool:
@@ -237,8 +226,8 @@ _DETACHING = {Tensor.detach, Tensor.detach_, Tensor.data.__get__}  # type: ignor
 def _culprit(network: Network) -> str:
     """Names the call that cuts a derivative off, as far as it can be seen."""
     cuts = _Cuts(network)
-    with torch.enable_grad(), cuts.running():
-        output = network(network.x.clone().requires_grad_().clone())
+    with cuts.running():
+        _, output = network.differentiable()
     custom = next(_custom_functions(output), "")  # whose own calls are under no_grad too
     return (
         (custom if cuts.under_no_grad else "") or cuts.found or custom or " (a custom autograd function, a scripted module)"

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.functional import spectral as module_under_test
-from lightning_tansens.functional.spectral import SpectralCache, spectral_norms
+from lightning_tansens.functional import layer_norms as module_under_test
+from lightning_tansens.functional.layer_norms import SpectralCache, spectral_norms
 from tests.cases import Lambda, mlp
 from tests.helpers import mixed_modes, state_of
 

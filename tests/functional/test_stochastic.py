@@ -16,7 +16,7 @@ from lightning_tansens.functional import (
 )
 from lightning_tansens.tangent import memory, methods
 from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.probes import all_directions, stochastic
+from lightning_tansens.tangent.probes import all_directions, input_space, parameter_space
 from tests.cases import CHAINS, Lambda, mlp
 from tests.helpers import assert_equal, reference
 from tests.modules import Example, normal
@@ -162,6 +162,11 @@ def limited(function, most, sizes, error):
     return measure
 
 
+MEASURES = {
+    "input_space": (input_space, "input_space_blocks"),
+    "parameter_space": (parameter_space, "parameter_space_norms"),
+}
+
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
@@ -174,9 +179,9 @@ OUT_OF_MEMORY = [
 def test_batches_are_halved_when_memory_runs_out(method, error, monkeypatch):
     model, inputs = TANH.make(samples=7)
     expected = tangent_sensitivity_blocks(model, inputs, method=method, num_probes=2)
-    name = "input_space_blocks" if method == "input_space" else "parameter_space_norms"
+    room, name = MEASURES[method]
     sizes = []
-    monkeypatch.setattr(stochastic, name, limited(getattr(stochastic, name), 2, sizes, error))
+    monkeypatch.setattr(room, name, limited(getattr(room, name), 2, sizes, error))
     blocks = tangent_sensitivity_blocks(model, inputs, method=method, num_probes=2)
     assert list(dict.fromkeys(sizes)) == [7, 4, 2, 1]
     assert blocks.keys() == expected.keys()
@@ -190,7 +195,7 @@ def test_batches_are_halved_when_memory_runs_out(method, error, monkeypatch):
 def test_errors_that_no_smaller_batch_cures_are_raised(error, attempts, monkeypatch):
     model, inputs = TANH.make(samples=7)
     sizes = []
-    monkeypatch.setattr(stochastic, "input_space_blocks", limited(stochastic.input_space_blocks, 0, sizes, error))
+    monkeypatch.setattr(input_space, "input_space_blocks", limited(input_space.input_space_blocks, 0, sizes, error))
     with pytest.raises(RuntimeError, match=str(error)):
         tangent_sensitivity(model, inputs, method="input_space")
     assert sizes == attempts
@@ -220,8 +225,8 @@ def test_micro_batches_from_a_budget(budget, sizes, method, monkeypatch):
     one = memory.bytes_per_sample(Network(model, inputs))
     monkeypatch.setattr(memory, "CPU_BUDGET", budget * one)
     seen = []
-    for name in ("input_space_blocks", "parameter_space_norms"):
-        monkeypatch.setattr(stochastic, name, limited(getattr(stochastic, name), 7, seen, None))
+    for room, name in MEASURES.values():
+        monkeypatch.setattr(room, name, limited(getattr(room, name), 7, seen, None))
     assert_equal(tangent_sensitivity(model, inputs, method=method), expected)
     assert seen == sizes
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_tansens.bounds.moments import log_psi
+from lightning_tansens.bounds.active_nodes import log_psi
 from lightning_tansens.functional.active_nodes import preactivations
 from lightning_tansens.metrics import ActiveNodeSensitivity
 from tests.boring import BoringModule, fit, make_monitor, measured

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_tansens.errors import UndefinedEstimateError
-from lightning_tansens.functional import spectral as functional
-from lightning_tansens.functional.spectral import spectral_norms
+from lightning_tansens.functional import layer_norms as functional
+from lightning_tansens.functional.layer_norms import spectral_norms
 from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
 from lightning_tansens.metrics.states import copied
 from tests.boring import Recorder, fit, make_monitor, measured

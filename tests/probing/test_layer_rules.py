@@ -9,7 +9,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.functional import chosen_method, tangent_sensitivity_blocks
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.operators.contributions import Direct, Outer, Scatter, squared_norm
+from lightning_tansens.tangent.operators.layer_rules import Direct, Outer, Scatter, squared_norm
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.coverage import find_batch_axes

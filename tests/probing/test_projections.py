@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from lightning_tansens.functional import tangent_sensitivity, tangent_sensitivity_blocks
-from lightning_tansens.tangent.operators.contributions import PROJECT_FROM, Outer, squared_norm
 from lightning_tansens.tangent.operators.convolutions import ConvolutionRule, Correlation
+from lightning_tansens.tangent.operators.layer_rules import PROJECT_FROM, Outer, squared_norm
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 from lightning_tansens.tangent.probes.vectors import NUM_PROJECTIONS, Projection
 from tests.helpers import assert_equal

@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_tansens.functional import active_nodes, chosen_method, tangent_sensitivity
 from lightning_tansens.tangent import BroadcastRule, Operator, Result, register_operator
-from lightning_tansens.tangent.closed_form import builders
+from lightning_tansens.tangent.closed_form import links
 from lightning_tansens.tangent.features import outputs_and_features
 from lightning_tansens.tangent.operators import registry
 from lightning_tansens.tangent.operators.registry import operator_of
@@ -59,7 +59,7 @@ def test_a_link_an_activation_and_a_weight_layer(forgets):
         active_nodes(model, torch.randn(3, 4))
     register_operator(Operator((F.hardshrink,), is_activation=True))
     assert active_nodes(model, torch.randn(3, 4)).shape == (3, 1)
-    assert operator_of(F.hardshrink).link is builders.piecewise  # what the new record does not speak of stays
+    assert operator_of(F.hardshrink).link is links.piecewise  # what the new record does not speak of stays
     squared = Lambda(lambda m, x: torch.square(m.a(x)), a=nn.Linear(4, 5))
     register_operator(Operator((torch.square,), is_weight_layer=True))
     _, features = outputs_and_features(squared, torch.randn(3, 4))
@@ -71,7 +71,7 @@ def test_a_link_makes_a_chain(forgets):
     same = Lambda(lambda m, x: m.b(torch.maximum(m.a(x), torch.zeros(()))), a=model[0], b=model[2])
     x = torch.randn(3, 4)
     assert chosen_method(same, x).way == "input_space"
-    register_operator(Operator((torch.maximum,), link=builders.piecewise))
+    register_operator(Operator((torch.maximum,), link=links.piecewise))
     assert chosen_method(same, x).way == "closed_form"
     torch.testing.assert_close(tangent_sensitivity(same, x), tangent_sensitivity(model, x))
 

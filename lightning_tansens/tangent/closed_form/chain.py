@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.closed_form.builders import READ_THE_INPUT, Parameters
-from lightning_tansens.tangent.closed_form.links import Link
+from lightning_tansens.tangent.closed_form.links import READ_THE_INPUT, Link, Parameters
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 

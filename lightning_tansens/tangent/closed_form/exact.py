@@ -1,8 +1,5 @@
 """The closed form of the tangent sensitivity of a piecewise-linear chain."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from weakref import WeakKeyDictionary
@@ -14,14 +11,13 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.closed_form.chain import Chain, trace_chain
 from lightning_tansens.tangent.closed_form.jacobian import (
     GATHERED_COST,
-    IdentityJacobian,
     Jacobian,
+    SharedJacobian,
     short_columns,
     taken_units,
 )
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
 from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
 
@@ -77,7 +73,8 @@ def _shared_jacobians(chain: Chain) -> list[Jacobian]:
     """The Jacobians before each link up to the first whose slopes depend on the sample: they serve every chunk."""
     dtype = torch.promote_types(chain.output.dtype, torch.float32)
     maps = sum(isinstance(link, LinearLink) for link in chain.links[:-1])  # nothing is pushed through the last one
-    jacobians: list[Jacobian] = [IdentityJacobian(torch.ones(chain.width, device=chain.output.device, dtype=dtype), maps)]
+    ones = torch.ones(chain.width, device=chain.output.device, dtype=dtype)
+    jacobians: list[Jacobian] = [SharedJacobian(None, ones, maps)]
     for link in chain.links:
         if isinstance(link, ElementwiseLink) and link.slopes.dim() == 2:
             break
@@ -146,36 +143,32 @@ def _verify_once(network: Network, chain: Chain) -> None:
     if signature in seen or not chain.output.isfinite().all():
         return
     two = network.part(slice(0, 2))
-    few = two.x.clone().requires_grad_()
     traced = trace_chain(network.model, two.x, two)
     w = parameter_probes(parameters, 0, 0, 0)
-    expected = torch.zeros_like(few)
-    gradients: Sequence[Tensor | None] = (None,) * len(parameters)
-    with torch.enable_grad():
-        output = two(few.clone()).sum()  # the network may begin with an in-place call
-        product = product_with(w, two, few, output).to(few.dtype)
-        if output.requires_grad:
-            slope, *gradients = torch.autograd.grad(output, [few, *parameters.values()], allow_unused=True)
-            expected = expected if slope is None else slope
+    x, output = two.differentiable()
+    product = product_with(w, two, x, output.sum()).to(x.dtype)
+    slope, *gradients = derivatives(output.sum(), [x, *parameters.values()])
     pulled = _pull_back(traced, output_weightings("sum", traced.output), first=0)[0]
-    if _apart(pulled, expected):
-        raise UnsupportedNetworkError(
-            f"{type(network.model).__name__} cannot be measured exactly: the chain that was traced has another gradient "
-            "with respect to the input than the network, so the network does something that the trace does not see "
-            "(torch.no_grad, detach, a custom autograd function)"
-        )
     covered = {link.parameter for link in chain.links} | chain.biases
-    for name, gradient in zip(parameters, gradients):
-        if gradient is not None and name not in covered:
-            raise UnsupportedNetworkError(
-                f"{type(network.model).__name__} cannot be measured exactly: the trainable parameter '{name}' reaches the "
-                "output outside of the layers that were traced (a reparametrisation, for example)"
-            )
-    if _apart(_product_of_chain(traced, w), product):
-        raise UnsupportedNetworkError(
-            f"{type(network.model).__name__} cannot be measured exactly: a parameter is also used where the trace does not "
-            "see it (a derivative taken inside of forward, a scripted module, a custom autograd function)"
+    outside = [name for name, gradient in zip(parameters, gradients) if gradient is not None and name not in covered]
+    problem = ""
+    if _apart(pulled, torch.zeros_like(x) if slope is None else slope):
+        problem = (
+            "the chain that was traced has another gradient with respect to the input than the network, so the network does "
+            "something that the trace does not see (torch.no_grad, detach, a custom autograd function)"
         )
+    elif outside:
+        problem = (
+            f"the trainable parameter '{outside[0]}' reaches the output outside of the layers that were traced (a "
+            "reparametrisation, for example)"
+        )
+    elif _apart(_product_of_chain(traced, w), product):
+        problem = (
+            "a parameter is also used where the trace does not see it (a derivative taken inside of forward, a scripted "
+            "module, a custom autograd function)"
+        )
+    if problem:
+        raise UnsupportedNetworkError(f"{type(network.model).__name__} cannot be measured exactly: {problem}")
     seen.add(signature)
 
 

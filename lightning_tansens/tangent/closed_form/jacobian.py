@@ -1,4 +1,4 @@
-"""Three ways to hold the input Jacobians J = ∂a/∂x of a batch, from the cheapest to the most general.
+"""Ways to hold the input Jacobians J = ∂a/∂x of a batch: one factor for all samples, or a matrix for each.
 
 Only Frobenius norms of J, of its rows and of combinations of its rows are ever asked for, so the columns may be rotated:
 a factor with fewer columns and the same J Jᵀ (the *short form*) stands in for J.
@@ -7,8 +7,6 @@ Index letters: n sample, u output weighting, i unit after a linear map, j unit b
 """
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -21,133 +19,79 @@ GATHER_FROM_WIDTH_ON_GPU = 512
 GATHER_UP_TO_SHARE = 0.8
 
 # A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured
-# on a CPU for widths from 300 to 3000. Narrower layers have fixed costs of about a dozen training steps, not counted here.
+# on a CPU for widths from 300 to 3000.
 GATHERED_COST = 2.0
 
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
 CHOLESKY_COST = 1.4
 
 
-class Jacobian(ABC):
-    """The Jacobians of one layer's units with respect to the input, for N samples."""
+class SharedJacobian:
+    """J = diag(s_n) B with one factor B, shape (I, d), for all samples: the input itself, or the units behind linear maps.
 
-    @abstractmethod
-    def scale(self, slopes: Tensor) -> Jacobian:
-        """Returns diag(s) J for slopes of shape (N, I) or (I,)."""
-
-    @abstractmethod
-    def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
-        """Returns W J for a weight (I, J); rows of J that ``rows`` (N, I) does not mark may be left at zero."""
-
-    @abstractmethod
-    def squared_norm(self) -> Tensor:
-        """Returns ‖J‖_F², shape (N,) or, where all samples share it, (1,)."""
-
-    @abstractmethod
-    def row_squared_norms(self) -> Tensor:
-        """Returns ‖J_i‖² of every row, shape (N, I), or (1, I) where all samples share it."""
-
-    @abstractmethod
-    def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        """Returns ‖Σ_i w_i J_i‖², shape (N, U), for weights (N, U, I)."""
-
-
-class IdentityJacobian(Jacobian):
-    """J = diag(s) with slopes s (N, D), or (D,) where all samples share them: what the input itself starts with.
-
-    ``maps`` is the number of linear maps that are still to come.
+    B is None for the identity. The slopes s have shape (N, I), or (I,) where all samples share them; ``maps`` is the number
+    of linear maps that are still to come. Jacobians with one basis share the cache of what was computed from it.
     """
 
-    def __init__(self, slopes: Tensor, maps: int = 0) -> None:
-        self._slopes = slopes
-        self._maps = maps
-
-    def scale(self, slopes: Tensor) -> Jacobian:
-        return IdentityJacobian(self._slopes * slopes, self._maps)
-
-    def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
-        if self._slopes.dim() == 1:
-            return SharedJacobian(_short_form(weight * self._slopes), maps=self._maps - 1)
-        return DenseJacobian((weight * self._slopes.unsqueeze(1)).mT)
-
-    def squared_norm(self) -> Tensor:
-        return self._slopes.square().sum(-1, keepdim=self._slopes.dim() == 1)
-
-    def row_squared_norms(self) -> Tensor:
-        return self._slopes.square().reshape(-1, self._slopes.shape[-1])
-
-    def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        return torch.einsum("nud,nd->nu", weights.square(), self.row_squared_norms().expand(len(weights), -1))
-
-
-class SharedJacobian(Jacobian):
-    """J = diag(s_n) B with one factor B, shape (I, d), for all samples: the units behind the first linear map.
-
-    The slopes s have shape (N, I), or (I,), or are None for ones; ``maps`` is the number of linear maps that are still to
-    come. All Jacobians with this basis share the cache of what was computed from it.
-    """
-
-    def __init__(
-        self, basis: Tensor, slopes: Tensor | None = None, maps: int = 0, cache: dict[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, basis: Tensor | None, slopes: Tensor, maps: int, cache: dict[str, Tensor] | None = None) -> None:
         self._basis = basis
         self._slopes = slopes
         self._maps = maps
         self._cache = cache if cache is not None else {}
 
     def scale(self, slopes: Tensor) -> Jacobian:
-        combined = slopes if self._slopes is None else self._slopes * slopes
-        return SharedJacobian(self._basis, combined, self._maps, self._cache)
+        """Returns diag(s) J for slopes of shape (N, I) or (I,)."""
+        return SharedJacobian(self._basis, self._slopes * slopes, self._maps, self._cache)
 
     @property
-    def _basis_rows(self) -> Tensor:
-        if "rows" not in self._cache:
+    def _basis_rows(self) -> Tensor | float:
+        if self._basis is not None and "rows" not in self._cache:
             self._cache["rows"] = self._basis.square().sum(-1)
-        return self._cache["rows"]
-
-    @property
-    def _gram(self) -> Tensor:
-        if "gram" not in self._cache:
-            self._cache["gram"] = self._basis @ self._basis.T
-        return self._cache["gram"]
+        return self._cache.get("rows", 1.0)
 
     def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
-        if self._slopes is None:
-            return SharedJacobian(weight @ self._basis, maps=self._maps - 1)
+        """Returns W J for a weight (I, J); rows of it that ``rows`` (N, I) does not mark may be left at zero."""
         if self._slopes.dim() == 1:
-            return SharedJacobian((weight * self._slopes) @ self._basis, maps=self._maps - 1)
+            scaled = weight * self._slopes
+            basis = _short_form(scaled) if self._basis is None else scaled @ self._basis
+            return SharedJacobian(basis, basis.new_ones(len(basis)), self._maps - 1)
+        if self._basis is None:
+            return DenseJacobian((weight * self._slopes.unsqueeze(1)).mT)
         active = _indices(self._slopes != 0)
         if active is None:
             # contiguous, so that the product is one matrix product and not one for each sample
             return _product(self._basis.T.contiguous() * self._slopes.unsqueeze(1), None, weight, rows)
-        factor = self._factor(active) * self._slopes.gather(1, active).unsqueeze(-1)
+        factor = self._factor(self._basis, active) * self._slopes.gather(1, active).unsqueeze(-1)
         return _product(factor.mT, active, weight, rows)
 
-    def _factor(self, active: Tensor) -> Tensor:
+    def _factor(self, basis: Tensor, active: Tensor) -> Tensor:
         """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
-        columns, count = self._basis.shape[1], active.shape[1]
+        columns, count = basis.shape[1], active.shape[1]
         if short_columns(columns, count, self._maps) < columns:
+            if "gram" not in self._cache:
+                self._cache["gram"] = basis @ basis.T
             factor: Tensor
-            factor, info = torch.linalg.cholesky_ex(_submatrices(self._gram, active, active))
+            factor, info = torch.linalg.cholesky_ex(_submatrices(self._cache["gram"], active, active))
             # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
             if not info.any():
                 return factor
-        return _submatrices(self._basis, active, None)
+        return _submatrices(basis, active, None)
 
     def squared_norm(self) -> Tensor:
+        """Returns ‖J‖_F², shape (N,) or, where all samples share it, (1,)."""
         return self.row_squared_norms().sum(-1)
 
     def row_squared_norms(self) -> Tensor:
-        if self._slopes is None:
-            return self._basis_rows.unsqueeze(0)
-        return (self._slopes.square() * self._basis_rows).reshape(-1, len(self._basis))
+        """Returns ‖J_i‖² of every row, shape (N, I), or (1, I) where all samples share it."""
+        return (self._slopes.square() * self._basis_rows).reshape(-1, self._slopes.shape[-1])
 
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        scaled = weights if self._slopes is None else weights * torch.atleast_2d(self._slopes).unsqueeze(1)
-        return (scaled @ self._basis).square().sum(-1)
+        """Returns ‖Σ_i w_i J_i‖², shape (N, U), for weights (N, U, I)."""
+        scaled = weights * self._slopes.reshape(-1, 1, self._slopes.shape[-1])
+        return (scaled if self._basis is None else scaled @ self._basis).square().sum(-1)
 
 
-class DenseJacobian(Jacobian):
+class DenseJacobian:
     """One matrix a sample, as a batch: the fastest form for narrow layers.
 
     It holds Jᵀ, shape (N, d, I); in this layout a linear map is one matrix product over all samples.
@@ -200,6 +144,10 @@ class GatheredJacobian(DenseJacobian):
     def combination_squared_norm(self, weights: Tensor) -> Tensor:
         own = weights.gather(2, self._indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
         return torch.bmm(own, self._transposed.mT).square().sum(-1)
+
+
+#: Both have the same methods.
+Jacobian = SharedJacobian | DenseJacobian
 
 
 def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: Tensor | None) -> Jacobian:

@@ -1,7 +1,5 @@
 """A chain of Linear layers and ReLU on a batch: the networks that the papers' theorems speak of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One isolation for all that runs a network outside of its training: everything is bitwise as it was afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar

@@ -6,8 +6,6 @@ norm, spectral norm, lazy modules, the observers of quantisation), or if it is a
 than None, for torch takes that for the module's input or output. Of a lambda nobody can tell; it is silent.
 """
 
-from __future__ import annotations
-
 import dis
 import functools
 from collections.abc import Iterable, Iterator

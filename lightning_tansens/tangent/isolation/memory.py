@@ -1,7 +1,5 @@
 """The bytes behind tensors: saved, compared and put back, whoever has written to them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import torch

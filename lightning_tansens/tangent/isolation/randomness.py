@@ -1,7 +1,5 @@
 """The random states that loading a sample may touch: the global ones, and generators that a data set keeps itself."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,14 +25,12 @@ def sample_seed(seed: int, position: int) -> int:
 @contextmanager
 def isolated_rng() -> Iterator[None]:
     """Restores the global random states after the block, also where it raises."""
-    error: BaseException | None = None
-    with isolate_rng(include_cuda=has_accelerator()):  # restores nothing if the block raises
-        try:
-            yield
-        except BaseException as caught:
-            error = caught
-    if error is not None:
-        raise error
+    isolation = isolate_rng(include_cuda=has_accelerator())
+    isolation.__enter__()
+    try:
+        yield
+    finally:
+        isolation.__exit__(None, None, None)  # of an exception it would restore nothing
 
 
 @cache

@@ -7,8 +7,6 @@ that are held in a plain list; ``requires_grad`` and ``.grad``; and the state of
 is to initialise as if nobody had called them before. What lies elsewhere, in globals and closures, nobody can find.
 """
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """PyTorch's settings in which a network is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -4,8 +4,6 @@ A rule takes the arguments of a torch function and returns its
 :class:`~lightning_tansens.tangent.operators.layer_rules.Result`, or None where it does not apply.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.tangent.closed_form import builders
+from lightning_tansens.tangent.closed_form import links
 from lightning_tansens.tangent.operators import norm_layers as norms
 from lightning_tansens.tangent.operators import substitutes
 from lightning_tansens.tangent.operators.convolutions import convolution, transposed_convolution
@@ -126,7 +124,7 @@ def _opened(func: types.FunctionType, **replaced: Any) -> Callable[..., Any]:
 
 for _operator in (
     # layers with parameters
-    Operator((F.linear,), rule=_linear, link=builders.linear, is_weight_layer=True),
+    Operator((F.linear,), rule=_linear, link=links.linear, is_weight_layer=True),
     Operator((torch.matmul, _T.matmul, _T.__matmul__), rule=_matmul),
     Operator((F.conv1d, F.conv2d, F.conv3d), rule=convolution, is_weight_layer=True),
     Operator((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), rule=transposed_convolution),
@@ -138,21 +136,21 @@ for _operator in (
     Operator((F.scaled_dot_product_attention,), substitute=substitutes.attention),
     Operator((torch._weight_norm,), thrice=substitutes.weight_norm),
     # normalisation
-    Operator((F.batch_norm,), rule=norms.batch_norm, link=builders.batch_norm),
+    Operator((F.batch_norm,), rule=norms.batch_norm, link=links.batch_norm),
     Operator((F.layer_norm,), rule=norms.layer_norm, thrice=substitutes.layer_norm),
     Operator((torch.layer_norm,), thrice=substitutes.layer_norm),
     Operator((F.group_norm,), rule=norms.group_norm, substitute=substitutes.group_norm),
     Operator((F.instance_norm,), rule=norms.instance_norm, thrice=substitutes.instance_norm),
     Operator((F.rms_norm,), rule=norms.rms_norm),
     # activations
-    Operator((F.prelu, torch.prelu, _T.prelu), rule=_prelu, link=builders.prelu, is_activation=True),
-    Operator((F.relu, torch.relu, _T.relu), substitute=substitutes.relu, link=builders.piecewise, is_activation=True),
-    Operator((F.relu_, torch.relu_, _T.relu_), link=builders.piecewise, is_activation=True),
-    Operator((F.relu6,), substitute=substitutes.relu6, link=builders.piecewise, is_activation=True),
-    Operator((F.hardtanh,), substitute=substitutes.hardtanh, link=builders.piecewise, is_activation=True),
-    Operator((F.leaky_relu,), substitute=substitutes.leaky_relu, link=builders.piecewise, is_activation=True),
-    Operator((F.hardtanh_, F.leaky_relu_, F.threshold, torch.threshold_), link=builders.piecewise, is_activation=True),
-    Operator((F.rrelu, F.rrelu_), link=builders.randomised, is_activation=True),
+    Operator((F.prelu, torch.prelu, _T.prelu), rule=_prelu, link=links.prelu, is_activation=True),
+    Operator((F.relu, torch.relu, _T.relu), substitute=substitutes.relu, link=links.piecewise, is_activation=True),
+    Operator((F.relu_, torch.relu_, _T.relu_), link=links.piecewise, is_activation=True),
+    Operator((F.relu6,), substitute=substitutes.relu6, link=links.piecewise, is_activation=True),
+    Operator((F.hardtanh,), substitute=substitutes.hardtanh, link=links.piecewise, is_activation=True),
+    Operator((F.leaky_relu,), substitute=substitutes.leaky_relu, link=links.piecewise, is_activation=True),
+    Operator((F.hardtanh_, F.leaky_relu_, F.threshold, torch.threshold_), link=links.piecewise, is_activation=True),
+    Operator((F.rrelu, F.rrelu_), link=links.randomised, is_activation=True),
     Operator((F.gelu,), substitute=substitutes.gelu, is_activation=True),
     Operator((F.hardsigmoid,), substitute=substitutes.hardsigmoid, is_activation=True),
     Operator((F.hardswish,), substitute=substitutes.hardswish, is_activation=True),
@@ -162,22 +160,22 @@ for _operator in (
     Operator((F.elu, F.elu_, F.selu, F.celu, F.softplus), is_activation=True),
     Operator((F.tanh, torch.tanh, _T.tanh, F.sigmoid, torch.sigmoid, _T.sigmoid), is_activation=True),
     # what acts on each unit by itself
-    Operator((F.hardshrink, F.softshrink, torch.abs, _T.abs), link=builders.piecewise),
-    Operator((torch.clamp, torch.clamp_min, _T.clamp, _T.clamp_, _T.clamp_min, _T.clamp_min_), link=builders.piecewise),
-    Operator((torch.add, _T.add, _T.__add__, _T.__radd__), rule=_add, link=builders.shift),
-    Operator((_T.add_, _T.__iadd__), rule=_add_in_place, link=builders.shift),
-    Operator((torch.sub, _T.sub, _T.sub_, _T.__sub__, _T.__isub__), link=builders.shift),
-    Operator((torch.mul, _T.mul, _T.__mul__, _T.__rmul__), rule=_mul, link=builders.scale),
-    Operator((_T.mul_, _T.__imul__, torch.div, _T.div, _T.div_, _T.__truediv__, _T.__itruediv__), link=builders.scale),
-    Operator((torch.neg, _T.neg, _T.__neg__, torch.rsub, _T.__rsub__), link=builders.scale),
+    Operator((F.hardshrink, F.softshrink, torch.abs, _T.abs), link=links.piecewise),
+    Operator((torch.clamp, torch.clamp_min, _T.clamp, _T.clamp_, _T.clamp_min, _T.clamp_min_), link=links.piecewise),
+    Operator((torch.add, _T.add, _T.__add__, _T.__radd__), rule=_add, link=links.shift),
+    Operator((_T.add_, _T.__iadd__), rule=_add_in_place, link=links.shift),
+    Operator((torch.sub, _T.sub, _T.sub_, _T.__sub__, _T.__isub__), link=links.shift),
+    Operator((torch.mul, _T.mul, _T.__mul__, _T.__rmul__), rule=_mul, link=links.scale),
+    Operator((_T.mul_, _T.__imul__, torch.div, _T.div, _T.div_, _T.__truediv__, _T.__itruediv__), link=links.scale),
+    Operator((torch.neg, _T.neg, _T.__neg__, torch.rsub, _T.__rsub__), link=links.scale),
     # shapes and precision
     Operator((_T.expand,), rule=_expand),
-    Operator((torch.flatten, _T.flatten, _T.view, torch.reshape, _T.reshape, _T.contiguous), link=builders.reshape),
-    Operator((torch.squeeze, _T.squeeze, torch.unsqueeze, _T.unsqueeze), link=builders.reshape),
-    Operator((torch.unflatten, _T.unflatten, torch.clone, _T.clone), link=builders.reshape),
-    Operator((_T.to, _T.float, _T.double, _T.half, _T.bfloat16, _T.type_as), link=builders.reshape),
+    Operator((torch.flatten, _T.flatten, _T.view, torch.reshape, _T.reshape, _T.contiguous), link=links.reshape),
+    Operator((torch.squeeze, _T.squeeze, torch.unsqueeze, _T.unsqueeze), link=links.reshape),
+    Operator((torch.unflatten, _T.unflatten, torch.clone, _T.clone), link=links.reshape),
+    Operator((_T.to, _T.float, _T.double, _T.half, _T.bfloat16, _T.type_as), link=links.reshape),
     Operator(
-        (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout), link=builders.dropout
+        (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout), link=links.dropout
     ),
 ):
     register_operator(_operator)

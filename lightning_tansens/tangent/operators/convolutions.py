@@ -1,7 +1,5 @@
 """Convolutions: their operators, and their rule, in which a kernel's gradient sums over all positions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,9 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_tansens.tangent.operators.contributions import Outer, OuterSum, by_group
 from lightning_tansens.tangent.operators.known_derivatives import apply_linear
-from lightning_tansens.tangent.operators.layer_rules import BroadcastRule, Result, Rule, channels_shape, is_computed
+from lightning_tansens.tangent.operators.layer_rules import (
+    BroadcastRule,
+    Outer,
+    OuterSum,
+    Result,
+    Rule,
+    by_group,
+    channels_shape,
+    is_computed,
+)
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 
 

@@ -1,7 +1,5 @@
 """Functions with derivatives of our own, where torch's take more passes over the data than they must."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The operators of normalising layers, whose parameters scale and shift what is normalised."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What is known about each torch function, in one record; whatever traces or measures a network reads it here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -26,7 +24,7 @@ class Operator:
             None where the rule does not apply. Without one, a network with parameters there takes parameter space.
         substitute: The same function with two derivatives, where torch lacks the second or takes it at a needless cost.
         thrice: The same function with three derivatives, for the regulariser, where torch takes the third one wrongly.
-        link: Builds its link of a piecewise-linear chain, see :mod:`~lightning_tansens.tangent.closed_form.builders`.
+        link: Builds its link of a piecewise-linear chain, see :mod:`~lightning_tansens.tangent.closed_form.links`.
         opened: A form of a composite function in which its inner calls can be traced.
         is_activation: Whether its units count as active where their preactivation is positive.
         is_weight_layer: Whether it multiplies by a weight, so that its input may be called features.

@@ -5,8 +5,6 @@ the probe, each function below returns y and ẏ in the forward pass, and in the
 that of its input, and that one's derivative. Each wants a dual tensor, within a dual level.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

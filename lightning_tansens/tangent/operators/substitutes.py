@@ -1,7 +1,5 @@
 """Forward passes that can be differentiated twice: substitutes for operators that cannot."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """The exact ‖S(x)‖_F² of any network, one input direction after another: for the truth on a few samples."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -10,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.memory import WHOLE, Blocks
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
 
@@ -72,24 +69,20 @@ class _Cost:
 
 def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tensor:
     """Σ_d ‖∂(∂(u·f)/∂x_d)/∂θ‖² of a single sample, shape (1, U)."""
-    x = network.x.clone().requires_grad_()
+    x, output = network.differentiable()
     columns = []
-    with torch.enable_grad():
-        output = network(x.clone())
-        weightings = output_weightings(outputs, output)
-        for weighting in weightings:
-            total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
-            for row in double_backwards((output * weighting).sum(), x, list(network.trainable.values())):
-                total += sum(part.abs().to(total.dtype).square().sum() for part in row if part is not None)
-                cost.say(1, len(weightings))
-            columns.append(total)
+    weightings = output_weightings(outputs, output)
+    for weighting in weightings:
+        total = torch.zeros(1, dtype=weighting.dtype, device=weighting.device)
+        for row in double_backwards((output * weighting).sum(), x, list(network.trainable.values())):
+            total += sum(part.abs().to(total.dtype).square().sum() for part in row if part is not None)
+            cost.say(1, len(weightings))
+        columns.append(total)
     return torch.stack(columns, 1)
 
 
 def double_backwards(scalar: Tensor, x: Tensor, parameters: Sequence[Tensor]) -> Iterator[Sequence[Tensor | None]]:
     """Yields ∂(Σ_n ∂scalar/∂x_nd)/∂θ for each coordinate d, by parameter: samples are independent and are taken at once."""
-    slope = None
-    if scalar.requires_grad and parameters:
-        (slope,) = torch.autograd.grad(scalar, x, create_graph=True, allow_unused=True)
+    (slope,) = derivatives(scalar, [x], create_graph=True) if parameters else (None,)
     for coordinate in slope.reshape(len(slope), -1).sum(0) if slope is not None and slope.requires_grad else ():
         yield torch.autograd.grad(coordinate, parameters, retain_graph=True, allow_unused=True)

@@ -1,7 +1,5 @@
 """Which entries of an inner tensor belong to which sample: attention and recurrent cells move or flatten the batch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal

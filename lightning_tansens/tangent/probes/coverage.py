@@ -1,15 +1,11 @@
 """Whether the layer rules cover a network, and where its samples are in the tensors inside."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.network import Network
+from lightning_tansens.tangent.network import Network, derivatives
 from lightning_tansens.tangent.operators.layer_rules import EmbeddingRule
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis, find_batch_axis
 from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradients_of, run_traced
@@ -18,10 +14,11 @@ from lightning_tansens.tangent.probes.input_space import LayerCall, Trace, gradi
 _MOST_SAMPLES = 32
 
 
-def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
-    """Finds where the samples are in each call's tensors, on three samples; or says why the rules do not cover the network.
+def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes:
+    """Finds where the samples are in each call's tensors, on three samples.
 
-    ``covered`` says that each trainable parameter is known to have a rule.
+    ``covered`` says that each trainable parameter is known to have a rule. Raises UnsupportedNetworkError if the rules do
+    not cover the network.
     """
     few = network.first_three()
     supports: list[list[Tensor]] = []
@@ -35,12 +32,13 @@ def find_batch_axes(network: Network, covered: bool = False) -> BatchAxes | str:
             supports.append([_support(call, gradient) for call, gradient in zip(trace.calls, gradients)])
     missing = ("" if covered else _uncovered(few, trace)) or _ambiguous(trace, gradients)
     if missing:
-        return missing
+        raise UnsupportedNetworkError(missing)
     axes = []
     for call, gradient, *of_samples in zip(trace.calls, gradients, *supports):
         axis = BatchAxis() if gradient is None else find_batch_axis(of_samples)
         if axis is None:
-            return f"the samples cannot be told apart inside of the layer of {next(iter(call.rules))}"
+            name = next(iter(call.rules))
+            raise UnsupportedNetworkError(f"the samples cannot be told apart inside of the layer of {name}")
         axes.append(axis)
     return BatchAxes(tuple(axes), trace.signature, trace.dims)
 
@@ -63,13 +61,9 @@ def _support(call: LayerCall, gradient: Tensor | None) -> Tensor:
 def _uncovered(network: Network, trace: Trace) -> str:
     """Why the rules do not cover the network: a parameter that reaches the output past them, or nothing."""
     covered = {name for call in trace.calls for name in call.rules} - set(trace.uncovered)
-    with torch.enable_grad():
-        output = network(network.x.clone())
-        names, parameters = zip(*network.trainable.items()) if network.trainable else ((), ())
-        gradients: Iterator[Tensor | None] = iter(())
-        if output.requires_grad:
-            gradients = iter(torch.autograd.grad(output.sum(), parameters, allow_unused=True))
-    for name, gradient in zip(names, gradients):
+    parameters = network.trainable
+    gradients = derivatives(network(network.x.clone()).sum(), list(parameters.values()))
+    for name, gradient in zip(parameters, gradients):
         if gradient is not None and name not in covered:
             place = trace.uncovered.get(name)
             return f"there is no layer rule for parameter '{name}'" + (f" in {place}" if place else "")

@@ -1,9 +1,7 @@
 """Input-space probes: ‖S v‖² of each sample, with one forward-mode and one reverse pass for the whole batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
@@ -13,13 +11,12 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.operators.contributions import Contribution, Signs, squared_norm
-from lightning_tansens.tangent.operators.layer_rules import Rule
+from lightning_tansens.tangent.memory import Blocks, in_micro_batches
+from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
+from lightning_tansens.tangent.operators.layer_rules import Contribution, Rule, Signs, squared_norm
 from lightning_tansens.tangent.operators.registry import operator_of
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis
-from lightning_tansens.tangent.probes.vectors import Projection
+from lightning_tansens.tangent.probes.vectors import Projection, input_probes
 from lightning_tansens.tangent.tracing import CallTracer, tensors_in
 
 #: Switches the watching of torch functions off, which takes a microsecond for each: in our own code it would see thousands.
@@ -90,10 +87,34 @@ def input_space_blocks(
             with _untraced():
                 columns.append(_blocks(trace, gradients, axes.axes, len(network), projection))
     if squeezed:  # the network squeezes a batch of one away
-        pair, twice = network.part([0, 0]), None if projection is None else projection.twice()
-        blocks = input_space_blocks(pair, torch.cat([probes, probes]), outputs, axes, twice)
+        twice = None if projection is None else replace(projection, indices=2 * [*projection.indices])
+        blocks = input_space_blocks(network.part([0, 0]), torch.cat([probes, probes]), outputs, axes, twice)
         return {name: values[:1] for name, values in blocks.items()}
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
+
+
+def estimate_in_input_space(
+    network: Network,
+    outputs: Outputs,
+    axes: BatchAxes,
+    num_probes: int,
+    seed: int,
+    indices: Sequence[int],
+    sample_bytes: int = 0,
+) -> Blocks:
+    """Averages ‖S_p v‖² over independent input-space probes of each sample; by parameter, shape (N, U)."""
+
+    def measure(part: Network, places: slice) -> Blocks:
+        shape, own = part.x.shape[1:], indices[places]
+        names = tuple(part.trainable)
+        draws = (
+            (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))
+            for probe in range(num_probes)
+        )
+        found = [input_space_blocks(part, v, outputs, axes, projection) for v, projection in draws]
+        return {name: torch.stack([blocks[name] for blocks in found]).mean(0) for name in found[0]}
+
+    return in_micro_batches(network, measure, sample_bytes)
 
 
 def run_traced(network: Network, probes: Tensor) -> Trace:
@@ -161,11 +182,8 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 def gradients_of(trace: Trace, scalar: Tensor, retain: bool) -> tuple[Tensor | None, ...]:
     """Returns δ for each call, a dual tensor within a dual level; None where the output does not depend on it."""
-    if not trace.calls or not scalar.requires_grad:
-        return (None,) * len(trace.calls)
-    edges = [call.edge for call in trace.calls]
     with _untraced():
-        return torch.autograd.grad(scalar, edges, retain_graph=retain, allow_unused=True)
+        return derivatives(scalar, [call.edge for call in trace.calls], retain_graph=retain)
 
 
 def _blocks(

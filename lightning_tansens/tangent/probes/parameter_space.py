@@ -1,14 +1,14 @@
 """Parameter-space probes: ‖Sᵀ w‖² of each sample by one double backward, without any layer rule."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from lightning_tansens.tangent.network import Network
-from lightning_tansens.tangent.outputs import Outputs, output_weightings
+from lightning_tansens.tangent.memory import WHOLE, Blocks, in_micro_batches
+from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
+from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, parameter_probes
 
 
 def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> Tensor:
@@ -26,11 +26,9 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
 
 def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
     """Computes Sᵀ w of each sample, in the shape of x, for one weighting of the outputs after another."""
-    x = network.x.clone().requires_grad_()
-    with torch.enable_grad():
-        output = network(x.clone())  # the network may begin with an in-place call
-        weightings = output_weightings(outputs, output)
-        return [product_with(probes, network, x, (output * weighting).sum()) for weighting in weightings]
+    x, output = network.differentiable()
+    weightings = output_weightings(outputs, output)
+    return [product_with(probes, network, x, (output * weighting).sum()) for weighting in weightings]
 
 
 def product_with(w: dict[str, Tensor], network: Network, x: Tensor, scalar: Tensor, create_graph: bool = False) -> Tensor:
@@ -41,9 +39,7 @@ def product_with(w: dict[str, Tensor], network: Network, x: Tensor, scalar: Tens
         return zero
     gradients = torch.autograd.grad(scalar, list(parameters.values()), create_graph=True, allow_unused=True)
     total = inner_products(w, dict(zip(parameters, gradients))).sum()
-    if not total.requires_grad:  # the gradient is constant
-        return zero
-    (derivative,) = torch.autograd.grad(total, x, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    (derivative,) = derivatives(total, [x], retain_graph=True, create_graph=create_graph)
     return zero if derivative is None else derivative.to(zero.dtype)
 
 
@@ -55,3 +51,45 @@ def inner_products(probes: Mapping[str, Tensor], gradients: Mapping[str, Tensor 
 
 def _inner_product(w: Tensor, g: Tensor) -> Tensor:
     return (torch.view_as_real(w) * torch.view_as_real(g.resolve_conj())).sum() if w.is_complex() else (w * g).sum()
+
+
+def estimate_in_parameter_space(
+    network: Network, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int], sample_bytes: int = 0
+) -> Blocks:
+    """Averages ‖Sᵀ w‖² over parameter-space probes that a block of samples shares, shape (N, U)."""
+
+    def measure(part: Network, draws: Sequence[dict[str, Tensor]], own: Sequence[int]) -> Tensor:
+        return torch.stack([parameter_space_norms(part, w, outputs) for w in draws]).mean(0)
+
+    return {WHOLE: with_parameter_probes(network, measure, num_probes, seed, indices, sample_bytes)}
+
+
+def with_parameter_probes(
+    network: Network,
+    measure: Callable[[Network, Sequence[dict[str, Tensor]], Sequence[int]], Tensor],
+    num_probes: int,
+    seed: int,
+    indices: Sequence[int],
+    sample_bytes: int,
+) -> Tensor:
+    """Measures each block of samples with its parameter-space probes, in parts that fit into memory, shape (N, ...).
+
+    ``measure`` takes a part of the batch, the probes w and the samples' positions in their set.
+    """
+    parts: list[tuple[list[int], Tensor]] = []
+    for block, places in blocks_of(indices).items():
+        draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
+        own = [indices[place] for place in places]
+
+        def of_part(part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own) -> Tensor:
+            return measure(part, draws, own[place])
+
+        parts.append((places, in_micro_batches(network.part(places), of_part, sample_bytes)))
+    order = torch.tensor([place for places, _ in parts for place in places])
+    return torch.cat([values for _, values in parts])[order.argsort()]
+
+
+def blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:
+    """Returns the places of a batch by the block of samples, which share parameter-space probes, that they belong to."""
+    places = sorted(range(len(indices)), key=lambda place: indices[place] // BLOCK_SIZE)
+    return {block: list(group) for block, group in groupby(places, key=lambda place: indices[place] // BLOCK_SIZE)}

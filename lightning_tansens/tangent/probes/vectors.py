@@ -1,9 +1,7 @@
 """Random signs that depend on a seed and on the sample alone, not on the batch, the device or the process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
@@ -70,10 +68,6 @@ class Projection:
         number = self.names.index(name)
         drawn = _signs(self.count * rows, self.seed, _PROJECTION_STREAM, self.indices, self.probe, number)
         return drawn.reshape(len(self.indices), self.count, rows)
-
-    def twice(self) -> Projection:
-        """The same signs for every sample and its copy."""
-        return replace(self, indices=[*self.indices, *self.indices])
 
 
 def _signs(size: int, seed: int, stream: int, indices: Sequence[int], probe: int, number: int = 0) -> Tensor:
