@@ -31,13 +31,13 @@ class Wrapped(InStep):
     """
 
     def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
-        super().__init__(trainer, name)
         strategy = type(trainer.strategy).__name__
         if name is not None:
             raise MisconfigurationException(
                 f"network={name!r}: expected None with {strategy}, which only calls the whole LightningModule; leave it "
                 "out, or train with ModelParallelStrategy"
             )
+        super().__init__(trainer, name)
         self.call_together(f"derivatives have not been tried with {strategy}; train with ModelParallelStrategy for them")
 
     @contextmanager

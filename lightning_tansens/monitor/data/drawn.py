@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -54,7 +55,7 @@ def draw_subset(
             head,
             budget,
             original=not _is_trained_on(trainer, found.data),
-            tell=lambda note: tell(f"the {name} set: {note}"),
+            tell=partial(_tell_of, name),
         )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
@@ -65,6 +66,10 @@ def draw_subset(
             "them are used"
         )
     return subset
+
+
+def _tell_of(name: str, note: str) -> None:
+    tell(f"the {name} set: {note}")
 
 
 def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
