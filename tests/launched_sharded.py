@@ -364,7 +364,7 @@ def find_criterion(launched):
         **{name: value for name, value in launched.trainer().items() if name != "strategy"},
     )
     monitor = run.callbacks[0]
-    launched.save(monitor._criterion.note)
+    launched.save(monitor._run.criterion.note)
 
 
 def fail_first(launched):

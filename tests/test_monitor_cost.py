@@ -122,7 +122,7 @@ def each_call_takes(monkeypatch, seconds):
     monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
 
-def passes(caplog):
+def told_passes(caplog):
     """The notes on a pass over a whole set."""
     return [note for note in map(unwrapped, caplog.messages) if "read once" in note or "followed once" in note]
 
