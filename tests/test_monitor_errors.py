@@ -29,6 +29,7 @@ from tests.boring import (
     make_trainer,
     mlp,
     split_dict,
+    unwrapped,
 )
 
 ARGUMENTS = [
@@ -309,10 +310,12 @@ def said(monitor, *callbacks, **options):
     return [message for message in messages if message.startswith(("TangentSensitivityMonitor", "lightning-tansens"))]
 
 
-def test_fewer_samples_than_asked_for_are_all_used():
+def test_fewer_samples_than_asked_for_are_all_used(caplog):
     monitor = make_monitor(num_samples=11)
-    messages = said(monitor)
-    assert messages == ["lightning-tansens: the test set has 10 samples, fewer than num_samples=11; all of them are used"]
+    with caplog.at_level("INFO"):
+        fit(monitor)
+    notes = [unwrapped(message) for message in caplog.messages if "all are used" in unwrapped(message)]
+    assert notes == ["TangentSensitivityMonitor: of sets with fewer samples than num_samples=11 all are used: test 10"]
     assert len(monitor.history) == 2
     whole = make_monitor(num_samples=10)
     fit(whole)
@@ -320,8 +323,10 @@ def test_fewer_samples_than_asked_for_are_all_used():
         assert row["tansens/empirical/test"] == pytest.approx(other["tansens/empirical/test"], rel=1e-6)
 
 
-def test_exactly_as_many_samples_as_asked_for_need_no_warning():
-    assert not said(make_monitor(num_samples=10))
+def test_exactly_as_many_samples_as_asked_for_need_no_note(caplog):
+    with caplog.at_level("INFO"):
+        fit(make_monitor(num_samples=10))
+    assert not any("all are used" in unwrapped(message) for message in caplog.messages)
 
 
 class Broken(pl.Callback):

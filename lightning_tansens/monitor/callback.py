@@ -183,7 +183,9 @@ class TangentSensitivityMonitor(Results):
                 self._page.resume(logging_step(trainer) + 1)
         with isolated_rng():
             self._run = self._prepare(trainer, pl_module)
-        for note in [*self._run.notes(), *notes_on_fit(trainer, self.reference, self._run.sets[0].name, self.options)]:
+        subsets = {measured.name: measured.subset for measured in self._run.sets}
+        on_fit = notes_on_fit(trainer, self.reference, subsets, self.num_samples, self.options)
+        for note in [*self._run.notes(), *on_fit]:
             tell(note)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -16,7 +16,7 @@ from lightning_tansens.bounds.generalization import Loss, lipschitz_constant, th
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_seed, check_share, check_text
 from lightning_tansens.functional.gradient_difference import gradient_norms
 from lightning_tansens.monitor.data.batches import unpack_batch
-from lightning_tansens.monitor.data.drawn import draw_subset
+from lightning_tansens.monitor.data.drawn import draw_subset, small_note
 from lightning_tansens.monitor.data.reading import Unpack
 from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.trainer_data import reference_data
@@ -145,6 +145,8 @@ class GeneralizationBoundMonitor(pl.Callback, OtherCallback):
             if not self._start:
                 self._start = {name: parameter.detach().cpu().clone() for name, parameter in network.named_parameters()}
                 self._measure(trainer, network, initial=True)
+        if (note := small_note({name: self._subset}, self.num_samples)) is not None:
+            tell(note, "GeneralizationBoundMonitor")
         tell(
             "H(θ) is left out of the bound, as it cannot be known; Theorem 5 assumes a scalar "
             "output, a ReLU chain without biases and plain gradient descent",

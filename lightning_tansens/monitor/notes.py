@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import lightning.pytorch as pl
 
+from lightning_tansens.monitor.data.drawn import small_note
+from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.options import Options
 
 
-def notes_on_fit(trainer: pl.Trainer, reference: object, found: str, options: Options) -> Iterator[str]:
+def notes_on_fit(
+    trainer: pl.Trainer, reference: object, subsets: Mapping[str, Subset], num_samples: int, options: Options
+) -> Iterator[str]:
     """Yields notes, in one line each.
 
     Args:
         trainer: The Trainer.
         reference: The set to compare with, as the user named it.
-        found: The name of the set that was found.
+        subsets: The subsets by the names of the sets, the reference first.
+        num_samples: How many samples of each were asked for.
         options: The monitor's options.
 
     """
-    if reference == "auto" and found == "train":
+    if (small := small_note(subsets, num_samples)) is not None:
+        yield small
+    if reference == "auto" and next(iter(subsets)) == "train":
         yield (
             "for want of another labelled set, estimates start from the training data, on which a network does better than "
             "on new data, so they may be too good; reference=0.1 holds a tenth back"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lightning_tansens.monitor.data.subsets import CacheBudget, Subset
@@ -28,7 +27,7 @@ def draw_subset(
     head: int | None = None,
     budget: CacheBudget | None = None,
 ) -> Subset:
-    """Draws this process's share of a fixed subset, and warns where the set is smaller than asked for.
+    """Draws this process's share of a fixed subset, of all samples where the set is smaller than asked for.
 
     Args:
         trainer: The Trainer.
@@ -45,7 +44,7 @@ def draw_subset(
 
     """
     try:
-        subset = Subset(
+        return Subset(
             found.data,
             num_samples,
             batch_size,
@@ -59,13 +58,12 @@ def draw_subset(
         )
     except ValueError as error:
         raise MisconfigurationException(f"the {name} set cannot be measured: {error}") from error
-    measured = head or num_samples
-    if len(subset) < measured:
-        rank_zero_warn(
-            f"lightning-tansens: the {name} set has {len(subset)} samples, fewer than num_samples={measured}; all of "
-            "them are used"
-        )
-    return subset
+
+
+def small_note(subsets: Mapping[str, Subset], num_samples: int) -> str | None:
+    """Returns what to say of sets that have fewer samples than were asked for; None if there are none."""
+    small = ", ".join(f"{name} {len(subset)}" for name, subset in subsets.items() if len(subset) < num_samples)
+    return f"of sets with fewer samples than num_samples={num_samples} all are used: {small}" if small else None
 
 
 def _tell_of(name: str, note: str) -> None:
