@@ -673,6 +673,17 @@ def test_checkpoints_of_a_fit_are_followed_in_python(tmp_path):
             assert now.targets["test"].estimates["loss"][name].value == pytest.approx(estimate.value, rel=1e-6)
 
 
+def test_an_evaluation_without_a_reference_does_not_take_that_of_another():
+    monitor = make_monitor(test_dataloaders=Points(10, seed=2), reference="auto")
+    monitor.follow_evaluations()
+    make_trainer(monitor).validate(BoringModule(), DataLoader(Points(10), 5), verbose=False)
+    with pytest.raises(
+        MisconfigurationException, match="reference='auto': expected the Trainer to have validation or training"
+    ):
+        make_trainer(monitor).test(BoringModule(), DataLoader(Points(10), 5), verbose=False)
+    assert len(monitor.records) == 1
+
+
 def test_a_failure_raises_and_a_fit_ends_it(capsys):
     monitor = make_monitor(verbose=True, network="nowhere", on_failure="ignore")
     monitor.follow_evaluations()

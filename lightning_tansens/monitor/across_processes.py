@@ -54,7 +54,7 @@ def prepare(
     """
     with together(trainer), undisturbed(pl_module):
         factory = SetFactory(trainer, monitor, stages)
-        sets = factory.sets(None if before is None else before.sets[0])
+        sets = factory.sets(None if before is None or follows else before.sets[0])
     agree(trainer, [measured.subset for measured in sets])
     sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:

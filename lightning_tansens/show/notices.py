@@ -144,7 +144,7 @@ def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | Non
     note = f"a measurement will take about {seconds:.0f} s, judging by a few samples; "
     if truth > seconds / 2 and samples > _ENOUGH:
         return note + (
-            f"{truth:.0f} s of it are for the true loss, on all {samples:,} samples of a test set: with "
+            f"{truth:.0f} s of it are for the true loss, on {samples:,} samples of a test set: with "
             f"Options(num_label_samples={_ENOUGH}) an accuracy is known to half a percentage point"
         )
     return note + (
@@ -169,7 +169,8 @@ def precision_note(record: Record) -> str | None:
     if not found or seconds is None:
         return None
     error, name, samples = max(found)
+    cost = f", at about {4 * seconds:.0f} s a measurement instead of {seconds:.0f} s" if seconds >= 1 else ""
     return (
         f"the error of tangent sensitivity is {error:.1%} or less ({samples} samples of {name}); num_samples={4 * samples} "
-        f"would halve it, at about {4 * seconds:.1f} s a measurement instead of {seconds:.1f} s"
+        f"would halve it{cost}"
     )

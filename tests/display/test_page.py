@@ -16,7 +16,7 @@ from lightning_tansens.show.keys import Keys
 from lightning_tansens.show.loggers import Writer
 from lightning_tansens.show.notices import Notices
 from lightning_tansens.show.page import Page
-from tests.boring import BoringModule, Points, loader, make_trainer
+from tests.boring import BoringModule, Points, loader, make_trainer, unwrapped
 from tests.figures.histories import history
 from tests.records import measure, record, target
 
@@ -254,6 +254,11 @@ def test_how_precise_the_values_are_is_said_at_the_second_measurement(caplog):
             assert len(caplog.messages) == said
     assert caplog.messages == [
         "TangentSensitivityMonitor: the error of tangent sensitivity is 50.0% or less (50\n"
-        "  samples of test); num_samples=200 would halve it, at about 1.0 s a measurement\n"
-        "  instead of 0.2 s"
+        "  samples of test); num_samples=200 would halve it"
     ]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        slow, notices = replace(one, seconds={"total": 2.0}), Notices()
+        for _ in range(2):
+            notices.say(slow)
+    assert unwrapped(caplog.messages[0]).endswith("would halve it, at about 8 s a measurement instead of 2 s")

@@ -420,7 +420,7 @@ def test_other_inputs_have_no_copies(inputs):
     assert copies_for(inputs) == ()
 
 
-@pytest.mark.parametrize(("side", "sigma", "pixels"), [(8, 0.7, 1), (28, 1.3, 4), (32, 1.3, 4), (64, 2.6, 8)])
+@pytest.mark.parametrize(("side", "sigma", "pixels"), [(4, 0.7, 1), (8, 0.7, 1), (28, 1.3, 4), (32, 1.3, 4), (64, 2.6, 8)])
 def test_strengths_follow_the_size_of_images(side, sigma, pixels):
     *_, blur, shift = (copy for copy in copies_for(torch.rand(2, 1, side, side)) if not isinstance(copy, Strong))
     assert (blur.sigma, shift.pixels) == (sigma, pixels)

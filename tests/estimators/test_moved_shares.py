@@ -104,3 +104,9 @@ def test_the_second_head_follows_other_class_shares():
     with_shares, without = (one.estimate(replace(target, labels=None), "free")[0].ratio * level for one in (fit, blind))
     assert abs(with_shares - truth) < 0.5 * abs(without - truth)
     assert abs(with_shares - truth) < 0.25 * abs(level - truth)
+
+
+def test_a_set_that_is_far_from_every_class_moves_no_share():
+    one = np.ones(1)
+    found = MovedShares(np.array([0, 0, 1, 1]), np.array([0.5, 0.5]), np.array([[1.0, 1.0]]), np.eye(1), 0 * one, one)
+    assert found.weights(np.array([[-1e7]]), np.array([50.0])) == pytest.approx(np.full((1, 4), 0.25))

@@ -178,7 +178,7 @@ def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
     if inputs.dim() == 4 and min(inputs.shape[-2:]) >= 4:
         side = min(inputs.shape[-2:])
         sigma = 0.7 if side < SMALL else 1.3 * max(1.0, side / SIDE)
-        mild: tuple[Transform, ...] = (Noise(0.7), Masked(0.3), Contrast(0.25), Blur(sigma), Shift(round(side / 8)))
+        mild: tuple[Transform, ...] = (Noise(0.7), Masked(0.3), Contrast(0.25), Blur(sigma), Shift(max(1, round(side / 8))))
         strong: tuple[Transform, ...] = (Noise(2.8), Masked(0.75), Contrast(0.12), Blur(2.5 * sigma), Shift(round(side / 4)))
         return (*mild, *(Strong(one) for one in strong))
     if inputs.dim() == 2 and inputs.shape[1] > 1:

@@ -87,6 +87,8 @@ class MovedShares:
         own, seen = self.shares[known], self.whitening @ mean
         centres = self.whitening @ self.centres[:, known]
         found, _ = nnls(np.vstack([centres, np.full(len(known), SURELY)]), np.append(seen, SURELY), maxiter=1000)
+        if found.sum() < 0.5:  # the set lies so far from every class that none of them helps
+            return self.shares
         found /= found.sum()
 
         def left(shares: Array) -> float:

@@ -159,7 +159,8 @@ class Source:
                 order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(self._seed)).tolist()
                 elements = (opened.dataset[keys[place]] for place in order)
             limit = STREAMED * count
-            samples = timed(opened.samples(elements), limit, lambda seconds: self._tell(_of_stream(count, limit, seconds)))
+            most = min(limit, _length(opened.dataset, limit)) if self._iterates else limit
+            samples = timed(opened.samples(elements), most, lambda seconds: self._tell(_of_stream(count, most, seconds)))
             return _reservoir(samples, count, limit, self._seed)
 
     def keys(self) -> tuple[list[Any] | range, bool]:

@@ -75,7 +75,7 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
     """
     if not isinstance(reference, str):
         return "reference", Found(reference)
-    held = None
+    held, asked = None, reference
     if reference == "auto":  # one call of the user's val_dataloader, to find out and to have the data
         held = _loaders(trainer, "val", stages) if trainer.enable_validation else []
         reference = "train" if _is_empty(held) else "val"
@@ -87,9 +87,11 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
     if name not in loaders or (not which and len(loaders) > 1):
         came = f"{type(held).__name__} of {len(loaders)}" if loaders and not which else "none"
         expected = f"a {stage} DataLoader of that name" if which else f"the Trainer to have one {stage} DataLoader"
+        if asked == "auto" and not loaders:
+            expected = "the Trainer to have validation or training data"
         choices = ", ".join(f"'{stage}:{name}'" for name in loaders)
         raise MisconfigurationException(
-            f"reference={reference!r}: expected {expected}, but got {came}; "
+            f"reference={asked!r}: expected {expected}, but got {came}; "
             f"{f'choose one of {choices}, or ' if loaders else ''}pass the labelled reference itself, as a DataLoader or a "
             "Dataset: TangentSensitivityMonitor(reference=...)"
         )
