@@ -38,8 +38,8 @@ def test_what_hangs_is_killed_with_its_children(tmp_path):
     child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
     start = time.monotonic()
-    assert limited([sys.executable, "-c", parent, child, str(tmp_path / "pid")], 3) is None
-    assert time.monotonic() - start < 30
+    assert limited([sys.executable, "-c", parent, child, str(tmp_path / "pid")], 8) is None
+    assert time.monotonic() - start < 60
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
