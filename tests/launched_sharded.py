@@ -23,7 +23,7 @@ from lightning_tansens.errors import LeftWaitingError
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.functional import Gaussian
 from lightning_tansens.metrics import EmpiricalSensitivity, SensitivityMovement, default_measures
-from lightning_tansens.monitor import sharding
+from lightning_tansens.monitor import processes, sharding
 from tests.boring import BoringData, BoringModule, Points, fit, make_monitor, measured, untimed
 from tests.launched import folder_of, short_batches, snapshots
 from tests.processes import PATIENCE, backend_of, share_one_gpu
@@ -384,6 +384,7 @@ def fail_first(launched):
 def leave_waiting(launched):
     """Fails on one process while the other one waits for its layers."""
     *sizes, early = launched.arguments
+    processes.PATIENCE = 4.0  # no other process comes, however long one looks
     waiting = launched.folder / "waiting.pid"
     if os.environ["RANK"] == "0":
         waiting.write_text(str(os.getpid()))
