@@ -133,7 +133,7 @@ def test_a_narrow_table_of_scores_has_the_most_important_columns():
 
 def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
     writer = Recording()
-    found = Estimate(1.0, 0.1, 0.8, 1.2, ("too few samples",), "worse", "its population differs from the reference's")
+    found = Estimate(1.0, 0.1, 0.8, 1.2, ("too few samples",), "worse", "the population may differ from the reference's")
     one = record(accuracy=0.5, targets=[target(loss=1.1, losses={"estimate": found})])
     Page(Display(figure_time=0), Keys(), [writer]).show(one, [one])
     ((tag, rows, step),) = writer.of("table")
@@ -145,7 +145,7 @@ def test_the_table_says_what_is_known_of_each_set_and_why_to_doubt_it():
             "accuracy": "",
             "loss": "1.00 [0.800, 1.20], true 1.10",
             "verdict": "worse?",
-            "remarks": "too few samples; assumes that its population differs from the reference's",
+            "remarks": "too few samples; assumes that the population may differ from the reference's",
         },
     ]
 

@@ -224,9 +224,9 @@ def _earlier(*sets: Outputs) -> tuple[int, tuple[str, ...]]:
 
 
 def _basis(population: float, class_shares: ClassShares) -> str:
-    same, other = "the class shares are the reference's", "its population differs from the reference's"
+    same, other = "the class shares are the reference's", "the population may differ from the reference's"
     if class_shares != "auto":
         return same if class_shares == "same" else other
     if LEANING < population < 1 - LEANING:
-        return "its population may differ from the reference's"
+        return "the population may differ a little from the reference's"
     return other if population > LEANING else same
