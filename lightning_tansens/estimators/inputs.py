@@ -16,12 +16,14 @@ class Inputs:
         rows: The entries, shape (N, D).
         is_table: Whether each entry is a quantity of its own, as in a table; the entries of an image have one scale.
         shape: Of a sample's whole input; entries of other shapes lie at other places and are not compared.
+        channels: The channel of each entry of an image, shape (D,).
 
     """
 
     rows: NDArray[np.floating]
     is_table: bool
     shape: tuple[int, ...] = ()
+    channels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,7 +14,7 @@ from lightning_tansens.estimators import Inputs, Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
-from lightning_tansens.monitor.data.reading import Reading, Seen
+from lightning_tansens.monitor.data.reading import Reading, Seen, channels_of
 from lightning_tansens.monitor.data.set_batches import SetBatches
 
 
@@ -100,7 +100,7 @@ class OutputMetrics:
         arrays = self.outputs.arrays()
         entries, inputs = arrays.pop("entries", None), None
         if entries is not None and not np.isnan(entries).all(1).any():  # else some samples have another shape
-            inputs = Inputs(entries, is_table=len(self._shape) == 1, shape=self._shape)
+            inputs = Inputs(entries, len(self._shape) == 1, self._shape, channels_of(self._shape))
         if inputs is None or not inputs.same_as(self._inputs):  # what estimators know of the same inputs is kept with them
             self._inputs = inputs
         return Outputs.of(**arrays, earlier=earlier, inputs=self._inputs)

@@ -25,6 +25,9 @@ SMALLEST_CHANGE, MOST = 0.3, 4.0
 #: How much of each part of the variance counts, in the order of :class:`Spread`; fitted on the development networks.
 SHARES = (1.4, 0.25, 0.5, 1.0)
 
+#: The variance grows from this share on with the novelty of a set; so much of each end's copies then counts for the other.
+KNOWN, UNSURE = 0.8, 0.2
+
 #: Error rates keep this distance from zero and one where their logits are taken, and their slopes from one.
 EDGE, STEEPEST = 1e-4, 0.02
 
@@ -41,6 +44,8 @@ class Spread:
         within: Of the first head's candidates.
         between: Of the two heads.
         shares: How much of each counts.
+        novelty: How little the inputs of copies explain those of the set, from 0 to 1 (:meth:`Resemblance.novelty`); None if
+            unknown. The less they do, the less they tell how far estimates are off, and to which side.
 
     """
 
@@ -49,15 +54,24 @@ class Spread:
     within: float
     between: float
     shares: tuple[float, float, float, float] = SHARES
+    novelty: float | None = None
 
     @property
     def reach(self) -> tuple[float, float]:
-        """How far the 95 % interval reaches down and up."""
+        r"""How far the 95 % interval reaches down and up.
+
+        .. math:: 1.96 \sqrt{(0.8 + \nu) \, (c_1 \sigma_{sampling}^2 + c_2 (\sigma_\pm^2 + 0.2 \, \nu \, \sigma_\mp^2) +
+                  c_3 \sigma_{within}^2 + c_4 \sigma_{between}^2)}
+
+        with the shares c and the novelty ν.
+        """
+        grown, mixed = (1.0, 0.0) if self.novelty is None else (KNOWN + self.novelty, UNSURE * self.novelty)
+        high, low = self.copies
         down, up = (
-            QUANTILE * math.sqrt(sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
-            for copies in self.copies
+            math.sqrt(grown * sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
+            for copies in (high + mixed * low, low + mixed * high)
         )
-        return down, up
+        return QUANTILE * down, QUANTILE * up
 
 
 def on_scale(ratios: Array, level: Array) -> Array:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_tansens.monitor.data.batches import unpack_batch
@@ -130,6 +132,21 @@ def some_entries(inputs: Any) -> Tensor | None:
     places = _places(flat.shape[1])
     # a copy: networks may change their inputs in place
     return (flat if places is None else flat[:, places.to(flat.device)]).to(torch.float32, copy=True)
+
+
+def channels_of(shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Returns the channel of each of :func:`some_entries` of images of one shape, (C, H, W), shape (E,); None of rows.
+
+    Example:
+        >>> channels_of((3, 1, 2))
+        array([0, 0, 1, 1, 2, 2])
+
+    """
+    if len(shape) != 3:
+        return None
+    numbers = torch.arange(shape[0], dtype=torch.float32)[:, None, None].expand(shape)
+    entries = some_entries(numbers[None])
+    return None if entries is None else entries[0].long().numpy()
 
 
 @lru_cache(maxsize=8)
