@@ -89,7 +89,6 @@ def checked_positions(name: str, positions: object, samples: int) -> list[int]:
     Raises:
         TypeError: If they are no sequence of integers.
         ValueError: If they are not one for each sample, or one is negative.
-
     """
     try:
         if isinstance(positions, (str, bytes)) or not isinstance(positions, (Sequence, Tensor, np.ndarray)):

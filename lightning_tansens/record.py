@@ -36,7 +36,6 @@ class Estimate:
         >>> estimate = Estimate(0.36, low=0.27, high=0.43, verdict="worse")
         >>> estimate.reliable, str(estimate)
         (True, '0.36 [0.27, 0.43], worse than the reference')
-
     """
 
     value: float
@@ -74,7 +73,6 @@ class SetEstimates:
     Example:
         >>> print(SetEstimates("test", loss=Estimate(0.36, low=0.27, high=0.43, verdict="worse")))
         test: loss 0.36 [0.27, 0.43], worse than the reference
-
     """
 
     name: str
@@ -95,7 +93,6 @@ class Missing:
     Attributes:
         reason: The reason, in words.
         too_early: Whether only earlier measurements are missing, so that the value comes later in the run.
-
     """
 
     reason: str
@@ -114,7 +111,6 @@ class MeasureRecord:
         values: Its scalars by name; one of them has the measure's key.
         parts: Its values by part: a layer, an output, a class.
         stderr: The standard error of the main value, if the measure knows it.
-
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -141,7 +137,6 @@ class SetRecord:
         missing: Why a value is missing this time, by the name of the measure or the estimator.
         unusable: The number of samples that were left out because their numbers are not finite.
         whole: Whether the measures saw the whole set.
-
     """
 
     name: str
@@ -185,7 +180,6 @@ class Record:
         targets: What was found on the unlabelled sets, by name.
         weights: The values of measures that need no data, by the measure's key.
         seconds: How long parts of the measurement took, by name; ``total`` for all of it.
-
     """
 
     epoch: int
@@ -208,7 +202,6 @@ class Record:
             >>> record = Record(0, 9, SetRecord("val", loss=1.5), {"test": SetRecord("test")})
             >>> Record.from_state(record.state()) == record
             True
-
         """
         return asdict(self, dict_factory=_with_lists)
 

@@ -16,7 +16,6 @@ class Inputs:
         rows: The entries, shape (N, D).
         is_table: Whether each entry is a quantity of its own, as in a table; the entries of an image have one scale.
         shape: Of a sample's whole input; entries of other shapes lie at other places and are not compared.
-
     """
 
     rows: NDArray[np.floating]

@@ -194,7 +194,6 @@ class Outputs:
         Args:
             key: Tells what is made of these outputs.
             make: Makes it.
-
         """
         if key not in self._made:
             self._made[key] = make()

@@ -42,7 +42,6 @@ def measurement_text(record: Record) -> str:
         epoch 9  val: loss 2.92                                                    0.6 s
           test    loss 3.61 [2.98, 4.34]  worse
             true  loss 3.70
-
     """
     head = f"epoch {record.epoch}  {_own_values(record)}"
     if "total" in record.seconds:
@@ -94,7 +93,6 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
           test  1.25 [1.10, 1.40]   +0.25    worse
         mean error: loss 0.250; with val's own values: 0.500
         the scores of all estimators: monitor.scorecard
-
     """
     if not records:
         return ""
@@ -120,7 +118,6 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
         >>> print(aligned_table([["set", "loss"], ["test", "1.25"]]))
         set   loss
         test  1.25
-
     """
     kept = [column for column in zip(*rows, strict=True) if any(column[1:])]
     return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
@@ -138,7 +135,6 @@ def slow_progress(total_batches: int, description: str, enabled: bool = True) ->
         >>> with slow_progress(2, "measuring") as progress:
         ...     for _ in range(2):
         ...         _ = progress.update()
-
     """
     look = {"desc": description, "delay": SECONDS_BEFORE_BAR, "leave": False, "dynamic_ncols": True}
     return tqdm(total=total_batches, disable=not enabled, **look)

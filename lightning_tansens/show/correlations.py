@@ -24,7 +24,6 @@ def correlations(first: Sequence[float], second: Sequence[float]) -> dict[str, f
     Example:
         >>> correlations([1, 2, 3], [1, 2, 4])["spearman"]
         1.0
-
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     both = np.isfinite(x) & np.isfinite(y)
@@ -60,7 +59,6 @@ def gap_correlations(records: Sequence[Record], target: str) -> dict[str, float]
         ...     return Record(t, t, SetRecord("train", loss=1.0), {"test": SetRecord("test", loss=1.0 + t, measures=found)})
         >>> {name: f"{value:.2f}" for name, value in gap_correlations([record(t) for t in range(4)], "test").items()}
         {'pearson/m': '0.96', 'spearman/m': '1.00'}
-
     """
     points: list[tuple[float, Mapping[str, float]]] = []
     for record in records:

@@ -37,7 +37,6 @@ class Keys:
         >>> keys = Keys()
         >>> keys.estimate("test", "loss", "empirical"), keys.value("empirical", "test", "layer")
         ('tansens/test_loss/empirical', 'tansens/empirical/test/layer')
-
     """
 
     prefix: str = "tansens"
@@ -78,7 +77,6 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
         >>> flat_row(Record(3, 41, SetRecord("val", loss=1.5), {"test": test}))  # doctest: +NORMALIZE_WHITESPACE
         {'epoch': 3, 'step': 41, 'tansens/val_loss': 1.5, 'tansens/test_loss/trivial': 1.5,
          'tansens/test_loss/trivial_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
-
     """
     found = _values(record, keys or Keys())
     row = {key: value for key, value, is_brief in found if value is not None and (is_brief or not brief)}
@@ -97,7 +95,6 @@ def check_set_names(names: Iterable[object]) -> None:
 
     Example:
         >>> check_set_names(["test", "blurred digits"])
-
     """
     reserved = (*REFERENCE_NAMES, ALL_SETS, "class")
     seen: dict[str, object] = {}

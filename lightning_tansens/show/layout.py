@@ -33,7 +33,6 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
         >>> record = Record(0, 9, SetRecord("train", loss=1.0), {"test": test}, seconds={"total": 0.1})
         >>> [chart for charts in make_layout(record).values() for chart in charts]
         ['loss of test', 'seconds a measurement takes']
-
     """
     keys = keys or Keys()
     answers: dict[str, list[object]] = {}
@@ -88,7 +87,6 @@ def compared_keys(
         keys: How values are named.
         labelled: Whether the truth will be known.
         record: The run's first measurement, which knows the names of the sets and what is estimated; None before it.
-
     """
     quantities, own = list(SHOWN), []
     if record is not None:

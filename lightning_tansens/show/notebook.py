@@ -34,7 +34,6 @@ def to_html(records: Sequence[Record]) -> str:
     Example:
         >>> to_html([])
         '<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>'
-
     """
     if not records:
         return "<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>"

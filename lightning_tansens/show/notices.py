@@ -27,7 +27,6 @@ class Notices:
 
     Args:
         before: The last measurement of the run that is resumed; None for a new run.
-
     """
 
     def __init__(self, before: Record | None = None) -> None:
@@ -41,7 +40,6 @@ class Notices:
         Args:
             record: The measurement.
             notes: Further notes.
-
         """
         for note in filter(self._is_new, notes):
             tell(note)
@@ -82,7 +80,6 @@ def tell(note: str, teller: str = "TangentSensitivityMonitor") -> None:
     Args:
         note: The note.
         teller: Whose note it is.
-
     """
     with tqdm.external_write_mode():
         rank_zero_info(
@@ -96,7 +93,6 @@ def changes(before: Record, now: Record) -> list[str]:
     Args:
         before: The last measurement before.
         now: The first one after.
-
     """
     notes: list[str] = []
     for kind, names in _NAMES.items():
@@ -137,7 +133,6 @@ def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | Non
         seconds: How long it takes, about.
         truth: How many of these seconds only the true losses of the test sets take.
         samples: The number of samples of the largest of these.
-
     """
     if seconds < _SLOW:
         return None
@@ -157,7 +152,6 @@ def precision_note(record: Record) -> str | None:
 
     Args:
         record: The measurement.
-
     """
     found = []
     for one in record.sets:

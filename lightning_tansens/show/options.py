@@ -36,7 +36,6 @@ class Display:
     Example:
         >>> Display(figure_time=0).histograms
         True
-
     """
 
     log: LogChoice = "default"

@@ -43,7 +43,6 @@ class Page:
         folder: Where the run keeps files; None for nowhere.
         strict: Whether a writer that fails raises instead.
         brief: Leaves out of a record what loggers are not sent: charts and figures of all estimates are without it.
-
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class Page:
             estimators: The names of the estimators.
             hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
             labelled: Whether the truth will be known.
-
         """
         if self._display.layout:
             self._compared = partial(compared_keys, targets, estimators, self._keys, labelled)
@@ -89,7 +87,6 @@ class Page:
 
         Args:
             from_step: The run's next step; for this one and later ones, everything is sent again.
-
         """
         self._send(lambda writer: writer.void(from_step))
 
@@ -107,7 +104,6 @@ class Page:
             records: The records of all measurements, this one at the end.
             distributions: Its distributions over the samples.
             samples: The samples of the targets, by name.
-
         """
         if not self._writers:
             return
@@ -139,7 +135,6 @@ class Page:
 
         Args:
             records: The records of all measurements.
-
         """
         if self._last is not None:
             self._draw(records, self._last)

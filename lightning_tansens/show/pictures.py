@@ -33,7 +33,6 @@ class ShownSamples:
         squares: ‖S(x)‖_F² of each sample, shape (M,).
         numbers: Each sample's index in its data set.
         inputs: Returns the inputs of the samples at some places of ``squares``, as one batch.
-
     """
 
     squares: Tensor
@@ -69,7 +68,6 @@ def draw_figures(
 
     Yields:
         A tag and a figure.
-
     """
     for target in records[-1].targets.values():
         for quantity, found in target.estimates.items():

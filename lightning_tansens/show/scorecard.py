@@ -36,7 +36,6 @@ class Point:
         estimate: The estimate; nan where it was not defined.
         actual: The truth.
         interval: Where the truth is expected; None where the estimate does not say.
-
     """
 
     estimate: float
@@ -70,7 +69,6 @@ class EstimatorScore:
         mae_ratio: ``mae`` over the trivial estimate's on the same points; below one, the estimator helped.
         rmse_ratio: ``rmse`` over the trivial estimate's.
         regret_ratio: ``regret`` over the trivial estimate's.
-
     """
 
     quantity: Quantity
@@ -117,7 +115,6 @@ class Scorecard:
         >>> score = scorecard.compute()[1]
         >>> score.estimator, score.mae, score.regret, score.mae_ratio
         ('mine', 0.25, 0.25, 0.6666666666666666)
-
     """
 
     def __init__(self, confidence: float = 0.95) -> None:
@@ -133,7 +130,6 @@ class Scorecard:
         Args:
             records: The records; those without a truth are passed over. An estimate that other records have is not defined
                 where it is missing.
-
         """
         scorecard = cls()
         for target in dict.fromkeys(name for record in records for name in record.targets):
@@ -177,7 +173,6 @@ class Scorecard:
         Raises:
             ValueError: If the quantity is unknown, the set is called "all" or an argument is not a number.
             TypeError: If a name is not a string.
-
         """
         check_text("estimator", estimator)
         check_choice("quantity", quantity, QUANTITIES)
@@ -214,7 +209,6 @@ class Scorecard:
 
         Args:
             headings: The headings that are wanted, in their order.
-
         """
         scores = [dict(zip(HEADINGS, asdict(score).values(), strict=True)) for score in self.compute()]
         return [{heading: row[heading] for heading in headings} for row in scores]

@@ -26,7 +26,6 @@ class SetAnswer:
         name: The set's name.
         estimates: For each quantity that is estimated, the estimator's name and the estimate.
         reference: The reference's name.
-
     """
 
     name: str
@@ -63,7 +62,6 @@ class SetAnswer:
 
         Args:
             quantity: "loss" or "accuracy".
-
         """
         if quantity not in self.estimates:
             return ""
@@ -84,7 +82,6 @@ def answer(record: Record, name: str) -> SetAnswer:
         >>> found = answer(Record(9, 90, SetRecord("val"), {"test": test}), "test")
         >>> found.value("loss"), found.verdict
         ('3.61 [2.98, 4.34]', 'like val')
-
     """
     one = record.targets[name]
     found = {quantity: estimate for quantity in SHOWN if (estimate := headline(one, quantity)) is not None}
@@ -99,7 +96,6 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
     Args:
         one: What was found on the set.
         quantity: "loss" or "accuracy".
-
     """
     found = one.estimates.get(quantity, {})
     others = [] if HEADLINE in one.missing else [*(name for name in found if name != TRIVIAL), TRIVIAL]
@@ -117,7 +113,6 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
     Example:
         >>> shortened(["scans_of_the_north", "scans_of_the_south", "ours"], 10)
         {'scans_of_the_north': 'scans…orth', 'scans_of_the_south': 'scans…outh', 'ours': 'ours'}
-
     """
     every = list(names)
     long = [name for name in every if len(name) > width]
@@ -142,7 +137,6 @@ def said(quantity: Quantity, value: float) -> str:
     Example:
         >>> said("accuracy", 0.3612), said("loss", 12.345)
         ('0.36', '12.3')
-
     """
     return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
 
@@ -166,7 +160,6 @@ def answer_rows(record: Record) -> list[dict[str, str]]:
         >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
         >>> answer_rows(Record(9, 90, SetRecord("val", loss=2.9), {"test": test}))[1]
         {'set': 'test', 'loss': '3.61 [2.98, 4.34], true 3.70', 'verdict': 'worse?', 'remarks': 'too few samples'}
-
     """
     known = [(of, value) for of in SHOWN if (value := record.reference.labelled(of)) is not None]
     rows: list[dict[str, str]] = [{"set": f"{record.reference.name} (labelled)"}]
@@ -193,7 +186,6 @@ def describe(explained: object) -> str:
         >>> from lightning_tansens.metrics import InputOutputSensitivity
         >>> describe(InputOutputSensitivity())
         "**input_output**: The mean norm of the network's Jacobian over a set, and the loss estimate built on it."
-
     """
     sentence = (inspect.getdoc(type(explained)) or "").partition("\n")[0]
     return f"**{getattr(explained, 'key', type(explained).__name__)}**: {sentence}"

@@ -74,7 +74,6 @@ def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Fig
         >>> figure, ax = plot_answer([Record(t, t, SetRecord("val", accuracy=0.5), {"test": test}) for t in range(3)])
         >>> [text.get_text() for text in ax.texts][:4]
         ['accuracy', 'worse', 'test', 'accuracy 0.36 [0.27, 0.43]']
-
     """
     check_records(records)
     targets = targets_of(records)

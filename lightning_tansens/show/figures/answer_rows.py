@@ -51,7 +51,6 @@ def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, qua
         targets: The sets, at most ten.
         left_out: How many sets there are besides.
         quantity: What is on the scale.
-
     """
     (other,) = (of for of in SHOWN if of != quantity)
     found = last_answers(records, targets, _NAME)

@@ -26,7 +26,6 @@ def check_matplotlib() -> None:
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed; the message says how to install it.
-
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -50,7 +49,6 @@ def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -
 
     Raises:
         TypeError: If ``ax`` is no axis.
-
     """
     if ax is None:
         figure = new_figure(width, height)
@@ -93,7 +91,6 @@ def some_points(points: int, line: int = 0) -> tuple[int, int]:
     Args:
         points: The number of points.
         line: The line's number; lines that lie on one another have their markers in different places.
-
     """
     step = max(1, points // 10)
     return line % step, step
@@ -125,7 +122,6 @@ def robust_limits(always: NDArray[np.float64], usually: NDArray[np.float64]) -> 
 
     Returns:
         The lower and the upper limit, and how many values are outside.
-
     """
     always, usually = (numbers[np.isfinite(numbers)] for numbers in (always, usually))
     every = np.concatenate([always, usually])

@@ -58,7 +58,6 @@ def plot_histograms_over_epochs(
         >>> figure, ax = plot_histograms_over_epochs({0: {"test": torch.tensor([1, 2])}, 5: {"test": torch.tensor([2, 3])}})
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['0', '5']
-
     """
     if not isinstance(histograms, Mapping):
         raise TypeError(f"histograms: expected a dict of dicts by epoch, but got {type(histograms).__name__}")
@@ -101,7 +100,6 @@ def common_edges(sets: list[Numbers], bins: int | None = None) -> Numbers:
 
     Raises:
         ValueError: If ``bins`` is no positive integer.
-
     """
     together = np.concatenate(sets)
     if bins is not None:

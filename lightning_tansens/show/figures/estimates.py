@@ -72,7 +72,6 @@ def plot_estimates(
         >>> figure, ax = plot_estimates([Record(t, t, SetRecord("val", loss=1.0), {"test": test}) for t in range(3)])
         >>> [line.get_label() for line in ax.lines]
         ["trivial: the reference's own", 'empirical']
-
     """
     found = _checked_estimates(records, [target], quantity)[target]
     truth = series(one.labelled(quantity) for one in on_set(records, target))
@@ -120,7 +119,6 @@ def plot_scatter_estimates(
         >>> figure, ax = plot_scatter_estimates([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})])
         >>> ax.lines[1].get_label(), ax.lines[1].get_xydata().tolist()
         ('empirical', [[1.5, 1.25]])
-
     """
     check_records(records)
     if target is None:

@@ -45,7 +45,6 @@ def plot_extreme_samples(
         >>> figure, axes = plot_extreme_samples(torch.rand(5, 1, 4, 4), torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0]), k=2)
         >>> [[ax.get_title() for ax in row] for row in axes]
         [['1', '2'], ['5', '4']]
-
     """
     _check_images(images)
     _check_values(values, len(images))

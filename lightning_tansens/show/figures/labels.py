@@ -18,7 +18,6 @@ class Label:
     Attributes:
         name: The name, with formulas in matplotlib's mathematical notation.
         unit: The unit; of a logarithm, that it is natural.
-
     """
 
     name: str

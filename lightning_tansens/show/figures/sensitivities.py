@@ -54,7 +54,6 @@ def plot_sensitivities(records: Records, measure: str = "empirical", ax: Axes | 
         >>> figure, ax = plot_sensitivities([Record(epoch, epoch, train, {"test": test}) for epoch in range(3)])
         >>> [line.get_label() for line in ax.lines], ax.get_yscale()
         (['train', 'test'], 'log')
-
     """
     check_records(records)
     names = dict.fromkeys(one.name for record in records for one in record.sets)
@@ -109,7 +108,6 @@ def plot_layer_shares(
         >>> figure, ax = plot_layer_shares([Record(t, t, SetRecord("train"), {"test": test}) for t in range(3)])
         >>> [area.get_label() for area in ax.collections]
         ['0', '2']
-
     """
     check_records(records)
     found = [one.measures[measure].parts if measure in one.measures else {} for one in on_set(records, set_name)]

@@ -22,7 +22,6 @@ def check_records(records: Records) -> None:
     Raises:
         TypeError: If they are no sequence of records.
         ValueError: If there are none.
-
     """
     if not isinstance(records, Sequence) or not all(isinstance(record, Record) for record in records):
         of = f" of {type(records[0]).__name__}" if isinstance(records, Sequence) and len(records) else ""
@@ -54,7 +53,6 @@ def check_target(records: Records, target: str) -> None:
 
     Raises:
         ValueError: If no record has it.
-
     """
     known = targets_of(records)
     if target not in known:
@@ -77,7 +75,6 @@ def truth_of(records: Records, target: str, quantity: Quantity) -> Series:
 
     Raises:
         ValueError: If labels were not compared.
-
     """
     truth = series(one.labelled(quantity) for one in on_set(records, target))
     if np.isnan(truth).all():
@@ -95,7 +92,6 @@ def measured(records: Records, name: str, set_name: str | None = None) -> tuple[
         records: The records.
         name: The value's name, such as ``empirical_norm``; standard errors are known of a measure's main value alone.
         set_name: The set; None for what is measured of the weights alone.
-
     """
     values, errors = [], []
     for record, one in zip(records, on_set(records, set_name or ""), strict=True):
@@ -111,7 +107,6 @@ def measured_on(records: Records, name: str, target: str) -> Series:
 
     Raises:
         ValueError: If it was not measured; the message has the nearest names.
-
     """
     values = next((found for on in (None, target) if not np.isnan(found := measured(records, name, on)[0]).all()), None)
     if values is None:

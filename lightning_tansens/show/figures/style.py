@@ -18,7 +18,6 @@ class Style:
         marker: A matplotlib marker.
         line: A matplotlib line style.
         width: The width of the line, in points.
-
     """
 
     colour: str
@@ -82,7 +81,6 @@ class Mark:
     Attributes:
         colour: What is behind.
         ink: What is written on it.
-
     """
 
     colour: str

@@ -28,7 +28,6 @@ class Writer:
 
     Attributes:
         narrow_tables: Whether tables are shown in a narrow column, in which many columns break every word.
-
     """
 
     narrow_tables = False
@@ -49,7 +48,6 @@ class Writer:
 
         Args:
             compared: The keys that :meth:`compare` was given, now that it is known which of them there are.
-
         """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -78,7 +76,6 @@ class Writer:
         Args:
             keys: The scalars' keys.
             hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
-
         """
 
 
@@ -96,7 +93,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         | name | MAE |
         |---|---|
         | a | 0.1235 |
-
     """
     if not rows:
         return ""

@@ -27,7 +27,6 @@ class FolderWriter(Writer):
     Args:
         folder: Where they are kept; it is made when there is something to keep.
         logger: The logger that takes the scalars; None where another one does.
-
     """
 
     def __init__(self, folder: Path, logger: CSVLogger | None = None) -> None:

@@ -48,7 +48,6 @@ class EventFile:
 
     Args:
         path: The file; it is made by the first event.
-
     """
 
     def __init__(self, path: Path) -> None:
