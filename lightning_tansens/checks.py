@@ -1,7 +1,5 @@
 """Checks of arguments; each message names the argument, what was expected and what came."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Sequence

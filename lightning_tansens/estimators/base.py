@@ -1,7 +1,5 @@
 """The protocol of a label-free estimator."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence

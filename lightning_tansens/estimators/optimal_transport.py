@@ -1,7 +1,5 @@
 """Estimates by the optimal transport of a target's probabilities to the reference's labels."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, Literal, get_args
 

@@ -1,7 +1,5 @@
 """What the mean of a run's predictions expects of today's."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary

@@ -1,7 +1,5 @@
 """The optimal transport of samples to classes of given shares, in a time that grows with samples × classes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Texts for the console: a line for each set, a table at the end, and a bar while something takes long."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How closely what is measured follows the generalisation gap over the epochs."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Names the values that are logged; only here does a record become strings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

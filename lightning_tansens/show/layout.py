@@ -1,7 +1,5 @@
 """Groups logged values into charts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Shows a monitor in a notebook: a table of the sets and a picture of the run."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Notes that a run prints once: what is missing and why, what a measurement costs, how precise it is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from textwrap import fill
 

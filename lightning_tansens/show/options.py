@@ -1,7 +1,5 @@
 """Chooses what the loggers are sent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Sends scalars, charts, tables and pictures of one run to its loggers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Puts estimates into words, the same on the console, in figures, tables and notebooks."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Perturbed copies of samples: the same for a sample in every epoch, batch and process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

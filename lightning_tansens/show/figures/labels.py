@@ -1,7 +1,5 @@
 """Names and units of measures, for axes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lightning_tansens.record import TRIVIAL

@@ -1,7 +1,5 @@
 """Takes series of numbers out of records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """One colour, marker and line for each name, the same in every figure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
