@@ -77,12 +77,7 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def checked_positions(name: str, positions: object, samples: int) -> list[int]:
-    """Returns the samples' positions in their set as integers.
-
-    Args:
-        name: What the argument is called.
-        positions: One integer for each sample.
-        samples: The number of samples.
+    """Returns the samples' positions in their set, one integer for each; ``name`` is what the argument is called.
 
     Raises:
         TypeError: If they are no sequence of integers.

@@ -65,11 +65,7 @@ class Estimator(ABC):
         return ()
 
     def samples_of_copies(self, inputs: Any) -> int | None:
-        """Returns how many samples of each copy are needed; None, the default, for whole copies with their losses.
-
-        Args:
-            inputs: As above.
-        """
+        """Returns how many samples of each copy are needed; None, the default, for whole copies with their losses."""
         return None
 
     def estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:

@@ -189,12 +189,7 @@ class Outputs:
         return self.once(("tempered", temperature), lambda: softmax(np.log(self.ensemble + TINY) / temperature, axis=1))
 
     def once(self, key: Hashable, make: Callable[[], Found]) -> Found:
-        """Returns what a callable makes, and calls it once for each key: estimators share what takes long.
-
-        Args:
-            key: Tells what is made of these outputs.
-            make: Makes it.
-        """
+        """Returns what ``make`` makes, which is called once for each key: estimators share what takes long."""
         if key not in self._made:
             self._made[key] = make()
         found: Found = self._made[key]

@@ -95,11 +95,7 @@ class Measure(StatefulMetric, ABC):
         self._sum_state("unusable")
 
     def with_output(self: AnyMeasure, output: OutputPicker | None) -> AnyMeasure:
-        """Returns a copy that takes the tensor of outputs from ``output``; itself if it has a picker of its own.
-
-        Args:
-            output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-        """
+        """Returns a copy that takes the tensor of outputs from ``output``; itself if it has a picker of its own."""
         check_callable("output", output)
         if output is None or self.tangent.output is not None:
             return self

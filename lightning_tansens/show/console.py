@@ -25,9 +25,6 @@ _TRUTH = "true"
 def measurement_text(record: Record) -> str:
     """Returns what a measurement found: the reference's values, and a line for each target.
 
-    Args:
-        record: The measurement.
-
     Returns:
         Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline it has
         the best single estimator's, with its name. Where labels are compared, the truth stands below.
@@ -72,14 +69,10 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
 
     over all sets and all measurements :math:`E` that have both the estimate and the truth.
 
-    Args:
-        records: The records of a run.
-        scorecard: The file that scores all estimators; None where there is none.
-
     Returns:
         A table of 80 columns with a row for each set: its last estimates with their intervals, how much they differ from the
         reference's own values, and the verdict. Where labels were compared, a line says how far the estimates were off, and
-        one where the scores of all estimators are.
+        one where the scores of all estimators are: in the file ``scorecard``, if there is one.
 
     Example:
         >>> from lightning_tansens.record import Estimate, SetRecord
@@ -107,10 +100,9 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligns cells: the first column to the left, the others to the right; columns of empty cells are left out.
+    """Aligns the cells of rows, the heading first: the first column to the left, the others to the right.
 
-    Args:
-        rows: The cells, row by row; the first row is the heading.
+    Columns of empty cells are left out.
 
     Example:
         >>> print(aligned_table([["set", "loss"], ["test", "1.25"]]))

@@ -13,11 +13,7 @@ MIN_POINTS = 3
 
 
 def correlations(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Returns Pearson's and Spearman's coefficients over the places that both have; nothing where undefined.
-
-    Args:
-        first: One series; nan for a missing value.
-        second: The other one, of the same length.
+    """Returns Pearson's and Spearman's coefficients over the places where neither is nan; nothing where undefined.
 
     Example:
         >>> correlations([1, 2, 3], [1, 2, 4])["spearman"]
@@ -39,12 +35,8 @@ def gap_correlations(records: Sequence[Record], target: str) -> dict[str, float]
 
     .. math:: \mathrm{gap}_t = |l(X_{te}; \theta_t) - l(X_{ref}; \theta_t)|
 
-    (Section 5 of Rácz et al. 2023, which reports Pearson's coefficient). Coefficients are left out where there are fewer
-    than three measurements or where one of the two does not change.
-
-    Args:
-        records: The measurements, the last one included; those without a gap are passed over.
-        target: The target's name.
+    (Section 5 of Rácz et al. 2023, which reports Pearson's coefficient). Coefficients are left out where fewer than
+    three measurements have a gap or where one of the two does not change.
 
     Returns:
         By ``pearson/<value>`` and ``spearman/<value>``, followed by the part (layer, output, class) of a measure with parts:

@@ -84,9 +84,6 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
 def check_set_names(names: Iterable[object]) -> None:
     """Raises ValueError if two values would be logged under one key because of how the targets are named.
 
-    Args:
-        names: The names of all targets.
-
     Raises:
         ValueError: If a name is empty, has a slash, is reserved, ends like a key of a standard error or an interval, or
             differs from another one only by characters that some loggers leave out.

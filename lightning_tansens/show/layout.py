@@ -79,12 +79,7 @@ def compared_keys(
 ) -> list[str]:
     """Returns the keys by which runs are compared: the headline, the truth, the reference's own, then other estimates.
 
-    Args:
-        targets: The names of the targets.
-        estimators: The names of the estimators.
-        keys: How values are named.
-        labelled: Whether the truth will be known.
-        record: The run's first measurement, which knows the names of the sets and what is estimated; None before it.
+    Before the first measurement, whose ``record`` knows the sets and what is estimated, these are all keys that may come.
     """
     quantities, own = list(SHOWN), []
     if record is not None:

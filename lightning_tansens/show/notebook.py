@@ -19,10 +19,7 @@ _LOOK = {"remarks": "style='text-align:left;min-width:20em'"}
 
 
 def to_html(records: Sequence[Record]) -> str:
-    """Returns HTML, from the records alone.
-
-    Args:
-        records: The records of a monitor.
+    """Returns HTML, from the records of a monitor alone.
 
     Returns:
         A table with a row for each set: its accuracy and loss with their intervals, the verdict, and what speaks against

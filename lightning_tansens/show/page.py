@@ -67,25 +67,14 @@ class Page:
     def compare(
         self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None, labelled: bool
     ) -> None:
-        """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters.
-
-        Args:
-            targets: The names of the targets.
-            estimators: The names of the estimators.
-            hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
-            labelled: Whether the truth will be known.
-        """
+        """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters, if it does."""
         if self._display.layout:
             self._compared = partial(compared_keys, targets, estimators, self._keys, labelled)
             compared = self._compared()
             self._send(lambda writer: writer.compare(compared, hparams))
 
     def resume(self, from_step: int) -> None:
-        """Removes what an interrupted process had sent, before a run goes on from a checkpoint.
-
-        Args:
-            from_step: The run's next step; for this one and later ones, everything is sent again.
-        """
+        """Removes what an interrupted process had sent, before a run goes on from a checkpoint at its next step."""
         self._send(lambda writer: writer.void(from_step))
 
     def show(
@@ -95,14 +84,7 @@ class Page:
         distributions: Distributions | None = None,
         samples: Mapping[str, ShownSamples] | None = None,
     ) -> None:
-        """Sends everything of a measurement except its scalars.
-
-        Args:
-            record: The measurement.
-            records: The records of all measurements, this one at the end.
-            distributions: Its distributions over the samples.
-            samples: The samples of the targets, by name.
-        """
+        """Sends everything of a measurement, the last one of ``records``, except its scalars."""
         if not self._writers:
             return
         if not self._shown:
@@ -129,11 +111,7 @@ class Page:
             self._send(lambda writer: writer.scalars(scalars, record.step))
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Sends what is known at the end: how good the estimates were, and the last figures.
-
-        Args:
-            records: The records of all measurements.
-        """
+        """Sends what is known at the end: how good the estimates were, and the last figures."""
         if self._last is not None:
             self._draw(records, self._last)
         if not records:

@@ -59,12 +59,8 @@ def draw_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Draws what there is to draw of a run so far, one figure after another.
 
-    Args:
-        records: The records of all measurements.
-        active_nodes: For some epochs, the number of active nodes of each sample of each set.
-        samples: The samples of the targets, by name.
-        num_images: How many of the least and of the most sensitive images are drawn.
-        keys: How the values are named.
+    The active nodes are those of each sample of each set, for some epochs; so many of the least and of the most sensitive
+    images are drawn.
 
     Yields:
         A tag and a figure.

@@ -125,11 +125,9 @@ class Scorecard:
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> Scorecard:
-        """Scores what a monitor has recorded.
+        """Scores what a monitor has recorded; records without a truth are passed over.
 
-        Args:
-            records: The records; those without a truth are passed over. An estimate that other records have is not defined
-                where it is missing.
+        An estimate that other records have is not defined where it is missing.
         """
         scorecard = cls()
         for target in dict.fromkeys(name for record in records for name in record.targets):
@@ -205,11 +203,7 @@ class Scorecard:
         return scores
 
     def to_rows(self, headings: Sequence[str] = HEADINGS) -> list[dict[str, Any]]:
-        """Returns the scores by heading, one row each; None where a number is not defined.
-
-        Args:
-            headings: The headings that are wanted, in their order.
-        """
+        """Returns the scores under some headings, one row each; None where a number is not defined."""
         scores = [dict(zip(HEADINGS, asdict(score).values(), strict=True)) for score in self.compute()]
         return [{heading: row[heading] for heading in headings} for row in scores]
 

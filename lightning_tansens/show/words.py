@@ -56,11 +56,7 @@ class SetAnswer:
         return tuple((both[reason] if len(whats) > 1 else whats[0]) + reason for reason, whats in of_what.items())
 
     def value(self, quantity: Quantity) -> str:
-        """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one.
-
-        Args:
-            quantity: "loss" or "accuracy".
-        """
+        """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one."""
         if quantity not in self.estimates:
             return ""
         name, estimate = self.estimates[quantity]
@@ -69,10 +65,6 @@ class SetAnswer:
 
 def answer(record: Record, name: str) -> SetAnswer:
     """Returns what a measurement says of a target.
-
-    Args:
-        record: The measurement.
-        name: The target's name.
 
     Example:
         >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="like the reference")}
@@ -90,10 +82,6 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
     """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing does.
 
     Where the headline was asked for and is missing, a measure's estimate does not take its place.
-
-    Args:
-        one: What was found on the set.
-        quantity: "loss" or "accuracy".
     """
     found = one.estimates.get(quantity, {})
     others = [] if HEADLINE in one.missing else [*(name for name in found if name != TRIVIAL), TRIVIAL]
@@ -103,10 +91,6 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
 
 def shortened(names: Iterable[str], width: int) -> dict[str, str]:
     """Returns names that fit into a width and still differ: long ones lose the same part, or get a number if none will do.
-
-    Args:
-        names: The names.
-        width: The number of characters.
 
     Example:
         >>> shortened(["scans_of_the_north", "scans_of_the_south", "ours"], 10)
@@ -128,10 +112,6 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
 def said(quantity: Quantity, value: float) -> str:
     """Returns a loss or an accuracy with the digits that matter.
 
-    Args:
-        quantity: "loss" or "accuracy".
-        value: The value.
-
     Example:
         >>> said("accuracy", 0.3612), said("loss", 12.345)
         ('0.36', '12.3')
@@ -149,9 +129,6 @@ def with_range(quantity: Quantity, estimate: Estimate) -> str:
 
 def answer_rows(record: Record) -> list[dict[str, str]]:
     """Returns what a measurement says of all sets, a row each with the same headings; the reference is the first.
-
-    Args:
-        record: The measurement.
 
     Example:
         >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse", doubts=("too few samples",))}
@@ -175,10 +152,7 @@ def answer_rows(record: Record) -> list[dict[str, str]]:
 
 
 def describe(explained: object) -> str:
-    """Returns a name in the log and a sentence about it, as Markdown.
-
-    Args:
-        explained: A measure or an estimator; its ``key`` is its name, its docstring begins with a sentence.
+    """Returns a measure's or an estimator's name in the log and its docstring's first sentence, as Markdown.
 
     Example:
         >>> from lightning_tansens.metrics import InputOutputSensitivity

@@ -45,12 +45,7 @@ _TOP = HEIGHT - LINE
 def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, quantity: Quantity) -> None:
     """Draws a row for each set: name and verdict, the estimate with its interval, both on a scale, the other quantity.
 
-    Args:
-        ax: The axis, in pixels.
-        records: The records of a monitor.
-        targets: The sets, at most ten.
-        left_out: How many sets there are besides.
-        quantity: What is on the scale.
+    The axis is in pixels; a line says how many sets are left out, and where they are.
     """
     (other,) = (of for of in SHOWN if of != quantity)
     found = last_answers(records, targets, _NAME)

@@ -88,9 +88,7 @@ def ordered_colours(number: int) -> list[str]:
 def some_points(points: int, line: int = 0) -> tuple[int, int]:
     """Returns the first of a line's points that carries a marker, and the step from one to the next: up to about ten.
 
-    Args:
-        points: The number of points.
-        line: The line's number; lines that lie on one another have their markers in different places.
+    Lines that lie on one another have other numbers, so that their markers are in different places.
     """
     step = max(1, points // 10)
     return line % step, step

@@ -89,11 +89,9 @@ def plot_histograms_over_epochs(
 
 
 def common_edges(sets: list[Numbers], bins: int | None = None) -> Numbers:
-    """Chooses the edges of bins that several sets share.
+    """Chooses the edges of bins that several sets of numbers, shapes (N,), share.
 
-    Args:
-        sets: The numbers, shapes (N,).
-        bins: How many; None chooses: for integers each bin is centred on the same number of them.
+    Without a number of bins, each is centred on the same number of integers, if these are integers.
 
     Returns:
         The edges, one more than bins.

@@ -86,10 +86,7 @@ def truth_of(records: Records, target: str, quantity: Quantity) -> Series:
 def measured(records: Records, name: str, set_name: str | None = None) -> tuple[Series, Series]:
     """Returns the values of a measure, or of another value by its name, and their standard errors, shapes (T,).
 
-    Args:
-        records: The records.
-        name: The value's name, such as ``empirical_norm``; standard errors are known of a measure's main value alone.
-        set_name: The set; None for what is measured of the weights alone.
+    They are of a set, or, for None, of the weights alone. Standard errors are known of a measure's main value alone.
     """
     values, errors = [], []
     for record, one in zip(records, on_set(records, set_name or ""), strict=True):

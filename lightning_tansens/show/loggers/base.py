@@ -44,11 +44,7 @@ class Writer:
         """Removes what an interrupted process had sent for this step and later ones."""
 
     def begin(self, compared: Sequence[str] = ()) -> None:
-        """Prepares for the first measurement.
-
-        Args:
-            compared: The keys that :meth:`compare` was given, now that it is known which of them there are.
-        """
+        """Prepares for the first measurement, now that it is known which of the keys for :meth:`compare` there are."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends scalars by key, all at once."""
@@ -73,9 +69,7 @@ class Writer:
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
         """Names the scalars by which runs are compared, as far as they are known before the first step.
 
-        Args:
-            keys: The scalars' keys.
-            hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
+        The user's hyperparameters are logged by Lightning right after; None where it logs none.
         """
 
 
