@@ -27,25 +27,18 @@ AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
 class TangentOptions:
     """The options of :func:`~lightning_tansens.functional.tangent_sensitivity`, the same for every batch.
 
-    Attributes:
-        outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
-        method: The way of computing.
-        num_probes: Number of random probes a sample, where the method needs them.
-        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
-        wrt: Which tensor is x.
-        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like. A monitor's ``output``
-            takes its place where it is None, see :meth:`~lightning_tansens.metrics.Measure.with_output`.
-
     Raises:
         TypeError: If ``output`` cannot be called.
         ValueError: If another option has a value that is not allowed.
     """
 
-    outputs: Outputs = "sum"
-    method: Method = "auto"
-    num_probes: int = 1
-    seed: int = 0
-    wrt: Wrt = None
+    outputs: Outputs = "sum"  #: "sum" (u = 1), "each" or a weighting of shape (C,).
+    method: Method = "auto"  #: The way of computing.
+    num_probes: int = 1  #: Number of random probes a sample, where the method needs them.
+    seed: int = 0  #: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
+    wrt: Wrt = None  #: Which tensor is x.
+    #: Picks the tensor of outputs, where the model returns a tuple, a dict or the like. A monitor's ``output`` takes its
+    #: place where it is None, see :meth:`~lightning_tansens.metrics.Measure.with_output`.
     output: OutputPicker | None = None
 
     def __post_init__(self) -> None:

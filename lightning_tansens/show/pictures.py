@@ -27,17 +27,11 @@ MEASURE = "empirical"
 
 @dataclass(frozen=True)
 class ShownSamples:
-    """The samples of a target and their sensitivities, for the picture of the least and the most sensitive ones.
+    """The samples of a target and their sensitivities, for the picture of the least and the most sensitive ones."""
 
-    Attributes:
-        squares: ‖S(x)‖_F² of each sample, shape (M,).
-        numbers: Each sample's index in its data set.
-        inputs: Returns the inputs of the samples at some places of ``squares``, as one batch.
-    """
-
-    squares: Tensor
-    numbers: Sequence[int]
-    inputs: Callable[[Sequence[int]], Any]
+    squares: Tensor  #: ‖S(x)‖_F² of each sample, shape (M,).
+    numbers: Sequence[int]  #: Each sample's index in its data set.
+    inputs: Callable[[Sequence[int]], Any]  #: Returns the inputs of the samples at some places of ``squares``, as one batch.
 
     def extreme_images(self, count: int) -> tuple[Tensor, Tensor, list[int]] | None:
         """Returns images, ‖S(x)‖_F² and numbers of the least and the most sensitive samples; None if these are no images."""

@@ -30,17 +30,11 @@ BRIEF = ("quantity", "set", "estimator", "MAE", f"MAE / {TRIVIAL}", "coverage")
 
 @dataclass(frozen=True)
 class Point:
-    """One estimate and the truth.
+    """One estimate and the truth."""
 
-    Attributes:
-        estimate: The estimate; nan where it was not defined.
-        actual: The truth.
-        interval: Where the truth is expected; None where the estimate does not say.
-    """
-
-    estimate: float
-    actual: float
-    interval: tuple[float, float] | None = None
+    estimate: float  #: The estimate; nan where it was not defined.
+    actual: float  #: The truth.
+    interval: tuple[float, float] | None = None  #: Where the truth is expected; None where the estimate does not say.
 
     @property
     def error(self) -> float:
@@ -54,38 +48,25 @@ Points = dict[tuple[str, float], Point]
 
 @dataclass(frozen=True)
 class EstimatorScore:
-    """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined.
-
-    Attributes:
-        count: The number of points with a finite estimate.
-        undefined: The number of points without one.
-        mae: The mean of ``|estimate − actual|``.
-        bias: The mean of estimate − actual.
-        rmse: The root of the mean of (estimate − actual)².
-        pearson: Pearson's correlation with the truth.
-        spearman: Spearman's.
-        coverage: The share of estimates whose interval contains the truth, among those that have one.
-        regret: How much worse than the best checkpoint the one is that the estimator would choose; its mean over sets.
-        mae_ratio: ``mae`` over the trivial estimate's on the same points; below one, the estimator helped.
-        rmse_ratio: ``rmse`` over the trivial estimate's.
-        regret_ratio: ``regret`` over the trivial estimate's.
-    """
+    """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined."""
 
     quantity: Quantity
     set_name: str
     estimator: str
-    count: int
-    undefined: int
-    mae: float | None = None
-    bias: float | None = None
-    rmse: float | None = None
-    pearson: float | None = None
-    spearman: float | None = None
-    coverage: float | None = None
+    count: int  #: The number of points with a finite estimate.
+    undefined: int  #: The number of points without one.
+    mae: float | None = None  #: The mean of ``|estimate − actual|``.
+    bias: float | None = None  #: The mean of estimate − actual.
+    rmse: float | None = None  #: The root of the mean of (estimate − actual)².
+    pearson: float | None = None  #: Pearson's correlation with the truth.
+    spearman: float | None = None  #: Spearman's.
+    coverage: float | None = None  #: The share of estimates whose interval contains the truth, among those that have one.
+    #: How much worse than the best checkpoint the one is that the estimator would choose; its mean over sets.
     regret: float | None = None
+    #: ``mae`` over the trivial estimate's on the same points; below one, the estimator helped.
     mae_ratio: float | None = None
-    rmse_ratio: float | None = None
-    regret_ratio: float | None = None
+    rmse_ratio: float | None = None  #: ``rmse`` over the trivial estimate's.
+    regret_ratio: float | None = None  #: ``regret`` over the trivial estimate's.
 
 
 class Scorecard:

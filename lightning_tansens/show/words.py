@@ -18,17 +18,12 @@ _BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SetAnswer:
-    """What stands for a set, in words.
+    """What stands for a set, in words."""
 
-    Attributes:
-        name: The set's name.
-        estimates: For each quantity that is estimated, the estimator's name and the estimate.
-        reference: The reference's name.
-    """
-
-    name: str
+    name: str  #: The set's name.
+    #: For each quantity that is estimated, the estimator's name and the estimate.
     estimates: Mapping[Quantity, tuple[str, Estimate]]
-    reference: str
+    reference: str  #: The reference's name.
 
     @property
     def kind(self) -> Verdict | None:
