@@ -58,14 +58,8 @@ def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -
 
     if not isinstance(ax, Axes):
         raise TypeError(f"ax: expected one matplotlib Axes, or None for a new figure, but got {type(ax).__name__}")
-    return figure_of(ax), ax
-
-
-def figure_of(ax: Axes) -> Figure:
-    """Returns the figure that an axis is part of, also through subfigures."""
-    figure: Any = ax.figure
-    root: Figure = figure.figure  # of a subfigure the figure around it, of a figure itself
-    return root
+    figure = ax.figure
+    return figure.figure, ax  # of a subfigure the figure around it, of a figure itself
 
 
 def set_epochs(ax: Axes) -> None:

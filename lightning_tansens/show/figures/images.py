@@ -59,17 +59,13 @@ def plot_extreme_samples(
     for row, indices, extreme in zip(axes, (order[:k], largest[:k]), ("least", "most")):
         for ax, index in zip(row, indices.tolist()):
             ax.imshow(_displayed(images[index]), cmap="gray", vmin=0, vmax=1)
-            ax.set_title(_short(float(values[index])), fontsize="small")
+            # a small image leaves no room for the zeros of an exponent
+            ax.set_title(re.sub(r"e\+?(-?)0*", r"e\1", f"{float(values[index]):.4g}"), fontsize="small")
             ax.set_xlabel(f"#{known[index]}", fontsize="x-small", color="#555555", labelpad=2)
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(extreme)
     figure.suptitle(name or rf"samples by $\|S(x)\|_F^2$ [{value_label('empirical').unit}]", fontsize="medium")
     return figure, axes
-
-
-def _short(value: float) -> str:
-    """A value of four digits without the zeros of its exponent, for which a small image leaves no room."""
-    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.4g}")
 
 
 def _displayed(image: Tensor) -> NDArray[np.float64]:
