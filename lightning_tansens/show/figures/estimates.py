@@ -9,16 +9,7 @@ import numpy as np
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
-from lightning_tansens.show.figures.canvas import (
-    CARD,
-    legend_above,
-    legend_beside,
-    one_axis,
-    robust_limits,
-    say_outside,
-    set_epochs,
-    some_points,
-)
+from lightning_tansens.show.figures import canvas
 from lightning_tansens.show.figures.labels import estimate_label
 from lightning_tansens.show.figures.series import (
     Records,
@@ -78,27 +69,29 @@ def plot_estimates(
     values = {name: _values(of) for name, of in found.items()}
     known = {**values, **({} if np.isnan(truth).all() else {ACTUAL: truth})}
     above = ax is None and len(known) <= _NAMES_ABOVE  # an axis of the user's may have a title there
-    figure, ax = one_axis(ax, *(CARD if above else (8, 4.4)))
+    figure, ax = canvas.one_axis(ax, *(canvas.CARD if above else (8, 4.4)))
     for number, (name, line) in enumerate(known.items()):
         style = estimate_style(name)
         look = style.of_line()
         if len(line) == 1:  # a line of one point is nothing without a marker
             look["marker"] = style.marker or "o"
         order = {ACTUAL: 4, HEADLINE: 3.5, TRIVIAL: 3}.get(name, 2)
-        every = some_points(len(line), number)
+        every = canvas.some_points(len(line), number)
         ax.plot(epochs(records), line, label=estimate_label(name), zorder=order, markevery=every, **look)
         low, high = _band(found.get(name, []))
         if not np.isnan(low).all():
             ax.fill_between(epochs(records), low, high, color=style.colour, alpha=0.15, linewidth=0)
-    bottom, top, outside = robust_limits(np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values()))
+    bottom, top, outside = canvas.robust_limits(
+        np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values())
+    )
     ax.set_ylim(bottom, top)
-    say_outside(ax, outside)
-    set_epochs(ax)
+    canvas.say_outside(ax, outside)
+    canvas.set_epochs(ax)
     ax.set_ylabel(_axis_label(quantity, target))
     if above:
-        legend_above(ax, 3)
+        canvas.legend_above(ax, 3)
     else:
-        legend_beside(ax)
+        canvas.legend_beside(ax)
     return figure, ax
 
 
@@ -129,7 +122,7 @@ def plot_scatter_estimates(
         targets = [target] if isinstance(target, str) else list(target)
     found = _checked_estimates(records, targets, quantity)
     truth = _all_of(truth_of(records, one, quantity) for one in targets)
-    figure, ax = one_axis(ax, 7.2, 4.8)
+    figure, ax = canvas.one_axis(ax, 7.2, 4.8)
     nothing = [None] * len(records)
     names = dict.fromkeys(name for of in found.values() for name in of)
     of_all = {name: _all_of(_values(of.get(name, nothing)) for of in found.values()) for name in names}
@@ -137,17 +130,17 @@ def plot_scatter_estimates(
         # the trivial one lies below the others and has a marker here
         extra = {"marker": "x", "zorder": 1.5} if name == TRIVIAL else {}
         ax.plot(truth, line, label=estimate_label(name), **{**estimate_style(name).of_points(), **extra})
-    left, right, _ = robust_limits(truth, truth)
-    low, high, outside = robust_limits(truth, _all_of(line[np.isfinite(truth)] for line in of_all.values()))
+    left, right, _ = canvas.robust_limits(truth, truth)
+    low, high, outside = canvas.robust_limits(truth, _all_of(line[np.isfinite(truth)] for line in of_all.values()))
     ends = [min(left, low), max(right, high)]
     ax.plot(ends, ends, color="black", linewidth=1, zorder=1, label="estimate = truth")
     ax.set(xlim=(left, right), ylim=(low, high))
-    say_outside(ax, outside)
+    canvas.say_outside(ax, outside)
     sets = ", ".join(targets) if len(targets) <= 3 else f"{len(targets)} sets"
     ax.set_xlabel("true " + _axis_label(quantity, sets))
     ax.set_ylabel("estimated " + _axis_label(quantity, sets))
     ax.grid(alpha=0.3)
-    legend_beside(ax)
+    canvas.legend_beside(ax)
     return figure, ax
 
 
