@@ -1,10 +1,8 @@
 """Chooses and draws the figures of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +14,8 @@ from lightning_tansens.show.figures import (
     plot_histograms_over_epochs,
     plot_layer_shares,
 )
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.keys import Keys
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: The measure whose samples and layers are drawn, and whose precision is told.
 MEASURE = "empirical"

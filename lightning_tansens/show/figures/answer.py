@@ -1,8 +1,6 @@
 """Draws the first picture of a run: how well the network does on each unlabelled set, and how sure that is."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +8,11 @@ from lightning_tansens.checks import check_choice
 from lightning_tansens.record import HEADLINE, TRIVIAL, Quantity
 from lightning_tansens.show.figures import card
 from lightning_tansens.show.figures.answer_rows import draw_rows
-from lightning_tansens.show.figures.canvas import check_matplotlib
+from lightning_tansens.show.figures.canvas import Axes, Figure, check_matplotlib
 from lightning_tansens.show.figures.series import Records, check_records, epochs, on_set, series, targets_of
 from lightning_tansens.show.figures.style import ESTIMATES
 from lightning_tansens.show.keys import ACTUAL, QUANTITIES
 from lightning_tansens.show.words import SHOWN, SetAnswer, said
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: So many sets have a panel each; of more, each has a row of numbers, and of so many the first ones.
 PANELS, ROWS = 6, 10

@@ -1,20 +1,16 @@
 """Draws the last estimates of many unlabelled sets below one another, on one scale."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
 from lightning_tansens.show.figures import card
+from lightning_tansens.show.figures.canvas import Axes
 from lightning_tansens.show.figures.series import Records
 from lightning_tansens.show.figures.style import ESTIMATES
 from lightning_tansens.show.keys import ACTUAL
 from lightning_tansens.show.words import SHOWN, said
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # where the bars, the values, the scale and the values of the other quantity begin
 _BARS, _VALUES, _SCALE, _OTHERS = 3, 137, 236, 362

@@ -1,7 +1,5 @@
 """Draws with matplotlib, an optional dependency, without its global state."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +7,12 @@ from numpy.typing import NDArray
 
 from lightning_tansens.show.figures.style import ORDERED
 
+# matplotlib is imported where something is drawn
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+else:
+    Axes = Figure = Any
 
 #: Inches of a figure with one axis.
 SIZE = (6.8, 4.4)
@@ -58,8 +59,8 @@ def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -
 
     if not isinstance(ax, Axes):
         raise TypeError(f"ax: expected one matplotlib Axes, or None for a new figure, but got {type(ax).__name__}")
-    figure = ax.figure
-    return figure.figure, ax  # of a subfigure the figure around it, of a figure itself
+    own: Any = ax.figure
+    return own.figure, ax  # of a subfigure the figure around it, of a figure itself
 
 
 def set_epochs(ax: Axes) -> None:

@@ -1,9 +1,6 @@
 """Draws distributions over samples, such as the number of active hidden units."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_tansens.checks import check_counts
-from lightning_tansens.show.figures.canvas import CARD, legend_above, one_axis
+from lightning_tansens.show.figures.canvas import CARD, Axes, Figure, legend_above, one_axis
 from lightning_tansens.show.figures.style import set_style
 from lightning_tansens.show.words import shortened
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Numbers = NDArray[np.float64]
 

@@ -1,15 +1,13 @@
 """Draws estimates of a target's loss or accuracy, and the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
 from lightning_tansens.show.figures import canvas
+from lightning_tansens.show.figures.canvas import Axes, Figure
 from lightning_tansens.show.figures.labels import estimate_label
 from lightning_tansens.show.figures.series import (
     Records,
@@ -25,10 +23,6 @@ from lightning_tansens.show.figures.series import (
 )
 from lightning_tansens.show.figures.style import estimate_style
 from lightning_tansens.show.keys import ACTUAL, QUANTITIES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: So many lines have room for their names above the axis.
 _NAMES_ABOVE = 9

@@ -1,10 +1,7 @@
 """Draws the images that a network is least and most sensitive to."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,11 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_tansens.checks import check_counts, checked_positions
-from lightning_tansens.show.figures.canvas import new_figure
+from lightning_tansens.show.figures.canvas import Figure, new_figure
 from lightning_tansens.show.figures.labels import value_label
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def plot_extreme_samples(

@@ -1,12 +1,16 @@
 """Draws a measure over the epochs, by set and by layer."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from lightning_tansens.show.figures.canvas import legend_beside, one_axis, ordered_colours, set_epochs, some_points
+from lightning_tansens.show.figures.canvas import (
+    Axes,
+    Figure,
+    legend_beside,
+    one_axis,
+    ordered_colours,
+    set_epochs,
+    some_points,
+)
 from lightning_tansens.show.figures.labels import value_label
 from lightning_tansens.show.figures.series import (
     Records,
@@ -19,10 +23,6 @@ from lightning_tansens.show.figures.series import (
     series,
 )
 from lightning_tansens.show.figures.style import estimate_style, set_style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: More layers than this are no longer told apart; the smallest are drawn as one.
 MAX_LAYERS = 12

@@ -1,18 +1,14 @@
 """The interface of writers, which send things to loggers; each kind of logger has a file of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.layout import Layout
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Letters in a line of a table's cell.
 LONGEST_LINE = 21

@@ -1,18 +1,13 @@
 """Files in a folder: for loggers that keep files, and for runs whose loggers take no figures."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Where figures are kept within a run's folder.
 FOLDER = "tansens_figures"

@@ -1,14 +1,12 @@
 """TensorBoard."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict, _sanitize_params
@@ -27,11 +25,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.layout import Layout
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: How the names of our event files end.
 SUFFIX = ".tansens"
