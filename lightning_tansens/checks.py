@@ -76,6 +76,13 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a tensor, but got {type(value).__name__}")
 
 
+def check_shape_of(expected: str, value: object, like: Tensor, remedy: str) -> None:
+    """Raises ValueError unless the value is a tensor of another one's shape; the message begins with ``expected``."""
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{expected} {tuple(like.shape)}, but got {came}{remedy}")
+
+
 def checked_positions(name: str, positions: object, samples: int) -> list[int]:
     """Returns the samples' positions in their set, one integer for each; ``name`` is what the argument is called.
 

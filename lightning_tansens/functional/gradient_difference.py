@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_tansens.checks import check_numbers, check_seed
+from lightning_tansens.checks import check_numbers, check_seed, check_shape_of
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
@@ -157,12 +157,8 @@ def _squares(
 def _perturbed(network: Network, perturbation: Perturbation) -> Tensor:
     x = network.x.clone()  # the perturbation may change its argument in place
     perturbed = perturbation(x, network) if isinstance(perturbation, AdversarialSign) else perturbation(x)
-    if not isinstance(perturbed, Tensor) or perturbed.shape != network.x.shape:
-        came = f"shape {tuple(perturbed.shape)}" if isinstance(perturbed, Tensor) else type(perturbed).__name__
-        raise ValueError(
-            f"perturbation: expected a tensor of the inputs' shape {tuple(network.x.shape)}, but got {came}; return one "
-            "perturbed sample for each sample"
-        )
+    expected = "perturbation: expected a tensor of the inputs' shape"
+    check_shape_of(expected, perturbed, network.x, "; return one perturbed sample for each sample")
     return perturbed.detach().to(network.x)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_shape_of
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, Perturbation, gradient_differences
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.tangent import FunctionMeasure
@@ -109,15 +110,7 @@ def _seeded_at(perturbation: AnyPerturbation, positions: Sequence[int], seed: in
             randomness.seed(own)
             if x.is_cuda:
                 torch.cuda.manual_seed_all(own)
-            rows.append(_checked(perturbation(one), one))
+            rows.append(perturbation(one))
+            expected = "perturbation: expected a tensor of the sample's shape"
+            check_shape_of(expected, rows[-1], one, "; return the perturbed sample, with its first axis of length 1")
     return torch.cat(rows)
-
-
-def _checked(moved: Any, one: Tensor) -> Tensor:
-    if not isinstance(moved, Tensor) or moved.shape != one.shape:
-        came = f"shape {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-        raise ValueError(
-            f"perturbation: expected a tensor of the sample's shape {tuple(one.shape)}, but got {came}; return the "
-            "perturbed sample, with its first axis of length 1"
-        )
-    return moved
