@@ -202,22 +202,19 @@ class Scorecard:
         # the two are compared where both are defined
         both = [{place: of[place] for place in own if place in trivial} for of in (own, trivial)]
         pairs = [np.array([point.error for point in of.values()]) for of in both]
-        return EstimatorScore(
-            quantity,
-            set_name,
-            name,
-            len(points),
-            len(every) - len(points),
-            mae=_mean(np.abs(errors)),
-            bias=_mean(errors),
-            rmse=_root(_mean_square(errors)),
-            coverage=_mean([p.interval[0] <= p.actual <= p.interval[1] for p in points if p.interval is not None]),
-            regret=self._regret(quantity, own),
-            mae_ratio=_ratio(*(_mean(np.abs(of)) for of in pairs)),
-            rmse_ratio=_root(_ratio(*(_mean_square(of) for of in pairs))),
-            regret_ratio=_ratio(*(self._regret(quantity, of) for of in both)),
+        numbers = {
+            "mae": _mean(np.abs(errors)),
+            "bias": _mean(errors),
+            "rmse": math.sqrt(_mean_square(errors)),
+            "coverage": _mean([p.interval[0] <= p.actual <= p.interval[1] for p in points if p.interval is not None]),
+            "regret": self._regret(quantity, own),
+            "mae_ratio": _ratio(*(_mean(np.abs(of)) for of in pairs)),
+            "rmse_ratio": math.sqrt(_ratio(*(_mean_square(of) for of in pairs))),
+            "regret_ratio": _ratio(*(self._regret(quantity, of) for of in both)),
             **correlations([p.estimate for p in points], [p.actual for p in points]),
-        )
+        }
+        known = {number: value for number, value in numbers.items() if math.isfinite(value)}
+        return EstimatorScore(quantity, set_name, name, len(points), len(every) - len(points), **known)
 
     def _on(self, quantity: Quantity, sets: Sequence[str], name: str, defined: bool = False) -> Points:
         """The points of an estimator on some sets; those that are defined if asked for."""
@@ -225,7 +222,7 @@ class Scorecard:
         points = (item for of_set in found for item in of_set.items())
         return {place: point for place, point in points if not defined or math.isfinite(point.estimate)}
 
-    def _regret(self, quantity: Quantity, points: Points) -> float | None:
+    def _regret(self, quantity: Quantity, points: Points) -> float:
         """The mean regret over the sets that have points to choose among."""
         sign = 1 if quantity == "loss" else -1
         regrets = []
@@ -236,22 +233,16 @@ class Scorecard:
         return _mean(regrets)
 
 
-def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:
-    return _finite(float(np.mean(values))) if len(values) else None
+def _mean(values: Sequence[float] | NDArray[Any]) -> float:
+    """The mean; nan where it is not finite, or there is nothing to average."""
+    mean = float(np.mean(values)) if len(values) else math.nan
+    return mean if math.isfinite(mean) else math.nan
 
 
-def _mean_square(values: Sequence[float] | NDArray[Any]) -> float | None:
+def _mean_square(values: NDArray[Any]) -> float:
     with np.errstate(over="ignore"):
         return _mean(np.square(values))
 
 
-def _ratio(value: float | None, other: float | None) -> float | None:
-    return _finite(value / other) if value is not None and other else None
-
-
-def _root(value: float | None) -> float | None:
-    return None if value is None else math.sqrt(value)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _ratio(value: float, other: float) -> float:
+    return value / other if other else math.nan
