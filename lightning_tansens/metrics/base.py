@@ -143,15 +143,10 @@ class Measure(StatefulMetric, ABC):
 
 
 class SensitivityMeasure(Measure):
-    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it.
+    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it."""
 
-    Attributes:
-        quantity: What the values are called in messages, a plural.
-        power: The power of the ratio of the values by which the reference's loss is scaled.
-    """
-
-    quantity: ClassVar[str] = "values"
-    power: ClassVar[float] = 1.0
+    quantity: ClassVar[str] = "values"  #: What the values are called in messages, a plural.
+    power: ClassVar[float] = 1.0  #: The power of the ratio of the values by which the reference's loss is scaled.
 
     @abstractmethod
     def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
@@ -190,19 +185,14 @@ class SensitivityMeasure(Measure):
 
 
 class LogarithmicMeasure(SensitivityMeasure):
-    """A sensitivity measure whose value is a logarithm.
+    """A sensitivity measure whose value is a logarithm."""
 
-    Attributes:
-        form: "linear" scales the loss by the power of the ratio of the numbers, "log" by the ratio of their logarithms.
-        smallest: The magnitude that both logarithms must be above for "log"; their ratio has a pole at zero.
-        not_finite: The message where a logarithm is not finite: a format of ``now`` and ``before``.
-        no_ratio: The message where the logarithms have no ratio.
-    """
-
+    #: "linear" scales the loss by the power of the ratio of the numbers, "log" by the ratio of their logarithms.
     form: RatioForm = "linear"
+    #: The magnitude that both logarithms must be above for "log"; their ratio has a pole at zero.
     smallest: ClassVar[float] = 0.0
-    not_finite: ClassVar[str]
-    no_ratio: ClassVar[str]
+    not_finite: ClassVar[str]  #: The message where a logarithm is not finite: a format of ``now`` and ``before``.
+    no_ratio: ClassVar[str]  #: The message where the logarithms have no ratio.
 
     def _scale(self) -> float:
         return 1.0 if self.form == "linear" else super()._scale()

@@ -99,13 +99,9 @@ class SampleMeasure(Measure):
 
 
 class MeanSensitivity(SampleMeasure, SensitivityMeasure):
-    """Base class for measures that average one number per sample, none of them negative, and scale the loss by the ratio.
+    """Base class for measures that average one number per sample, none of them negative, and scale the loss by the ratio."""
 
-    Attributes:
-        block: The number of consecutive positions whose numbers share their randomness.
-    """
-
-    block: int = 1
+    block: int = 1  #: The number of consecutive positions whose numbers share their randomness.
 
     def influence(self) -> Influence | None:
         """Returns x_n/mean − 1 for the samples' numbers x_n; None where their mean is zero."""

@@ -39,12 +39,9 @@ class TangentMeasure(FunctionMeasure, SampleMeasure):
         num_probes: Number of random probes a sample, where the method needs them.
         seed: Names the probes; sets that are compared share them, so that their noise partly cancels in the ratio.
         kwargs: ``wrt`` and ``output`` of :class:`~lightning_tansens.metrics.FunctionMeasure`.
-
-    Attributes:
-        choice: How the last network was measured and why.
     """
 
-    choice: Choice | None = None
+    choice: Choice | None = None  #: How the last network was measured and why.
 
     def __init__(
         self, outputs: Outputs = "sum", method: Method = "auto", num_probes: int = 1, seed: int = 0, **kwargs: Any

@@ -28,16 +28,13 @@ _STDERR, _LOW, _HIGH, _RELIABLE = _ENDINGS = ("_stderr", "_low", "_high", "_reli
 class Keys:
     """Makes keys.
 
-    Args:
-        prefix: What every key begins with.
-
     Example:
         >>> keys = Keys()
         >>> keys.estimate("test", "loss", "empirical"), keys.value("empirical", "test", "layer")
         ('tansens/test_loss/empirical', 'tansens/empirical/test/layer')
     """
 
-    prefix: str = "tansens"
+    prefix: str = "tansens"  #: What every key begins with.
 
     def value(self, name: str, set_name: str | None = None, part: str | None = None) -> str:
         """Returns the key of a measure's value, of the weights alone, on a set, or on a part of the network or the set."""

@@ -18,14 +18,9 @@ class Writer:
     """Sends scalars to a logger and drops everything else; a subclass overrides what its logger can take.
 
     To support another logger, subclass this and register it: ``writer_of.register(MyLogger, MyWriter)``.
-
-    Args:
-        logger: The logger.
-
-    Attributes:
-        narrow_tables: Whether tables are shown in a narrow column, in which many columns break every word.
     """
 
+    #: Whether tables are shown in a narrow column, in which many columns break every word.
     narrow_tables = False
 
     def __init__(self, logger: Any) -> None:

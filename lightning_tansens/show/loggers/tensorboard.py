@@ -39,10 +39,7 @@ _FIRST_FILE = "events.out.tfevents.0000000000.compared" + SUFFIX
 class EventFile:
     """An event file beside Lightning's, written without a thread: what fails, fails here and at once.
 
-    Lightning's own writer would be broken for good by our figure that the disk has no room for.
-
-    Args:
-        path: The file; it is made by the first event.
+    Lightning's own writer would be broken for good by our figure that the disk has no room for. The first event makes it.
     """
 
     def __init__(self, path: Path) -> None:
