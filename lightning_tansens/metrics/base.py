@@ -97,11 +97,9 @@ class Measure(StatefulMetric, ABC):
         return copy  # type: ignore[return-value]
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the shapes that depend on the network; every rank calls it before the first update.
+        """Learns the shapes that depend on the network, from a batch of at least one sample whose values do not matter.
 
-        Args:
-            model: The network.
-            inputs: A batch of at least one sample; its values do not matter.
+        Every rank calls it before the first update.
 
         Raises:
             UnsupportedNetworkError: If the measure does not cover the network.

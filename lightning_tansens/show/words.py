@@ -55,7 +55,10 @@ class SetAnswer:
         if quantity not in self.estimates:
             return ""
         name, estimate = self.estimates[quantity]
-        return with_range(quantity, estimate) + ("" if name == HEADLINE else f" ({name})")
+        value = said(quantity, estimate.value)
+        if estimate.low is not None and estimate.high is not None:
+            value += f" [{said(quantity, estimate.low)}, {said(quantity, estimate.high)}]"
+        return value + ("" if name == HEADLINE else f" ({name})")
 
 
 def answer(record: Record, name: str) -> SetAnswer:
@@ -112,14 +115,6 @@ def said(quantity: Quantity, value: float) -> str:
         ('0.36', '12.3')
     """
     return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
-
-
-def with_range(quantity: Quantity, estimate: Estimate) -> str:
-    """Returns an estimate with its interval, if it has one."""
-    value = said(quantity, estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{said(quantity, estimate.low)}, {said(quantity, estimate.high)}]"
 
 
 def answer_rows(record: Record) -> list[dict[str, str]]:

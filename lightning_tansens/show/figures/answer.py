@@ -79,7 +79,9 @@ def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quant
     lines = 1 if columns == rows == 2 else 2
     wide, tall = (card.WIDTH - card.LEFT - card.RIGHT + _GAP) / columns, (card.HEIGHT - card.BOTTOM + _GAP) / rows
     ax.text(9, (card.BOTTOM + card.HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=card.SMALL)
-    scales = _epochs_shown(records), card.values_shown(records, targets, quantity)
+    first, last = records[0].epoch, records[-1].epoch
+    room = max(0.03 * (last - first), 0.1)
+    scales = (first - room, last + room), card.values_shown(records, targets, quantity)
     found = card.last_answers(records, targets, _NAMES[columns - 1])
     whole = [epoch for epoch in card.places(8 // columns, scales[0]) if epoch == round(epoch)]
     for number, target in enumerate(targets):
@@ -129,10 +131,3 @@ def _draw_elements(panel: card.Frame, records: Records, target: str, quantity: Q
             look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1, "gid": target, "markersize": 3}
             look["marker"] = "o" if known.sum() == 1 else ""  # a line of one point is nothing
             panel.ax.plot(at[known], panel.y(line[known]), label=label, **look)
-
-
-def _epochs_shown(records: Records) -> tuple[float, float]:
-    """The first and the last epoch, with some room."""
-    first, last = records[0].epoch, records[-1].epoch
-    room = max(0.03 * (last - first), 0.1)
-    return first - room, last + room

@@ -111,7 +111,9 @@ def shares(values: Numbers, edges: Numbers) -> Numbers:
 def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:
     """Returns each sample's number by set, as NumPy arrays; raises unless there is one finite number per sample."""
     if not isinstance(samples, Mapping) or not all(isinstance(values, Tensor) for values in samples.values()):
-        raise TypeError(f"{argument}: expected a dict of tensors by the sets' names, but got {_described(samples)}")
+        kinds = sorted({type(values).__name__ for values in samples.values()}) if isinstance(samples, Mapping) else []
+        came = f"a dict with {kinds}" if isinstance(samples, Mapping) else type(samples).__name__
+        raise TypeError(f"{argument}: expected a dict of tensors by the sets' names, but got {came}")
     if not samples:
         raise ValueError(f"{argument}: expected at least one set, but got an empty dict")
     for name, values in samples.items():
@@ -126,9 +128,3 @@ def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:
                 f"{len(values)} are infinite or not a number; take those samples out"
             )
     return {name: values.detach().double().cpu().numpy() for name, values in samples.items()}
-
-
-def _described(samples: object) -> str:
-    if not isinstance(samples, Mapping):
-        return type(samples).__name__
-    return f"a dict with {sorted({type(values).__name__ for values in samples.values()})}"

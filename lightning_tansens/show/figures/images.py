@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_tansens.checks import check_counts, checked_positions
+from lightning_tansens.checks import check_counts, positions_from
 from lightning_tansens.show.figures.canvas import Figure, new_figure
 from lightning_tansens.show.figures.labels import value_label
 
@@ -43,7 +43,7 @@ def plot_extreme_samples(
     _check_images(images)
     _check_values(values, len(images))
     check_counts(k=k)
-    known = range(len(images)) if numbers is None else checked_positions("numbers", numbers, len(images))
+    known = positions_from("numbers", numbers, len(images))
     k = min(int(k), len(images))
     # stable, so that equal values come in the order of the batch
     order = values.detach().cpu().argsort(stable=True)

@@ -46,17 +46,6 @@ def targets_of(records: Records) -> list[str]:
     return list(dict.fromkeys(target for record in records for target in record.targets))
 
 
-def check_target(records: Records, target: str) -> None:
-    """Raises if a target was not measured.
-
-    Raises:
-        ValueError: If no record has it.
-    """
-    known = targets_of(records)
-    if target not in known:
-        raise ValueError(f"target: expected one of the test sets {known}, but got {target!r}")
-
-
 def on_set(records: Records, name: str) -> list[SetRecord]:
     """Returns what each measurement found on the reference or a target; an empty record where it was not measured."""
     return [next((one for one in record.sets if one.name == name), SetRecord(name)) for record in records]

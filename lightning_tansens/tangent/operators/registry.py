@@ -57,11 +57,8 @@ def register_operator(operator: Operator) -> None:
 
     A function that is known already keeps what the new record says nothing about.
 
-    Args:
-        operator: The record.
-
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is no record of an operator.
 
     Example:
         A trainable threshold p in ``torch.rsub(h, p)``, which is p − h, has no rule. It is added to something, so that its
