@@ -13,6 +13,7 @@ from lightning_tansens.show.figures.series import (
     Records,
     Series,
     check_records,
+    check_target,
     epochs,
     estimates,
     on_set,
@@ -145,10 +146,8 @@ def _checked_estimates(
     check_choice("quantity", quantity, QUANTITIES)
     if not targets:
         raise ValueError("target: expected a test set, but none was measured; pass test_dataloaders to the monitor")
-    known = targets_of(records)
     for target in targets:
-        if target not in known:
-            raise ValueError(f"target: expected one of the test sets {known}, but got {target!r}")
+        check_target(records, target)
     found = {target: estimates(records, target, quantity) for target in targets}
     if not any(found.values()):
         raise ValueError(

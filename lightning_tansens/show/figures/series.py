@@ -15,12 +15,7 @@ Series = NDArray[np.float64]
 
 
 def check_records(records: Records) -> None:
-    """Raises unless these are records, at least one.
-
-    Raises:
-        TypeError: If they are no sequence of records.
-        ValueError: If there are none.
-    """
+    """Raises TypeError unless these are records, and ValueError if there are none."""
     if not isinstance(records, Sequence) or not all(isinstance(record, Record) for record in records):
         of = f" of {type(records[0]).__name__}" if isinstance(records, Sequence) and len(records) else ""
         raise TypeError(
@@ -44,6 +39,13 @@ def epochs(records: Records) -> Series:
 def targets_of(records: Records) -> list[str]:
     """Returns the names of all targets, in the order in which they were measured."""
     return list(dict.fromkeys(target for record in records for target in record.targets))
+
+
+def check_target(records: Records, target: str) -> None:
+    """Raises ValueError if no record has a target."""
+    known = targets_of(records)
+    if target not in known:
+        raise ValueError(f"target: expected one of the test sets {known}, but got {target!r}")
 
 
 def on_set(records: Records, name: str) -> list[SetRecord]:
