@@ -157,11 +157,7 @@ class Outputs:
 
     @property
     def past(self) -> Trajectory:
-        """What earlier measurements said of these samples.
-
-        Raises:
-            TooEarlyError: If there was none.
-        """
+        """What earlier measurements said of these samples; raises TooEarlyError if there was none."""
         if self.earlier is None:
             raise TooEarlyError("expected earlier measurements of the same samples, but this is the first")
         return self.earlier
@@ -201,11 +197,7 @@ class Outputs:
 
     @property
     def known_labels(self) -> NDArray[np.int64]:
-        """The labels.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """The labels; raises ValueError if there are none."""
         if self.labels is None:
             raise ValueError("labels: expected outputs with labels, but these have none; only the reference has them")
         return self.labels

@@ -23,11 +23,7 @@ CARD, DPI = (5.2, 3.8), 150
 
 
 def check_matplotlib() -> None:
-    """Raises if matplotlib is not installed.
-
-    Raises:
-        ModuleNotFoundError: If matplotlib is not installed; the message says how to install it.
-    """
+    """Raises ModuleNotFoundError, which says how to install matplotlib, if it is not installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
@@ -46,11 +42,7 @@ def new_figure(width: float = SIZE[0], height: float = SIZE[1]) -> Figure:
 
 
 def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes]:
-    """Returns an axis to draw on and its figure: the given one, or one of a new figure.
-
-    Raises:
-        TypeError: If ``ax`` is no axis.
-    """
+    """Returns an axis to draw on and its figure: the given one, or one of a new figure; raises TypeError if it is none."""
     if ax is None:
         figure = new_figure(width, height)
         return figure, figure.subplots()

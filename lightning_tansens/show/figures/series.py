@@ -60,11 +60,7 @@ def estimates(records: Records, target: str, quantity: Quantity) -> dict[str, li
 
 
 def truth_of(records: Records, target: str, quantity: Quantity) -> Series:
-    """Returns the true loss or accuracy of a target, shape (T,).
-
-    Raises:
-        ValueError: If labels were not compared.
-    """
+    """Returns the true loss or accuracy of a target, shape (T,); raises ValueError if labels were not compared."""
     truth = series(one.labelled(quantity) for one in on_set(records, target))
     if np.isnan(truth).all():
         raise ValueError(
@@ -91,8 +87,7 @@ def measured(records: Records, name: str, set_name: str | None = None) -> tuple[
 def measured_on(records: Records, name: str, target: str) -> Series:
     """Returns the values of a measure on a target, or those of the weights where it needs no data, shape (T,).
 
-    Raises:
-        ValueError: If it was not measured; the message has the nearest names.
+    Raises ValueError, with the nearest names, if it was not measured.
     """
     values = next((found for on in (None, target) if not np.isnan(found := measured(records, name, on)[0]).all()), None)
     if values is None:
