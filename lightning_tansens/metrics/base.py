@@ -64,24 +64,19 @@ class Measure(StatefulMetric, ABC):
     ratio on two sets estimates the loss) or :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own.
     Any other subclasses this class: add states in ``__init__``, fill them in ``update`` and turn them into named numbers in
     :meth:`values`. The monitor logs and syncs any such object.
-
-    Attributes:
-        key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
-        needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
-        details: The names of values that look like others of the measure, or that its histogram shows; with the measures
-            that are on by default, the history alone has them.
-        remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
-        tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
-        unusable: The number of samples that were left out because their numbers are not finite, a state.
     """
 
-    key: ClassVar[str]
-    needs_data: ClassVar[bool] = True
+    key: ClassVar[str]  #: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
+    needs_data: ClassVar[bool] = True  #: False for a measure of the weights alone; its ``update`` takes the model alone.
+    #: The names of values that look like others of the measure, or that its histogram shows; with the measures that are on
+    #: by default, the history alone has them.
     details: ClassVar[frozenset[str]] = frozenset()
+    #: True for a measure that compares with its own earlier values; it is also taken before the first step.
     remembers: ClassVar[bool] = False
 
+    #: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
     tangent: TangentOptions = TangentOptions()
-    unusable: Tensor
+    unusable: Tensor  #: The number of samples that were left out because their numbers are not finite, a state.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -19,9 +19,6 @@ class SampleMeasure(Measure):
 
     A subclass gives the rows in :meth:`of_samples`. Samples whose row or output is not finite are left out and
     counted in ``unusable``; means, maxima and quantiles cover the others.
-
-    Attributes:
-        parts: The names of the columns, for :meth:`part_values`; empty where they are not reported.
     """
 
     samples: list[Tensor]
@@ -29,6 +26,7 @@ class SampleMeasure(Measure):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        #: The names of the columns, for :meth:`part_values`; empty where they are not reported.
         self.parts: tuple[str, ...] = ()
         self._sample_state("samples")
         self._sample_state("positions", torch.int64)
