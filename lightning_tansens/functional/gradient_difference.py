@@ -15,7 +15,7 @@ from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network, Outputs, check_outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, check_outputs, output_weightings
 
 #: Working memory for the per-sample gradients that exist at once.
 CHUNK_BYTES = 128 * 2**20
@@ -83,7 +83,7 @@ def gradient_differences(
     inputs: Any,
     perturbation: Perturbation,
     *,
-    outputs: Outputs = "sum",
+    outputs: Weightings = "sum",
     wrt: Wrt = None,
     output: OutputPicker | None = None,
 ) -> Tensor:
@@ -120,7 +120,7 @@ def gradient_differences(
 
 
 def gradient_norms(
-    model: nn.Module, inputs: Any, *, outputs: Outputs = "sum", wrt: Wrt = None, output: OutputPicker | None = None
+    model: nn.Module, inputs: Any, *, outputs: Weightings = "sum", wrt: Wrt = None, output: OutputPicker | None = None
 ) -> Tensor:
     r"""Computes the norm of each sample's parameter gradient, ‖∇_θ (u·f)(x)‖.
 
@@ -138,7 +138,12 @@ def gradient_norms(
 
 
 def _squares(
-    model: nn.Module, inputs: Any, outputs: Outputs, wrt: Wrt, output: OutputPicker | None, perturbation: Perturbation | None
+    model: nn.Module,
+    inputs: Any,
+    outputs: Weightings,
+    wrt: Wrt,
+    output: OutputPicker | None,
+    perturbation: Perturbation | None,
 ) -> Tensor:
     """The squared norms of gradients, or of their changes under a perturbation."""
     check_outputs(outputs)

@@ -15,7 +15,7 @@ from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.methods import Method, check_probes
-from lightning_tansens.tangent.network import Outputs, check_outputs
+from lightning_tansens.tangent.network import Weightings, check_outputs
 
 #: How logarithms scale a loss: by their ratio ("log"), or by the ratio of the numbers themselves ("linear").
 RatioForm = Literal["log", "linear"]
@@ -32,7 +32,7 @@ class TangentOptions:
         ValueError: If another option has a value that is not allowed.
     """
 
-    outputs: Outputs = "sum"  #: "sum" (u = 1), "each" or a weighting of shape (C,).
+    outputs: Weightings = "sum"  #: "sum" (u = 1), "each" or a weighting of shape (C,).
     method: Method = "auto"  #: The way of computing.
     num_probes: int = 1  #: Number of random probes a sample, where the method needs them.
     seed: int = 0  #: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_tansens.functional.input_output import input_output_norms
 from lightning_tansens.metrics.samples import MeanSensitivity
 from lightning_tansens.metrics.tangent import FunctionMeasure
-from lightning_tansens.tangent.network import Outputs
+from lightning_tansens.tangent.network import Weightings
 
 
 class InputOutputSensitivity(FunctionMeasure, MeanSensitivity):
@@ -37,7 +37,7 @@ class InputOutputSensitivity(FunctionMeasure, MeanSensitivity):
     key = "input_output"
     quantity = "means of input_output"
 
-    def __init__(self, outputs: Outputs = "each", **kwargs: Any) -> None:
+    def __init__(self, outputs: Weightings = "each", **kwargs: Any) -> None:
         super().__init__(outputs, **kwargs)
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:

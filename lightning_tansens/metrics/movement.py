@@ -53,7 +53,7 @@ class SensitivityMovement(FunctionMeasure, SampleMeasure):
         """Returns the sketches of the samples, shape (N, M)."""
         options = self.tangent
         return tangent_sketches(
-            model, inputs, num_probes=options.num_probes, seed=options.seed, indices=positions, **options.function
+            model, inputs, num_probes=options.num_probes, seed=options.seed, positions=positions, **options.function
         )
 
     def values(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from lightning_tansens.metrics.base import Measure, TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.methods import Choice, Method
-from lightning_tansens.tangent.network import Outputs
+from lightning_tansens.tangent.network import Weightings
 from lightning_tansens.tangent.sensitivity import chosen_method, tangent_sensitivity_blocks
 
 
@@ -25,7 +25,9 @@ class FunctionMeasure(Measure):
         kwargs: Passed to :class:`torchmetrics.Metric`.
     """
 
-    def __init__(self, outputs: Outputs = "sum", wrt: Wrt = None, output: OutputPicker | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, outputs: Weightings = "sum", wrt: Wrt = None, output: OutputPicker | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.tangent = TangentOptions(outputs, wrt=wrt, output=output)
 
@@ -44,7 +46,7 @@ class TangentMeasure(FunctionMeasure, SampleMeasure):
     choice: Choice | None = None  #: How the last network was measured and why.
 
     def __init__(
-        self, outputs: Outputs = "sum", method: Method = "auto", num_probes: int = 1, seed: int = 0, **kwargs: Any
+        self, outputs: Weightings = "sum", method: Method = "auto", num_probes: int = 1, seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(outputs, **kwargs)
         self.tangent = replace(self.tangent, method=method, num_probes=num_probes, seed=seed)
@@ -60,7 +62,7 @@ class TangentMeasure(FunctionMeasure, SampleMeasure):
             method=options.method,
             num_probes=options.num_probes,
             generator=torch.Generator().manual_seed(options.seed),
-            indices=positions,
+            positions=positions,
             **options.function,
         )
 
