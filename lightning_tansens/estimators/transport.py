@@ -1,6 +1,7 @@
 """The optimal transport of samples to classes of given shares, in a time that grows with samples × classes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,9 +86,8 @@ def transport(costs: Array, shares: Array) -> Transport:
         if few:
             columns, few = _newton(columns, taken, wanted, blur, tolerance)
         if not few:
-            options = {"gtol": tolerance, "ftol": 0, "maxiter": steps}
-            of, given = (lambda *x: _semi_dual(*x)[:2]), (taken, wanted, blur)
-            columns = minimize(of, columns, given, jac=True, method="L-BFGS-B", options=options).x
+            how: Any = {"method": "L-BFGS-B", "options": {"gtol": tolerance, "ftol": 0, "maxiter": steps}}
+            columns = minimize(lambda *at: _semi_dual(*at)[:2], columns, (taken, wanted, blur), jac=True, **how).x
     plan, potentials = np.zeros(costs.shape), np.zeros(costs.shape[1])
     plan[:, used], potentials[used] = softmax((columns - taken) / BLURS[-1], axis=1), columns
     return Transport((taken - columns).min(1), potentials, plan, shares)
