@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import threading
+from itertools import count
+from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
@@ -14,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, IterableDataset
@@ -148,6 +151,47 @@ class FallsLate(Trained):
         return outputs
 
 
+class FallsInside(Trained):
+    """Raises between two layers on the second process, and after the last layer on the first one."""
+
+    def __init__(self):
+        super().__init__()
+        self.network[3] = FallingReLU()
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        if BREAKING["both"] and dist.get_rank() == 0:
+            raise RuntimeError("fell on the other process")
+        return outputs
+
+
+class FallingReLU(nn.ReLU):
+    def forward(self, x):
+        if (BREAKING["layer"] or BREAKING["both"]) and dist.get_rank() == 1:
+            raise RuntimeError("fell on one process")
+        return super().forward(x)
+
+
+class FallsInGather(Trained):
+    """Has no memory on one process for the weights of the last layer, for once or for good."""
+
+    def forward(self, inputs):
+        for_good = BREAKING["gather for good"]
+        if (BREAKING["gather"] or for_good) and dist.get_rank() == 1:
+            BREAKING["gather"], gather, gathers = False, _fsdp_param_group.foreach_all_gather, count(1)
+
+            def fall(*args, **kwargs):
+                if next(gathers) < 3:
+                    return gather(*args, **kwargs)
+                if not for_good:
+                    patch.stop()
+                raise MemoryError("fell on one process")
+
+            patch = mock.patch.object(_fsdp_param_group, "foreach_all_gather", fall)
+            patch.start()
+        return super().forward(inputs)
+
+
 class DepthByData(Double):
     """Calls one layer only where a sample needs it; all weights are gathered at once, so processes may differ in that."""
 
@@ -176,7 +220,7 @@ class Deeper(nn.Module):
 
 
 #: What goes wrong now, on the second process where nothing else is said.
-BREAKING = {"data": False, "forward": False, "forward everywhere": False}
+BREAKING = dict.fromkeys(["data", "forward", "forward everywhere", "layer", "both", "gather", "gather for good"], False)
 
 
 class BreaksData(Points):
@@ -224,6 +268,7 @@ class Watch(pl.Callback):
             "random": torch.get_rng_state().tolist(),
             "history": [row for monitor in monitors for row in untimed(monitor.history)],
             "notes": [note for monitor in monitors if monitor._run for note in monitor._run.notes()],
+            "failed": [monitor._failures.last for monitor in monitors],
             "keys": sorted(measured(trainer)),
             "snapshots": {name: kept for monitor in monitors for name, kept in snapshots(monitor).items()},
         }
@@ -284,6 +329,14 @@ CASES = {
     "depth by data, in step": (DepthByData, {"batch_size": 1, **IN_STEP}, None),
 }
 
+#: The same, of networks that only ``fully_shard`` has sharded.
+BREAK_INSIDE = {
+    "breaks before the layers": (Falls, IN_STEP, "forward"),
+    "breaks between layers": (FallsInside, IN_STEP, "layer"),
+    "breaks on both": (FallsInside, IN_STEP, "both"),
+    "breaks in a gather": (FallsInGather, IN_STEP, "gather"),
+}
+
 
 def strategy_of(sizes, device="cpu"):
     if sizes is None:
@@ -293,7 +346,7 @@ def strategy_of(sizes, device="cpu"):
 
 def train(name, folder, sizes=None, **trainer):
     folder.mkdir(parents=True, exist_ok=True)
-    module, options, breaks = CASES[name]
+    module, options, breaks = {**CASES, **BREAK_INSIDE}[name]
     data = BoringData(noise=True, validation=breaks is None)
     data = short_batches(data) if name.startswith("snapshots") else data
     arguments = {"data": data, "module": module, "default_root_dir": folder, "logger": True, **trainer}
@@ -368,29 +421,33 @@ def find_criterion(launched):
 
 
 def fail_first(launched):
-    """Fails on one process in the first call of the sharded network, after its layers' last talk."""
+    """Fails on one process in the first call of the sharded network, between its layers and after their last talk."""
 
-    def run(*callbacks):
+    def run(module, *callbacks):
         arguments = {**launched.trainer(), "strategy": strategy_of((2, 1))}
-        return fit(*callbacks, monitor_of(**IN_STEP), module=FallsLate, **arguments)
+        return fit(*callbacks, monitor_of(**IN_STEP), module=module, **arguments)
 
     said = "fell on one process" if os.environ["RANK"] == "1" else "it failed on another one"
-    with pytest.raises(RuntimeError, match=said):
-        run(Break("forward", early=True))
-    BREAKING["forward"] = False
-    launched.save(len(run().callbacks[0].records))
+    found = []
+    for module, what in (FallsInside, "layer"), (FallsLate, "forward"):
+        with pytest.raises(RuntimeError, match=said):
+            run(module, Break(what, early=True))
+        BREAKING[what] = False
+        found.append(len(run(module).callbacks[0].records))
+    launched.save(found)
 
 
 def leave_waiting(launched):
-    """Fails on one process while the other one waits for its layers."""
+    """Fails on one process while the other one waits for its layers, which this one cannot call any more."""
     *sizes, early = launched.arguments
     processes.PATIENCE = 4.0  # no other process comes, however long one looks
     waiting = launched.folder / "waiting.pid"
     if os.environ["RANK"] == "0":
         waiting.write_text(str(os.getpid()))
+    module, what = (FallsInGather, "gather for good") if sizes == ["2", "1"] else (Falls, "forward")
     arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, sizes)))}
     with pytest.raises(LeftWaitingError, match="it failed on this one while the others wait for its layers") as caught:
-        fit(Break("forward", early == "first"), monitor_of(**IN_STEP), module=Falls, **arguments)
+        fit(Break(what, early == "first"), monitor_of(**IN_STEP), module=module, **arguments)
     assert str(caught.value.__cause__) == "fell on one process"
     launched.save(True)
     os.kill(int(waiting.read_text()), signal.SIGKILL)  # as a launcher does in the end

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
+from tests.launched_sharded import BREAK_INSIDE, CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -196,6 +196,23 @@ def test_a_failure_costs_all_processes_one_measurement(name, found):
         assert "tansens/test_loss/estimate" in one["history"][0]
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """What each of two processes has found that only ``fully_shard`` parts."""
+    folder, cases = tmp_path_factory.mktemp("broken"), [*BREAK_INSIDE, "nothing breaks, alone"]
+    launch(train_all, folder, "cpu", "2", "1", *cases, limit=240)
+    return written(folder, cases, 2)
+
+
+@pytest.mark.parametrize("name", BREAK_INSIDE)
+def test_a_process_that_fails_while_others_wait_for_its_layers_keeps_them_company(name, broken):
+    test_training_is_bitwise_what_it_is_without_the_monitor(name, "nothing breaks, alone", broken)
+    test_a_failure_costs_all_processes_one_measurement(name, broken)
+    first, second = (one["failed"] for one in broken[name, "fit"])
+    assert "fell on one process" in second[0]
+    assert ("fell on the other process" if name == "breaks on both" else "it failed on another one") in first[0]
+
+
 def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
     launch(refuse, tmp_path, limit=240)
 
@@ -206,13 +223,13 @@ def test_processes_that_read_a_stream_each_agree_on_the_criterion(tmp_path):
     assert "the criterion is mean squared error" in first
 
 
-def test_a_failure_in_the_first_call_after_the_last_layer_refuses_the_run_on_all(tmp_path):
-    assert launch(fail_first, tmp_path, limit=240) == [2, 2]
+def test_a_failure_in_the_first_call_refuses_the_run_on_all(tmp_path):
+    assert launch(fail_first, tmp_path, limit=240) == [[2, 2], [2, 2]]
 
 
 @pytest.mark.parametrize("call", ["first", "later"])
 @pytest.mark.parametrize("sizes", TWO, ids=str)
-def test_a_process_that_fails_while_others_wait_for_its_layers_ends_at_once(sizes, call, tmp_path):
+def test_a_process_that_cannot_keep_the_others_company_ends_at_once(sizes, call, tmp_path):
     with pytest.raises(AssertionError, match="SIGKILL"):
         launch(leave_waiting, tmp_path, *map(str, sizes), call, limit=240)
     assert torch.load(tmp_path / "saved.1.pt")
