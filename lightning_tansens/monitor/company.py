@@ -1,95 +1,164 @@
 """Keeps the other processes company in a call of a sharded network that has failed on this one.
 
-``fully_shard`` gathers the weights of a part where its forward pass begins, and all processes that hold shards of it have to
-take part. Each process tells in torch's store which gathers it begins, so that one that fails knows what the others want,
-in the first call too, and where the order depends on the data.
+Layers talk to the other processes: ``fully_shard`` gathers the weights of a part where its forward pass begins, and processes
+that split single layers add up or gather what these return. Each process tells in torch's store what it says to which others
+before it says it. So one that fails knows what they wait for, in the first call too, and where the data decide on the order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_tansens.monitor.gathering import distributed_tensors
+
+#: The calls to other processes of layers that are split, in which a process can take part that knows nothing but a shape.
+_TALKS = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "broadcast")
+
+
+class _Talk(NamedTuple):
+    """What a process says to others: a function's name and arguments, or the number of the weights that are gathered."""
+
+    what: str | int
+    ranks: list[int]
+    args: list[Any]
 
 
 class Company:
-    """The gathers that this process begins in one call after another.
+    """What this process says to others in one call of a network after another.
 
     Args:
-        module: The module. Nothing is told of one whose parts are sharded over different processes, or none by
-            ``fully_shard``, and a process that fails in it keeps no company.
-        key: The key in torch's store, the same on all processes; each adds its rank.
+        module: The module.
+        key: The key in torch's store, the same on all processes.
 
     """
 
     def __init__(self, module: nn.Module, key: str) -> None:
         states: list[Any] = [part._get_fsdp_state() for part in module.modules() if isinstance(part, FSDPModule)]
         groups = [group for state in dict.fromkeys(states) for group in _groups_of(state)]
-        holders = {_holders(group) for group in groups}
-        self._ranks = holders.pop() if len(holders) == 1 else ()
-        self._groups = groups if len(self._ranks) > 1 else []
-        self._key = key
-        self._call, self._ended = 0, 0
-        #: The numbers of the groups whose gathers have begun in this call.
-        self._begun: list[int] = []
+        self._gathered = [(group, ranks) for group in groups if len(ranks := _holders(group)) > 1]
+        meshes = {tensor.device_mesh for tensor in distributed_tensors(module)}
+        spoken = [dist.get_process_group_ranks(group) for mesh in meshes for group in mesh.get_all_groups()]
+        self._splits = any(ranks not in (one for _, one in self._gathered) for ranks in spoken)
+        self._others = sorted({rank for ranks in spoken for rank in ranks} - {dist.get_rank()}) if spoken else []
+        self._key, self._call, self._ended = key, 0, 0
+        self._begun: list[_Talk] = []
 
     @contextmanager
     def told(self, call: int) -> Iterator[None]:
-        """Tells the other processes which gathers begin in a block.
+        """Tells the other processes what this one says in a block.
 
         Args:
             call: The number of the call.
 
         """
         self._call, self._ended, self._begun = call, 0, []
-        for number, group in enumerate(self._groups):
-            group.unshard = partial(self._unshard, number, group, group.unshard)
-        try:
+        with ExitStack() as stack:
+            for number, (group, ranks) in enumerate(self._gathered):
+                group.unshard = partial(self._unshard, group, group.unshard, _Talk(number, ranks, []))
+                stack.callback(delattr, group, "unshard")
+            # older versions of torch refuse some operators, such as flexible attention, where anything listens
+            if self._splits and hasattr(TorchDispatchMode, "supports_higher_order_operators"):
+                stack.enter_context(_Listening(self._say))
             yield
-        finally:
-            for group in self._groups:
-                del group.unshard
 
-    def _unshard(self, number: int, group: Any, unshard: Any, async_op: bool = False) -> None:
+    def _unshard(self, group: Any, unshard: Callable[[bool], None], talk: _Talk, async_op: bool = False) -> None:
         if group.is_unsharded or group._all_gather_result is not None:  # it talks to nobody
-            return unshard(async_op)
-        self._begun.append(number)
-        _store().set(f"{self._key}/{dist.get_rank()}", f"{self._call}:{' '.join(map(str, self._begun))}")
-        unshard(async_op)
+            unshard(async_op)
+        else:
+            self._say(talk, partial(unshard, async_op))
+
+    def _say(self, talk: _Talk, say: Callable[[], Any]) -> Any:
+        _store().set(f"{self._key}/{dist.get_rank()}/{len(self._begun)}", json.dumps([self._call, *talk]))
+        self._begun.append(talk)
+        said = say()
         self._ended += 1
+        return said
 
     def leave(self) -> None:
-        """Brings all parts back to their shards after a call that failed."""
-        for group in self._groups:
+        """Brings all weights back to their shards after a call that failed, which older versions of torch do not."""
+        for group, _ in self._gathered:
             group._training_state, group._all_gather_result = type(group._training_state).IDLE, None
             group.reshard()
 
     def keep(self) -> bool:
-        """Takes part in the next gather for which others wait; False if they wait for none now."""
+        """Takes part in what others wait for next; False if they wait for nothing now."""
         if self._ended == len(self._begun):
             self._begun += self._next_of_others()
         if self._ended == len(self._begun):
             return False
-        group = self._groups[self._begun[self._ended]]  # one that failed before it talked to the others is done again
-        group.unshard()
-        group.wait_for_unshard()
-        group.reshard()
+        what, _, args = self._begun[self._ended]  # what failed before it talked to the others is done again
+        if isinstance(what, int):
+            group, _ = self._gathered[what]
+            group.unshard()
+            group.wait_for_unshard()
+            group.reshard()
+        else:
+            (shape, dtype, device), *rest = args
+            sent = torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
+            torch.ops._c10d_functional.wait_tensor(getattr(torch.ops._c10d_functional, what)(sent, *rest))
         self._ended += 1
         return True
 
-    def _next_of_others(self) -> list[int]:
-        store, known = _store(), len(self._begun)
-        for key in (f"{self._key}/{rank}" for rank in self._ranks if rank != dist.get_rank()):
-            call, _, told = store.get(key).decode().partition(":") if store.check([key]) else ("", "", "")
-            begun = [int(number) for number in told.split()] if call == str(self._call) else []
-            if begun[:known] == self._begun and len(begun) > known:
-                return [begun[known]]
-        return []
+    def _next_of_others(self) -> list[_Talk]:
+        """Returns what some other process has said to this one and this one has not answered; nothing if there is none."""
+        found = []
+        for other in self._others:
+            theirs = [(place, talk) for place, talk in enumerate(self._told_by(other)) if dist.get_rank() in talk.ranks]
+            own = [talk for talk in self._begun if other in talk.ranks]
+            alike = all(one[:2] == talk[:2] for one, (_, talk) in zip(own, theirs))
+            found += theirs[len(own) : len(own) + 1] if alike else []
+        return [min(found, key=itemgetter(0))[1]] if found else []
+
+    def _told_by(self, rank: int) -> Iterator[_Talk]:
+        store, place = _store(), 0
+        while store.check([key := f"{self._key}/{rank}/{place}"]):
+            call, *talk = json.loads(store.get(key))
+            if call != self._call:  # left from an earlier call
+                return
+            yield _Talk(*talk)
+            place += 1
+
+
+class _Listening(TorchDispatchMode):
+    """Hears what split layers say to other processes.
+
+    Args:
+        say: Called with it, and with a function that says it.
+
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, say: Callable[[_Talk, Callable[[], Any]], Any]) -> None:
+        super().__init__()
+        self._say = say
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does on its shards comes here again
+        call = partial(func, *args, **(kwargs or {}))
+        namespace, _, name = str(func).partition(".")
+        what = name.partition(".")[0]
+        if namespace != "_c10d_functional" or what not in _TALKS or not isinstance(args[-1], str):
+            return call()
+        sent: Tensor = args[0]
+        described = [list(sent.shape), str(sent.dtype).removeprefix("torch."), sent.device.type]
+        ranks = dist.get_process_group_ranks(dist.distributed_c10d._resolve_process_group(args[-1]))
+        return self._say(_Talk(what, ranks, [described, *args[1:]]), call)
 
 
 def _store() -> Any:
@@ -102,7 +171,7 @@ def _groups_of(state: Any) -> list[Any]:
     return [group for group in ([state._fsdp_param_group] if found is None else found) if group is not None]
 
 
-def _holders(group: Any) -> tuple[int, ...]:
+def _holders(group: Any) -> list[int]:
     """Returns the ranks that hold shards of a group; none where its weights are whole."""
     shards = getattr(group.mesh_info, "shard_process_group", None)
-    return () if shards is None else tuple(dist.get_process_group_ranks(shards))
+    return [] if shards is None else dist.get_process_group_ranks(shards)
