@@ -173,11 +173,13 @@ class FallingReLU(nn.ReLU):
 
 
 class FallsInGather(Trained):
-    """Has no memory on one process for the weights of the last layer, for once or for good."""
+    """Has no memory on one process for the weights of the last layer, once or for good; where it gathers none, at all."""
 
     def forward(self, inputs):
         for_good = BREAKING["gather for good"]
         if (BREAKING["gather"] or for_good) and dist.get_rank() == 1:
+            if not isinstance(self.network, FSDPModule):
+                raise MemoryError("fell on one process")
             BREAKING["gather"], gather, gathers = False, _fsdp_param_group.foreach_all_gather, count(1)
 
             def fall(*args, **kwargs):
@@ -190,6 +192,15 @@ class FallsInGather(Trained):
             patch = mock.patch.object(_fsdp_param_group, "foreach_all_gather", fall)
             patch.start()
         return super().forward(inputs)
+
+
+class Talks(Falls):
+    """Talks to the other processes itself."""
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        dist.all_reduce(torch.zeros(1))
+        return outputs
 
 
 class DepthByData(Double):
@@ -324,17 +335,13 @@ CASES = {
     "data break, in step": (Trained, IN_STEP, "data"),
     "forward breaks, gathered": (Falls, {}, "forward"),
     "forward breaks, as used": (Falls, AS_USED, "forward"),
+    "forward breaks, in step": (Falls, IN_STEP, "forward"),
+    "forward breaks between layers, in step": (FallsInside, IN_STEP, "layer"),
+    "forward breaks on both, in step": (FallsInside, IN_STEP, "both"),
+    "forward breaks in a gather, in step": (FallsInGather, IN_STEP, "gather"),
     "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
     "forward breaks everywhere, in step": (Falls, IN_STEP, "forward everywhere"),
     "depth by data, in step": (DepthByData, {"batch_size": 1, **IN_STEP}, None),
-}
-
-#: The same, of networks that only ``fully_shard`` has sharded.
-BREAK_INSIDE = {
-    "breaks before the layers": (Falls, IN_STEP, "forward"),
-    "breaks between layers": (FallsInside, IN_STEP, "layer"),
-    "breaks on both": (FallsInside, IN_STEP, "both"),
-    "breaks in a gather": (FallsInGather, IN_STEP, "gather"),
 }
 
 
@@ -346,7 +353,7 @@ def strategy_of(sizes, device="cpu"):
 
 def train(name, folder, sizes=None, **trainer):
     folder.mkdir(parents=True, exist_ok=True)
-    module, options, breaks = {**CASES, **BREAK_INSIDE}[name]
+    module, options, breaks = CASES[name]
     data = BoringData(noise=True, validation=breaks is None)
     data = short_batches(data) if name.startswith("snapshots") else data
     arguments = {"data": data, "module": module, "default_root_dir": folder, "logger": True, **trainer}
@@ -438,14 +445,14 @@ def fail_first(launched):
 
 
 def leave_waiting(launched):
-    """Fails on one process while the other one waits for its layers, which this one cannot call any more."""
-    *sizes, early = launched.arguments
+    """Fails on one process while the other one waits for what this one cannot make up for."""
+    *sizes, early, what = launched.arguments
     processes.PATIENCE = 4.0  # no other process comes, however long one looks
     waiting = launched.folder / "waiting.pid"
     if os.environ["RANK"] == "0":
         waiting.write_text(str(os.getpid()))
-    module, what = (FallsInGather, "gather for good") if sizes == ["2", "1"] else (Falls, "forward")
     arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, sizes)))}
+    module = Talks if what == "forward" else FallsInGather
     with pytest.raises(LeftWaitingError, match="it failed on this one while the others wait for its layers") as caught:
         fit(Break(what, early == "first"), monitor_of(**IN_STEP), module=module, **arguments)
     assert str(caught.value.__cause__) == "fell on one process"

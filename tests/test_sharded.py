@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import BREAK_INSIDE, CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
+from tests.launched_sharded import CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -167,6 +167,10 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
         ("data break, in step", "nothing breaks, alone"),
         ("forward breaks, gathered", "nothing breaks, alone"),
         ("forward breaks, as used", "nothing breaks, alone"),
+        ("forward breaks, in step", "nothing breaks, alone"),
+        ("forward breaks between layers, in step", "nothing breaks, alone"),
+        ("forward breaks on both, in step", "nothing breaks, alone"),
+        ("forward breaks in a gather, in step", "nothing breaks, alone"),
         ("forward breaks late, in step", "nothing breaks, alone"),
         ("forward breaks everywhere, in step", "nothing breaks, alone"),
     ],
@@ -184,8 +188,9 @@ def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, fou
     "name",
     [
         *("data break, gathered", "data break, as used", "data break, in step"),
-        *("forward breaks, gathered", "forward breaks, as used", "forward breaks late, in step"),
-        "forward breaks everywhere, in step",
+        *("forward breaks, gathered", "forward breaks, as used", "forward breaks, in step"),
+        *("forward breaks between layers, in step", "forward breaks on both, in step"),
+        *("forward breaks in a gather, in step", "forward breaks late, in step", "forward breaks everywhere, in step"),
     ],
 )
 def test_a_failure_costs_all_processes_one_measurement(name, found):
@@ -194,23 +199,10 @@ def test_a_failure_costs_all_processes_one_measurement(name, found):
         assert [row["epoch"] for row in one["history"]] == [1]
         assert one["history"] == ranks[0]["history"]
         assert "tansens/test_loss/estimate" in one["history"][0]
-
-
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory):
-    """What each of two processes has found that only ``fully_shard`` parts."""
-    folder, cases = tmp_path_factory.mktemp("broken"), [*BREAK_INSIDE, "nothing breaks, alone"]
-    launch(train_all, folder, "cpu", "2", "1", *cases, limit=240)
-    return written(folder, cases, 2)
-
-
-@pytest.mark.parametrize("name", BREAK_INSIDE)
-def test_a_process_that_fails_while_others_wait_for_its_layers_keeps_them_company(name, broken):
-    test_training_is_bitwise_what_it_is_without_the_monitor(name, "nothing breaks, alone", broken)
-    test_a_failure_costs_all_processes_one_measurement(name, broken)
-    first, second = (one["failed"] for one in broken[name, "fit"])
-    assert "fell on one process" in second[0]
-    assert ("fell on the other process" if name == "breaks on both" else "it failed on another one") in first[0]
+    said = [one["failed"][0] for one in ranks]
+    assert ("broken" if name.startswith("data") else "fell") + " on one process" in said[1]
+    for other in (said[0], *said[2:]) if "everywhere" not in name and "both" not in name else ():
+        assert "it failed on another one, whose output says why" in other
 
 
 def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
@@ -227,11 +219,13 @@ def test_a_failure_in_the_first_call_refuses_the_run_on_all(tmp_path):
     assert launch(fail_first, tmp_path, limit=240) == [[2, 2], [2, 2]]
 
 
-@pytest.mark.parametrize("call", ["first", "later"])
-@pytest.mark.parametrize("sizes", TWO, ids=str)
-def test_a_process_that_cannot_keep_the_others_company_ends_at_once(sizes, call, tmp_path):
+@pytest.mark.parametrize(
+    ("sizes", "call", "what"),
+    [((2, 1), "first", "forward"), ((1, 2), "later", "forward"), ((2, 1), "later", "gather for good")],
+)
+def test_a_process_that_cannot_keep_the_others_company_ends_at_once(sizes, call, what, tmp_path):
     with pytest.raises(AssertionError, match="SIGKILL"):
-        launch(leave_waiting, tmp_path, *map(str, sizes), call, limit=240)
+        launch(leave_waiting, tmp_path, *map(str, sizes), call, what, limit=240)
     assert torch.load(tmp_path / "saved.1.pt")
 
 

@@ -1,8 +1,8 @@
 """Keeps the other processes company in a call of a sharded network that has failed on this one.
 
-Layers talk to the other processes: ``fully_shard`` gathers the weights of a part where its forward pass begins, and processes
-that split single layers add up or gather what these return. Each process tells in torch's store what it says to which others
-before it says it. So one that fails knows what they wait for, in the first call too, and where the data decide on the order.
+Layers talk to the other processes: ``fully_shard`` gathers a part's weights where its forward pass begins, and processes
+that split single layers add up or gather what these return. Each process tells in torch's store what it says to the others,
+before it says it, so that one that fails knows what they wait for, in the first call too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_tansens.monitor.gathering import distributed_tensors
 
+_c10d: Any = dist.distributed_c10d
+
 #: The calls to other processes of layers that are split, in which a process can take part that knows nothing but a shape.
 _TALKS = ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor", "broadcast")
 
@@ -31,8 +33,7 @@ class _Talk(NamedTuple):
     """What a process says to others: a function's name and arguments, or the number of the weights that are gathered."""
 
     what: str | int
-    ranks: list[int]
-    args: list[Any]
+    args: Sequence[Any] = ()
 
 
 class Company:
@@ -54,6 +55,8 @@ class Company:
         self._others = sorted({rank for ranks in spoken for rank in ranks} - {dist.get_rank()}) if spoken else []
         self._key, self._call, self._ended = key, 0, 0
         self._begun: list[_Talk] = []
+        #: What others have told of this call.
+        self._heard: dict[int, list[_Talk]] = {}
 
     @contextmanager
     def told(self, call: int) -> Iterator[None]:
@@ -63,10 +66,10 @@ class Company:
             call: The number of the call.
 
         """
-        self._call, self._ended, self._begun = call, 0, []
+        self._call, self._ended, self._begun, self._heard = call, 0, [], {}
         with ExitStack() as stack:
-            for number, (group, ranks) in enumerate(self._gathered):
-                group.unshard = partial(self._unshard, group, group.unshard, _Talk(number, ranks, []))
+            for number, (group, _) in enumerate(self._gathered):
+                group.unshard = partial(self._unshard, group, group.unshard, _Talk(number))
                 stack.callback(delattr, group, "unshard")
             # older versions of torch refuse some operators, such as flexible attention, where anything listens
             if self._splits and hasattr(TorchDispatchMode, "supports_higher_order_operators"):
@@ -98,7 +101,7 @@ class Company:
             self._begun += self._next_of_others()
         if self._ended == len(self._begun):
             return False
-        what, _, args = self._begun[self._ended]  # what failed before it talked to the others is done again
+        what, args = self._begun[self._ended]  # what failed before it talked to the others is done again
         if isinstance(what, int):
             group, _ = self._gathered[what]
             group.unshard()
@@ -112,23 +115,32 @@ class Company:
         return True
 
     def _next_of_others(self) -> list[_Talk]:
-        """Returns what some other process has said to this one and this one has not answered; nothing if there is none."""
+        """Returns what some other process has said to this one and waits for; nothing if none does."""
         found = []
         for other in self._others:
-            theirs = [(place, talk) for place, talk in enumerate(self._told_by(other)) if dist.get_rank() in talk.ranks]
-            own = [talk for talk in self._begun if other in talk.ranks]
-            alike = all(one[:2] == talk[:2] for one, (_, talk) in zip(own, theirs))
-            found += theirs[len(own) : len(own) + 1] if alike else []
+            theirs = [(place, talk) for place, talk in enumerate(self._told_by(other)) if other in self._ranks(talk)]
+            own = [talk.what for talk in self._begun if other in self._ranks(talk)]
+            if own == [talk.what for _, talk in theirs[: len(own)]]:
+                found += theirs[len(own) : len(own) + 1]
         return [min(found, key=itemgetter(0))[1]] if found else []
 
-    def _told_by(self, rank: int) -> Iterator[_Talk]:
-        store, place = _store(), 0
-        while store.check([key := f"{self._key}/{rank}/{place}"]):
+    def _told_by(self, rank: int) -> list[_Talk]:
+        store, heard = _store(), self._heard.setdefault(rank, [])
+        while store.check([key := f"{self._key}/{rank}/{len(heard)}"]):
             call, *talk = json.loads(store.get(key))
             if call != self._call:  # left from an earlier call
-                return
-            yield _Talk(*talk)
-            place += 1
+                break
+            heard.append(_Talk(*talk))
+        return heard
+
+    def _ranks(self, talk: _Talk) -> Sequence[int]:
+        """Returns to which processes something is said that this one would say; none if it is not one of them."""
+        if isinstance(talk.what, int):
+            return self._gathered[talk.what][1]
+        try:
+            return dist.get_process_group_ranks(_c10d._resolve_process_group(talk.args[-1]))
+        except Exception:  # it knows no such group
+            return ()
 
 
 class _Listening(TorchDispatchMode):
@@ -157,12 +169,11 @@ class _Listening(TorchDispatchMode):
             return call()
         sent: Tensor = args[0]
         described = [list(sent.shape), str(sent.dtype).removeprefix("torch."), sent.device.type]
-        ranks = dist.get_process_group_ranks(dist.distributed_c10d._resolve_process_group(args[-1]))
-        return self._say(_Talk(what, ranks, [described, *args[1:]]), call)
+        return self._say(_Talk(what, [described, *args[1:]]), call)
 
 
 def _store() -> Any:
-    return dist.distributed_c10d._get_default_store()
+    return _c10d._get_default_store()
 
 
 def _groups_of(state: Any) -> list[Any]:
