@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -92,7 +93,7 @@ class Lockstep:
     def calling(self) -> Iterator[None]:
         """Surrounds a call of the network; one that fails on some processes raises on all, once the others have ended it.
 
-        A process that failed takes part in the gathers of weights for which the others wait.
+        A process that failed takes part in what the layers of the others still say to it.
 
         Raises:
             LeftWaitingError: If this process failed and others wait for something else. It ends the run, as a training step
@@ -105,6 +106,7 @@ class Lockstep:
                 with self._company.told(number):
                     yield
             except Exception as error:
+                traceback.clear_frames(error.__traceback__)  # it may have failed for want of memory
                 if not self._others_end(number):
                     raise LeftWaitingError(
                         "expected a forward pass that ends on every process, but it failed on this one while the others "
