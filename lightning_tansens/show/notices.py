@@ -15,6 +15,9 @@ from lightning_tansens.show.pictures import MEASURE
 #: From how many seconds on a measurement's cost is told before.
 _SLOW = 5.0
 
+#: From how many seconds of all measurements on, and from which share of the run's time, their cost is told after.
+_NOTICED, _MUCH = 60.0, 0.05
+
 #: So many samples know an accuracy to half a percentage point.
 _ENOUGH = 10_000
 
@@ -34,6 +37,7 @@ class Notices:
         self._before = before
         self._said: set[str] = set()
         self._measurements = 0
+        self._seconds = self._passed = 0.0
 
     def say(self, record: Record, notes: Sequence[str] = ()) -> None:
         """Prints the notes on a measurement that are new: one warning for each reason why values are missing.
@@ -69,6 +73,23 @@ class Notices:
         self._measurements += 1
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
             tell(precision)  # the first one takes longer than those that follow
+
+    def cost(self, seconds: float, since: float) -> None:
+        """Says once what measurements cost, if a user may notice it.
+
+        Args:
+            seconds: How long a measurement took.
+            since: How long ago the one before it ended.
+
+        """
+        self._seconds += seconds
+        self._passed += since
+        share = self._seconds / self._passed
+        if self._seconds >= _NOTICED and share >= _MUCH and self._is_new("cost"):
+            tell(
+                f"measurements have taken {share:.0%} of the time so far, {self._seconds:.0f} s; Options(max_share=0.03) "
+                "leaves some out so that they take 3 % at most, every_n_epochs=2 leaves out every second one"
+            )
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
