@@ -158,6 +158,10 @@ class FallsInside(Trained):
         super().__init__()
         self.network[3] = FallingReLU()
 
+    def shard(self, mesh):  # no weight is left for the network around the layers
+        for part in (self.network[0], self.network[1], self.network[-1], self.network):
+            fully_shard(part, mesh=mesh)
+
     def forward(self, inputs):
         outputs = super().forward(inputs)
         if BREAKING["both"] and dist.get_rank() == 0:

@@ -46,11 +46,11 @@ class Company:
     """
 
     def __init__(self, module: nn.Module, key: str) -> None:
-        states: list[Any] = [part._get_fsdp_state() for part in module.modules() if isinstance(part, FSDPModule)]
-        groups = [group for state in dict.fromkeys(states) for group in _groups_of(state)]
-        self._gathered = [(group, ranks) for group in groups if len(ranks := _holders(group)) > 1]
+        self._gathered = [(group, ranks) for group in gathered_groups(module) if len(ranks := _holders(group)) > 1]
         meshes = {tensor.device_mesh for tensor in distributed_tensors(module)}
-        spoken = [dist.get_process_group_ranks(group) for mesh in meshes for group in mesh.get_all_groups()]
+        spoken = [
+            dist.get_process_group_ranks(group) for mesh in meshes for group in mesh.get_all_groups() if group.size() > 1
+        ]
         self._splits = any(ranks not in (one for _, one in self._gathered) for ranks in spoken)
         self._others = sorted({rank for ranks in spoken for rank in ranks} - {dist.get_rank()}) if spoken else []
         self._key, self._call, self._ended = key, 0, 0
@@ -176,10 +176,12 @@ def _store() -> Any:
     return _c10d._get_default_store()
 
 
-def _groups_of(state: Any) -> list[Any]:
-    """Returns the groups of parameters that are gathered at once; older versions of torch have one a module."""
-    found = getattr(state, "_fsdp_param_groups", None)
-    return [group for group in ([state._fsdp_param_group] if found is None else found) if group is not None]
+def gathered_groups(module: nn.Module) -> list[Any]:
+    """Returns the groups of parameters that ``fully_shard`` gathers at once."""
+    states: list[Any] = [part._get_fsdp_state() for part in module.modules() if isinstance(part, FSDPModule)]
+    # older versions of torch have one group a module, or None
+    found = [getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group] for state in dict.fromkeys(states)]
+    return [group for groups in found for group in groups if group is not None]
 
 
 def _holders(group: Any) -> list[int]:
