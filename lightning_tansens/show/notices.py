@@ -1,7 +1,5 @@
 """Notes that a run prints once: what is missing and why, what a measurement costs, how precise it is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from textwrap import fill
 
@@ -30,7 +28,6 @@ class Notices:
 
     Args:
         before: The last measurement of the run that is resumed; None for a new run.
-
     """
 
     def __init__(self, before: Record | None = None) -> None:
@@ -40,13 +37,7 @@ class Notices:
         self._seconds = self._passed = 0.0
 
     def say(self, record: Record, notes: Sequence[str] = ()) -> None:
-        """Prints the notes on a measurement that are new: one warning for each reason why values are missing.
-
-        Args:
-            record: The measurement.
-            notes: Further notes.
-
-        """
+        """Prints the notes on a measurement that are new: one warning for each reason why values are missing."""
         for note in filter(self._is_new, notes):
             tell(note)
         if self._before is not None:
@@ -98,13 +89,7 @@ class Notices:
 
 
 def tell(note: str, teller: str = "TangentSensitivityMonitor") -> None:
-    """Logs a note on lines of its own, of at most 80 columns where words are no longer, also beside a bar of tqdm.
-
-    Args:
-        note: The note.
-        teller: Whose note it is.
-
-    """
+    """Logs a note on lines of its own, of at most 80 columns where words are no longer, also beside a bar of tqdm."""
     with tqdm.external_write_mode():
         rank_zero_info(
             fill(f"{teller}: {note}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -112,13 +97,7 @@ def tell(note: str, teller: str = "TangentSensitivityMonitor") -> None:
 
 
 def changes(before: Record, now: Record) -> list[str]:
-    """Returns what a resumed run measures and did not before, and the other way round.
-
-    Args:
-        before: The last measurement before.
-        now: The first one after.
-
-    """
+    """Returns what a resumed run's first measurement has and the last one before had not, and the other way round."""
     notes: list[str] = []
     for kind, names in _NAMES.items():
         old, new = names(before), names(now)
@@ -154,11 +133,7 @@ _NAMES: dict[str, Callable[[Record], set[str]]] = {
 def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | None:
     """Returns how long a measurement will take and how to shorten it; None where it is quick.
 
-    Args:
-        seconds: How long it takes, about.
-        truth: How many of these seconds only the true losses of the test sets take.
-        samples: The number of samples of the largest of these.
-
+    So many seconds in all, of which ``truth`` are only for the true losses of test sets, the largest of so many samples.
     """
     if seconds < _SLOW:
         return None
@@ -174,12 +149,7 @@ def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | Non
 
 
 def precision_note(record: Record) -> str | None:
-    """Returns how precise the empirical sensitivities are and what half the error costs; None where that is not known.
-
-    Args:
-        record: The measurement.
-
-    """
+    """Returns how precise the empirical sensitivities are and what half the error costs; None where that is not known."""
     found = []
     for one in record.sets:
         measure = one.measures.get(MEASURE)
