@@ -2,9 +2,10 @@
 
 import json
 import os
+import random
 import signal
 import threading
-from itertools import count
+from itertools import chain, count
 from unittest import mock
 
 import lightning.pytorch as pl
@@ -176,6 +177,39 @@ class FallingReLU(nn.ReLU):
         return super().forward(x)
 
 
+class FallsAnywhere(Trained):
+    """Raises behind one of its layers, each of which is sharded by itself, in any call of a measurement."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [(nn.Linear(width, 6), FallingAnywhere()) for width in (4, 6, 6)]
+        self.network = nn.Sequential(*chain(*layers), nn.Linear(6, 3))
+
+    def shard(self, mesh):
+        for part in (*self.network[::2], self.network):
+            fully_shard(part, mesh=mesh)
+
+
+class FallingAnywhere(nn.Module):
+    def forward(self, x):
+        if BREAKING["anywhere"]:
+            BREAKING["anywhere"] -= 1
+            if not BREAKING["anywhere"]:
+                raise RuntimeError("fell on one process")
+        return x
+
+
+class BreakAnywhere(pl.Callback):
+    """Lets a process fall in some measurements, after some calls of layers; stands before the monitor."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        BREAKING["anywhere"] = 0
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        chance = random.Random(f"{trainer.current_epoch} {dist.get_rank()}")
+        BREAKING["anywhere"] = chance.randrange(1, 30) if chance.random() < 0.4 else 0
+
+
 class FallsInGather(Trained):
     """Has no memory on one process for the weights of the last layer, once or for good; where it gathers none, at all."""
 
@@ -235,7 +269,9 @@ class Deeper(nn.Module):
 
 
 #: What goes wrong now, on the second process where nothing else is said.
-BREAKING = dict.fromkeys(["data", "forward", "forward everywhere", "layer", "both", "gather", "gather for good"], False)
+BREAKING = dict.fromkeys(
+    ["data", "forward", "forward everywhere", "layer", "both", "gather", "gather for good", "anywhere"], False
+)
 
 
 class BreaksData(Points):
@@ -446,6 +482,19 @@ def fail_first(launched):
         BREAKING[what] = False
         found.append(len(run(module).callbacks[0].records))
     launched.save(found)
+
+
+def fall_anywhere(launched):
+    """Saves whether the training is what it is without the monitor, and the epochs whose measurements succeeded."""
+    sizes = tuple(map(int, launched.arguments))
+
+    def run(*callbacks):
+        arguments = {**launched.trainer(), "strategy": strategy_of(sizes), "max_epochs": 10}
+        parameters = fit(*callbacks, module=FallsAnywhere, **arguments).lightning_module.parameters()
+        return [(one.full_tensor() if isinstance(one, DTensor) else one).tolist() for one in parameters]
+
+    monitor = monitor_of(on_failure="ignore", **IN_STEP)
+    launched.save((run() == run(BreakAnywhere(), monitor), [record.epoch for record in monitor.records]))
 
 
 def leave_waiting(launched):

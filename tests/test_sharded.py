@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
+from tests.launched_sharded import CASES, fail_first, fall_anywhere, find_criterion, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -217,6 +217,14 @@ def test_processes_that_read_a_stream_each_agree_on_the_criterion(tmp_path):
 
 def test_a_failure_in_the_first_call_refuses_the_run_on_all(tmp_path):
     assert launch(fail_first, tmp_path, limit=240) == [[2, 2], [2, 2]]
+
+
+@pytest.mark.parametrize("sizes", [*TWO, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in FOUR)], ids=str)
+def test_processes_that_fall_anywhere_in_step_stay_together(sizes, tmp_path):
+    found = launch(fall_anywhere, tmp_path, *map(str, sizes), processes=sizes[0] * sizes[1], limit=240)
+    assert all(same for same, _ in found)
+    (epochs,) = {tuple(epochs) for _, epochs in found}
+    assert 0 < len(epochs) < 10
 
 
 @pytest.mark.parametrize(
