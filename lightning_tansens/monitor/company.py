@@ -5,8 +5,6 @@ that split single layers add up or gather what these return. Each process tells 
 before it says it, so that one that fails knows what they wait for, in the first call too.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,7 +40,6 @@ class Company:
     Args:
         module: The module.
         key: The key in torch's store, the same on all processes.
-
     """
 
     def __init__(self, module: nn.Module, key: str) -> None:
@@ -64,7 +61,6 @@ class Company:
 
         Args:
             call: The number of the call.
-
         """
         self._call, self._ended, self._begun, self._heard = call, 0, [], {}
         with ExitStack() as stack:
@@ -148,7 +144,6 @@ class _Listening(TorchDispatchMode):
 
     Args:
         say: Called with it, and with a function that says it.
-
     """
 
     supports_higher_order_operators = True

@@ -1,7 +1,5 @@
 """What accumulates on a set's outputs: its labelled loss, and the outputs that the estimators get."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +27,6 @@ class OutputMetrics:
     Attributes:
         loss: As above.
         outputs: Where to accumulate the outputs; None where no estimator needs them.
-
     """
 
     def __init__(self, loss: LabelledLoss | None, batches: SetBatches, reading: Reading) -> None:
@@ -59,7 +56,6 @@ class OutputMetrics:
 
         Raises:
             ValueError: If the loss is measured and the labels are missing.
-
         """
         self._shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         if self.loss is not None:
@@ -75,7 +71,6 @@ class OutputMetrics:
             seen: What the estimators see of it.
             targets: The labels; None where there are none.
             positions: The samples' positions in the set.
-
         """
         if self.measured_loss is not None:
             self.measured_loss.update_finite(seen.outputs, self._batches.labels(targets), positions)
@@ -93,7 +88,6 @@ class OutputMetrics:
 
         Args:
             earlier: What earlier measurements said of the same samples.
-
         """
         if self.outputs is None:
             return None

@@ -1,7 +1,5 @@
 """Lets several processes go on together or fail together."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 import time
@@ -37,7 +35,6 @@ def serving(serve: Callable[[], None]) -> Iterator[None]:
 
     Args:
         serve: Gives the others what they still need from this process, and returns once all have called it.
-
     """
     _serving.append(serve)
     try:
@@ -69,18 +66,11 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Lockstep:
-    """Lets all processes call a sharded network equally often, because each call talks to the others.
+    """Lets all processes call a sharded network equally often, because each call talks to the others."""
 
-    Attributes:
-        trainer: The Trainer.
-        share: Which share of a set this process gets, from 0, and how many shares there are.
-        speaks: Whether this process reports what it found; only the first one with the same share does.
-
-    """
-
-    trainer: pl.Trainer
-    share: tuple[int, int]
-    speaks: bool
+    trainer: pl.Trainer  #: The Trainer.
+    share: tuple[int, int]  #: Which share of a set this process gets, from 0, and how many shares there are.
+    speaks: bool  #: Whether this process reports what it found; only the first one with the same share does.
     #: The key in torch's store under which the processes count the calls that they have ended, and the calls' numbers.
     _key: str = field(default_factory=lambda: f"lightning_tansens/{next(_locksteps)}")
     _calls: Iterator[int] = field(default_factory=lambda: count(1))
@@ -98,7 +88,6 @@ class Lockstep:
         Raises:
             LeftWaitingError: If this process failed and others wait for something else. It ends the run, as a training step
                 that fails on one process does: whatever it sent to the others now would meet their waiting layers.
-
         """
         number = next(self._calls)
         with self.together():

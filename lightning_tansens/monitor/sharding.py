@@ -5,8 +5,6 @@ gathered one by one as they are used. Where a copy does not compute the same, an
 processes call the network itself equally often, because each call talks to the others; the sensitivities are left out.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,7 +51,6 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
         trainer: The Trainer.
         name: The name of the submodule that is measured; None for the LightningModule.
         budget: The bytes that a gathered copy of the network may take on each process.
-
     """
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
         return Wrapped(trainer, name)
@@ -68,7 +65,6 @@ class Sharded(InStep):
         name: The name of the submodule that is measured; None for the LightningModule.
         budget: The bytes that a gathered copy may take; of a larger one, weights are gathered as they are used, and as many
             bytes of them are kept.
-
     """
 
     def __init__(self, trainer: pl.Trainer, name: str | None, budget: int) -> None:

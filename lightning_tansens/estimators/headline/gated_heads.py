@@ -1,7 +1,5 @@
 """Two heads and a gate on points: what the headline's fits have in common, with class scores and without."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,21 +39,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Answer:
-    """The estimate of one quantity of a set, as ratios to the reference's level.
+    """The estimate of one quantity of a set, as ratios to the reference's level."""
 
-    Attributes:
-        ratio: The estimate.
-        low, high: The ends of its 95 % interval.
-        population: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
-        distance: Of the set's signature from the third nearest one that the fit has seen.
-
-    """
-
-    ratio: float
+    ratio: float  #: The estimate. low, high: The ends of its 95 % interval.
     low: float
     high: float
-    population: float
-    distance: float
+    population: float  #: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
+    distance: float  #: Of the set's signature from the third nearest one that the fit has seen.
 
 
 class GatedHeads(ABC):
@@ -76,7 +66,6 @@ class GatedHeads(ABC):
         most: The largest log ratios.
         outputs: The reference's and the copies', in the order of ``sets``; their inputs, if all of them have any, tell which
             copies a set resembles.
-
     """
 
     #: The gate's coefficients without copies, and how much of each part of the variance counts, see :class:`Spread`.

@@ -1,7 +1,5 @@
 """The interval of the headline's estimate."""
 
-from __future__ import annotations
-
 import math
 import operator
 from dataclasses import dataclass
@@ -37,23 +35,16 @@ class Spread:
     """The variance of an estimate: of sampling, on nearby copies, within the first head and between both.
 
     It is the variance of an error rate's logit, so that the interval stays between zero and one, and of a loss's logarithm.
-
-    Attributes:
-        sampling: Of the draw of both sets' samples.
-        copies: On nearby copies that were estimated too high, and too low; each moves one end of the interval.
-        within: Of the first head's candidates.
-        between: Of the two heads.
-        shares: How much of each counts.
-        novelty: How little the inputs of copies explain those of the set, from 0 to 1 (:meth:`Resemblance.novelty`); None if
-            unknown. The less they do, the less they tell how far estimates are off, and to which side.
-
     """
 
-    sampling: float
+    sampling: float  #: Of the draw of both sets' samples.
+    #: On nearby copies that were estimated too high, and too low; each moves one end of the interval.
     copies: tuple[float, float]
-    within: float
-    between: float
-    shares: tuple[float, float, float, float] = SHARES
+    within: float  #: Of the first head's candidates.
+    between: float  #: Of the two heads.
+    shares: tuple[float, float, float, float] = SHARES  #: How much of each counts.
+    #: How little the inputs of copies explain those of the set, from 0 to 1 (:meth:`Resemblance.novelty`); None if unknown.
+    #: The less they do, the less they tell how far estimates are off, and to which side.
     novelty: float | None = None
 
     @property
@@ -80,7 +71,6 @@ def on_scale(ratios: Array, level: Array) -> Array:
     Args:
         ratios: Logarithms of ratios to the reference's level, shape (..., Q).
         level: The reference's error rate and loss, or its loss alone, shape (Q,).
-
     """
     errors = logit(np.clip(np.exp(ratios[..., :-1]) * level[:-1], EDGE, 1 - EDGE))
     return np.concatenate([errors, ratios[..., -1:]], -1)
@@ -110,7 +100,6 @@ def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors:
 
     Returns:
         By quantity, those for too high and for too low estimates.
-
     """
     distances = np.square(signature - seen).sum(1)[:, None] + np.square(change - changes)
     third = np.sort(distances, 0)[NEAREST - 1]

@@ -61,7 +61,6 @@ class Views:
 
     Args:
         reference: The reference's inputs.
-
     """
 
     def __init__(self, reference: Inputs) -> None:
@@ -127,7 +126,6 @@ class Views:
             outputs: The set's usable samples, with inputs.
             weights: Shape (M, N).
             own: Whether these are the reference's samples, changed or not; those of the components are then left out.
-
         """
         assert outputs.inputs is not None
         numbers = self.of(outputs.inputs)[outputs.kept]
@@ -187,7 +185,6 @@ class Resemblance:
     Args:
         moved: The numbers of re-weightings of the reference, shape (M, F).
         copies: z_k, shape (K, F).
-
     """
 
     def __init__(self, moved: Array, copies: Array) -> None:
@@ -205,7 +202,6 @@ class Resemblance:
             seen: The numbers of M sets, shape (M, F).
             wrong: ρ, shape (..., K, Q).
             without_own_kind: Whether to leave out copies in nearly the same direction as the set.
-
         """
         share, left = self._compared(seen)
         length = np.linalg.norm(seen, axis=1)[:, None]
@@ -226,7 +222,6 @@ class Resemblance:
 
         Args:
             seen: z, shape (1, F).
-
         """
         left = self.unlike(self._compared(seen)[1][0]).min()
         return float(left / (left + UNLIKE))
