@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lightning_tansens.monitor.data.reading import MAX_ENTRIES, channels_of, some_entries
+from lightning_tansens.monitor.data import reading
+from lightning_tansens.monitor.data.reading import MAX_ENTRIES, _places, channels_of, some_entries
 
 
 def test_entries_are_the_same_of_every_batch_and_a_copy():
@@ -22,7 +23,16 @@ def test_entries_are_the_same_of_every_batch_and_a_copy():
 def test_the_channels_of_entries():
     images = torch.arange(3.0)[None, :, None, None].expand(2, 3, 32, 32)
     assert (some_entries(images) == torch.from_numpy(channels_of((3, 32, 32)))).all()
+    whole = images[:, :, :8, :9].contiguous()
+    assert (some_entries(whole) == torch.from_numpy(channels_of((3, 8, 9)))).all()
     assert channels_of((7,)) is channels_of(()) is channels_of((3, 0, 5)) is None
+
+
+def test_the_channels_of_large_images_take_no_image(monkeypatch):
+    _places(3 * 256 * 256)
+    monkeypatch.setattr(torch, "arange", None)  # whatever is as long as an image
+    monkeypatch.setattr(reading, "some_entries", None)
+    assert channels_of((3, 256, 256)).shape == (MAX_ENTRIES,)
 
 
 @pytest.mark.parametrize(

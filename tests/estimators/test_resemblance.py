@@ -210,6 +210,26 @@ def test_the_numbers_of_colours_are_as_defined():
     assert np.allclose(one.of(other), without.of(other))  # images of one channel have no colours
 
 
+def test_images_that_are_normalised_one_by_one_get_no_colours_from_rounding():
+    images = np.random.default_rng(0).normal(size=(400, 3, 8))
+    rows = (images - images.mean(2, keepdims=True)).reshape(400, 24)
+
+    def known(rows):
+        return Inputs(rows, False, channels=np.repeat([0, 1, 2], 8))
+
+    views, more = Views(known(rows[:200])), rows[200:]
+    own = views.of(known(more))
+    assert np.allclose(views.of(known(more.astype(np.float16))), own, atol=0.01)
+    tinted = views.of(known(more + np.repeat([0.5, 0, -0.5], 8)))
+    assert (tinted - own)[:, -4:-1].mean(0).max() > 2
+
+
+def test_features_of_many_channels_are_described_in_little_memory():
+    rows = np.random.default_rng(0).normal(size=(60, 6))
+    few, many = (Views(Inputs(rows, False, channels=channels)) for channels in (np.arange(6), np.arange(6) * 10**9))
+    assert np.array_equal(few.of(Inputs(rows, False)), many.of(Inputs(rows, False)))
+
+
 def test_a_turned_hue_is_no_population():
     known, more = painted(COLOURED, 0), painted(COLOURED, 1)
     turned = replace(more, rows=more.rows[:, np.r_[8:16, 16:24, 0:8]])  # each channel takes another one's place

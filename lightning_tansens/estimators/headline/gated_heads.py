@@ -41,9 +41,9 @@ class Model:
 class Answer:
     """The estimate of one quantity of a set, as ratios to the reference's level."""
 
-    ratio: float  #: The estimate. low, high: The ends of its 95 % interval.
-    low: float
-    high: float
+    ratio: float  #: The estimate.
+    low: float  #: The lower end of its 95 % interval.
+    high: float  #: The upper end.
     population: float  #: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
     distance: float  #: Of the set's signature from the third nearest one that the fit has seen.
 

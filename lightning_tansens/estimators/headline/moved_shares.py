@@ -44,10 +44,9 @@ class MovedShares:
     labels: NDArray[np.int64]  #: Of the reference, shape (N,).
     shares: Array  #: π, shape (C,).
     centres: Array  #: x̄_c, of scaled numbers, shape (F, C).
-    #: L with :math:`L^T L = \Sigma^{-1}`, shape (F, F). mean, scale: Of the reference's numbers, shapes (F,).
-    whitening: Array
-    mean: Array
-    scale: Array
+    whitening: Array  #: L with :math:`L^T L = \Sigma^{-1}`, shape (F, F).
+    mean: Array  #: Of the reference's numbers, shape (F,).
+    scale: Array  #: Their standard deviation, shape (F,).
 
     @classmethod
     def fitted(cls, numbers: Array, labels: NDArray[np.int64], classes: int) -> MovedShares:

@@ -57,7 +57,8 @@ class Views:
               z_c(x) = \log\big((v_c^T \tilde m)^2 + \epsilon'\big)
 
     with standardised entries :math:`\tilde x`, their means :math:`\tilde m` over each channel of an image, the first three
-    principal components v of these, and ε and ε' half a percent of the whole energies. One channel has no colours.
+    principal components v of these, and ε and ε' half a percent of the whole energies, but ε' no less than that of white
+    noise: each image may be normalised by itself, so that it has no colours. One channel has none either.
 
     Args:
         reference: The reference's inputs.
@@ -76,7 +77,8 @@ class Views:
         self._colours = _colours(self._basis, reference.channels)
         own = self._energies(self._standardised(reference)[: self.unseen])
         bands, colours = np.split(own[:, :-1].mean(0), [own.shape[1] - 1 - self._colours.shape[1]])
-        self._least = LEAST * np.repeat([bands.sum(), colours.sum()], [len(bands), len(colours)]) + 1e-12
+        white = bands.sum() * np.square(self._colours).mean(0).sum()
+        self._least = LEAST * np.repeat([bands.sum(), max(colours.sum(), white)], [len(bands), len(colours)]) + 1e-12
         self._nearest = 1e-3 * own[:, -1].mean() + 1e-12
         self._own = self._logarithms(own).mean(0)
         self._known: WeakKeyDictionary[Inputs, tuple[Array, Array]] = WeakKeyDictionary()
@@ -160,11 +162,11 @@ def _known_mean(rows: Array) -> Array:
 
 def _colours(rows: Array, channels: NDArray[np.int64] | None) -> Array:
     """Returns the principal components of the channels' means, in terms of entries, shape (D, C); none of one channel."""
-    number = 1 if channels is None else len(np.unique(channels))
-    if channels is None or number < 2:
+    found = np.unique(() if channels is None else channels)
+    if channels is None or len(found) < 2:
         return np.zeros((rows.shape[1], 0))
-    members = np.eye(channels.max() + 1)[channels]
-    means = members / np.maximum(members.sum(0), 1)
+    members = (channels[:, None] == found).astype(float)
+    means = members / members.sum(0)
     return np.asarray(means @ np.linalg.svd(rows @ means, full_matrices=False)[2][:COLOURS].T)
 
 
