@@ -31,7 +31,9 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     # the gate keeps what nobody else can change, and not the result, whose graph keeps the gate
     if inplace:
-        return input.copy_(apply_gate(input, active.detach(), gate))
+        result = apply_gate(input, active.detach(), gate)
+        # what is overwritten has no gradient, where torch would send zeros back
+        return (input if input._is_view() or input.is_leaf else input.detach_()).copy_(result)
     return apply_gate(input, active.clone(), gate)
 
 

@@ -121,7 +121,7 @@ def run_traced(network: Network, probes: Tensor) -> Trace:
     """Runs the network on x + εv, inside a dual level, and records the calls that have trainable parameters."""
     tracer = _InputTracer(network)
     with torch.enable_grad(), tracer.running():
-        x = network.x.clone().requires_grad_()
+        x = network.x.detach().requires_grad_()
         output = network(forward_ad.make_dual(x, probes.to(x)).clone())  # the network may begin with an in-place call
     return Trace(output, tracer.calls, tracer.uncovered)
 
@@ -226,7 +226,7 @@ def contributions_of(
             if delta_dot is not None:
                 yield name, rule(features, delta_dot, axis, samples)
             if features_dot is not None and rule.uses_input:
-                yield name, rule(features_dot, delta, axis, samples)
+                yield name, rule.along(features_dot, delta, axis, samples)
 
 
 def _signs(projection: Projection | None, name: str, like: Tensor) -> Signs | None:
