@@ -75,16 +75,17 @@ class Correlation(OuterSum):
 
         A combination of the rows is one image r·s; the gradients of all samples are one of a convolution in N · G groups.
         """
-        rule, large = self.rule, self.large
+        rule, groups = self.rule, self.rule.groups
         if max(rule.kernel) == 1 or self.axis != BatchAxis() or not self._fills():
             return self.outer().projected(signs)
-        combined = by_group(signs, rule.groups) @ self.small.reshape(self.samples, rule.groups, -1, self._positions_of_an_image())
+        combined = by_group(signs, groups) @ self.small.reshape(self.samples, groups, -1, self._positions_of_an_image())
         small = combined.reshape(1, -1, *self.small.shape[2:])
-        weight = small.new_empty(1).expand(small.shape[1], large.shape[1] // rule.groups, *rule.kernel)  # only its shape is read
+        large = self.large.reshape(1, -1, *self.large.shape[2:])
+        shape = (small.shape[1], self.large.shape[1] // groups, *rule.kernel)
+        like = small.new_empty(1).expand(shape)  # only its shape is read
         padding, none = [before for before, _ in rule.padding], [0] * len(rule.kernel)
-        geometry = (rule.stride, padding, rule.dilation, False, none, self.samples * rule.groups)
-        large = large.reshape(1, -1, *large.shape[2:])
-        _, gradient, _ = torch.ops.aten.convolution_backward(small, large, weight, None, *geometry, [False, True, False])
+        geometry = (rule.stride, padding, rule.dilation, False, none, self.samples * groups)
+        _, gradient, _ = torch.ops.aten.convolution_backward(small, large, like, None, *geometry, [False, True, False])
         return cast(Tensor, gradient).reshape(*combined.shape[:3], -1)
 
     def _fills(self) -> bool:

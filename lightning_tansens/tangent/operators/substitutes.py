@@ -51,17 +51,16 @@ def max_pool2d(
 ) -> Tensor:
     """Max pooling, a choice among its inputs, of which torch would carry zeros along as the second derivative."""
     geometry = [[n, n] if isinstance(n, int) else n for n in (kernel_size, stride or kernel_size, padding, dilation)]
-    held = value_of(input)
-    value, indices = torch.ops.aten.max_pool2d_with_indices(held, *geometry, ceil_mode)
+    shape, (value, indices) = input.shape, torch.ops.aten.max_pool2d_with_indices(value_of(input), *geometry, ceil_mode)
 
     def choose(values: Tensor) -> Tensor:
         return values.flatten(-2).gather(-1, indices.flatten(-2)).reshape(indices.shape)
 
     def scatter(values: Tensor) -> Tensor:
-        like = values.new_empty(1).expand(held_shape)  # only its shape is read
-        return torch.ops.aten.max_pool2d_with_indices_backward(values, like, *geometry, ceil_mode, indices)  # type: ignore[no-any-return]
+        like = values.new_empty(1).expand(shape)  # only its shape is read
+        backward = torch.ops.aten.max_pool2d_with_indices_backward
+        return backward(values, like, *geometry, ceil_mode, indices)  # type: ignore[no-any-return]
 
-    held_shape = held.shape
     return apply_linear(input, lambda _: value, choose, scatter)
 
 
