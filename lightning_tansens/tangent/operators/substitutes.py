@@ -47,7 +47,13 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 
 def max_pool2d(
-    input: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,  # never true: with indices, torch calls another function
 ) -> Tensor:
     """Max pooling, a choice among its inputs, of which torch would carry zeros along as the second derivative."""
     geometry = [[n, n] if isinstance(n, int) else n for n in (kernel_size, stride or kernel_size, padding, dilation)]
