@@ -120,7 +120,8 @@ def test_in_place_calls_change_their_input(name, mode):
 
 @pytest.mark.parametrize("function", [f for f in SUBSTITUTES if inspect.isfunction(f)])
 def test_arguments_are_the_originals(function):
-    original = [p for p in inspect.signature(function).parameters.values()]
+    named = F._max_pool2d if function is F.max_pool2d else function  # what torch dispatches to
+    original = [p for p in inspect.signature(named).parameters.values()]
     substitute = [p for p in inspect.signature(SUBSTITUTES[function]).parameters.values()]
     assert [(p.name, p.default) for p in substitute] == [(p.name, p.default) for p in original]
 
