@@ -18,6 +18,7 @@ from lightning_tansens import functional, metrics
 from lightning_tansens.monitor.callback import TangentSensitivityMonitor
 from lightning_tansens.monitor.fresh import FreshEarlyStopping, FreshModelCheckpoint
 from lightning_tansens.monitor.generalization import GeneralizationBoundMonitor
+from lightning_tansens.monitor.options import Options
 from lightning_tansens.show import Display, figures
 from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
 from lightning_tansens.version import __version__
@@ -27,6 +28,7 @@ __all__ = [
     "FreshEarlyStopping",
     "FreshModelCheckpoint",
     "GeneralizationBoundMonitor",
+    "Options",
     "TangentSensitivityMonitor",
     "TangentSensitivityRegulariser",
     "__version__",

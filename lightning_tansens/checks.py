@@ -1,7 +1,5 @@
 """Checks of arguments; each message names the argument, what was expected and what came."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Sequence
@@ -78,18 +76,19 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a tensor, but got {type(value).__name__}")
 
 
-def checked_positions(name: str, positions: object, samples: int) -> list[int]:
-    """Returns the samples' positions in their set as integers.
+def check_shape_of(expected: str, value: object, like: Tensor, remedy: str) -> None:
+    """Raises ValueError unless the value is a tensor of another one's shape; the message begins with ``expected``."""
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{expected} {tuple(like.shape)}, but got {came}{remedy}")
 
-    Args:
-        name: What the argument is called.
-        positions: One integer for each sample.
-        samples: The number of samples.
+
+def checked_positions(name: str, positions: object, samples: int) -> list[int]:
+    """Returns the samples' positions in their set, one integer for each; ``name`` is what the argument is called.
 
     Raises:
         TypeError: If they are no sequence of integers.
         ValueError: If they are not one for each sample, or one is negative.
-
     """
     try:
         if isinstance(positions, (str, bytes)) or not isinstance(positions, (Sequence, Tensor, np.ndarray)):

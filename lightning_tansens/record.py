@@ -23,29 +23,19 @@ Verdict = Literal["like the reference", "better", "worse", "unsure"]
 class Estimate:
     """An estimate of a set's loss or accuracy.
 
-    Attributes:
-        value: The estimate: nats or the criterion's units for the loss, a share for the accuracy.
-        stderr: Its standard error over the draw of both sets' samples; None where it is not known.
-        low: The lower end of its 95 % interval; None where there is none.
-        high: The upper end.
-        doubts: Why it is not reliable, in words; empty if it is.
-        verdict: How the target compares with the reference; None for an estimator that gives none.
-        basis: What it assumes of the target, in words; empty where that is not known.
-
     Example:
         >>> estimate = Estimate(0.36, low=0.27, high=0.43, verdict="worse")
         >>> estimate.reliable, str(estimate)
         (True, '0.36 [0.27, 0.43], worse than the reference')
-
     """
 
-    value: float
-    stderr: float | None = None
-    low: float | None = None
-    high: float | None = None
-    doubts: tuple[str, ...] = ()
-    verdict: Verdict | None = None
-    basis: str = ""
+    value: float  #: The estimate: nats or the criterion's units for the loss, a share for the accuracy.
+    stderr: float | None = None  #: Its standard error over the draw of both sets' samples; None where it is not known.
+    low: float | None = None  #: The lower end of its 95 % interval; None where there is none.
+    high: float | None = None  #: The upper end.
+    doubts: tuple[str, ...] = ()  #: Why it is not reliable, in words; empty if it is.
+    verdict: Verdict | None = None  #: How the target compares with the reference; None for an estimator that gives none.
+    basis: str = ""  #: What it assumes of the target, in words; empty where that is not known.
 
     @property
     def reliable(self) -> bool:
@@ -66,20 +56,14 @@ class Estimate:
 class SetEstimates:
     """The headline's estimates of one set at one measurement.
 
-    Attributes:
-        name: The set's name.
-        loss: The estimate of the loss; None where there is none.
-        accuracy: The estimate of the accuracy.
-
     Example:
         >>> print(SetEstimates("test", loss=Estimate(0.36, low=0.27, high=0.43, verdict="worse")))
         test: loss 0.36 [0.27, 0.43], worse than the reference
-
     """
 
-    name: str
-    loss: Estimate | None = None
-    accuracy: Estimate | None = None
+    name: str  #: The set's name.
+    loss: Estimate | None = None  #: The estimate of the loss; None where there is none.
+    accuracy: Estimate | None = None  #: The estimate of the accuracy.
 
     def __str__(self) -> str:
         """Returns both, the accuracy first."""
@@ -90,16 +74,10 @@ class SetEstimates:
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a measure or an estimator has no value at a measurement.
+    """Why a measure or an estimator has no value at a measurement."""
 
-    Attributes:
-        reason: The reason, in words.
-        too_early: Whether only earlier measurements are missing, so that the value comes later in the run.
-
-    """
-
-    reason: str
-    too_early: bool = False
+    reason: str  #: The reason, in words.
+    too_early: bool = False  #: Whether only earlier measurements are missing, so that the value comes later in the run.
 
     def __str__(self) -> str:
         """Returns the reason."""
@@ -108,56 +86,35 @@ class Missing:
 
 @dataclass(frozen=True)
 class MeasureRecord:
-    """The values of one measure on one set, or of the weights alone.
+    """The values of one measure on one set, or of the weights alone."""
 
-    Attributes:
-        values: Its scalars by name; one of them has the measure's key.
-        parts: Its values by part: a layer, an output, a class.
-        stderr: The standard error of the main value, if the measure knows it.
-
-    """
-
-    values: Mapping[str, float] = field(default_factory=dict)
-    parts: Mapping[str, float] = field(default_factory=dict)
-    stderr: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)  #: Its scalars by name; one of them has the measure's key.
+    parts: Mapping[str, float] = field(default_factory=dict)  #: Its values by part: a layer, an output, a class.
+    stderr: float | None = None  #: The standard error of the main value, if the measure knows it.
 
 
 @dataclass(frozen=True)
 class SetRecord:
-    """What one measurement found on one set.
+    """What one measurement found on one set."""
 
-    Attributes:
-        name: The set's name.
-        samples: The number of samples that the measures saw.
-        loss: The labelled loss: always there for the reference; on a target it is the truth, where labels are compared.
-        loss_stderr: Its standard error; None where it is not known, or where the whole set was used.
-        accuracy: The accuracy, with labels of classes.
-        accuracy_stderr: Its standard error, as for the loss.
-        class_losses: The mean loss by class.
-        measures: What each measure found, by the measure's key.
-        scores: Label-free scores by name (average confidence, ...).
-        estimates: The estimates by quantity and estimator, TRIVIAL first; empty on the reference.
-        correlations: Correlations over the run with the generalisation gap, by name.
-        missing: Why a value is missing this time, by the name of the measure or the estimator.
-        unusable: The number of samples that were left out because their numbers are not finite.
-        whole: Whether the measures saw the whole set.
-
-    """
-
-    name: str
-    samples: int = 0
+    name: str  #: The set's name.
+    samples: int = 0  #: The number of samples that the measures saw.
+    #: The labelled loss: always there for the reference; on a target it is the truth, where labels are compared.
     loss: float | None = None
-    loss_stderr: float | None = None
-    accuracy: float | None = None
-    accuracy_stderr: float | None = None
-    class_losses: Mapping[int, float] = field(default_factory=dict)
-    measures: Mapping[str, MeasureRecord] = field(default_factory=dict)
-    scores: Mapping[str, float] = field(default_factory=dict)
+    loss_stderr: float | None = None  #: Its standard error; None where it is not known, or where the whole set was used.
+    accuracy: float | None = None  #: The accuracy, with labels of classes.
+    accuracy_stderr: float | None = None  #: Its standard error, as for the loss.
+    class_losses: Mapping[int, float] = field(default_factory=dict)  #: The mean loss by class.
+    measures: Mapping[str, MeasureRecord] = field(default_factory=dict)  #: What each measure found, by the measure's key.
+    scores: Mapping[str, float] = field(default_factory=dict)  #: Label-free scores by name (average confidence, ...).
+    #: The estimates by quantity and estimator, TRIVIAL first; empty on the reference.
     estimates: Mapping[Quantity, Mapping[str, Estimate]] = field(default_factory=dict)
+    #: Correlations over the run with the generalisation gap, by name.
     correlations: Mapping[str, float] = field(default_factory=dict)
+    #: Why a value is missing this time, by the name of the measure or the estimator.
     missing: Mapping[str, Missing] = field(default_factory=dict)
-    unusable: int = 0
-    whole: bool = False
+    unusable: int = 0  #: The number of samples that were left out because their numbers are not finite.
+    whole: bool = False  #: Whether the measures saw the whole set.
 
     @property
     def headline(self) -> SetEstimates:
@@ -176,23 +133,15 @@ class SetRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """One measurement of a run: the reference, the targets, the weights.
+    """One measurement of a run: the reference, the targets, the weights."""
 
-    Attributes:
-        epoch: The epoch after which it was taken, from 0.
-        step: The step at which the loggers show it.
-        reference: What was found on the labelled reference.
-        targets: What was found on the unlabelled sets, by name.
-        weights: The values of measures that need no data, by the measure's key.
-        seconds: How long parts of the measurement took, by name; ``total`` for all of it.
-
-    """
-
-    epoch: int
-    step: int
-    reference: SetRecord
-    targets: Mapping[str, SetRecord]
+    epoch: int  #: The epoch after which it was taken, from 0.
+    step: int  #: The step at which the loggers show it.
+    reference: SetRecord  #: What was found on the labelled reference.
+    targets: Mapping[str, SetRecord]  #: What was found on the unlabelled sets, by name.
+    #: The values of measures that need no data, by the measure's key.
     weights: Mapping[str, MeasureRecord] = field(default_factory=dict)
+    #: How long parts of the measurement took, by name; ``total`` for all of it.
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -208,7 +157,6 @@ class Record:
             >>> record = Record(0, 9, SetRecord("val", loss=1.5), {"test": SetRecord("test")})
             >>> Record.from_state(record.state()) == record
             True
-
         """
         return asdict(self, dict_factory=_with_lists)
 

@@ -16,9 +16,9 @@ from lightning_tansens.monitor import Options, costs
 from lightning_tansens.monitor.data import passes
 from lightning_tansens.monitor.data.passes import timed
 from lightning_tansens.show import Display
-from lightning_tansens.show.notices import cost_note
+from lightning_tansens.show.notices import Notices, cost_note
 from lightning_tansens.show.page import Page
-from tests.boring import BoringModule, Points, fit, loader, make_monitor, measured, mlp, unwrapped
+from tests.boring import BoringData, BoringModule, Points, fit, loader, make_monitor, measured, mlp, unwrapped
 
 
 def test_callbacks_get_a_handful_of_keys_and_those_they_ask_for(tmp_path):
@@ -193,6 +193,42 @@ def test_what_the_truth_of_a_large_test_set_takes_is_told_apart(monkeypatch, cap
     few = make_monitor(test_dataloaders=Points(300), compare_with_labels=True, num_label_samples=7)
     fit(few, max_epochs=1)
     assert few._run.cost_of_truth() == (0.0, 7)
+
+
+def told_shares(caplog):
+    return [note for note in map(unwrapped, caplog.messages) if "measurements have taken" in note]
+
+
+def test_measurements_that_a_user_may_notice_are_told_once(caplog):
+    notices = Notices()
+    with caplog.at_level("INFO"):
+        notices.cost(59.0, 100.0)
+        assert not told_shares(caplog)
+        for _ in range(3):
+            notices.cost(2.0, 100.0)
+    (note,) = told_shares(caplog)
+    assert "have taken 30% of the time so far, 61 s; Options(max_share=0.03)" in note
+    caplog.clear()
+    cheap = Notices()
+    with caplog.at_level("INFO"):
+        cheap.cost(4000.0, 100_000.0)
+    assert not told_shares(caplog)
+
+
+def test_a_fit_tells_its_share_and_evaluations_do_not(monkeypatch, caplog):
+    monkeypatch.setattr("lightning_tansens.show.notices._NOTICED", 0.0)
+    monkeypatch.setattr("lightning_tansens.show.notices._MUCH", 0.0)
+    with caplog.at_level("INFO"):
+        fit(make_monitor(), max_epochs=1)
+        assert not told_shares(caplog)
+        fit(make_monitor(), max_epochs=3)
+        assert len(told_shares(caplog)) == 1
+        caplog.clear()
+        monitor = make_monitor()
+        run = fit(monitor, data=BoringData(validation=True), max_epochs=1)
+        for _ in range(3):
+            run.validate(run.lightning_module, run.datamodule, verbose=False)
+    assert not told_shares(caplog)
 
 
 def test_a_slow_measurement_is_told_with_what_shortens_it():

@@ -186,8 +186,8 @@ def test_wrong_outputs(forward, output, message, method):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"indices": [0]}, ValueError, "indices: expected one for each of the 2 samples, but got 1"),
-        ({"indices": [0, 1, 2]}, ValueError, "indices: expected one for each of the 2 samples, but got 3"),
+        ({"positions": [0]}, ValueError, "positions: expected one for each of the 2 samples, but got 1"),
+        ({"positions": [0, 1, 2]}, ValueError, "positions: expected one for each of the 2 samples, but got 3"),
         ({"num_probes": 0}, ValueError, "num_probes: expected a positive integer, but got 0"),
         ({"num_probes": True}, ValueError, "num_probes: expected a positive integer, but got True"),
         ({"generator": 3}, TypeError, "generator: expected a torch.Generator or None, but got int"),

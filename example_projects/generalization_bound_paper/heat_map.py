@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_tansens.show.figures.canvas import figure_of
+from lightning_tansens.show.figures.canvas import one_axis
 from lightning_tansens.show.figures.series import Series
 from lightning_tansens.show.figures.style import ORDERED
 
@@ -37,7 +37,7 @@ def draw_matrix(
     """
     low, high = limits or (None, None)
     image = ax.imshow(matrix, cmap="RdBu_r" if limits else ORDERED, vmin=low, vmax=high, aspect="auto")
-    figure_of(ax).colorbar(image, ax=ax, label=label)
+    one_axis(ax)[0].colorbar(image, ax=ax, label=label)
     for axis, names, name in ((ax.xaxis, outputs, "output"), (ax.yaxis, classes, "class")):
         step = -(-len(names) // 25)
         axis.set_ticks(range(0, len(names), step), list(names)[::step])

@@ -16,7 +16,7 @@ from runs import Run
 from shifts import Plain
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_tansens import Display, TangentSensitivityMonitor
+from lightning_tansens import Display, Options, TangentSensitivityMonitor
 from lightning_tansens.estimators import Calibrated, default_estimators
 from lightning_tansens.metrics import (
     ActiveNodeSensitivity,
@@ -27,7 +27,6 @@ from lightning_tansens.metrics import (
     RegionSensitivity,
     SpectralNormSensitivity,
 )
-from lightning_tansens.monitor import Options
 from lightning_tansens.record import Record, SetRecord
 
 #: What is measured of a set besides estimates: what a fit on other sets can use.

@@ -23,10 +23,9 @@ from jsonargparse import CLI
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_tansens import TangentSensitivityMonitor
+from lightning_tansens import Options, TangentSensitivityMonitor
 from lightning_tansens.estimators import Headline
 from lightning_tansens.estimators.headline import Blur
-from lightning_tansens.monitor import Options
 from lightning_tansens.record import HEADLINE, TRIVIAL
 
 #: Pixels of a side; the ground, a disc and a square are the classes.

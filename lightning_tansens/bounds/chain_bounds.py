@@ -53,9 +53,8 @@ def log_norm_bound(chain: ReluChain, *, form: NormForm = "layers", outputs: Boun
         >>> round(math.exp(log_norm_bound(chain)), 9)  # 2 · 1 · (2 / 1)²
         8.0
     """
-    _check_chain(chain)
+    _check(chain, outputs)
     check_choice("form", form, get_args(NormForm))
-    check_choice("outputs", outputs, get_args(BoundedOutputs))
     log_maxima = chain.max_weights.log()
     if form == "network":
         log_maxima = log_maxima.max().expand(chain.depth)
@@ -92,8 +91,7 @@ def log_sample_norm_bounds(chain: ReluChain, *, outputs: BoundedOutputs = "sum")
         >>> log_sample_norm_bounds(relu_chain(net, torch.ones(1, 1))).exp().round(decimals=9)  # ‖S‖² = 2² + 1²
         tensor([5.], dtype=torch.float64)
     """
-    _check_chain(chain)
-    check_choice("outputs", outputs, get_args(BoundedOutputs))
+    _check(chain, outputs)
     k, log_maxima = chain.depth, chain.max_weights.log()
     layers = torch.arange(k, device=log_maxima.device)
     # W_l, counted from 0, touches the hidden layers l − 1 and l
@@ -137,8 +135,7 @@ def log_active_node_bound_of(
         >>> round(math.exp(log_active_node_bound_of(relu_chain(net, torch.ones(1, 1)))), 9)
         2.0
     """
-    _check_chain(chain)
-    check_choice("outputs", outputs, get_args(BoundedOutputs))
+    _check(chain, outputs)
     return _by_moments(chain, chain.active_node_moments(), float(chain.max_weights.max()), form, outputs)
 
 
@@ -182,9 +179,8 @@ def log_region_bounds(
         >>> bounds.exp().round(decimals=9)  # 4 · 1 · 2² · (4², 5²)
         tensor([256., 400.], dtype=torch.float64)
     """
-    _check_chain(chain)
+    _check(chain, outputs)
     check_choice("form", form, get_args(ActiveNodeForm))
-    check_choice("outputs", outputs, get_args(BoundedOutputs))
     order = 2 * (chain.depth - 1)
     if moments is not None and not (isinstance(moments, Sequence) and len(moments) == 2 and not isinstance(moments, str)):
         raise TypeError(f"moments: expected two numbers, mean and standard deviation, or None, but got {moments!r}")
@@ -201,9 +197,10 @@ def log_region_bounds(
     return log_factor + (order * log_weights if order else torch.zeros_like(log_weights))
 
 
-def _check_chain(chain: object) -> None:
+def _check(chain: object, outputs: object) -> None:
     if not isinstance(chain, ReluChain):
         raise TypeError(f"chain: expected a ReluChain, but got {type(chain).__name__}; pass what relu_chain returns")
+    check_choice("outputs", outputs, get_args(BoundedOutputs))
 
 
 def _by_moments(

@@ -1,7 +1,5 @@
 """Checkpoints of a run, read without executing anything that is in them."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass

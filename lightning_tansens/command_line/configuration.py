@@ -1,7 +1,5 @@
 """The model, the data and the monitors that a LightningCLI configuration describes, without running it."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import pkgutil

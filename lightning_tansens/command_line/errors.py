@@ -1,7 +1,5 @@
 """Errors that the command prints in one line instead of a traceback."""
 
-from __future__ import annotations
-
 import re
 
 #: How jsonargparse says which type it has tried.

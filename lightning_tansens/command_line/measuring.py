@@ -1,7 +1,5 @@
 """Measures checkpoints one after the other, so that a folder of checkpoints is a trajectory."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Where the records go: to the console, to a CSV file, to TensorBoard."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path

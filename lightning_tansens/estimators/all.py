@@ -1,7 +1,5 @@
 """The default estimators, and all estimates of a target: the calls that the monitor makes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Estimates from the mean confidence and the mean predictive entropy of a set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from lightning_tansens.errors import UndefinedEstimateError

@@ -1,7 +1,5 @@
 """The protocol of a label-free estimator."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -36,20 +34,15 @@ class Estimator(ABC):
     An estimator is a plain object that holds its configuration and nothing of a run. To add one, subclass this in a file of
     its own, set the attributes below and write ``_estimate``; pass it to the monitor in ``estimators``. One whose number
     only ranks sets or networks leaves ``quantities`` empty and writes :meth:`scores`.
-
-    Attributes:
-        key: The name of its estimates and of its score.
-        quantities: What it estimates, "loss" or "accuracy" or both; empty for a score alone.
-        needs: What must be gathered for it.
-        looks_at_target: Whether its estimates depend on the target at all.
-        of_cross_entropy: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing)
-            the estimate is multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
     """
 
-    key: str
+    key: str  #: The name of its estimates and of its score.
+    #: What it estimates, "loss" or "accuracy" or both; empty for a score alone.
     quantities: ClassVar[tuple[Quantity, ...]] = ()
-    needs: frozenset[Need] = frozenset({Need.CLASSES})
-    looks_at_target: bool = True
+    needs: frozenset[Need] = frozenset({Need.CLASSES})  #: What must be gathered for it.
+    looks_at_target: bool = True  #: Whether its estimates depend on the target at all.
+    #: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing) the estimate is
+    #: multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
     of_cross_entropy: ClassVar[bool] = False
 
     @property
@@ -67,11 +60,7 @@ class Estimator(ABC):
         return ()
 
     def samples_of_copies(self, inputs: Any) -> int | None:
-        """Returns how many samples of each copy are needed; None, the default, for whole copies with their losses.
-
-        Args:
-            inputs: As above.
-        """
+        """Returns how many samples of each copy are needed; None, the default, for whole copies with their losses."""
         return None
 
     def estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:

@@ -1,7 +1,5 @@
 """The mean of a target's confidences, once these are calibrated on the reference."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.optimize import isotonic_regression
 

@@ -1,7 +1,5 @@
 """Estimates of the accuracy by how often the networks of a run agree."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, get_args
 
@@ -17,6 +15,9 @@ from lightning_tansens.estimators.spread import scaled
 
 #: The share of the earlier measurements that is left out at the start: a network that has hardly learnt says little.
 LEFT_OUT = 0.1
+
+#: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
+Form = Literal["S", "D"]
 
 
 class DisagreementRatio(Estimator):
@@ -130,10 +131,6 @@ def earlier_predictions(outputs: Outputs) -> NDArray[np.integer]:
 def first_used(snapshots: int) -> int:
     """Returns the index of the first one that is used of so many earlier measurements."""
     return math.ceil(LEFT_OUT * snapshots) if snapshots > 1 else 0
-
-
-#: How accuracies follow from the line: each by itself ("S") or together, from all pairs ("D").
-Form = Literal["S", "D"]
 
 
 def _predictions(outputs: Outputs) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:

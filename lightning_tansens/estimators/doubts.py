@@ -1,7 +1,5 @@
 """Whether an estimate is reliable, or why not, and how it compares with the reference, as far as its own numbers tell."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import Enum
 

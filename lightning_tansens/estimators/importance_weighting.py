@@ -1,7 +1,5 @@
 """The reference's accuracy, re-weighted to the target's confidences."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

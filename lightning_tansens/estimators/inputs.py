@@ -10,17 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The same few entries of every sample's input, in the order of the samples' positions.
+    """The same few entries of every sample's input, in the order of the samples' positions."""
 
-    Attributes:
-        rows: The entries, shape (N, D).
-        is_table: Whether each entry is a quantity of its own, as in a table; the entries of an image have one scale.
-        shape: Of a sample's whole input; entries of other shapes lie at other places and are not compared.
-
-    """
-
-    rows: NDArray[np.floating]
-    is_table: bool
+    rows: NDArray[np.floating]  #: The entries, shape (N, D).
+    is_table: bool  #: Whether each entry is a quantity of its own, as in a table; the entries of an image have one scale.
+    #: Of a sample's whole input; entries of other shapes lie at other places and are not compared.
     shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:

@@ -1,7 +1,5 @@
 """Estimates by the optimal transport of a target's probabilities to the reference's labels."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -143,11 +141,8 @@ class TransportLoss(Estimator):
 
     def _estimate(self, target: SetSummary, reference: SetSummary) -> Estimates:
         labelled, outputs = labelled_pair(target, reference)
-        which, costs, temperature = (
-            self.probabilities,
-            -labelled.log_probabilities,
-            temperature_of(labelled, self.probabilities),
-        )
+        which, costs = self.probabilities, -labelled.log_probabilities
+        temperature = temperature_of(labelled, which)
         plans = moved_to(labelled, labelled, which, temperature).plan, crossed_plan(labelled, which, temperature)
         moved = moved_to(labelled, outputs, which, temperature)
         on_target, of_labels = moved.influences(-outputs.log_probabilities, labelled.known_labels)

@@ -157,11 +157,7 @@ class Outputs:
 
     @property
     def past(self) -> Trajectory:
-        """What earlier measurements said of these samples.
-
-        Raises:
-            TooEarlyError: If there was none.
-        """
+        """What earlier measurements said of these samples; raises TooEarlyError if there was none."""
         if self.earlier is None:
             raise TooEarlyError("expected earlier measurements of the same samples, but this is the first")
         return self.earlier
@@ -189,13 +185,7 @@ class Outputs:
         return self.once(("tempered", temperature), lambda: softmax(np.log(self.ensemble + TINY) / temperature, axis=1))
 
     def once(self, key: Hashable, make: Callable[[], Found]) -> Found:
-        """Returns what a callable makes, and calls it once for each key: estimators share what takes long.
-
-        Args:
-            key: Tells what is made of these outputs.
-            make: Makes it.
-
-        """
+        """Returns what ``make`` makes, which is called once for each key: estimators share what takes long."""
         if key not in self._made:
             self._made[key] = make()
         found: Found = self._made[key]
@@ -207,11 +197,7 @@ class Outputs:
 
     @property
     def known_labels(self) -> NDArray[np.int64]:
-        """The labels.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """The labels; raises ValueError if there are none."""
         if self.labels is None:
             raise ValueError("labels: expected outputs with labels, but these have none; only the reference has them")
         return self.labels

@@ -1,7 +1,5 @@
 """The loss, by today's loss on what the network said earlier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 

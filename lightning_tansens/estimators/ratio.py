@@ -1,7 +1,5 @@
 """The papers' estimates: the reference's loss and accuracy, scaled by a ratio of a measure's values."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Numbers that rank sets and networks, from which no loss or accuracy follows by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

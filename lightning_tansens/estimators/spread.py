@@ -1,7 +1,5 @@
 """Standard errors of means and of ratios of means."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

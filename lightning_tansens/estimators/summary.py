@@ -75,11 +75,7 @@ class SetSummary:
 
     @property
     def usable(self) -> Outputs:
-        """The outputs, if they allow estimates.
-
-        Raises:
-            UndefinedEstimateError: If there are none, or those of most samples are not finite.
-        """
+        """The outputs; raises UndefinedEstimateError if there are none, or those of most samples are not finite."""
         outputs = self.outputs
         if outputs is None or not len(outputs.kept):
             raise UndefinedEstimateError(f"expected samples in the {self.name} set, but it is empty")
@@ -92,11 +88,7 @@ class SetSummary:
 
     @property
     def class_scores(self) -> Outputs:
-        """The outputs, if they are class scores and allow estimates.
-
-        Raises:
-            UndefinedEstimateError: If not.
-        """
+        """The usable outputs; raises UndefinedEstimateError if they are no class scores."""
         outputs = self.usable
         if not outputs.is_classifier:
             raise UndefinedEstimateError(f"expected class scores of shape (N, C), but got shape {outputs.outputs.shape}")
@@ -104,11 +96,7 @@ class SetSummary:
 
     @property
     def labelled(self) -> Outputs:
-        """The class scores with labels.
-
-        Raises:
-            UndefinedEstimateError: If there are none.
-        """
+        """The class scores; raises UndefinedEstimateError if they have no labels."""
         outputs = self.class_scores
         if outputs.labels is None:
             raise UndefinedEstimateError(f"expected labels for the {self.name} set's {len(outputs)} samples, but got none")

@@ -1,7 +1,5 @@
 """One temperature for a classifier's probabilities, fitted on labels."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What the mean of a run's predictions expects of today's."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lightning_tansens.estimators.base import Estimate, Estimates, Estimator, Need, Quantity, SetSummary
@@ -44,10 +42,11 @@ class TemporalEnsemble(Estimator):
         losses, errors = expected(outputs, outputs.tempered(fit.value))
         moved = expected(outputs, outputs.tempered(fit.value * np.exp(STEP)))
         found: dict[Quantity, Estimate] = {}
-        for quantity, values, others in (("loss", losses, moved[0]), ("accuracy", 1 - errors, 1 - moved[1])):
+        both: dict[Quantity, tuple[Array, Array]] = {"loss": (losses, moved[0]), "accuracy": (1 - errors, 1 - moved[1])}
+        for quantity, (values, others) in both.items():
             by_temperature = float((others - values).mean()) / STEP
             error = root_of_squares(error_of_mean(values), by_temperature * fit.stderr)
-            found["loss" if quantity == "loss" else "accuracy"] = Estimate(float(values.mean()), error)
+            found[quantity] = Estimate(float(values.mean()), error)
         return found
 
 

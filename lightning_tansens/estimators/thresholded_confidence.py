@@ -1,7 +1,5 @@
 """The share of a target's samples above a threshold that is learnt on the reference."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import numpy as np

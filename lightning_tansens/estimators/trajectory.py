@@ -91,11 +91,7 @@ class Trajectory:
         return replace(self, count=self.count + 1, seen=seen, mean_probabilities=mean, **changed)
 
     def selected(self, kept: NDArray[np.bool_]) -> Trajectory:
-        """Returns the trajectory of some of the samples.
-
-        Args:
-            kept: Which ones, shape (N,).
-        """
+        """Returns the trajectory of some of the samples, a mask of shape (N,)."""
         found: dict[str, Any] = {}
         for name, axis in (("seen", 0), ("mean_probabilities", 0), ("predictions", 1), ("outputs", 1)):
             value = getattr(self, name)

@@ -1,8 +1,7 @@
 """The optimal transport of samples to classes of given shares, in a time that grows with samples × classes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +86,8 @@ def transport(costs: Array, shares: Array) -> Transport:
         if few:
             columns, few = _newton(columns, taken, wanted, blur, tolerance)
         if not few:
-            options = {"gtol": tolerance, "ftol": 0, "maxiter": steps}
-            columns = minimize(_semi_dual, columns, (taken, wanted, blur), jac=True, method="L-BFGS-B", options=options).x
+            how: Any = {"method": "L-BFGS-B", "options": {"gtol": tolerance, "ftol": 0, "maxiter": steps}}
+            columns = minimize(lambda *at: _semi_dual(*at)[:2], columns, (taken, wanted, blur), jac=True, **how).x
     plan, potentials = np.zeros(costs.shape), np.zeros(costs.shape[1])
     plan[:, used], potentials[used] = softmax((columns - taken) / BLURS[-1], axis=1), columns
     return Transport((taken - columns).min(1), potentials, plan, shares)
@@ -96,7 +95,7 @@ def transport(costs: Array, shares: Array) -> Transport:
 
 def _newton(columns: Array, costs: Array, shares: Array, blur: float, tolerance: float) -> tuple[Array, bool]:
     """Returns the columns after Newton's method, and whether it has converged; it takes a third of the time of L-BFGS."""
-    value, slope, plan = _semi_dual_and_plan(columns, costs, shares, blur)
+    value, slope, plan = _semi_dual(columns, costs, shares, blur)
     for _ in range(NEWTON_STEPS):
         if np.abs(slope).max() <= tolerance:
             return columns, True
@@ -104,7 +103,7 @@ def _newton(columns: Array, costs: Array, shares: Array, blur: float, tolerance:
         curvature = (np.diag(plan.mean(0)) - plan.T @ plan / len(plan)) / blur + 1 / len(shares)
         step = np.linalg.lstsq(curvature, -slope, rcond=1e-12)[0]
         for _ in range(HALVINGS):
-            moved = _semi_dual_and_plan(columns + step, costs, shares, blur)
+            moved = _semi_dual(columns + step, costs, shares, blur)
             if moved[0] <= value + 1e-4 * float(step @ slope):
                 break
             step /= 2
@@ -114,12 +113,8 @@ def _newton(columns: Array, costs: Array, shares: Array, blur: float, tolerance:
     return columns, False
 
 
-def _semi_dual(columns: Array, costs: Array, shares: Array, blur: float) -> tuple[float, Array]:
-    """Returns the negative of what is maximised, and its gradient."""
-    return _semi_dual_and_plan(columns, costs, shares, blur)[:2]
-
-
-def _semi_dual_and_plan(columns: Array, costs: Array, shares: Array, blur: float) -> tuple[float, Array, Array]:
+def _semi_dual(columns: Array, costs: Array, shares: Array, blur: float) -> tuple[float, Array, Array]:
+    """Returns the negative of what is maximised, its gradient, and the plan."""
     scores = (columns - costs) / blur
     tops = scores.max(1, keepdims=True)
     plan = np.exp(scores - tops)

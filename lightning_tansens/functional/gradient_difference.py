@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_tansens.checks import check_numbers, check_seed
+from lightning_tansens.checks import check_numbers, check_seed, check_shape_of
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network, Outputs, check_outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, check_outputs, output_weightings
 
 #: Working memory for the per-sample gradients that exist at once.
 CHUNK_BYTES = 128 * 2**20
@@ -83,7 +83,7 @@ def gradient_differences(
     inputs: Any,
     perturbation: Perturbation,
     *,
-    outputs: Outputs = "sum",
+    outputs: Weightings = "sum",
     wrt: Wrt = None,
     output: OutputPicker | None = None,
 ) -> Tensor:
@@ -120,7 +120,7 @@ def gradient_differences(
 
 
 def gradient_norms(
-    model: nn.Module, inputs: Any, *, outputs: Outputs = "sum", wrt: Wrt = None, output: OutputPicker | None = None
+    model: nn.Module, inputs: Any, *, outputs: Weightings = "sum", wrt: Wrt = None, output: OutputPicker | None = None
 ) -> Tensor:
     r"""Computes the norm of each sample's parameter gradient, ‖∇_θ (u·f)(x)‖.
 
@@ -138,7 +138,12 @@ def gradient_norms(
 
 
 def _squares(
-    model: nn.Module, inputs: Any, outputs: Outputs, wrt: Wrt, output: OutputPicker | None, perturbation: Perturbation | None
+    model: nn.Module,
+    inputs: Any,
+    outputs: Weightings,
+    wrt: Wrt,
+    output: OutputPicker | None,
+    perturbation: Perturbation | None,
 ) -> Tensor:
     """The squared norms of gradients, or of their changes under a perturbation."""
     check_outputs(outputs)
@@ -157,12 +162,8 @@ def _squares(
 def _perturbed(network: Network, perturbation: Perturbation) -> Tensor:
     x = network.x.clone()  # the perturbation may change its argument in place
     perturbed = perturbation(x, network) if isinstance(perturbation, AdversarialSign) else perturbation(x)
-    if not isinstance(perturbed, Tensor) or perturbed.shape != network.x.shape:
-        came = f"shape {tuple(perturbed.shape)}" if isinstance(perturbed, Tensor) else type(perturbed).__name__
-        raise ValueError(
-            f"perturbation: expected a tensor of the inputs' shape {tuple(network.x.shape)}, but got {came}; return one "
-            "perturbed sample for each sample"
-        )
+    expected = "perturbation: expected a tensor of the inputs' shape"
+    check_shape_of(expected, perturbed, network.x, "; return one perturbed sample for each sample")
     return perturbed.detach().to(network.x)
 
 

@@ -37,7 +37,7 @@ def entropy(series: Tensor, correction: Correction = "none") -> float:
         0.693147181
     """
     check_choice("correction", correction, get_args(Correction))
-    return _entropy(_counts(_codes("series", series)), correction)
+    return _entropy(_codes("series", series), correction)
 
 
 def mutual_information(first: Tensor, second: Tensor, correction: Correction = "none") -> float:
@@ -81,7 +81,7 @@ def mutual_information(first: Tensor, second: Tensor, correction: Correction = "
         )
     # the cells of the contingency table that occur; the whole table may be as large as N²
     cells = rows * (int(columns.max()) + 1) + columns
-    ours, theirs, both = (_entropy(_counts(codes), correction) for codes in (rows, columns, cells))
+    ours, theirs, both = (_entropy(codes, correction) for codes in (rows, columns, cells))
     information = ours + theirs - both
     return max(0.0, information) if correction == "none" else information  # rounding may leave -1e-16
 
@@ -97,10 +97,7 @@ def _codes(name: str, series: Tensor) -> np.ndarray:
     return np.unique(series.detach().cpu().numpy(), return_inverse=True)[1]
 
 
-def _counts(codes: np.ndarray) -> np.ndarray:
-    return np.unique(codes, return_counts=True)[1]
-
-
-def _entropy(counts: np.ndarray, correction: Correction) -> float:
+def _entropy(codes: np.ndarray, correction: Correction) -> float:
+    counts = np.unique(codes, return_counts=True)[1]
     bias = (len(counts) - 1) / (2 * counts.sum()) if correction == "miller_madow" else 0.0
     return float(stats.entropy(counts)) + float(bias)

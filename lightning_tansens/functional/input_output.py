@@ -10,12 +10,12 @@ from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import in_micro_batches
 from lightning_tansens.tangent.methods import refuse_mixed_samples
-from lightning_tansens.tangent.network import Network, Outputs, check_outputs, derivatives, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, check_outputs, derivatives, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 
 
 def input_output_norms(
-    model: nn.Module, inputs: Any, *, outputs: Outputs = "each", wrt: Wrt = None, output: OutputPicker | None = None
+    model: nn.Module, inputs: Any, *, outputs: Weightings = "each", wrt: Wrt = None, output: OutputPicker | None = None
 ) -> Tensor:
     r"""Computes the Frobenius norm of the Jacobian ∂f/∂x of each sample, exactly.
 
@@ -50,7 +50,7 @@ def input_output_norms(
         return in_micro_batches(network, lambda part, _: _squares(part, outputs)).sqrt()
 
 
-def _squares(network: Network, outputs: Outputs) -> Tensor:
+def _squares(network: Network, outputs: Weightings) -> Tensor:
     """‖∂(u·f)/∂x‖² of each sample, summed over the weightings u, shape (N,)."""
     x, result = network.differentiable()
     weightings = output_weightings(outputs, result)

@@ -137,7 +137,6 @@ class SpectralCache:
 
     def learn_sizes(self, model: nn.Module, inputs: Any) -> None:
         """Learns the sizes of a network's convolutions from a forward pass on at least one sample."""
-        check_model(model)
         sizes: dict[str, list[Size]] = {}
 
         def watch(name: str, module: _ConvNd) -> Any:

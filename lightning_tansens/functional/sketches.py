@@ -11,7 +11,7 @@ from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import bytes_per_sample
 from lightning_tansens.tangent.methods import check_probes, choose
-from lightning_tansens.tangent.network import Network, Outputs, check_outputs
+from lightning_tansens.tangent.network import Network, Weightings, check_outputs
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.parameter_space import parameter_space_products, with_parameter_probes
 from lightning_tansens.tangent.probes.vectors import input_probes
@@ -24,10 +24,10 @@ def tangent_sketches(
     model: nn.Module,
     inputs: Any,
     *,
-    outputs: Outputs = "sum",
+    outputs: Weightings = "sum",
     num_probes: int = 1,
     seed: int = 0,
-    indices: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
     wrt: Wrt = None,
     output: OutputPicker | None = None,
 ) -> Tensor:
@@ -48,7 +48,7 @@ def tangent_sketches(
         outputs: "sum" for u = (1, …, 1) or a weighting u of shape (C,); "each" for all e_c, one after another.
         num_probes: Number of w; 16 v go with each.
         seed: Names the signs.
-        indices: The samples' positions in their set; None counts from zero.
+        positions: The samples' positions in their set; None counts from zero.
 
     Returns:
         Shape (N, M) with M = U · num_probes · 16 (U = 1, or C for "each"), in units of output / (parameter · input).
@@ -67,7 +67,7 @@ def tangent_sketches(
         if not len(network):
             raise ValueError("inputs: expected at least one sample, but got an empty batch")
         choose(network, "parameter_space")  # refuses a network whose samples depend on one another, examined once
-        positions = positions_from("indices", indices, len(network))
+        positions = positions_from("positions", positions, len(network))
 
         def measure(part: Network, draws: Sequence[dict[str, Tensor]], own: Sequence[int]) -> Tensor:
             columns = [
@@ -80,8 +80,8 @@ def tangent_sketches(
         return with_parameter_probes(network, measure, num_probes, seed, positions, bytes_per_sample(network))
 
 
-def _contract(product: Tensor, seed: int, indices: Sequence[int], probe: int) -> Tensor:
+def _contract(product: Tensor, seed: int, positions: Sequence[int], probe: int) -> Tensor:
     """Sᵀw times each v, shape (N, 16)."""
     flat = product.flatten(1)
-    directions = input_probes([DIRECTIONS, flat.shape[1]], seed, indices, probe).to(flat)
+    directions = input_probes([DIRECTIONS, flat.shape[1]], seed, positions, probe).to(flat)
     return torch.einsum("nd,nkd->nk", flat, directions)

@@ -18,7 +18,7 @@ from lightning_tansens.metrics.patterns import ActivationPatterns
 from lightning_tansens.metrics.region import RegionSensitivity
 from lightning_tansens.metrics.samples import MeanSensitivity, SampleMeasure
 from lightning_tansens.metrics.spectral_norm import SpectralNormSensitivity
-from lightning_tansens.metrics.tangent import TangentMeasure
+from lightning_tansens.metrics.tangent import FunctionMeasure, TangentMeasure
 
 __all__ = [
     "ActivationPatterns",
@@ -26,6 +26,7 @@ __all__ = [
     "ClassSensitivity",
     "EmpiricalSensitivity",
     "FisherRaoSensitivity",
+    "FunctionMeasure",
     "GradientDifference",
     "InputOutputSensitivity",
     "LabelledLoss",

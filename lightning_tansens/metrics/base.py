@@ -15,7 +15,7 @@ from lightning_tansens.metrics.states import StatefulMetric
 from lightning_tansens.metrics.uncertainty import Influence, relative_standard_error
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
 from lightning_tansens.tangent.methods import Method, check_probes
-from lightning_tansens.tangent.network import Outputs, check_outputs
+from lightning_tansens.tangent.network import Weightings, check_outputs
 
 #: How logarithms scale a loss: by their ratio ("log"), or by the ratio of the numbers themselves ("linear").
 RatioForm = Literal["log", "linear"]
@@ -27,25 +27,18 @@ AnyMeasure = TypeVar("AnyMeasure", bound="Measure")
 class TangentOptions:
     """The options of :func:`~lightning_tansens.functional.tangent_sensitivity`, the same for every batch.
 
-    Attributes:
-        outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
-        method: The way of computing.
-        num_probes: Number of random probes a sample, where the method needs them.
-        seed: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
-        wrt: Which tensor is x.
-        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like. A monitor's ``output``
-            takes its place where it is None, see :meth:`~lightning_tansens.metrics.Measure.with_output`.
-
     Raises:
         TypeError: If ``output`` cannot be called.
         ValueError: If another option has a value that is not allowed.
     """
 
-    outputs: Outputs = "sum"
-    method: Method = "auto"
-    num_probes: int = 1
-    seed: int = 0
-    wrt: Wrt = None
+    outputs: Weightings = "sum"  #: "sum" (u = 1), "each" or a weighting of shape (C,).
+    method: Method = "auto"  #: The way of computing.
+    num_probes: int = 1  #: Number of random probes a sample, where the method needs them.
+    seed: int = 0  #: Names the probes; sets that are compared share them, so that their noise partly cancels in a ratio.
+    wrt: Wrt = None  #: Which tensor is x.
+    #: Picks the tensor of outputs, where the model returns a tuple, a dict or the like. A monitor's ``output`` takes its
+    #: place where it is None, see :meth:`~lightning_tansens.metrics.Measure.with_output`.
     output: OutputPicker | None = None
 
     def __post_init__(self) -> None:
@@ -71,35 +64,26 @@ class Measure(StatefulMetric, ABC):
     ratio on two sets estimates the loss) or :class:`~lightning_tansens.metrics.samples.SampleMeasure` in a file of its own.
     Any other subclasses this class: add states in ``__init__``, fill them in ``update`` and turn them into named numbers in
     :meth:`values`. The monitor logs and syncs any such object.
-
-    Attributes:
-        key: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
-        needs_data: False for a measure of the weights alone; its ``update`` takes the model alone.
-        details: The names of values that look like others of the measure, or that its histogram shows; with the measures
-            that are on by default, the history alone has them.
-        remembers: True for a measure that compares with its own earlier values; it is also taken before the first step.
-        tangent: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
-        unusable: The number of samples that were left out because their numbers are not finite, a state.
     """
 
-    key: ClassVar[str]
-    needs_data: ClassVar[bool] = True
+    key: ClassVar[str]  #: The name under which the measure is logged, e.g. ``empirical`` in ``tansens/empirical/test``.
+    needs_data: ClassVar[bool] = True  #: False for a measure of the weights alone; its ``update`` takes the model alone.
+    #: The names of values that look like others of the measure, or that its histogram shows; with the measures that are on
+    #: by default, the history alone has them.
     details: ClassVar[frozenset[str]] = frozenset()
+    #: True for a measure that compares with its own earlier values; it is also taken before the first step.
     remembers: ClassVar[bool] = False
 
+    #: Which tensor is x, which outputs count and how they are measured, for measures to which this matters.
     tangent: TangentOptions = TangentOptions()
-    unusable: Tensor
+    unusable: Tensor  #: The number of samples that were left out because their numbers are not finite, a state.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._sum_state("unusable")
 
     def with_output(self: AnyMeasure, output: OutputPicker | None) -> AnyMeasure:
-        """Returns a copy that takes the tensor of outputs from ``output``; itself if it has a picker of its own.
-
-        Args:
-            output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-        """
+        """Returns a copy that takes the tensor of outputs from ``output``; itself if it has a picker of its own."""
         check_callable("output", output)
         if output is None or self.tangent.output is not None:
             return self
@@ -108,11 +92,9 @@ class Measure(StatefulMetric, ABC):
         return copy  # type: ignore[return-value]
 
     def prepare(self, model: nn.Module, inputs: Any) -> None:
-        """Learns the shapes that depend on the network; every rank calls it before the first update.
+        """Learns the shapes that depend on the network, from a batch of at least one sample whose values do not matter.
 
-        Args:
-            model: The network.
-            inputs: A batch of at least one sample; its values do not matter.
+        Every rank calls it before the first update.
 
         Raises:
             UnsupportedNetworkError: If the measure does not cover the network.
@@ -154,15 +136,10 @@ class Measure(StatefulMetric, ABC):
 
 
 class SensitivityMeasure(Measure):
-    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it.
+    """A measure whose ratio on two sets (or at two moments in time) scales the loss: an estimate is built on it."""
 
-    Attributes:
-        quantity: What the values are called in messages, a plural.
-        power: The power of the ratio of the values by which the reference's loss is scaled.
-    """
-
-    quantity: ClassVar[str] = "values"
-    power: ClassVar[float] = 1.0
+    quantity: ClassVar[str] = "values"  #: What the values are called in messages, a plural.
+    power: ClassVar[float] = 1.0  #: The power of the ratio of the values by which the reference's loss is scaled.
 
     @abstractmethod
     def update(self, model: nn.Module, inputs: Any = None, positions: Sequence[int] | None = None) -> None:
@@ -201,19 +178,14 @@ class SensitivityMeasure(Measure):
 
 
 class LogarithmicMeasure(SensitivityMeasure):
-    """A sensitivity measure whose value is a logarithm.
+    """A sensitivity measure whose value is a logarithm."""
 
-    Attributes:
-        form: "linear" scales the loss by the power of the ratio of the numbers, "log" by the ratio of their logarithms.
-        smallest: The magnitude that both logarithms must be above for "log"; their ratio has a pole at zero.
-        not_finite: The message where a logarithm is not finite: a format of ``now`` and ``before``.
-        no_ratio: The message where the logarithms have no ratio.
-    """
-
+    #: "linear" scales the loss by the power of the ratio of the numbers, "log" by the ratio of their logarithms.
     form: RatioForm = "linear"
+    #: The magnitude that both logarithms must be above for "log"; their ratio has a pole at zero.
     smallest: ClassVar[float] = 0.0
-    not_finite: ClassVar[str]
-    no_ratio: ClassVar[str]
+    not_finite: ClassVar[str]  #: The message where a logarithm is not finite: a format of ``now`` and ``before``.
+    no_ratio: ClassVar[str]  #: The message where the logarithms have no ratio.
 
     def _scale(self) -> float:
         return 1.0 if self.form == "linear" else super()._scale()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_tansens.checks import check_shape_of
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, Perturbation, gradient_differences
-from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
-from lightning_tansens.tangent.batches import OutputPicker, Wrt
+from lightning_tansens.metrics.tangent import FunctionMeasure
 from lightning_tansens.tangent.isolation import Randomness, sample_seed
-from lightning_tansens.tangent.network import Outputs
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
@@ -23,7 +23,7 @@ AnyPerturbation = Callable[..., Any]
 _NOISE_STREAM = 3
 
 
-class GradientDifference(SampleMeasure):
+class GradientDifference(FunctionMeasure, SampleMeasure):
     r"""The mean squared change of the parameter gradient under a perturbation φ of the input.
 
     .. math:: E_{x \in X} \|\nabla_\theta (u \cdot f)(x) - \nabla_\theta (u \cdot f)(\varphi(x))\|^2
@@ -40,11 +40,9 @@ class GradientDifference(SampleMeasure):
         perturbation: φ: :class:`~lightning_tansens.functional.gradient_difference.Gaussian`,
             :class:`~lightning_tansens.functional.gradient_difference.AdversarialSign`, or any callable that maps x to a
             tensor of its shape, for example an augmentation.
-        outputs: "sum" (u = 1), "each" (then it is summed over the outputs) or a weighting of shape (C,).
         seed: Names the random numbers of a callable; Gaussian has a seed of its own.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
-        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+        kwargs: ``outputs`` (with "each" the changes are summed over the outputs), ``wrt`` and ``output`` of
+            :class:`~lightning_tansens.metrics.FunctionMeasure`.
 
     Raises:
         TypeError: If the perturbation is not callable.
@@ -59,15 +57,7 @@ class GradientDifference(SampleMeasure):
 
     key = "gradient_difference"
 
-    def __init__(
-        self,
-        perturbation: AnyPerturbation,
-        outputs: Outputs = "sum",
-        seed: int = 0,
-        wrt: Wrt = None,
-        output: OutputPicker | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, perturbation: AnyPerturbation, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not callable(perturbation):
             raise TypeError(
@@ -76,7 +66,7 @@ class GradientDifference(SampleMeasure):
             )
         # an augmentation may be a module; in a tuple it does not become a part of the metric's own module tree
         self._perturbation = (perturbation,)
-        self.tangent = TangentOptions(outputs, seed=seed, wrt=wrt, output=output)
+        self.tangent = replace(self.tangent, seed=seed)
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns each sample's squared change, summed over the outputs for "each", shape (N,)."""
@@ -120,15 +110,7 @@ def _seeded_at(perturbation: AnyPerturbation, positions: Sequence[int], seed: in
             randomness.seed(own)
             if x.is_cuda:
                 torch.cuda.manual_seed_all(own)
-            rows.append(_checked(perturbation(one), one))
+            rows.append(perturbation(one))
+            expected = "perturbation: expected a tensor of the sample's shape"
+            check_shape_of(expected, rows[-1], one, "; return the perturbed sample, with its first axis of length 1")
     return torch.cat(rows)
-
-
-def _checked(moved: Any, one: Tensor) -> Tensor:
-    if not isinstance(moved, Tensor) or moved.shape != one.shape:
-        came = f"shape {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-        raise ValueError(
-            f"perturbation: expected a tensor of the sample's shape {tuple(one.shape)}, but got {came}; return the "
-            "perturbed sample, with its first axis of length 1"
-        )
-    return moved

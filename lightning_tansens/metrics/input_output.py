@@ -6,13 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_tansens.functional.input_output import input_output_norms
-from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import MeanSensitivity
-from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.network import Outputs
+from lightning_tansens.metrics.tangent import FunctionMeasure
+from lightning_tansens.tangent.network import Weightings
 
 
-class InputOutputSensitivity(MeanSensitivity):
+class InputOutputSensitivity(FunctionMeasure, MeanSensitivity):
     r"""The mean norm of the network's Jacobian over a set, and the loss estimate built on it.
 
     .. math:: \hat l(X_{te}) = \frac{E_{x \in X_{te}} \|\partial f/\partial x\|_F}
@@ -23,9 +22,7 @@ class InputOutputSensitivity(MeanSensitivity):
     Args:
         outputs: "each" for the whole C × D Jacobian, "sum" for the gradient of the summed output, or a weighting of shape
             (C,).
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
-        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+        kwargs: ``wrt`` and ``output`` of :class:`~lightning_tansens.metrics.FunctionMeasure`.
 
     Example:
         >>> import torch
@@ -40,11 +37,8 @@ class InputOutputSensitivity(MeanSensitivity):
     key = "input_output"
     quantity = "means of input_output"
 
-    def __init__(
-        self, outputs: Outputs = "each", wrt: Wrt = None, output: OutputPicker | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.tangent = TangentOptions(outputs, wrt=wrt, output=output)
+    def __init__(self, outputs: Weightings = "each", **kwargs: Any) -> None:
+        super().__init__(outputs, **kwargs)
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns ‖∂f(x_n)/∂x‖_F, shape (N,)."""

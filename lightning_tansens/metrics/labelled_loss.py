@@ -203,7 +203,10 @@ class LabelledLoss(StatefulMetric):
             return None
         if self._known[0] is not None and self._known[0].reduction == "sum":
             return float(self.total)
-        on_all = self._on_all()
+        on_all = None
+        if self._whole is not None and not bool(self.dropped):  # it wants all outputs and targets, and they are kept
+            order = self._joined("positions").argsort(stable=True)
+            on_all = self._whole.value(self._criterion[0], self._joined("kept"), order)
         return float(self.total / self.count) if on_all is None else on_all
 
     def influence(self) -> Influence | None:
@@ -267,13 +270,6 @@ class LabelledLoss(StatefulMetric):
     def accuracy(self) -> Tensor | None:
         """Returns the share of samples whose prediction is the label, of those that count; None for a regression."""
         return self.correct / self.classified if bool(self.classified) else None
-
-    def _on_all(self) -> float | None:
-        """The criterion on the outputs and targets of all samples; None if it has no need of them, or they are not kept."""
-        if self._whole is None or bool(self.dropped):
-            return None
-        order = self._joined("positions").argsort(stable=True)
-        return self._whole.value(self._criterion[0], self._joined("kept"), order)
 
 
 def _samples(outputs: Any, targets: Any) -> int:

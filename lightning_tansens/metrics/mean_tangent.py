@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.mean_tangent import LARGEST, Weighting, check_weighting, finite_matrix_sum
-from lightning_tansens.metrics.base import SensitivityMeasure, TangentOptions
-from lightning_tansens.tangent.batches import OutputPicker, Wrt, batch_length
+from lightning_tansens.metrics.base import SensitivityMeasure
+from lightning_tansens.metrics.tangent import FunctionMeasure
+from lightning_tansens.tangent.batches import batch_length
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.network import Network
 
 
-class MeanTangentSensitivity(SensitivityMeasure):
+class MeanTangentSensitivity(FunctionMeasure, SensitivityMeasure):
     r"""The norm of the mean tangent sensitivity of a set, for small networks, and the loss estimate built on it.
 
     .. math:: \Big\|\frac1N \sum_n S_u(x_n)\Big\|_F, \qquad
@@ -27,9 +28,7 @@ class MeanTangentSensitivity(SensitivityMeasure):
     Args:
         outputs: "sum" for u = (1, …, 1), or a weighting u of shape (C,).
         max_entries: The largest P · D that is measured; 20 million take 160 MB a copy.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
-        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+        kwargs: ``wrt`` and ``output`` of :class:`~lightning_tansens.metrics.FunctionMeasure`.
 
     Example:
         >>> measure = MeanTangentSensitivity()
@@ -45,19 +44,11 @@ class MeanTangentSensitivity(SensitivityMeasure):
     total: Tensor
     count: Tensor
 
-    def __init__(
-        self,
-        outputs: Weighting = "sum",
-        max_entries: int = 20_000_000,
-        wrt: Wrt = None,
-        output: OutputPicker | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, outputs: Weighting = "sum", max_entries: int = 20_000_000, **kwargs: Any) -> None:
+        super().__init__(outputs, **kwargs)
         check_weighting(outputs)
         if not isinstance(max_entries, int) or not 1 <= max_entries <= LARGEST:
             raise ValueError(f"max_entries: expected an integer between 1 and {LARGEST}, but got {max_entries!r}")
-        self.tangent = TangentOptions(outputs, wrt=wrt, output=output)
         self.max_entries = max_entries
         self._sum_state("total")  # its shape is learnt from the network
         self._sum_state("count")

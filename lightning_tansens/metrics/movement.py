@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_tansens.functional.sketches import tangent_sketches
-from lightning_tansens.metrics.base import TangentOptions
 from lightning_tansens.metrics.samples import SampleMeasure
-from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.network import Outputs
+from lightning_tansens.metrics.tangent import FunctionMeasure
 
 
-class SensitivityMovement(SampleMeasure):
+class SensitivityMovement(FunctionMeasure, SampleMeasure):
     r"""The relative change of the tangent sensitivity since the last measurement, and since the first.
 
     .. math:: \frac{\big(\sum_n \|S(\theta_t, x_n) - S(\theta_{t'}, x_n)\|_F^2\big)^{1/2}}
@@ -27,12 +26,9 @@ class SensitivityMovement(SampleMeasure):
     estimate; without an earlier measurement ``compute`` returns nan.
 
     Args:
-        outputs: "sum" (u = 1), "each" or a weighting of shape (C,).
         num_probes: Number of random combinations of the parameters; each costs a double backward pass.
         seed: Names the random signs.
-        wrt: Which tensor is x, see :func:`~lightning_tansens.functional.tangent_sensitivity`.
-        output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
-        kwargs: Passed to :class:`torchmetrics.Metric`.
+        kwargs: ``outputs``, ``wrt`` and ``output`` of :class:`~lightning_tansens.metrics.FunctionMeasure`.
 
     Example:
         >>> net, x = torch.nn.Sequential(torch.nn.Linear(5, 9), torch.nn.Tanh(), torch.nn.Linear(9, 1)), torch.randn(8, 5)
@@ -48,24 +44,16 @@ class SensitivityMovement(SampleMeasure):
     key = "movement"
     remembers = True
 
-    def __init__(
-        self,
-        outputs: Outputs = "sum",
-        num_probes: int = 2,
-        seed: int = 0,
-        wrt: Wrt = None,
-        output: OutputPicker | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, num_probes: int = 2, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.tangent = TangentOptions(outputs, "parameter_space", num_probes, seed, wrt, output)
+        self.tangent = replace(self.tangent, method="parameter_space", num_probes=num_probes, seed=seed)
         self._memory: dict[str, Tensor] = {}
 
     def of_samples(self, model: nn.Module, inputs: Any, positions: Sequence[int]) -> Tensor:
         """Returns the sketches of the samples, shape (N, M)."""
         options = self.tangent
         return tangent_sketches(
-            model, inputs, num_probes=options.num_probes, seed=options.seed, indices=positions, **options.function
+            model, inputs, num_probes=options.num_probes, seed=options.seed, positions=positions, **options.function
         )
 
     def values(self) -> dict[str, Tensor]:

@@ -19,9 +19,6 @@ class SampleMeasure(Measure):
 
     A subclass gives the rows in :meth:`of_samples`. Samples whose row or output is not finite are left out and
     counted in ``unusable``; means, maxima and quantiles cover the others.
-
-    Attributes:
-        parts: The names of the columns, for :meth:`part_values`; empty where they are not reported.
     """
 
     samples: list[Tensor]
@@ -29,6 +26,7 @@ class SampleMeasure(Measure):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        #: The names of the columns, for :meth:`part_values`; empty where they are not reported.
         self.parts: tuple[str, ...] = ()
         self._sample_state("samples")
         self._sample_state("positions", torch.int64)
@@ -99,13 +97,9 @@ class SampleMeasure(Measure):
 
 
 class MeanSensitivity(SampleMeasure, SensitivityMeasure):
-    """Base class for measures that average one number per sample, none of them negative, and scale the loss by the ratio.
+    """Base class for measures that average one number per sample, none of them negative, and scale the loss by the ratio."""
 
-    Attributes:
-        block: The number of consecutive positions whose numbers share their randomness.
-    """
-
-    block: int = 1
+    block: int = 1  #: The number of consecutive positions whose numbers share their randomness.
 
     def influence(self) -> Influence | None:
         """Returns x_n/mean − 1 for the samples' numbers x_n; None where their mean is zero."""

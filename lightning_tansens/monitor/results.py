@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_tansens.estimators import Estimator, default_estimators
 from lightning_tansens.metrics import default_measures
@@ -148,7 +149,9 @@ class Results(pl.Callback, OtherCallback):
         """Notes how long the last measurement took, makes its values known to callbacks, and returns those for loggers."""
         record = self._state.records[-1]
         record = self._state.records[-1] = replace(record, seconds={**record.seconds, "total": seconds})
-        self._measured_at, self._logged_step = time.perf_counter(), trainer.global_step
+        before, self._measured_at, self._logged_step = self._measured_at, time.perf_counter(), trainer.global_step
+        if before is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._notices.cost(seconds, self._measured_at - before)
         scalars = self.logged(record)
         log_for_callbacks(trainer, wanted(trainer, flat_row(record, self._keys)) if self._is_brief else scalars)
         return scalars

@@ -1,7 +1,5 @@
 """Texts for the console: a line for each set, a table at the end, and a bar while something takes long."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,9 +25,6 @@ _TRUTH = "true"
 def measurement_text(record: Record) -> str:
     """Returns what a measurement found: the reference's values, and a line for each target.
 
-    Args:
-        record: The measurement.
-
     Returns:
         Lines of at most 80 columns. A target has its estimates with their intervals and a verdict; without a headline it has
         the best single estimator's, with its name. Where labels are compared, the truth stands below.
@@ -42,7 +37,6 @@ def measurement_text(record: Record) -> str:
         epoch 9  val: loss 2.92                                                    0.6 s
           test    loss 3.61 [2.98, 4.34]  worse
             true  loss 3.70
-
     """
     head = f"epoch {record.epoch}  {_own_values(record)}"
     if "total" in record.seconds:
@@ -75,14 +69,10 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
 
     over all sets and all measurements :math:`E` that have both the estimate and the truth.
 
-    Args:
-        records: The records of a run.
-        scorecard: The file that scores all estimators; None where there is none.
-
     Returns:
         A table of 80 columns with a row for each set: its last estimates with their intervals, how much they differ from the
         reference's own values, and the verdict. Where labels were compared, a line says how far the estimates were off, and
-        one where the scores of all estimators are.
+        one where the scores of all estimators are: in the file ``scorecard``, if there is one.
 
     Example:
         >>> from lightning_tansens.record import Estimate, SetRecord
@@ -94,7 +84,6 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
           test  1.25 [1.10, 1.40]   +0.25    worse
         mean error: loss 0.250; with val's own values: 0.500
         the scores of all estimators: monitor.scorecard
-
     """
     if not records:
         return ""
@@ -111,16 +100,14 @@ def summary_table(records: Sequence[Record], scorecard: Path | None = None) -> s
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligns cells: the first column to the left, the others to the right; columns of empty cells are left out.
+    """Aligns the cells of rows, the heading first: the first column to the left, the others to the right.
 
-    Args:
-        rows: The cells, row by row; the first row is the heading.
+    Columns of empty cells are left out.
 
     Example:
         >>> print(aligned_table([["set", "loss"], ["test", "1.25"]]))
         set   loss
         test  1.25
-
     """
     kept = [column for column in zip(*rows, strict=True) if any(column[1:])]
     return "\n".join(line.rstrip() for line in _aligned(list(zip(*kept, strict=True)), str.rjust))
@@ -138,7 +125,6 @@ def slow_progress(total_batches: int, description: str, enabled: bool = True) ->
         >>> with slow_progress(2, "measuring") as progress:
         ...     for _ in range(2):
         ...         _ = progress.update()
-
     """
     look = {"desc": description, "delay": SECONDS_BEFORE_BAR, "leave": False, "dynamic_ncols": True}
     return tqdm(total=total_batches, disable=not enabled, **look)

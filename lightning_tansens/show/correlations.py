@@ -1,7 +1,5 @@
 """How closely what is measured follows the generalisation gap over the epochs."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -15,16 +13,11 @@ MIN_POINTS = 3
 
 
 def correlations(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
-    """Returns Pearson's and Spearman's coefficients over the places that both have; nothing where undefined.
-
-    Args:
-        first: One series; nan for a missing value.
-        second: The other one, of the same length.
+    """Returns Pearson's and Spearman's coefficients over the places where neither is nan; nothing where undefined.
 
     Example:
         >>> correlations([1, 2, 3], [1, 2, 4])["spearman"]
         1.0
-
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     both = np.isfinite(x) & np.isfinite(y)
@@ -42,12 +35,8 @@ def gap_correlations(records: Sequence[Record], target: str) -> dict[str, float]
 
     .. math:: \mathrm{gap}_t = |l(X_{te}; \theta_t) - l(X_{ref}; \theta_t)|
 
-    (Section 5 of Rácz et al. 2023, which reports Pearson's coefficient). Coefficients are left out where there are fewer
-    than three measurements or where one of the two does not change.
-
-    Args:
-        records: The measurements, the last one included; those without a gap are passed over.
-        target: The target's name.
+    (Section 5 of Rácz et al. 2023, which reports Pearson's coefficient). Coefficients are left out where fewer than
+    three measurements have a gap or where one of the two does not change.
 
     Returns:
         By ``pearson/<value>`` and ``spearman/<value>``, followed by the part (layer, output, class) of a measure with parts:
@@ -60,7 +49,6 @@ def gap_correlations(records: Sequence[Record], target: str) -> dict[str, float]
         ...     return Record(t, t, SetRecord("train", loss=1.0), {"test": SetRecord("test", loss=1.0 + t, measures=found)})
         >>> {name: f"{value:.2f}" for name, value in gap_correlations([record(t) for t in range(4)], "test").items()}
         {'pearson/m': '0.96', 'spearman/m': '1.00'}
-
     """
     points: list[tuple[float, Mapping[str, float]]] = []
     for record in records:

@@ -1,7 +1,5 @@
 """Names the values that are logged; only here does a record become strings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,17 +28,13 @@ _STDERR, _LOW, _HIGH, _RELIABLE = _ENDINGS = ("_stderr", "_low", "_high", "_reli
 class Keys:
     """Makes keys.
 
-    Args:
-        prefix: What every key begins with.
-
     Example:
         >>> keys = Keys()
         >>> keys.estimate("test", "loss", "empirical"), keys.value("empirical", "test", "layer")
         ('tansens/test_loss/empirical', 'tansens/empirical/test/layer')
-
     """
 
-    prefix: str = "tansens"
+    prefix: str = "tansens"  #: What every key begins with.
 
     def value(self, name: str, set_name: str | None = None, part: str | None = None) -> str:
         """Returns the key of a measure's value, of the weights alone, on a set, or on a part of the network or the set."""
@@ -78,7 +72,6 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
         >>> flat_row(Record(3, 41, SetRecord("val", loss=1.5), {"test": test}))  # doctest: +NORMALIZE_WHITESPACE
         {'epoch': 3, 'step': 41, 'tansens/val_loss': 1.5, 'tansens/test_loss/trivial': 1.5,
          'tansens/test_loss/trivial_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
-
     """
     found = _values(record, keys or Keys())
     row = {key: value for key, value, is_brief in found if value is not None and (is_brief or not brief)}
@@ -88,16 +81,12 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
 def check_set_names(names: Iterable[object]) -> None:
     """Raises ValueError if two values would be logged under one key because of how the targets are named.
 
-    Args:
-        names: The names of all targets.
-
     Raises:
         ValueError: If a name is empty, has a slash, is reserved, ends like a key of a standard error or an interval, or
             differs from another one only by characters that some loggers leave out.
 
     Example:
         >>> check_set_names(["test", "blurred digits"])
-
     """
     reserved = (*REFERENCE_NAMES, ALL_SETS, "class")
     seen: dict[str, object] = {}

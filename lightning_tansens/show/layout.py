@@ -1,7 +1,5 @@
 """Groups logged values into charts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,7 +31,6 @@ def make_layout(record: Record, keys: Keys | None = None, correlated: bool = Fal
         >>> record = Record(0, 9, SetRecord("train", loss=1.0), {"test": test}, seconds={"total": 0.1})
         >>> [chart for charts in make_layout(record).values() for chart in charts]
         ['loss of test', 'seconds a measurement takes']
-
     """
     keys = keys or Keys()
     answers: dict[str, list[object]] = {}
@@ -82,13 +79,7 @@ def compared_keys(
 ) -> list[str]:
     """Returns the keys by which runs are compared: the headline, the truth, the reference's own, then other estimates.
 
-    Args:
-        targets: The names of the targets.
-        estimators: The names of the estimators.
-        keys: How values are named.
-        labelled: Whether the truth will be known.
-        record: The run's first measurement, which knows the names of the sets and what is estimated; None before it.
-
+    Before the first measurement, whose ``record`` knows the sets and what is estimated, these are all keys that may come.
     """
     quantities, own = list(SHOWN), []
     if record is not None:

@@ -1,7 +1,5 @@
 """Shows a monitor in a notebook: a table of the sets and a picture of the run."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
@@ -21,10 +19,7 @@ _LOOK = {"remarks": "style='text-align:left;min-width:20em'"}
 
 
 def to_html(records: Sequence[Record]) -> str:
-    """Returns HTML, from the records alone.
-
-    Args:
-        records: The records of a monitor.
+    """Returns HTML, from the records of a monitor alone.
 
     Returns:
         A table with a row for each set: its accuracy and loss with their intervals, the verdict, and what speaks against
@@ -34,7 +29,6 @@ def to_html(records: Sequence[Record]) -> str:
     Example:
         >>> to_html([])
         '<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>'
-
     """
     if not records:
         return "<p>TangentSensitivityMonitor: nothing is measured yet; the first measurement comes after an epoch.</p>"

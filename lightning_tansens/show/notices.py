@@ -1,7 +1,5 @@
 """Notes that a run prints once: what is missing and why, what a measurement costs, how precise it is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from textwrap import fill
 
@@ -15,6 +13,9 @@ from lightning_tansens.show.pictures import MEASURE
 #: From how many seconds on a measurement's cost is told before.
 _SLOW = 5.0
 
+#: From how many seconds of all measurements on, and from which share of the run's time, their cost is told after.
+_NOTICED, _MUCH = 60.0, 0.05
+
 #: So many samples know an accuracy to half a percentage point.
 _ENOUGH = 10_000
 
@@ -27,22 +28,16 @@ class Notices:
 
     Args:
         before: The last measurement of the run that is resumed; None for a new run.
-
     """
 
     def __init__(self, before: Record | None = None) -> None:
         self._before = before
         self._said: set[str] = set()
         self._measurements = 0
+        self._seconds = self._passed = 0.0
 
     def say(self, record: Record, notes: Sequence[str] = ()) -> None:
-        """Prints the notes on a measurement that are new: one warning for each reason why values are missing.
-
-        Args:
-            record: The measurement.
-            notes: Further notes.
-
-        """
+        """Prints the notes on a measurement that are new: one warning for each reason why values are missing."""
         for note in filter(self._is_new, notes):
             tell(note)
         if self._before is not None:
@@ -70,6 +65,23 @@ class Notices:
         if self._measurements == 2 and (precision := precision_note(record)) is not None:
             tell(precision)  # the first one takes longer than those that follow
 
+    def cost(self, seconds: float, since: float) -> None:
+        """Says once what measurements cost, if a user may notice it.
+
+        Args:
+            seconds: How long a measurement took.
+            since: How long ago the one before it ended.
+
+        """
+        self._seconds += seconds
+        self._passed += since
+        share = self._seconds / self._passed
+        if self._seconds >= _NOTICED and share >= _MUCH and self._is_new("cost"):
+            tell(
+                f"measurements have taken {share:.0%} of the time so far, {self._seconds:.0f} s; Options(max_share=0.03) "
+                "leaves some out so that they take 3 % at most, every_n_epochs=2 leaves out every second one"
+            )
+
     def _is_new(self, name: str) -> bool:
         new = name not in self._said
         self._said.add(name)
@@ -77,13 +89,7 @@ class Notices:
 
 
 def tell(note: str, teller: str = "TangentSensitivityMonitor") -> None:
-    """Logs a note on lines of its own, of at most 80 columns where words are no longer, also beside a bar of tqdm.
-
-    Args:
-        note: The note.
-        teller: Whose note it is.
-
-    """
+    """Logs a note on lines of its own, of at most 80 columns where words are no longer, also beside a bar of tqdm."""
     with tqdm.external_write_mode():
         rank_zero_info(
             fill(f"{teller}: {note}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -91,13 +97,7 @@ def tell(note: str, teller: str = "TangentSensitivityMonitor") -> None:
 
 
 def changes(before: Record, now: Record) -> list[str]:
-    """Returns what a resumed run measures and did not before, and the other way round.
-
-    Args:
-        before: The last measurement before.
-        now: The first one after.
-
-    """
+    """Returns what a resumed run's first measurement has and the last one before had not, and the other way round."""
     notes: list[str] = []
     for kind, names in _NAMES.items():
         old, new = names(before), names(now)
@@ -133,11 +133,7 @@ _NAMES: dict[str, Callable[[Record], set[str]]] = {
 def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | None:
     """Returns how long a measurement will take and how to shorten it; None where it is quick.
 
-    Args:
-        seconds: How long it takes, about.
-        truth: How many of these seconds only the true losses of the test sets take.
-        samples: The number of samples of the largest of these.
-
+    So many seconds in all, of which ``truth`` are only for the true losses of test sets, the largest of so many samples.
     """
     if seconds < _SLOW:
         return None
@@ -153,12 +149,7 @@ def cost_note(seconds: float, truth: float = 0.0, samples: int = 0) -> str | Non
 
 
 def precision_note(record: Record) -> str | None:
-    """Returns how precise the empirical sensitivities are and what half the error costs; None where that is not known.
-
-    Args:
-        record: The measurement.
-
-    """
+    """Returns how precise the empirical sensitivities are and what half the error costs; None where that is not known."""
     found = []
     for one in record.sets:
         measure = one.measures.get(MEASURE)

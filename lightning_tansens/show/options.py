@@ -1,7 +1,5 @@
 """Chooses what the loggers are sent."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -36,7 +34,6 @@ class Display:
     Example:
         >>> Display(figure_time=0).histograms
         True
-
     """
 
     log: LogChoice = "default"

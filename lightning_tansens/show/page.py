@@ -1,9 +1,8 @@
 """Sends scalars, charts, tables and pictures of one run to its loggers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,37 +28,25 @@ EPOCHS_SHOWN = 8
 Distributions = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
 
 
+@dataclass(eq=False)
 class Page:
     """Sends what the user has chosen to see, on the process that writes; elsewhere it has no writers and does nothing.
 
     A writer that fails for want of space or of a connection is switched off with one warning, and the run goes on.
-
-    Args:
-        display: What is shown.
-        keys: How the values are named.
-        writers: Where it is sent.
-        explained: The measures and estimators, which are described by their docstrings.
-        correlated: Whether correlations with the gap are recorded.
-        folder: Where the run keeps files; None for nowhere.
-        strict: Whether a writer that fails raises instead.
-        brief: Leaves out of a record what loggers are not sent: charts and figures of all estimates are without it.
-
     """
 
-    def __init__(
-        self,
-        display: Display,
-        keys: Keys,
-        writers: Sequence[Writer],
-        explained: Sequence[object] = (),
-        correlated: bool = False,
-        folder: Path | None = None,
-        strict: bool = False,
-        brief: Callable[[Record], Record] = lambda record: record,
-    ) -> None:
-        self._display, self._keys, self._writers = display, keys, list(writers)
-        self._explained, self._correlated, self._folder = explained, correlated, folder
-        self._strict, self._brief = strict, brief
+    display: Display
+    keys: Keys
+    writers: Sequence[Writer]
+    explained: Sequence[object] = ()  #: The measures and estimators, which are described by their docstrings.
+    correlated: bool = False  #: Whether correlations with the gap are recorded.
+    folder: Path | None = None  #: Where the run keeps files; None for nowhere.
+    strict: bool = False  #: Whether a writer that fails raises instead.
+    #: Leaves out of a record what loggers are not sent: charts and figures of all estimates are without it.
+    brief: Callable[[Record], Record] = lambda record: record
+
+    def __post_init__(self) -> None:
+        self._working = list(self.writers)
         self._begun = time.perf_counter()
         self._drawing = 0.0
         self._shown = False
@@ -70,27 +57,14 @@ class Page:
     def compare(
         self, targets: Sequence[str], estimators: Sequence[str], hparams: Mapping[str, Any] | None, labelled: bool
     ) -> None:
-        """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters.
-
-        Args:
-            targets: The names of the targets.
-            estimators: The names of the estimators.
-            hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
-            labelled: Whether the truth will be known.
-
-        """
-        if self._display.layout:
-            self._compared = partial(compared_keys, targets, estimators, self._keys, labelled)
+        """Tells the loggers by which values to compare runs, before Lightning sends the hyperparameters, if it does."""
+        if self.display.layout:
+            self._compared = partial(compared_keys, targets, estimators, self.keys, labelled)
             compared = self._compared()
             self._send(lambda writer: writer.compare(compared, hparams))
 
     def resume(self, from_step: int) -> None:
-        """Removes what an interrupted process had sent, before a run goes on from a checkpoint.
-
-        Args:
-            from_step: The run's next step; for this one and later ones, everything is sent again.
-
-        """
+        """Removes what an interrupted process had sent, before a run goes on from a checkpoint at its next step."""
         self._send(lambda writer: writer.void(from_step))
 
     def show(
@@ -100,33 +74,25 @@ class Page:
         distributions: Distributions | None = None,
         samples: Mapping[str, ShownSamples] | None = None,
     ) -> None:
-        """Sends everything of a measurement except its scalars.
-
-        Args:
-            record: The measurement.
-            records: The records of all measurements, this one at the end.
-            distributions: Its distributions over the samples.
-            samples: The samples of the targets, by name.
-
-        """
-        if not self._writers:
+        """Sends everything of a measurement, the last one of ``records``, except its scalars."""
+        if not self._working:
             return
         if not self._shown:
             self._shown = True
-            self._begin(self._brief(record))
-        if self._display.texts and record.targets:
-            self._send(lambda writer: writer.table(self._keys.answer, answer_rows(record), record.step))
+            self._begin(self.brief(record))
+        if self.display.texts and record.targets:
+            self._send(lambda writer: writer.table(self.keys.answer, answer_rows(record), record.step))
         if self._draws and record.targets:
             figure = plot_answer(records)[0]
-            self._send(lambda writer: writer.figure(self._keys.answer, figure, record.step))
-        for set_name, measures in (distributions or {}).items() if self._display.histograms else ():
+            self._send(lambda writer: writer.figure(self.keys.answer, figure, record.step))
+        for set_name, measures in (distributions or {}).items() if self.display.histograms else ():
             for measure, parts in measures.items():
                 for part, numbers in parts.items():
-                    tag = self._keys.value(f"{measure}_histogram", set_name, part)
+                    tag = self.keys.value(f"{measure}_histogram", set_name, part)
                     self._send(lambda writer: writer.histogram(tag, numbers, record.step))  # noqa: B023  (called at once)
         self._last = samples or {}
         self._keep_nodes(record.epoch, distributions or {})
-        if self._drawing <= self._display.figure_time * (time.perf_counter() - self._begun):
+        if self._drawing <= self.display.figure_time * (time.perf_counter() - self._begun):
             self._draw(records, self._last)
 
     def scalars(self, record: Record, scalars: Mapping[str, float]) -> None:
@@ -135,20 +101,15 @@ class Page:
             self._send(lambda writer: writer.scalars(scalars, record.step))
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Sends what is known at the end: how good the estimates were, and the last figures.
-
-        Args:
-            records: The records of all measurements.
-
-        """
+        """Sends what is known at the end: how good the estimates were, and the last figures."""
         if self._last is not None:
             self._draw(records, self._last)
         if not records:
             return
         scorecard = Scorecard.from_records(records)
         rows, brief = scorecard.to_rows(), scorecard.to_rows(BRIEF)
-        if rows and self._display.texts:
-            tag, step = self._keys.value("scorecard"), records[-1].step
+        if rows and self.display.texts:
+            tag, step = self.keys.value("scorecard"), records[-1].step
             self._send(lambda writer: writer.table(tag, brief if writer.narrow_tables else rows, step))
         if rows and self.scorecard_file is not None:
             self.scorecard_file.parent.mkdir(parents=True, exist_ok=True)
@@ -157,55 +118,55 @@ class Page:
     @property
     def scorecard_file(self) -> Path | None:
         """Where :meth:`finish` writes the scorecard as CSV, if the truth is known; None for nowhere."""
-        return None if self._folder is None else self._folder / f"{self._keys.prefix.replace('/', '_')}_scorecard.csv"
+        return None if self.folder is None else self.folder / f"{self.keys.prefix.replace('/', '_')}_scorecard.csv"
 
     @property
     def notes(self) -> list[str]:
         """What to tell the user of things that are not shown."""
-        misses = self._display.figure_time and not self._draws and any(writer.takes_figures for writer in self._writers)
+        misses = self.display.figure_time and not self._draws and any(writer.takes_figures for writer in self._working)
         return ['no figures are drawn, as matplotlib is missing; pip install "lightning-tansens[figures]"'] if misses else []
 
     @property
     def _draws(self) -> bool:
-        return bool(self._display.figure_time) and find_spec("matplotlib") is not None
+        return bool(self.display.figure_time) and find_spec("matplotlib") is not None
 
     def _send(self, call: Callable[[Writer], None]) -> None:
-        for writer in list(self._writers):
+        for writer in list(self._working):
             try:
                 call(writer)
             except OSError as error:
-                if self._strict:
+                if self.strict:
                     raise
-                self._writers.remove(writer)
+                self._working.remove(writer)
                 rank_zero_warn(
                     f"TangentSensitivityMonitor: {type(writer).__name__} failed and is switched off; the run goes on: "
                     f"{error}"
                 )
 
     def _begin(self, record: Record) -> None:
-        layout = make_layout(record, self._keys, self._correlated) if self._display.layout else None
-        described = "\n\n".join(map(describe, self._explained)) if self._display.texts else ""
+        layout = make_layout(record, self.keys, self.correlated) if self.display.layout else None
+        described = "\n\n".join(map(describe, self.explained)) if self.display.texts else ""
         compared = [] if self._compared is None else self._compared(record)
         self._send(lambda writer: writer.begin(compared))
         if layout:
             self._send(lambda writer: writer.layout(layout))
         if described:
-            self._send(lambda writer: writer.text(self._keys.value("measures"), described, record.step))
+            self._send(lambda writer: writer.text(self.keys.value("measures"), described, record.step))
 
     def _keep_nodes(self, epoch: int, distributions: Distributions) -> None:
         found = {name: of["active_nodes"].get("") for name, of in distributions.items() if "active_nodes" in of}
         whole = {name: numbers for name, numbers in found.items() if numbers is not None}
-        if whole and self._display.figure_time:
+        if whole and self.display.figure_time:
             self._nodes[epoch] = whole
         if len(self._nodes) > 2 * EPOCHS_SHOWN:
             self._nodes = {epoch: self._nodes[epoch] for epoch in list(self._nodes)[::2]}
 
     def _draw(self, records: Sequence[Record], samples: Mapping[str, ShownSamples]) -> None:
-        if not self._draws or not self._writers:
+        if not self._draws or not self._working:
             return
         start = time.perf_counter()
-        drawn = [self._brief(record) for record in records]
-        for tag, figure in draw_figures(drawn, self._nodes_shown(), samples, self._display.num_images, self._keys):
+        drawn = [self.brief(record) for record in records]
+        for tag, figure in draw_figures(drawn, self._nodes_shown(), samples, self.display.num_images, self.keys):
             self._send(lambda writer: writer.figure(tag, figure, records[-1].step))  # noqa: B023
         self._last = None
         self._drawing += time.perf_counter() - start

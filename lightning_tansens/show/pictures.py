@@ -1,10 +1,8 @@
 """Chooses and draws the figures of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +14,8 @@ from lightning_tansens.show.figures import (
     plot_histograms_over_epochs,
     plot_layer_shares,
 )
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.keys import Keys
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: The measure whose samples and layers are drawn, and whose precision is told.
 MEASURE = "empirical"
@@ -27,18 +23,11 @@ MEASURE = "empirical"
 
 @dataclass(frozen=True)
 class ShownSamples:
-    """The samples of a target and their sensitivities, for the picture of the least and the most sensitive ones.
+    """The samples of a target and their sensitivities, for the picture of the least and the most sensitive ones."""
 
-    Attributes:
-        squares: ‖S(x)‖_F² of each sample, shape (M,).
-        numbers: Each sample's index in its data set.
-        inputs: Returns the inputs of the samples at some places of ``squares``, as one batch.
-
-    """
-
-    squares: Tensor
-    numbers: Sequence[int]
-    inputs: Callable[[Sequence[int]], Any]
+    squares: Tensor  #: ‖S(x)‖_F² of each sample, shape (M,).
+    numbers: Sequence[int]  #: Each sample's index in its data set.
+    inputs: Callable[[Sequence[int]], Any]  #: Returns the inputs of the samples at some places of ``squares``, as one batch.
 
     def extreme_images(self, count: int) -> tuple[Tensor, Tensor, list[int]] | None:
         """Returns images, ‖S(x)‖_F² and numbers of the least and the most sensitive samples; None if these are no images."""
@@ -60,16 +49,11 @@ def draw_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Draws what there is to draw of a run so far, one figure after another.
 
-    Args:
-        records: The records of all measurements.
-        active_nodes: For some epochs, the number of active nodes of each sample of each set.
-        samples: The samples of the targets, by name.
-        num_images: How many of the least and of the most sensitive images are drawn.
-        keys: How the values are named.
+    The active nodes are those of each sample of each set, for some epochs; so many of the least and of the most sensitive
+    images are drawn.
 
     Yields:
         A tag and a figure.
-
     """
     for target in records[-1].targets.values():
         for quantity, found in target.estimates.items():

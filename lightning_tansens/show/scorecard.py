@@ -30,18 +30,11 @@ BRIEF = ("quantity", "set", "estimator", "MAE", f"MAE / {TRIVIAL}", "coverage")
 
 @dataclass(frozen=True)
 class Point:
-    """One estimate and the truth.
+    """One estimate and the truth."""
 
-    Attributes:
-        estimate: The estimate; nan where it was not defined.
-        actual: The truth.
-        interval: Where the truth is expected; None where the estimate does not say.
-
-    """
-
-    estimate: float
-    actual: float
-    interval: tuple[float, float] | None = None
+    estimate: float  #: The estimate; nan where it was not defined.
+    actual: float  #: The truth.
+    interval: tuple[float, float] | None = None  #: Where the truth is expected; None where the estimate does not say.
 
     @property
     def error(self) -> float:
@@ -55,39 +48,25 @@ Points = dict[tuple[str, float], Point]
 
 @dataclass(frozen=True)
 class EstimatorScore:
-    """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined.
-
-    Attributes:
-        count: The number of points with a finite estimate.
-        undefined: The number of points without one.
-        mae: The mean of ``|estimate − actual|``.
-        bias: The mean of estimate − actual.
-        rmse: The root of the mean of (estimate − actual)².
-        pearson: Pearson's correlation with the truth.
-        spearman: Spearman's.
-        coverage: The share of estimates whose interval contains the truth, among those that have one.
-        regret: How much worse than the best checkpoint the one is that the estimator would choose; its mean over sets.
-        mae_ratio: ``mae`` over the trivial estimate's on the same points; below one, the estimator helped.
-        rmse_ratio: ``rmse`` over the trivial estimate's.
-        regret_ratio: ``regret`` over the trivial estimate's.
-
-    """
+    """How good an estimator was, on one set or over all of them ("all"); None where a number is not defined."""
 
     quantity: Quantity
     set_name: str
     estimator: str
-    count: int
-    undefined: int
-    mae: float | None = None
-    bias: float | None = None
-    rmse: float | None = None
-    pearson: float | None = None
-    spearman: float | None = None
-    coverage: float | None = None
+    count: int  #: The number of points with a finite estimate.
+    undefined: int  #: The number of points without one.
+    mae: float | None = None  #: The mean of ``|estimate − actual|``.
+    bias: float | None = None  #: The mean of estimate − actual.
+    rmse: float | None = None  #: The root of the mean of (estimate − actual)².
+    pearson: float | None = None  #: Pearson's correlation with the truth.
+    spearman: float | None = None  #: Spearman's.
+    coverage: float | None = None  #: The share of estimates whose interval contains the truth, among those that have one.
+    #: How much worse than the best checkpoint the one is that the estimator would choose; its mean over sets.
     regret: float | None = None
+    #: ``mae`` over the trivial estimate's on the same points; below one, the estimator helped.
     mae_ratio: float | None = None
-    rmse_ratio: float | None = None
-    regret_ratio: float | None = None
+    rmse_ratio: float | None = None  #: ``rmse`` over the trivial estimate's.
+    regret_ratio: float | None = None  #: ``regret`` over the trivial estimate's.
 
 
 class Scorecard:
@@ -117,7 +96,6 @@ class Scorecard:
         >>> score = scorecard.compute()[1]
         >>> score.estimator, score.mae, score.regret, score.mae_ratio
         ('mine', 0.25, 0.25, 0.6666666666666666)
-
     """
 
     def __init__(self, confidence: float = 0.95) -> None:
@@ -128,12 +106,9 @@ class Scorecard:
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> Scorecard:
-        """Scores what a monitor has recorded.
+        """Scores what a monitor has recorded; records without a truth are passed over.
 
-        Args:
-            records: The records; those without a truth are passed over. An estimate that other records have is not defined
-                where it is missing.
-
+        An estimate that other records have is not defined where it is missing.
         """
         scorecard = cls()
         for target in dict.fromkeys(name for record in records for name in record.targets):
@@ -177,7 +152,6 @@ class Scorecard:
         Raises:
             ValueError: If the quantity is unknown, the set is called "all" or an argument is not a number.
             TypeError: If a name is not a string.
-
         """
         check_text("estimator", estimator)
         check_choice("quantity", quantity, QUANTITIES)
@@ -210,12 +184,7 @@ class Scorecard:
         return scores
 
     def to_rows(self, headings: Sequence[str] = HEADINGS) -> list[dict[str, Any]]:
-        """Returns the scores by heading, one row each; None where a number is not defined.
-
-        Args:
-            headings: The headings that are wanted, in their order.
-
-        """
+        """Returns the scores under some headings, one row each; None where a number is not defined."""
         scores = [dict(zip(HEADINGS, asdict(score).values(), strict=True)) for score in self.compute()]
         return [{heading: row[heading] for heading in headings} for row in scores]
 
@@ -233,22 +202,19 @@ class Scorecard:
         # the two are compared where both are defined
         both = [{place: of[place] for place in own if place in trivial} for of in (own, trivial)]
         pairs = [np.array([point.error for point in of.values()]) for of in both]
-        return EstimatorScore(
-            quantity,
-            set_name,
-            name,
-            len(points),
-            len(every) - len(points),
-            mae=_mean(np.abs(errors)),
-            bias=_mean(errors),
-            rmse=_root(_mean_square(errors)),
-            coverage=_mean([p.interval[0] <= p.actual <= p.interval[1] for p in points if p.interval is not None]),
-            regret=self._regret(quantity, own),
-            mae_ratio=_ratio(*(_mean(np.abs(of)) for of in pairs)),
-            rmse_ratio=_root(_ratio(*(_mean_square(of) for of in pairs))),
-            regret_ratio=_ratio(*(self._regret(quantity, of) for of in both)),
+        numbers = {
+            "mae": _mean(np.abs(errors)),
+            "bias": _mean(errors),
+            "rmse": math.sqrt(_mean_square(errors)),
+            "coverage": _mean([p.interval[0] <= p.actual <= p.interval[1] for p in points if p.interval is not None]),
+            "regret": self._regret(quantity, own),
+            "mae_ratio": _ratio(*(_mean(np.abs(of)) for of in pairs)),
+            "rmse_ratio": math.sqrt(_ratio(*(_mean_square(of) for of in pairs))),
+            "regret_ratio": _ratio(*(self._regret(quantity, of) for of in both)),
             **correlations([p.estimate for p in points], [p.actual for p in points]),
-        )
+        }
+        known = {number: value for number, value in numbers.items() if math.isfinite(value)}
+        return EstimatorScore(quantity, set_name, name, len(points), len(every) - len(points), **known)
 
     def _on(self, quantity: Quantity, sets: Sequence[str], name: str, defined: bool = False) -> Points:
         """The points of an estimator on some sets; those that are defined if asked for."""
@@ -256,7 +222,7 @@ class Scorecard:
         points = (item for of_set in found for item in of_set.items())
         return {place: point for place, point in points if not defined or math.isfinite(point.estimate)}
 
-    def _regret(self, quantity: Quantity, points: Points) -> float | None:
+    def _regret(self, quantity: Quantity, points: Points) -> float:
         """The mean regret over the sets that have points to choose among."""
         sign = 1 if quantity == "loss" else -1
         regrets = []
@@ -267,22 +233,16 @@ class Scorecard:
         return _mean(regrets)
 
 
-def _mean(values: Sequence[float] | NDArray[Any]) -> float | None:
-    return _finite(float(np.mean(values))) if len(values) else None
+def _mean(values: Sequence[float] | NDArray[Any]) -> float:
+    """The mean; nan where it is not finite, or there is nothing to average."""
+    mean = float(np.mean(values)) if len(values) else math.nan
+    return mean if math.isfinite(mean) else math.nan
 
 
-def _mean_square(values: Sequence[float] | NDArray[Any]) -> float | None:
+def _mean_square(values: NDArray[Any]) -> float:
     with np.errstate(over="ignore"):
         return _mean(np.square(values))
 
 
-def _ratio(value: float | None, other: float | None) -> float | None:
-    return _finite(value / other) if value is not None and other else None
-
-
-def _root(value: float | None) -> float | None:
-    return None if value is None else math.sqrt(value)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _ratio(value: float, other: float) -> float:
+    return value / other if other else math.nan

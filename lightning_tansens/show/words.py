@@ -1,7 +1,5 @@
 """Puts estimates into words, the same on the console, in figures, tables and notebooks."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,18 +18,12 @@ _BEST_KNOWN: dict[Quantity, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SetAnswer:
-    """What stands for a set, in words.
+    """What stands for a set, in words."""
 
-    Attributes:
-        name: The set's name.
-        estimates: For each quantity that is estimated, the estimator's name and the estimate.
-        reference: The reference's name.
-
-    """
-
-    name: str
+    name: str  #: The set's name.
+    #: For each quantity that is estimated, the estimator's name and the estimate.
     estimates: Mapping[Quantity, tuple[str, Estimate]]
-    reference: str
+    reference: str  #: The reference's name.
 
     @property
     def kind(self) -> Verdict | None:
@@ -59,24 +51,18 @@ class SetAnswer:
         return tuple((both[reason] if len(whats) > 1 else whats[0]) + reason for reason, whats in of_what.items())
 
     def value(self, quantity: Quantity) -> str:
-        """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one.
-
-        Args:
-            quantity: "loss" or "accuracy".
-
-        """
+        """Returns an estimate with its interval, and the estimator's name unless it is the headline; empty without one."""
         if quantity not in self.estimates:
             return ""
         name, estimate = self.estimates[quantity]
-        return with_range(quantity, estimate) + ("" if name == HEADLINE else f" ({name})")
+        value = said(quantity, estimate.value)
+        if estimate.low is not None and estimate.high is not None:
+            value += f" [{said(quantity, estimate.low)}, {said(quantity, estimate.high)}]"
+        return value + ("" if name == HEADLINE else f" ({name})")
 
 
 def answer(record: Record, name: str) -> SetAnswer:
     """Returns what a measurement says of a target.
-
-    Args:
-        record: The measurement.
-        name: The target's name.
 
     Example:
         >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="like the reference")}
@@ -84,7 +70,6 @@ def answer(record: Record, name: str) -> SetAnswer:
         >>> found = answer(Record(9, 90, SetRecord("val"), {"test": test}), "test")
         >>> found.value("loss"), found.verdict
         ('3.61 [2.98, 4.34]', 'like val')
-
     """
     one = record.targets[name]
     found = {quantity: estimate for quantity in SHOWN if (estimate := headline(one, quantity)) is not None}
@@ -95,11 +80,6 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
     """Returns the name and the estimate that stand for a set's loss or accuracy; None where nothing does.
 
     Where the headline was asked for and is missing, a measure's estimate does not take its place.
-
-    Args:
-        one: What was found on the set.
-        quantity: "loss" or "accuracy".
-
     """
     found = one.estimates.get(quantity, {})
     others = [] if HEADLINE in one.missing else [*(name for name in found if name != TRIVIAL), TRIVIAL]
@@ -110,14 +90,9 @@ def headline(one: SetRecord, quantity: Quantity) -> tuple[str, Estimate] | None:
 def shortened(names: Iterable[str], width: int) -> dict[str, str]:
     """Returns names that fit into a width and still differ: long ones lose the same part, or get a number if none will do.
 
-    Args:
-        names: The names.
-        width: The number of characters.
-
     Example:
         >>> shortened(["scans_of_the_north", "scans_of_the_south", "ours"], 10)
         {'scans_of_the_north': 'scans…orth', 'scans_of_the_south': 'scans…outh', 'ours': 'ours'}
-
     """
     every = list(names)
     long = [name for name in every if len(name) > width]
@@ -135,38 +110,21 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str]:
 def said(quantity: Quantity, value: float) -> str:
     """Returns a loss or an accuracy with the digits that matter.
 
-    Args:
-        quantity: "loss" or "accuracy".
-        value: The value.
-
     Example:
         >>> said("accuracy", 0.3612), said("loss", 12.345)
         ('0.36', '12.3')
-
     """
     return f"{value:.2f}" if quantity == "accuracy" else f"{value:#.3g}".rstrip(".")
 
 
-def with_range(quantity: Quantity, estimate: Estimate) -> str:
-    """Returns an estimate with its interval, if it has one."""
-    value = said(quantity, estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{said(quantity, estimate.low)}, {said(quantity, estimate.high)}]"
-
-
 def answer_rows(record: Record) -> list[dict[str, str]]:
     """Returns what a measurement says of all sets, a row each with the same headings; the reference is the first.
-
-    Args:
-        record: The measurement.
 
     Example:
         >>> loss = {"estimate": Estimate(3.61, low=2.98, high=4.34, verdict="worse", doubts=("too few samples",))}
         >>> test = SetRecord("test", loss=3.7, estimates={"loss": loss})
         >>> answer_rows(Record(9, 90, SetRecord("val", loss=2.9), {"test": test}))[1]
         {'set': 'test', 'loss': '3.61 [2.98, 4.34], true 3.70', 'verdict': 'worse?', 'remarks': 'too few samples'}
-
     """
     known = [(of, value) for of in SHOWN if (value := record.reference.labelled(of)) is not None]
     rows: list[dict[str, str]] = [{"set": f"{record.reference.name} (labelled)"}]
@@ -184,16 +142,12 @@ def answer_rows(record: Record) -> list[dict[str, str]]:
 
 
 def describe(explained: object) -> str:
-    """Returns a name in the log and a sentence about it, as Markdown.
-
-    Args:
-        explained: A measure or an estimator; its ``key`` is its name, its docstring begins with a sentence.
+    """Returns a measure's or an estimator's name in the log and its docstring's first sentence, as Markdown.
 
     Example:
         >>> from lightning_tansens.metrics import InputOutputSensitivity
         >>> describe(InputOutputSensitivity())
         "**input_output**: The mean norm of the network's Jacobian over a set, and the loss estimate built on it."
-
     """
     sentence = (inspect.getdoc(type(explained)) or "").partition("\n")[0]
     return f"**{getattr(explained, 'key', type(explained).__name__)}**: {sentence}"

@@ -172,7 +172,7 @@ class Network:
 
 
 #: "sum" takes the paths to any output (u = 1), "each" one output at a time (u = e_c), a tensor weights them (u).
-Outputs = Literal["sum", "each"] | Tensor
+Weightings = Literal["sum", "each"] | Tensor
 
 
 def derivatives(scalar: Tensor, tensors: Sequence[Any], **options: Any) -> tuple[Tensor | None, ...]:
@@ -191,7 +191,7 @@ def check_outputs(outputs: object) -> None:
         raise ValueError(f"outputs: expected 'sum', 'each' or a weighting of shape (C,), but got {outputs!r}")
 
 
-def output_weightings(outputs: Outputs, output: Tensor) -> Tensor:
+def output_weightings(outputs: Weightings, output: Tensor) -> Tensor:
     """Returns the weightings u of outputs (N, C) as rows, shape (U, C), in at least single precision.
 
     U is C for "each", else 1. Raises ValueError if a weighting does not have one entry for each output.

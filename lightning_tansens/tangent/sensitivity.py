@@ -13,7 +13,7 @@ from lightning_tansens.tangent.closed_form.exact import exact_blocks
 from lightning_tansens.tangent.isolation import evaluation
 from lightning_tansens.tangent.memory import WHOLE, Blocks
 from lightning_tansens.tangent.methods import Choice, Method, check_probes, choose, leave_input_space
-from lightning_tansens.tangent.network import Network, Outputs, check_outputs, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, check_outputs, output_weightings
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.all_directions import exact_by_forward_mode
 from lightning_tansens.tangent.probes.input_space import estimate_in_input_space
@@ -25,11 +25,11 @@ def tangent_sensitivity(
     model: nn.Module,
     inputs: Any,
     *,
-    outputs: Outputs = "sum",
+    outputs: Weightings = "sum",
     method: Method = "auto",
     num_probes: int = 1,
     generator: torch.Generator | None = None,
-    indices: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
     wrt: Wrt = None,
     output: OutputPicker | None = None,
 ) -> Tensor:
@@ -52,7 +52,7 @@ def tangent_sensitivity(
             "auto" for the closed form where it exists and is affordable, else "stochastic". :func:`chosen_method` tells.
         num_probes: The number of random probes, for each sample in input space, for each block of 32 in parameter space.
         generator: Source of the probes' seed; None takes the seed 0, so that a call repeats.
-        indices: The samples' positions in their set, which name their probes; None for 0, …, N-1.
+        positions: The samples' positions in their set, which name their probes; None for 0, …, N-1.
         wrt: Which tensor is x: the name or position of one of several inputs, or the name of the module whose output is x
             (an embedding of tokens; parameters upstream of it do not count).
         output: Picks the tensor of outputs, where the model returns a tuple, a dict or the like.
@@ -78,7 +78,7 @@ def tangent_sensitivity(
         method=method,
         num_probes=num_probes,
         generator=generator,
-        indices=indices,
+        positions=positions,
         wrt=wrt,
         output=output,
     )
@@ -94,11 +94,11 @@ def tangent_sensitivity_blocks(
     model: nn.Module,
     inputs: Any,
     *,
-    outputs: Outputs = "sum",
+    outputs: Weightings = "sum",
     method: Method = "auto",
     num_probes: int = 1,
     generator: torch.Generator | None = None,
-    indices: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
     wrt: Wrt = None,
     output: OutputPicker | None = None,
 ) -> Blocks:
@@ -126,7 +126,7 @@ def tangent_sensitivity_blocks(
         return {name: block[:0] for name, block in blocks.items()}
     with evaluation(model):
         network = Network(model, inputs, wrt, output)
-        own = positions_from("indices", indices, len(network))
+        own = positions_from("positions", positions, len(network))
         seed = 0
         if generator is not None:
             seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
@@ -172,7 +172,7 @@ def choose_way(network: Network, method: Method) -> Choice:
 
 
 def _measure(
-    network: Network, method: Method, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int]
+    network: Network, method: Method, outputs: Weightings, num_probes: int, seed: int, positions: Sequence[int]
 ) -> Blocks:
     choice = choose_way(network, method)
     if choice.way == "closed_form":
@@ -182,14 +182,14 @@ def _measure(
             return exact_by_forward_mode(network, outputs, choice.axes)
         if choice.way == "input_space":
             assert choice.axes is not None
-            options = (num_probes, seed, indices, choice.sample_bytes)
+            options = (num_probes, seed, positions, choice.sample_bytes)
             try:
                 return estimate_in_input_space(network, outputs, choice.axes, *options)
             except UnsupportedNetworkError as error:
                 if method not in ("auto", "stochastic"):
                     raise
                 leave_input_space(network, method, f"input space failed for a later batch: {error}")
-        return estimate_in_parameter_space(network, outputs, num_probes, seed, indices, choice.sample_bytes)
+        return estimate_in_parameter_space(network, outputs, num_probes, seed, positions, choice.sample_bytes)
 
 
 def _lengthened(tensor: Tensor) -> Tensor:

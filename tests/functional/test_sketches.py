@@ -65,9 +65,9 @@ def test_mean_squares_are_the_squared_norms_of_differences():
 
 
 def test_signs_belong_to_the_samples():
-    whole = tangent_sketches(NET, INPUTS, indices=range(20, 60))
+    whole = tangent_sketches(NET, INPUTS, positions=range(20, 60))
     order = [35, 2, 17]
-    assert_equal(tangent_sketches(NET, INPUTS[order], indices=[20 + n for n in order]), whole[order])
+    assert_equal(tangent_sketches(NET, INPUTS[order], positions=[20 + n for n in order]), whole[order])
     assert not torch.equal(tangent_sketches(NET, INPUTS, seed=1), tangent_sketches(NET, INPUTS))
 
 

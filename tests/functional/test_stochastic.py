@@ -37,8 +37,8 @@ def repeated(example, draws, method, num_probes=1):
     exact = tangent_sensitivity(model, inputs, method="exact", **example.options)
     assert exact > 0
     many = inputs.expand(draws, *inputs.shape[1:])
-    indices = range(0, 32 * draws, 32)  # each in a block of its own
-    options = {"indices": indices, "method": method, "num_probes": num_probes, **example.options}
+    positions = range(0, 32 * draws, 32)  # each in a block of its own
+    options = {"positions": positions, "method": method, "num_probes": num_probes, **example.options}
     return tangent_sensitivity(model, many, **options), float(exact)
 
 
@@ -93,24 +93,24 @@ def test_probes_are_averaged(method):
     assert not torch.isclose(third, second).any()
 
 
-def measure(model, inputs, method, indices, **options):
-    return tangent_sensitivity(model, inputs, method=method, indices=indices, **options)
+def measure(model, inputs, method, positions, **options):
+    return tangent_sensitivity(model, inputs, method=method, positions=positions, **options)
 
 
 @pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("name", ["MLP with tanh", "residual in place"])
 def test_order_split_and_rank_do_not_matter(name, method):
     model, inputs = COVERED[name].make(samples=7)
-    indices = [31, 32, 5, 100, 33, 0, 64]  # three blocks of probes and more
-    whole = measure(model, inputs, method, indices, num_probes=2)
+    positions = [31, 32, 5, 100, 33, 0, 64]  # three blocks of probes and more
+    whole = measure(model, inputs, method, positions, num_probes=2)
     order = [3, 6, 0, 2, 5, 1, 4]
-    shuffled = measure(model, inputs[order], method, [indices[i] for i in order], num_probes=2)
+    shuffled = measure(model, inputs[order], method, [positions[i] for i in order], num_probes=2)
     assert_equal(shuffled, whole[order])
-    split = [measure(model, inputs[n : n + 2], method, indices[n : n + 2], num_probes=2) for n in range(0, 7, 2)]
+    split = [measure(model, inputs[n : n + 2], method, positions[n : n + 2], num_probes=2) for n in range(0, 7, 2)]
     assert_equal(torch.cat(split), whole)
     for rank in range(3):
-        assert_equal(measure(model, inputs[rank::3], method, indices[rank::3], num_probes=2), whole[rank::3])
-    other = measure(model, inputs, method, [index + 1000 for index in indices], num_probes=2)
+        assert_equal(measure(model, inputs[rank::3], method, positions[rank::3], num_probes=2), whole[rank::3])
+    other = measure(model, inputs, method, [index + 1000 for index in positions], num_probes=2)
     assert not torch.isclose(other, whole).any()
 
 

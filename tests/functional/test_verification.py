@@ -339,7 +339,7 @@ def test_squeezed_batches(name, way):
     model, x = SQUEEZED[name]().double(), normal(4)(3)
     values = tangent_sensitivity(model, x, method=way, num_probes=2)
     for n in range(3):
-        assert_equal(tangent_sensitivity(model, x[n : n + 1], method=way, num_probes=2, indices=[n]), values[n : n + 1])
+        assert_equal(tangent_sensitivity(model, x[n : n + 1], method=way, num_probes=2, positions=[n]), values[n : n + 1])
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -73,7 +73,15 @@ FUNCTIONS = {name: call_of_function(name) for name in functional.__all__ if name
 
 # ----------------------------------------------------------------------------------------------- measures
 
-ABSTRACT = ("LabelledMeasure", "MeanSensitivity", "Measure", "SampleMeasure", "SensitivityMeasure", "TangentMeasure")
+ABSTRACT = (
+    "FunctionMeasure",
+    "LabelledMeasure",
+    "MeanSensitivity",
+    "Measure",
+    "SampleMeasure",
+    "SensitivityMeasure",
+    "TangentMeasure",
+)
 
 
 def constructors(made):

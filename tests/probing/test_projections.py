@@ -72,8 +72,8 @@ def test_small_sums_are_taken_exactly(positions):
 
 
 def test_draws_depend_on_sample_probe_and_parameter_alone():
-    def draw(seed, indices, probe, name):
-        return Projection(seed, indices, probe, ("a", "b")).signs(name, 40)
+    def draw(seed, positions, probe, name):
+        return Projection(seed, positions, probe, ("a", "b")).signs(name, 40)
 
     whole = draw(0, range(9), 0, "a")
     assert whole.shape == (9, NUM_PROJECTIONS, 40)
@@ -120,5 +120,5 @@ def test_the_mean_over_probes_is_the_exact_value():
 def test_results_do_not_depend_on_the_batch():
     net, x = make()
     whole = tangent_sensitivity(net, x, method="input_space")
-    apart = [tangent_sensitivity(net, x[n : n + 1], method="input_space", indices=[n]) for n in range(len(x))]
+    apart = [tangent_sensitivity(net, x[n : n + 1], method="input_space", positions=[n]) for n in range(len(x))]
     assert_equal(torch.cat(apart), whole)

@@ -1,7 +1,5 @@
 """The calibrated estimator: what perturbed copies of the reference tell of the loss on sets without labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args

@@ -1,7 +1,5 @@
 """Perturbed copies of samples: the same for a sample in every epoch, batch and process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_tansens.checks import check_numbers, check_share
+from lightning_tansens.checks import check_numbers, check_shape_of, check_share
 from lightning_tansens.tangent.isolation import Randomness, sample_seed
 
 #: Changes one sample, a tensor without the batch's dimension, and keeps its shape.
@@ -133,11 +131,7 @@ class Perturbed:
             for sample, position in zip(inputs.detach().cpu(), positions, strict=True):
                 self._randomness.seed(sample_seed(self._seed, position))
                 changed = self._transform(sample.clone())
-                if not isinstance(changed, Tensor) or changed.shape != sample.shape:
-                    came = f"shape {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
-                    raise ValueError(
-                        f"copies: expected {self._transform!r} to return a tensor of the sample's shape "
-                        f"{tuple(sample.shape)}, but got {came}"
-                    )
+                expected = f"copies: expected {self._transform!r} to return a tensor of the sample's shape"
+                check_shape_of(expected, changed, sample, "; return a changed sample")
                 perturbed.append(changed)
         return torch.stack(perturbed).to(inputs)

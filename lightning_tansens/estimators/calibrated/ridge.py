@@ -1,7 +1,5 @@
 """A small ridge regression through the origin, whose strength is chosen by leaving one point out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

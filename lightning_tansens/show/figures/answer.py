@@ -1,42 +1,18 @@
 """Draws the first picture of a run: how well the network does on each unlabelled set, and how sure that is."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.record import HEADLINE, TRIVIAL, Quantity
+from lightning_tansens.show.figures import card
 from lightning_tansens.show.figures.answer_rows import draw_rows
-from lightning_tansens.show.figures.canvas import check_matplotlib
-from lightning_tansens.show.figures.card import (
-    BAR,
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    LINE,
-    RIGHT,
-    SCALE,
-    SMALL,
-    WIDTH,
-    Frame,
-    estimates_on,
-    explain,
-    last_answers,
-    places,
-    values_shown,
-    write,
-    write_bar,
-)
+from lightning_tansens.show.figures.canvas import Axes, Figure, check_matplotlib
 from lightning_tansens.show.figures.series import Records, check_records, epochs, on_set, series, targets_of
 from lightning_tansens.show.figures.style import ESTIMATES
 from lightning_tansens.show.keys import ACTUAL, QUANTITIES
 from lightning_tansens.show.words import SHOWN, SetAnswer, said
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: So many sets have a panel each; of more, each has a row of numbers, and of so many the first ones.
 PANELS, ROWS = 6, 10
@@ -74,7 +50,6 @@ def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Fig
         >>> figure, ax = plot_answer([Record(t, t, SetRecord("val", accuracy=0.5), {"test": test}) for t in range(3)])
         >>> [text.get_text() for text in ax.texts][:4]
         ['accuracy', 'worse', 'test', 'accuracy 0.36 [0.27, 0.43]']
-
     """
     check_records(records)
     targets = targets_of(records)
@@ -86,14 +61,14 @@ def plot_answer(records: Records, quantity: Quantity | None = None) -> tuple[Fig
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure((WIDTH / 100, HEIGHT / 100), dpi=100 * SCALE)
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, HEIGHT))
+    figure = Figure((card.WIDTH / 100, card.HEIGHT / 100), dpi=100 * card.SCALE)
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, card.WIDTH), ylim=(0, card.HEIGHT))
     ax.set_axis_off()
     if len(targets) > PANELS:
         draw_rows(ax, records, targets[:ROWS], len(targets[ROWS:]), chosen)
     else:
         _draw_panels(ax, records, targets, chosen)
-    explain(ax, records[-1].reference.name)
+    card.explain(ax, records[-1].reference.name)
     return figure, ax
 
 
@@ -102,40 +77,42 @@ def _draw_panels(ax: Axes, records: Records, targets: list[str], quantity: Quant
     columns = 2 if len(targets) == 4 else min(len(targets), 3)
     rows = -(-len(targets) // columns)
     lines = 1 if columns == rows == 2 else 2
-    wide, tall = (WIDTH - LEFT - RIGHT + _GAP) / columns, (HEIGHT - BOTTOM + _GAP) / rows
-    ax.text(9, (BOTTOM + HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=SMALL)
-    scales = _epochs_shown(records), values_shown(records, targets, quantity)
-    found = last_answers(records, targets, _NAMES[columns - 1])
-    whole = [epoch for epoch in places(8 // columns, scales[0]) if epoch == round(epoch)]
+    wide, tall = (card.WIDTH - card.LEFT - card.RIGHT + _GAP) / columns, (card.HEIGHT - card.BOTTOM + _GAP) / rows
+    ax.text(9, (card.BOTTOM + card.HEIGHT) / 2, quantity, rotation=90, ha="center", va="center", size=card.SMALL)
+    first, last = records[0].epoch, records[-1].epoch
+    room = max(0.03 * (last - first), 0.1)
+    scales = (first - room, last + room), card.values_shown(records, targets, quantity)
+    found = card.last_answers(records, targets, _NAMES[columns - 1])
+    whole = [epoch for epoch in card.places(8 // columns, scales[0]) if epoch == round(epoch)]
     for number, target in enumerate(targets):
         row, column = divmod(number, columns)
-        corner = LEFT + column * wide, HEIGHT - (row + 1) * tall + _GAP
-        panel = Frame(ax, *corner, wide - _GAP, tall - _GAP - BAR - LINE * lines, *scales)
+        corner = card.LEFT + column * wide, card.HEIGHT - (row + 1) * tall + _GAP
+        panel = card.Frame(ax, *corner, wide - _GAP, tall - _GAP - card.BAR - card.LINE * lines, *scales)
         _write_title(panel, found[target], quantity, lines)
-        panel.scale(whole, places(2 + 3 // rows, scales[1]), number + columns >= len(targets), column == 0)
+        panel.scale(whole, card.places(2 + 3 // rows, scales[1]), number + columns >= len(targets), column == 0)
         _draw_elements(panel, records, target, quantity)
-    ax.text(3, BOTTOM - 12, "epoch", size=SMALL)
+    ax.text(3, card.BOTTOM - 12, "epoch", size=card.SMALL)
 
 
-def _write_title(panel: Frame, found: SetAnswer, quantity: Quantity, lines: int) -> None:
+def _write_title(panel: card.Frame, found: SetAnswer, quantity: Quantity, lines: int) -> None:
     """A bar with the name and the verdict, and the values below it."""
-    bar, left, right = panel.bottom + panel.height + LINE * lines + 1, panel.left + 3, panel.left + panel.width - 3
-    write_bar(panel.ax, panel.left, panel.left + panel.width, bar, found)
+    bar, left, right = panel.bottom + panel.height + card.LINE * lines + 1, panel.left + 3, panel.left + panel.width - 3
+    card.write_bar(panel.ax, panel.left, panel.left + panel.width, bar, found)
     first, *rest = [of for of in dict.fromkeys((quantity, *SHOWN)) if of in found.estimates] or [quantity]
     wide = lines > 1 and panel.width > 150 and found.estimates  # elsewhere the axis alone says what the first value is
     value = f"{first} {found.value(first)}" if wide else found.value(first) or "no estimate yet"
-    used = write(panel.ax, left, right, bar - LINE + 2, value, weight="bold")
+    used = card.write(panel.ax, left, right, bar - card.LINE + 2, value, weight="bold")
     for of in rest:
         if lines > 1:
-            write(panel.ax, left, right, bar - 2 * LINE + 2, f"{of} {found.value(of)}")
+            card.write(panel.ax, left, right, bar - 2 * card.LINE + 2, f"{of} {found.value(of)}")
         else:
             text = f"{of} {said(of, found.estimates[of][1].value)}"
-            write(panel.ax, left + 6 + used, right, bar - LINE + 2, text, at_right=True)
+            card.write(panel.ax, left + 6 + used, right, bar - card.LINE + 2, text, at_right=True)
 
 
-def _draw_elements(panel: Frame, records: Records, target: str, quantity: Quantity) -> None:
+def _draw_elements(panel: card.Frame, records: Records, target: str, quantity: Quantity) -> None:
     """The estimate, its interval, the reference and the truth."""
-    at, found = panel.x(epochs(records)), estimates_on(records, target, quantity)
+    at, found = panel.x(epochs(records)), card.estimates_on(records, target, quantity)
     values, low, high = (
         series(None if one is None else getattr(one, name) for one in found) for name in ("value", "low", "high")
     )
@@ -154,10 +131,3 @@ def _draw_elements(panel: Frame, records: Records, target: str, quantity: Quanti
             look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1, "gid": target, "markersize": 3}
             look["marker"] = "o" if known.sum() == 1 else ""  # a line of one point is nothing
             panel.ax.plot(at[known], panel.y(line[known]), label=label, **look)
-
-
-def _epochs_shown(records: Records) -> tuple[float, float]:
-    """The first and the last epoch, with some room."""
-    first, last = records[0].epoch, records[-1].epoch
-    room = max(0.03 * (last - first), 0.1)
-    return first - room, last + room

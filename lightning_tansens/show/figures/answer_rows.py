@@ -1,36 +1,16 @@
 """Draws the last estimates of many unlabelled sets below one another, on one scale."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
-from lightning_tansens.show.figures.card import (
-    BAR,
-    BOTTOM,
-    HEIGHT,
-    LINE,
-    QUIET,
-    RIGHT,
-    WIDTH,
-    Frame,
-    estimates_on,
-    last_answers,
-    last_record,
-    places,
-    values_shown,
-    write,
-    write_bar,
-)
+from lightning_tansens.show.figures import card
+from lightning_tansens.show.figures.canvas import Axes
 from lightning_tansens.show.figures.series import Records
 from lightning_tansens.show.figures.style import ESTIMATES
 from lightning_tansens.show.keys import ACTUAL
 from lightning_tansens.show.words import SHOWN, said
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # where the bars, the values, the scale and the values of the other quantity begin
 _BARS, _VALUES, _SCALE, _OTHERS = 3, 137, 236, 362
@@ -39,51 +19,45 @@ _BARS, _VALUES, _SCALE, _OTHERS = 3, 137, 236, 362
 _NAME = 12
 
 # where the uppermost row ends, below the headings
-_TOP = HEIGHT - LINE
+_TOP = card.HEIGHT - card.LINE
 
 
 def draw_rows(ax: Axes, records: Records, targets: list[str], left_out: int, quantity: Quantity) -> None:
     """Draws a row for each set: name and verdict, the estimate with its interval, both on a scale, the other quantity.
 
-    Args:
-        ax: The axis, in pixels.
-        records: The records of a monitor.
-        targets: The sets, at most ten.
-        left_out: How many sets there are besides.
-        quantity: What is on the scale.
-
+    The axis is in pixels; a line says how many sets are left out, and where they are.
     """
     (other,) = (of for of in SHOWN if of != quantity)
-    found = last_answers(records, targets, _NAME)
+    found = card.last_answers(records, targets, _NAME)
     has_other = any(other in one.estimates for one in found.values())
-    ax.text(_BARS, _TOP + 3, f"after epoch {records[-1].epoch}", **QUIET)
-    ax.text(_VALUES, _TOP + 3, quantity, **QUIET)
+    ax.text(_BARS, _TOP + 3, f"after epoch {records[-1].epoch}", **card.QUIET)
+    ax.text(_VALUES, _TOP + 3, quantity, **card.QUIET)
     if has_other:
-        ax.text(WIDTH - RIGHT, _TOP + 3, other, ha="right", **QUIET)
+        ax.text(card.WIDTH - card.RIGHT, _TOP + 3, other, ha="right", **card.QUIET)
     if left_out:
-        ax.text(_BARS, BOTTOM - 12, f"{left_out} more in TEXT and monitor.history", **QUIET)
-    last = {target: last_record(records, target) for target in targets}
-    limits = values_shown(list(last.values()), targets, quantity)
-    right = _OTHERS - 8 if has_other else WIDTH - RIGHT - 4
-    scale = Frame(ax, _SCALE, BOTTOM, right - _SCALE, _TOP - BOTTOM, limits)
-    scale.scale(places(3, limits))
+        ax.text(_BARS, card.BOTTOM - 12, f"{left_out} more in TEXT and monitor.history", **card.QUIET)
+    last = {target: card.last_record(records, target) for target in targets}
+    limits = card.values_shown(list(last.values()), targets, quantity)
+    right = _OTHERS - 8 if has_other else card.WIDTH - card.RIGHT - 4
+    scale = card.Frame(ax, _SCALE, card.BOTTOM, right - _SCALE, _TOP - card.BOTTOM, limits)
+    scale.scale(card.places(3, limits))
     reference, style = records[-1].reference.labelled(quantity), ESTIMATES[TRIVIAL]
     if reference is not None and np.isfinite(reference):
         look: dict[str, Any] = {"color": style.colour, "linestyle": style.line, "linewidth": 1.1}
-        ax.plot([scale.x(reference)] * 2, [BOTTOM, _TOP], label="reference", **look)
-    tall = (_TOP - BOTTOM) / len(targets)
+        ax.plot([scale.x(reference)] * 2, [card.BOTTOM, _TOP], label="reference", **look)
+    tall = (_TOP - card.BOTTOM) / len(targets)
     for number, (target, one) in enumerate(found.items()):
         middle = _TOP - (number + 0.5) * tall
-        text = middle - BAR / 2 + 5
-        write_bar(ax, _BARS, _VALUES - 5, middle - BAR / 2 + 1, one)
-        write(ax, _VALUES, _SCALE - 5, text, one.value(quantity) or "no estimate yet", weight="bold")
+        text = middle - card.BAR / 2 + 5
+        card.write_bar(ax, _BARS, _VALUES - 5, middle - card.BAR / 2 + 1, one)
+        card.write(ax, _VALUES, _SCALE - 5, text, one.value(quantity) or "no estimate yet", weight="bold")
         if other in one.estimates:
-            write(ax, _OTHERS, WIDTH - RIGHT, text, said(other, one.estimates[other][1].value), at_right=True)
-        (estimate,) = estimates_on([last[target]], target, quantity)
+            card.write(ax, _OTHERS, card.WIDTH - card.RIGHT, text, said(other, one.estimates[other][1].value), at_right=True)
+        (estimate,) = card.estimates_on([last[target]], target, quantity)
         _mark(scale, target, middle, estimate, last[target].targets[target].labelled(quantity))
 
 
-def _mark(scale: Frame, target: str, middle: float, estimate: Estimate | None, truth: float | None) -> None:
+def _mark(scale: card.Frame, target: str, middle: float, estimate: Estimate | None, truth: float | None) -> None:
     """Marks a set's estimate, its interval and the truth, at a height."""
     colour = ESTIMATES[HEADLINE].colour
     if estimate is not None and estimate.low is not None and estimate.high is not None:

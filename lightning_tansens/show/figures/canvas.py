@@ -1,7 +1,5 @@
 """Draws with matplotlib, an optional dependency, without its global state."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +7,12 @@ from numpy.typing import NDArray
 
 from lightning_tansens.show.figures.style import ORDERED
 
+# matplotlib is imported where something is drawn
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+else:
+    Axes = Figure = Any
 
 #: Inches of a figure with one axis.
 SIZE = (6.8, 4.4)
@@ -22,12 +23,7 @@ CARD, DPI = (5.2, 3.8), 150
 
 
 def check_matplotlib() -> None:
-    """Raises if matplotlib is not installed.
-
-    Raises:
-        ModuleNotFoundError: If matplotlib is not installed; the message says how to install it.
-
-    """
+    """Raises ModuleNotFoundError, which says how to install matplotlib, if it is not installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
@@ -46,12 +42,7 @@ def new_figure(width: float = SIZE[0], height: float = SIZE[1]) -> Figure:
 
 
 def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Figure, Axes]:
-    """Returns an axis to draw on and its figure: the given one, or one of a new figure.
-
-    Raises:
-        TypeError: If ``ax`` is no axis.
-
-    """
+    """Returns an axis to draw on and its figure: the given one, or one of a new figure; raises TypeError if it is none."""
     if ax is None:
         figure = new_figure(width, height)
         return figure, figure.subplots()
@@ -60,14 +51,8 @@ def one_axis(ax: Axes | None, width: float = SIZE[0], height: float = SIZE[1]) -
 
     if not isinstance(ax, Axes):
         raise TypeError(f"ax: expected one matplotlib Axes, or None for a new figure, but got {type(ax).__name__}")
-    return figure_of(ax), ax
-
-
-def figure_of(ax: Axes) -> Figure:
-    """Returns the figure that an axis is part of, also through subfigures."""
-    figure: Any = ax.figure
-    root: Figure = figure.figure  # of a subfigure the figure around it, of a figure itself
-    return root
+    own: Any = ax.figure
+    return own.figure, ax  # of a subfigure the figure around it, of a figure itself
 
 
 def set_epochs(ax: Axes) -> None:
@@ -90,10 +75,7 @@ def ordered_colours(number: int) -> list[str]:
 def some_points(points: int, line: int = 0) -> tuple[int, int]:
     """Returns the first of a line's points that carries a marker, and the step from one to the next: up to about ten.
 
-    Args:
-        points: The number of points.
-        line: The line's number; lines that lie on one another have their markers in different places.
-
+    Lines that lie on one another have other numbers, so that their markers are in different places.
     """
     step = max(1, points // 10)
     return line % step, step
@@ -125,7 +107,6 @@ def robust_limits(always: NDArray[np.float64], usually: NDArray[np.float64]) -> 
 
     Returns:
         The lower and the upper limit, and how many values are outside.
-
     """
     always, usually = (numbers[np.isfinite(numbers)] for numbers in (always, usually))
     every = np.concatenate([always, usually])

@@ -1,20 +1,16 @@
 """What the first picture of a run is made of: its size, its texts, its scales and its legend."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightning_tansens.record import Estimate, Quantity, Record
+from lightning_tansens.show.figures.canvas import Axes
 from lightning_tansens.show.figures.series import Records, on_set
 from lightning_tansens.show.figures.style import VERDICTS
 from lightning_tansens.show.words import SetAnswer, answer, headline, shortened
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 #: The room for a picture on TensorBoard's first page; it shows higher ones smaller. All lengths are in its pixels.
 WIDTH, HEIGHT = 400, 215

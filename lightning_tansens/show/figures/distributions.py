@@ -1,9 +1,6 @@
 """Draws distributions over samples, such as the number of active hidden units."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_tansens.checks import check_counts
-from lightning_tansens.show.figures.canvas import CARD, legend_above, one_axis
+from lightning_tansens.show.figures.canvas import CARD, Axes, Figure, legend_above, one_axis
 from lightning_tansens.show.figures.style import set_style
 from lightning_tansens.show.words import shortened
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Numbers = NDArray[np.float64]
 
@@ -58,7 +51,6 @@ def plot_histograms_over_epochs(
         >>> figure, ax = plot_histograms_over_epochs({0: {"test": torch.tensor([1, 2])}, 5: {"test": torch.tensor([2, 3])}})
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['0', '5']
-
     """
     if not isinstance(histograms, Mapping):
         raise TypeError(f"histograms: expected a dict of dicts by epoch, but got {type(histograms).__name__}")
@@ -90,18 +82,15 @@ def plot_histograms_over_epochs(
 
 
 def common_edges(sets: list[Numbers], bins: int | None = None) -> Numbers:
-    """Chooses the edges of bins that several sets share.
+    """Chooses the edges of bins that several sets of numbers, shapes (N,), share.
 
-    Args:
-        sets: The numbers, shapes (N,).
-        bins: How many; None chooses: for integers each bin is centred on the same number of them.
+    Without a number of bins, each is centred on the same number of integers, if these are integers.
 
     Returns:
         The edges, one more than bins.
 
     Raises:
         ValueError: If ``bins`` is no positive integer.
-
     """
     together = np.concatenate(sets)
     if bins is not None:
@@ -122,7 +111,9 @@ def shares(values: Numbers, edges: Numbers) -> Numbers:
 def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:
     """Returns each sample's number by set, as NumPy arrays; raises unless there is one finite number per sample."""
     if not isinstance(samples, Mapping) or not all(isinstance(values, Tensor) for values in samples.values()):
-        raise TypeError(f"{argument}: expected a dict of tensors by the sets' names, but got {_described(samples)}")
+        kinds = sorted({type(values).__name__ for values in samples.values()}) if isinstance(samples, Mapping) else []
+        came = f"a dict with {kinds}" if isinstance(samples, Mapping) else type(samples).__name__
+        raise TypeError(f"{argument}: expected a dict of tensors by the sets' names, but got {came}")
     if not samples:
         raise ValueError(f"{argument}: expected at least one set, but got an empty dict")
     for name, values in samples.items():
@@ -137,9 +128,3 @@ def checked_samples(samples: object, argument: str) -> dict[str, Numbers]:
                 f"{len(values)} are infinite or not a number; take those samples out"
             )
     return {name: values.detach().double().cpu().numpy() for name, values in samples.items()}
-
-
-def _described(samples: object) -> str:
-    if not isinstance(samples, Mapping):
-        return type(samples).__name__
-    return f"a dict with {sorted({type(values).__name__ for values in samples.values()})}"

@@ -1,24 +1,13 @@
 """Draws estimates of a target's loss or accuracy, and the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_tansens.checks import check_choice
 from lightning_tansens.record import HEADLINE, TRIVIAL, Estimate, Quantity
-from lightning_tansens.show.figures.canvas import (
-    CARD,
-    legend_above,
-    legend_beside,
-    one_axis,
-    robust_limits,
-    say_outside,
-    set_epochs,
-    some_points,
-)
+from lightning_tansens.show.figures import canvas
+from lightning_tansens.show.figures.canvas import Axes, Figure
 from lightning_tansens.show.figures.labels import estimate_label
 from lightning_tansens.show.figures.series import (
     Records,
@@ -34,10 +23,6 @@ from lightning_tansens.show.figures.series import (
 )
 from lightning_tansens.show.figures.style import estimate_style
 from lightning_tansens.show.keys import ACTUAL, QUANTITIES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: So many lines have room for their names above the axis.
 _NAMES_ABOVE = 9
@@ -72,34 +57,35 @@ def plot_estimates(
         >>> figure, ax = plot_estimates([Record(t, t, SetRecord("val", loss=1.0), {"test": test}) for t in range(3)])
         >>> [line.get_label() for line in ax.lines]
         ["trivial: the reference's own", 'empirical']
-
     """
     found = _checked_estimates(records, [target], quantity)[target]
     truth = series(one.labelled(quantity) for one in on_set(records, target))
     values = {name: _values(of) for name, of in found.items()}
     known = {**values, **({} if np.isnan(truth).all() else {ACTUAL: truth})}
     above = ax is None and len(known) <= _NAMES_ABOVE  # an axis of the user's may have a title there
-    figure, ax = one_axis(ax, *(CARD if above else (8, 4.4)))
+    figure, ax = canvas.one_axis(ax, *(canvas.CARD if above else (8, 4.4)))
     for number, (name, line) in enumerate(known.items()):
         style = estimate_style(name)
         look = style.of_line()
         if len(line) == 1:  # a line of one point is nothing without a marker
             look["marker"] = style.marker or "o"
         order = {ACTUAL: 4, HEADLINE: 3.5, TRIVIAL: 3}.get(name, 2)
-        every = some_points(len(line), number)
+        every = canvas.some_points(len(line), number)
         ax.plot(epochs(records), line, label=estimate_label(name), zorder=order, markevery=every, **look)
         low, high = _band(found.get(name, []))
         if not np.isnan(low).all():
             ax.fill_between(epochs(records), low, high, color=style.colour, alpha=0.15, linewidth=0)
-    bottom, top, outside = robust_limits(np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values()))
+    bottom, top, outside = canvas.robust_limits(
+        np.concatenate([truth, values.get(TRIVIAL, truth)]), _all_of(values.values())
+    )
     ax.set_ylim(bottom, top)
-    say_outside(ax, outside)
-    set_epochs(ax)
+    canvas.say_outside(ax, outside)
+    canvas.set_epochs(ax)
     ax.set_ylabel(_axis_label(quantity, target))
     if above:
-        legend_above(ax, 3)
+        canvas.legend_above(ax, 3)
     else:
-        legend_beside(ax)
+        canvas.legend_beside(ax)
     return figure, ax
 
 
@@ -120,7 +106,6 @@ def plot_scatter_estimates(
         >>> figure, ax = plot_scatter_estimates([Record(0, 9, SetRecord("val", loss=1.0), {"test": test})])
         >>> ax.lines[1].get_label(), ax.lines[1].get_xydata().tolist()
         ('empirical', [[1.5, 1.25]])
-
     """
     check_records(records)
     if target is None:
@@ -131,7 +116,7 @@ def plot_scatter_estimates(
         targets = [target] if isinstance(target, str) else list(target)
     found = _checked_estimates(records, targets, quantity)
     truth = _all_of(truth_of(records, one, quantity) for one in targets)
-    figure, ax = one_axis(ax, 7.2, 4.8)
+    figure, ax = canvas.one_axis(ax, 7.2, 4.8)
     nothing = [None] * len(records)
     names = dict.fromkeys(name for of in found.values() for name in of)
     of_all = {name: _all_of(_values(of.get(name, nothing)) for of in found.values()) for name in names}
@@ -139,17 +124,17 @@ def plot_scatter_estimates(
         # the trivial one lies below the others and has a marker here
         extra = {"marker": "x", "zorder": 1.5} if name == TRIVIAL else {}
         ax.plot(truth, line, label=estimate_label(name), **{**estimate_style(name).of_points(), **extra})
-    left, right, _ = robust_limits(truth, truth)
-    low, high, outside = robust_limits(truth, _all_of(line[np.isfinite(truth)] for line in of_all.values()))
+    left, right, _ = canvas.robust_limits(truth, truth)
+    low, high, outside = canvas.robust_limits(truth, _all_of(line[np.isfinite(truth)] for line in of_all.values()))
     ends = [min(left, low), max(right, high)]
     ax.plot(ends, ends, color="black", linewidth=1, zorder=1, label="estimate = truth")
     ax.set(xlim=(left, right), ylim=(low, high))
-    say_outside(ax, outside)
+    canvas.say_outside(ax, outside)
     sets = ", ".join(targets) if len(targets) <= 3 else f"{len(targets)} sets"
     ax.set_xlabel("true " + _axis_label(quantity, sets))
     ax.set_ylabel("estimated " + _axis_label(quantity, sets))
     ax.grid(alpha=0.3)
-    legend_beside(ax)
+    canvas.legend_beside(ax)
     return figure, ax
 
 

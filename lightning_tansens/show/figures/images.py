@@ -1,22 +1,16 @@
 """Draws the images that a network is least and most sensitive to."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_tansens.checks import check_counts, checked_positions
-from lightning_tansens.show.figures.canvas import new_figure
+from lightning_tansens.checks import check_counts, positions_from
+from lightning_tansens.show.figures.canvas import Figure, new_figure
 from lightning_tansens.show.figures.labels import value_label
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def plot_extreme_samples(
@@ -45,12 +39,11 @@ def plot_extreme_samples(
         >>> figure, axes = plot_extreme_samples(torch.rand(5, 1, 4, 4), torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0]), k=2)
         >>> [[ax.get_title() for ax in row] for row in axes]
         [['1', '2'], ['5', '4']]
-
     """
     _check_images(images)
     _check_values(values, len(images))
     check_counts(k=k)
-    known = range(len(images)) if numbers is None else checked_positions("numbers", numbers, len(images))
+    known = positions_from("numbers", numbers, len(images))
     k = min(int(k), len(images))
     # stable, so that equal values come in the order of the batch
     order = values.detach().cpu().argsort(stable=True)
@@ -60,17 +53,13 @@ def plot_extreme_samples(
     for row, indices, extreme in zip(axes, (order[:k], largest[:k]), ("least", "most")):
         for ax, index in zip(row, indices.tolist()):
             ax.imshow(_displayed(images[index]), cmap="gray", vmin=0, vmax=1)
-            ax.set_title(_short(float(values[index])), fontsize="small")
+            # a small image leaves no room for the zeros of an exponent
+            ax.set_title(re.sub(r"e\+?(-?)0*", r"e\1", f"{float(values[index]):.4g}"), fontsize="small")
             ax.set_xlabel(f"#{known[index]}", fontsize="x-small", color="#555555", labelpad=2)
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(extreme)
     figure.suptitle(name or rf"samples by $\|S(x)\|_F^2$ [{value_label('empirical').unit}]", fontsize="medium")
     return figure, axes
-
-
-def _short(value: float) -> str:
-    """A value of four digits without the zeros of its exponent, for which a small image leaves no room."""
-    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.4g}")
 
 
 def _displayed(image: Tensor) -> NDArray[np.float64]:

@@ -1,7 +1,5 @@
 """Names and units of measures, for axes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lightning_tansens.record import TRIVIAL
@@ -13,16 +11,10 @@ _NATURAL = "natural logarithm"
 
 @dataclass(frozen=True)
 class Label:
-    """The name of a value and its unit.
+    """The name of a value and its unit."""
 
-    Attributes:
-        name: The name, with formulas in matplotlib's mathematical notation.
-        unit: The unit; of a logarithm, that it is natural.
-
-    """
-
-    name: str
-    unit: str = ""
+    name: str  #: The name, with formulas in matplotlib's mathematical notation.
+    unit: str = ""  #: The unit; of a logarithm, that it is natural.
 
     @property
     def logarithm(self) -> bool:

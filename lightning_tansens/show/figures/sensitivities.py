@@ -1,12 +1,16 @@
 """Draws a measure over the epochs, by set and by layer."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from lightning_tansens.show.figures.canvas import legend_beside, one_axis, ordered_colours, set_epochs, some_points
+from lightning_tansens.show.figures.canvas import (
+    Axes,
+    Figure,
+    legend_beside,
+    one_axis,
+    ordered_colours,
+    set_epochs,
+    some_points,
+)
 from lightning_tansens.show.figures.labels import value_label
 from lightning_tansens.show.figures.series import (
     Records,
@@ -19,10 +23,6 @@ from lightning_tansens.show.figures.series import (
     series,
 )
 from lightning_tansens.show.figures.style import estimate_style, set_style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: More layers than this are no longer told apart; the smallest are drawn as one.
 MAX_LAYERS = 12
@@ -54,7 +54,6 @@ def plot_sensitivities(records: Records, measure: str = "empirical", ax: Axes | 
         >>> figure, ax = plot_sensitivities([Record(epoch, epoch, train, {"test": test}) for epoch in range(3)])
         >>> [line.get_label() for line in ax.lines], ax.get_yscale()
         (['train', 'test'], 'log')
-
     """
     check_records(records)
     names = dict.fromkeys(one.name for record in records for one in record.sets)
@@ -109,7 +108,6 @@ def plot_layer_shares(
         >>> figure, ax = plot_layer_shares([Record(t, t, SetRecord("train"), {"test": test}) for t in range(3)])
         >>> [area.get_label() for area in ax.collections]
         ['0', '2']
-
     """
     check_records(records)
     found = [one.measures[measure].parts if measure in one.measures else {} for one in on_set(records, set_name)]

@@ -1,7 +1,5 @@
 """Takes series of numbers out of records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -17,13 +15,7 @@ Series = NDArray[np.float64]
 
 
 def check_records(records: Records) -> None:
-    """Raises unless these are records, at least one.
-
-    Raises:
-        TypeError: If they are no sequence of records.
-        ValueError: If there are none.
-
-    """
+    """Raises TypeError unless these are records, and ValueError if there are none."""
     if not isinstance(records, Sequence) or not all(isinstance(record, Record) for record in records):
         of = f" of {type(records[0]).__name__}" if isinstance(records, Sequence) and len(records) else ""
         raise TypeError(
@@ -50,12 +42,7 @@ def targets_of(records: Records) -> list[str]:
 
 
 def check_target(records: Records, target: str) -> None:
-    """Raises if a target was not measured.
-
-    Raises:
-        ValueError: If no record has it.
-
-    """
+    """Raises ValueError if no record has a target."""
     known = targets_of(records)
     if target not in known:
         raise ValueError(f"target: expected one of the test sets {known}, but got {target!r}")
@@ -73,12 +60,7 @@ def estimates(records: Records, target: str, quantity: Quantity) -> dict[str, li
 
 
 def truth_of(records: Records, target: str, quantity: Quantity) -> Series:
-    """Returns the true loss or accuracy of a target, shape (T,).
-
-    Raises:
-        ValueError: If labels were not compared.
-
-    """
+    """Returns the true loss or accuracy of a target, shape (T,); raises ValueError if labels were not compared."""
     truth = series(one.labelled(quantity) for one in on_set(records, target))
     if np.isnan(truth).all():
         raise ValueError(
@@ -91,11 +73,7 @@ def truth_of(records: Records, target: str, quantity: Quantity) -> Series:
 def measured(records: Records, name: str, set_name: str | None = None) -> tuple[Series, Series]:
     """Returns the values of a measure, or of another value by its name, and their standard errors, shapes (T,).
 
-    Args:
-        records: The records.
-        name: The value's name, such as ``empirical_norm``; standard errors are known of a measure's main value alone.
-        set_name: The set; None for what is measured of the weights alone.
-
+    They are of a set, or, for None, of the weights alone. Standard errors are known of a measure's main value alone.
     """
     values, errors = [], []
     for record, one in zip(records, on_set(records, set_name or ""), strict=True):
@@ -109,9 +87,7 @@ def measured(records: Records, name: str, set_name: str | None = None) -> tuple[
 def measured_on(records: Records, name: str, target: str) -> Series:
     """Returns the values of a measure on a target, or those of the weights where it needs no data, shape (T,).
 
-    Raises:
-        ValueError: If it was not measured; the message has the nearest names.
-
+    Raises ValueError, with the nearest names, if it was not measured.
     """
     values = next((found for on in (None, target) if not np.isnan(found := measured(records, name, on)[0]).all()), None)
     if values is None:

@@ -1,7 +1,5 @@
 """One colour, marker and line for each name, the same in every figure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +9,12 @@ from lightning_tansens.show.keys import ACTUAL, REFERENCE_NAMES
 
 @dataclass(frozen=True)
 class Style:
-    """The look of a series; in print, where colours are grey, marker and line tell it apart.
+    """The look of a series; in print, where colours are grey, marker and line tell it apart."""
 
-    Attributes:
-        colour: A colour; those of a figure differ for colour-blind readers as well.
-        marker: A matplotlib marker.
-        line: A matplotlib line style.
-        width: The width of the line, in points.
-
-    """
-
-    colour: str
-    marker: str = "o"
-    line: Any = "-"
-    width: float = 1.5
+    colour: str  #: A colour; those of a figure differ for colour-blind readers as well.
+    marker: str = "o"  #: A matplotlib marker.
+    line: Any = "-"  #: A matplotlib line style.
+    width: float = 1.5  #: The width of the line, in points.
 
     def of_line(self) -> dict[str, Any]:
         """Returns the arguments of ``plot`` for a line with a few markers."""
@@ -77,16 +67,10 @@ ESTIMATES = {
 
 @dataclass(frozen=True)
 class Mark:
-    """The colour behind a word, and that of the word.
+    """The colour behind a word, and that of the word."""
 
-    Attributes:
-        colour: What is behind.
-        ink: What is written on it.
-
-    """
-
-    colour: str
-    ink: str = "white"
+    colour: str  #: What is behind.
+    ink: str = "white"  #: What is written on it.
 
 
 #: Verdicts. Each stands on its colour as a word, and the colours differ for colour-blind readers as well.

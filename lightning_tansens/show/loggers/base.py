@@ -1,18 +1,14 @@
 """The interface of writers, which send things to loggers; each kind of logger has a file of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.layout import Layout
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Letters in a line of a table's cell.
 LONGEST_LINE = 21
@@ -22,15 +18,9 @@ class Writer:
     """Sends scalars to a logger and drops everything else; a subclass overrides what its logger can take.
 
     To support another logger, subclass this and register it: ``writer_of.register(MyLogger, MyWriter)``.
-
-    Args:
-        logger: The logger.
-
-    Attributes:
-        narrow_tables: Whether tables are shown in a narrow column, in which many columns break every word.
-
     """
 
+    #: Whether tables are shown in a narrow column, in which many columns break every word.
     narrow_tables = False
 
     def __init__(self, logger: Any) -> None:
@@ -45,12 +35,7 @@ class Writer:
         """Removes what an interrupted process had sent for this step and later ones."""
 
     def begin(self, compared: Sequence[str] = ()) -> None:
-        """Prepares for the first measurement.
-
-        Args:
-            compared: The keys that :meth:`compare` was given, now that it is known which of them there are.
-
-        """
+        """Prepares for the first measurement, now that it is known which of the keys for :meth:`compare` there are."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Sends scalars by key, all at once."""
@@ -75,10 +60,7 @@ class Writer:
     def compare(self, keys: Sequence[str], hparams: Mapping[str, Any] | None) -> None:
         """Names the scalars by which runs are compared, as far as they are known before the first step.
 
-        Args:
-            keys: The scalars' keys.
-            hparams: The user's hyperparameters, which Lightning logs right after; None where it logs none.
-
+        The user's hyperparameters are logged by Lightning right after; None where it logs none.
         """
 
 
@@ -96,7 +78,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         | name | MAE |
         |---|---|
         | a | 0.1235 |
-
     """
     if not rows:
         return ""

@@ -1,17 +1,13 @@
 """Comet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch.loggers import CometLogger
 from torch import Tensor
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @writer_of.register(CometLogger)

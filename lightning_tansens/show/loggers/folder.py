@@ -1,18 +1,13 @@
 """Files in a folder: for loggers that keep files, and for runs whose loggers take no figures."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Where figures are kept within a run's folder.
 FOLDER = "tansens_figures"
@@ -27,7 +22,6 @@ class FolderWriter(Writer):
     Args:
         folder: Where they are kept; it is made when there is something to keep.
         logger: The logger that takes the scalars; None where another one does.
-
     """
 
     def __init__(self, folder: Path, logger: CSVLogger | None = None) -> None:

@@ -1,17 +1,11 @@
 """MLflow."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 from lightning.pytorch.loggers import MLFlowLogger
 from torch import Tensor
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @writer_of.register(MLFlowLogger)

@@ -1,14 +1,12 @@
 """TensorBoard."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict, _sanitize_params
@@ -20,7 +18,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout as LayoutOfCharts
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import Experiment
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
@@ -28,11 +25,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.layout import Layout
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: How the names of our event files end.
 SUFFIX = ".tansens"
@@ -44,11 +39,7 @@ _FIRST_FILE = "events.out.tfevents.0000000000.compared" + SUFFIX
 class EventFile:
     """An event file beside Lightning's, written without a thread: what fails, fails here and at once.
 
-    Lightning's own writer would be broken for good by our figure that the disk has no room for.
-
-    Args:
-        path: The file; it is made by the first event.
-
+    Lightning's own writer would be broken for good by our figure that the disk has no room for. The first event makes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -187,9 +178,13 @@ class TensorBoardWriter(Writer):
         # without a hyperparameter the tab stays empty, so that the run's folder stands for them
         given = {"run": Path(self.logger.log_dir).name} if hparams is None else dict(hparams)
         params = _sanitize_params(_flatten_dict(_convert_params(given)))
+        # an event file holds numbers, booleans and text
+        plain = {name: one if isinstance(one, (bool, int, float, str)) else str(one) for name, one in params.items()}
         metrics = dict.fromkeys([*([] if hparams is None or postponed else ["hp_metric"]), *keys], 0)
-        experiment, start, _ = hparams_summaries({name: _plain(value) for name, value in params.items()}, metrics)
-        listed = self._listed()
+        experiment, start, _ = hparams_summaries(plain, metrics)
+        # the list that TensorBoard shows so far
+        shown = next(self._written(metadata.EXPERIMENT_TAG), None)
+        listed = None if shown is None else metadata.parse_experiment_plugin_data(shown.metadata.plugin_data.content)
         if listed is not None:
             others = [info for info in listed.metric_infos if info.name.tag not in instead_of]
             known = {info.name.tag for info in others}
@@ -208,11 +203,6 @@ class TensorBoardWriter(Writer):
         if hparams is None or (postponed and listed is None):  # Lightning starts no session then
             first.add_summary(start)
 
-    def _listed(self) -> Experiment | None:
-        """The list that TensorBoard shows so far."""
-        first = next(self._written(metadata.EXPERIMENT_TAG), None)
-        return None if first is None else metadata.parse_experiment_plugin_data(first.metadata.plugin_data.content)
-
     def _written(self, tag: str) -> Iterator[Summary.Value]:
         """What the run's files hold of a tag, in TensorBoard's order."""
         for path in sorted(self._folder.glob("events.out.tfevents.*")) if self._folder is not None else ():
@@ -225,8 +215,3 @@ def _softened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     next_too = np.pad(image.astype(np.uint16), ((0, 1), (0, 1), (0, 0)), mode="edge")
     mean = (next_too[:-1, :-1] + next_too[1:, :-1] + next_too[:-1, 1:] + next_too[1:, 1:] + 2) // 4
     return mean.astype(np.uint8)
-
-
-def _plain(value: Any) -> Any:
-    """What the event file can hold: numbers, booleans and text; the rest as text."""
-    return value if isinstance(value, (bool, int, float, str)) else str(value)

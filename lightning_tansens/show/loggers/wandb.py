@@ -1,18 +1,14 @@
 """Weights & Biases."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from lightning_tansens.show.figures.canvas import Figure
 from lightning_tansens.show.loggers.base import Writer, writer_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @writer_of.register(WandbLogger)

@@ -17,7 +17,7 @@ from lightning_tansens.tangent.closed_form.jacobian import (
     taken_units,
 )
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
-from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, derivatives, output_weightings
 from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
 
@@ -27,7 +27,7 @@ CHUNK_BYTES = 4 * 2**20
 _verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
-def exact_blocks(network: Network, outputs: Outputs) -> dict[str, Tensor]:
+def exact_blocks(network: Network, outputs: Weightings) -> dict[str, Tensor]:
     r"""Computes the squared norm of each parameter's block of the tangent sensitivity of a chain, exactly.
 
     .. math:: \|S_{W_i}(x)\|_F^2 = \|\delta_i(x)\|^2 \, \|J_{i-1}(x)\|_F^2

@@ -16,7 +16,8 @@ def surroundings(devices: Iterable[str]) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_no_attention_fast_path())
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(_no_checkpointing())
         for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
@@ -38,16 +39,6 @@ def modes(model: nn.Module, training: Mapping[nn.Module, bool]) -> Iterator[None
     finally:
         for module, mode in before.items():
             module.training = mode
-
-
-@contextmanager
-def _no_attention_fast_path() -> Iterator[None]:
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 class _DirectCheckpoint:

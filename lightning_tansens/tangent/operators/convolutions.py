@@ -24,23 +24,14 @@ from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 
 @dataclass(frozen=True)
 class ConvolutionRule(Rule):
-    """y = W ⋆ a: δ ⊗ the patches of a, summed over positions.
+    """y = W ⋆ a: δ ⊗ the patches of a, summed over positions."""
 
-    Attributes:
-        kernel: The kernel's extent, of 1 to 3 dimensions.
-        stride: The steps between patches.
-        padding: Zeros before and behind, in every dimension.
-        dilation: The steps inside of a patch.
-        groups: The number of groups of channels.
-        transposed: Whether a and y change places.
-    """
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    groups: int
-    transposed: bool = False
+    kernel: tuple[int, ...]  #: The kernel's extent, of 1 to 3 dimensions.
+    stride: tuple[int, ...]  #: The steps between patches.
+    padding: tuple[tuple[int, int], ...]  #: Zeros before and behind, in every dimension.
+    dilation: tuple[int, ...]  #: The steps inside of a patch.
+    groups: int  #: The number of groups of channels.
+    transposed: bool = False  #: Whether a and y change places.
 
     def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> OuterSum:
         large, small = (delta, features) if self.transposed else (features, delta)

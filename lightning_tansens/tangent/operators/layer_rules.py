@@ -220,15 +220,10 @@ class BroadcastRule(Rule):
 
 @dataclass(frozen=True)
 class EmbeddingRule(Rule):
-    """y = table[i]: δ goes to the rows that were looked up.
+    """y = table[i]: δ goes to the rows that were looked up."""
 
-    Attributes:
-        rows: i, of the shape of y without its last axis.
-        skip: The row that gets no gradient (``padding_idx``), or None.
-    """
-
-    rows: Tensor
-    skip: int | None
+    rows: Tensor  #: i, of the shape of y without its last axis.
+    skip: int | None  #: The row that gets no gradient (``padding_idx``), or None.
     uses_input = False
 
     def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
@@ -239,17 +234,11 @@ class EmbeddingRule(Rule):
 
 @dataclass(frozen=True)
 class Result:
-    """What an operator returns.
+    """What an operator returns."""
 
-    Attributes:
-        result: The same tensor as the torch function's.
-        features: The input a that the rules speak of.
-        rules: Tensors that may be parameters, each with the rule by which it enters.
-    """
-
-    result: Tensor
-    features: Tensor
-    rules: Sequence[tuple[Tensor | None, Rule]]
+    result: Tensor  #: The same tensor as the torch function's.
+    features: Tensor  #: The input a that the rules speak of.
+    rules: Sequence[tuple[Tensor | None, Rule]]  #: Tensors that may be parameters, each with the rule by which it enters.
 
 
 def is_computed(weight: Tensor) -> bool:

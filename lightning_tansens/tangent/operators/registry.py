@@ -18,30 +18,24 @@ class Operator:
 
     Each of the callables takes the arguments of the torch function.
 
-    Attributes:
-        functions: The torch functions, for example ``(F.relu, torch.relu, Tensor.relu)``.
-        rule: The layer rule: returns the function's value and, for each tensor that may be a parameter, how it enters; or
-            None where the rule does not apply. Without one, a network with parameters there takes parameter space.
-        substitute: The same function with two derivatives, where torch lacks the second or takes it at a needless cost.
-        thrice: The same function with three derivatives, for the regulariser, where torch takes the third one wrongly.
-        link: Builds its link of a piecewise-linear chain, see :mod:`~lightning_tansens.tangent.closed_form.links`.
-        opened: A form of a composite function in which its inner calls can be traced.
-        is_activation: Whether its units count as active where their preactivation is positive.
-        is_weight_layer: Whether it multiplies by a weight, so that its input may be called features.
-
     Raises:
         TypeError: If a function or one of the fields is not callable.
         ValueError: If there is no function.
     """
 
-    functions: Sequence[Function]
+    functions: Sequence[Function]  #: The torch functions, for example ``(F.relu, torch.relu, Tensor.relu)``.
+    #: The layer rule: returns the function's value and, for each tensor that may be a parameter, how it enters; or None
+    #: where the rule does not apply. Without one, a network with parameters there takes parameter space.
     rule: Callable[..., Result | None] | None = None
+    #: The same function with two derivatives, where torch lacks the second or takes it at a needless cost.
     substitute: Callable[..., Tensor] | None = None
+    #: The same function with three derivatives, for the regulariser, where torch takes the third one wrongly.
     thrice: Callable[..., Tensor] | None = None
+    #: Builds its link of a piecewise-linear chain, see :mod:`~lightning_tansens.tangent.closed_form.links`.
     link: Callable[..., Any] | None = None
-    opened: Function | None = None
-    is_activation: bool = False
-    is_weight_layer: bool = False
+    opened: Function | None = None  #: A form of a composite function in which its inner calls can be traced.
+    is_activation: bool = False  #: Whether its units count as active where their preactivation is positive.
+    is_weight_layer: bool = False  #: Whether it multiplies by a weight, so that its input may be called features.
 
     def __post_init__(self) -> None:
         if not self.functions:
@@ -63,11 +57,8 @@ def register_operator(operator: Operator) -> None:
 
     A function that is known already keeps what the new record says nothing about.
 
-    Args:
-        operator: The record.
-
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is no record of an operator.
 
     Example:
         A trainable threshold p in ``torch.rsub(h, p)``, which is p − h, has no rule. It is added to something, so that its

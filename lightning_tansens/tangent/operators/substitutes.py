@@ -16,9 +16,13 @@ from lightning_tansens.tangent.operators.known_derivatives import apply_gate, ap
 from lightning_tansens.tangent.operators.registry import operator_of
 
 
-def _apply(function: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
-    """Keeps the meaning of ``inplace``: the network may go on with the input."""
-    return input.copy_(function(input.clone())) if inplace else function(input)
+def _elementwise(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Returns a substitute that keeps the meaning of ``inplace``: the network may go on with the input."""
+
+    def substitute(input: Tensor, inplace: bool = False) -> Tensor:
+        return input.copy_(function(input.clone())) if inplace else function(input)
+
+    return substitute
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -43,7 +47,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     def clamp(h: Tensor) -> Tensor:
         return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
 
-    return _apply(clamp, input, inplace)
+    return _elementwise(clamp)(input, inplace)
 
 
 def max_pool2d(
@@ -98,7 +102,7 @@ def attention(
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """Leaky ReLU, by a choice between two slopes."""
-    return _apply(lambda h: torch.where(h > 0, h, h * negative_slope), input, inplace)
+    return _elementwise(lambda h: torch.where(h > 0, h, h * negative_slope))(input, inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -106,24 +110,10 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """Hardsigmoid, by ReLU6."""
-    return _apply(lambda h: relu6(h + 3) / 6, input, inplace)
-
-
-def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """Hardswish, by Hardsigmoid."""
-    return _apply(lambda h: h * hardsigmoid(h), input, inplace)
-
-
-def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """SiLU, by the sigmoid."""
-    return _apply(lambda h: h * torch.sigmoid(h), input, inplace)
-
-
-def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """Mish, by softplus and tanh."""
-    return _apply(lambda h: h * torch.tanh(F.softplus(h)), input, inplace)
+hardsigmoid = _elementwise(lambda h: relu6(h + 3) / 6)
+hardswish = _elementwise(lambda h: h * hardsigmoid(h))
+silu = _elementwise(lambda h: h * torch.sigmoid(h))
+mish = _elementwise(lambda h: h * torch.tanh(F.softplus(h)))
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.memory import WHOLE, Blocks
-from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, derivatives, output_weightings
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes
 from lightning_tansens.tangent.probes.input_space import input_space_blocks
 
@@ -21,7 +21,7 @@ _CHUNK = 64
 _log = logging.getLogger(__name__)
 
 
-def exact_by_forward_mode(network: Network, outputs: Outputs, axes: BatchAxes | None) -> Blocks:
+def exact_by_forward_mode(network: Network, outputs: Weightings, axes: BatchAxes | None) -> Blocks:
     """Sums ‖S e_d‖² over the D unit vectors, in chunks of one sample's repetitions, shape (N, U).
 
     Without the axes, which input-space probes need, it takes one double backward at a time and no layer rules.
@@ -67,7 +67,7 @@ class _Cost:
         )
 
 
-def _by_double_backward(network: Network, outputs: Outputs, cost: _Cost) -> Tensor:
+def _by_double_backward(network: Network, outputs: Weightings, cost: _Cost) -> Tensor:
     """Σ_d ‖∂(∂(u·f)/∂x_d)/∂θ‖² of a single sample, shape (1, U)."""
     x, output = network.differentiable()
     columns = []

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lightning_tansens.errors import UnsupportedNetworkError
 from lightning_tansens.tangent.memory import Blocks, in_micro_batches
-from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, derivatives, output_weightings
 from lightning_tansens.tangent.operators.layer_rules import Contribution, Rule, Signs, squared_norm
 from lightning_tansens.tangent.operators.registry import operator_of
 from lightning_tansens.tangent.probes.batch_axis import BatchAxes, BatchAxis
@@ -56,7 +56,7 @@ class Trace:
 
 
 def input_space_blocks(
-    network: Network, probes: Tensor, outputs: Outputs, axes: BatchAxes, projection: Projection | None = None
+    network: Network, probes: Tensor, outputs: Weightings, axes: BatchAxes, projection: Projection | None = None
 ) -> dict[str, Tensor]:
     r"""Computes ‖S_p v‖² for each trainable parameter p, by name, with one probe v for each sample, shape (N, U).
 
@@ -87,7 +87,7 @@ def input_space_blocks(
             with _untraced():
                 columns.append(_blocks(trace, gradients, axes.axes, len(network), projection))
     if squeezed:  # the network squeezes a batch of one away
-        twice = None if projection is None else replace(projection, indices=2 * [*projection.indices])
+        twice = None if projection is None else replace(projection, positions=2 * [*projection.positions])
         blocks = input_space_blocks(network.part([0, 0]), torch.cat([probes, probes]), outputs, axes, twice)
         return {name: values[:1] for name, values in blocks.items()}
     return {name: torch.stack([column[name] for column in columns], 1) for name in columns[0]}
@@ -95,17 +95,17 @@ def input_space_blocks(
 
 def estimate_in_input_space(
     network: Network,
-    outputs: Outputs,
+    outputs: Weightings,
     axes: BatchAxes,
     num_probes: int,
     seed: int,
-    indices: Sequence[int],
+    positions: Sequence[int],
     sample_bytes: int = 0,
 ) -> Blocks:
     """Averages ‖S_p v‖² over independent input-space probes of each sample; by parameter, shape (N, U)."""
 
     def measure(part: Network, places: slice) -> Blocks:
-        shape, own = part.x.shape[1:], indices[places]
+        shape, own = part.x.shape[1:], positions[places]
         names = tuple(part.trainable)
         draws = (
             (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))

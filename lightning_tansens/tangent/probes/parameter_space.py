@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lightning_tansens.tangent.memory import WHOLE, Blocks, in_micro_batches
-from lightning_tansens.tangent.network import Network, Outputs, derivatives, output_weightings
+from lightning_tansens.tangent.network import Network, Weightings, derivatives, output_weightings
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, parameter_probes
 
 
-def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> Tensor:
+def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: Weightings) -> Tensor:
     r"""Computes ‖Sᵀ w‖² of each sample, with one probe w that the samples share, shape (N, U).
 
     .. math:: S^T w = \nabla_x \langle w, \nabla_\theta (u \cdot f)(x) \rangle, \qquad
@@ -24,7 +24,7 @@ def parameter_space_norms(network: Network, probes: dict[str, Tensor], outputs: 
     return torch.stack([product.reshape(len(product), -1).square().sum(1) for product in products], 1)
 
 
-def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Outputs) -> list[Tensor]:
+def parameter_space_products(network: Network, probes: dict[str, Tensor], outputs: Weightings) -> list[Tensor]:
     """Computes Sᵀ w of each sample, in the shape of x, for one weighting of the outputs after another."""
     x, output = network.differentiable()
     weightings = output_weightings(outputs, output)
@@ -54,14 +54,14 @@ def _inner_product(w: Tensor, g: Tensor) -> Tensor:
 
 
 def estimate_in_parameter_space(
-    network: Network, outputs: Outputs, num_probes: int, seed: int, indices: Sequence[int], sample_bytes: int = 0
+    network: Network, outputs: Weightings, num_probes: int, seed: int, positions: Sequence[int], sample_bytes: int = 0
 ) -> Blocks:
     """Averages ‖Sᵀ w‖² over parameter-space probes that a block of samples shares, shape (N, U)."""
 
     def measure(part: Network, draws: Sequence[dict[str, Tensor]], own: Sequence[int]) -> Tensor:
         return torch.stack([parameter_space_norms(part, w, outputs) for w in draws]).mean(0)
 
-    return {WHOLE: with_parameter_probes(network, measure, num_probes, seed, indices, sample_bytes)}
+    return {WHOLE: with_parameter_probes(network, measure, num_probes, seed, positions, sample_bytes)}
 
 
 def with_parameter_probes(
@@ -69,7 +69,7 @@ def with_parameter_probes(
     measure: Callable[[Network, Sequence[dict[str, Tensor]], Sequence[int]], Tensor],
     num_probes: int,
     seed: int,
-    indices: Sequence[int],
+    positions: Sequence[int],
     sample_bytes: int,
 ) -> Tensor:
     """Measures each block of samples with its parameter-space probes, in parts that fit into memory, shape (N, ...).
@@ -77,9 +77,9 @@ def with_parameter_probes(
     ``measure`` takes a part of the batch, the probes w and the samples' positions in their set.
     """
     parts: list[tuple[list[int], Tensor]] = []
-    for block, places in blocks_of(indices).items():
+    for block, places in blocks_of(positions).items():
         draws = [parameter_probes(network.trainable, seed, block, probe) for probe in range(num_probes)]
-        own = [indices[place] for place in places]
+        own = [positions[place] for place in places]
 
         def of_part(part: Network, place: slice, draws: list[dict[str, Tensor]] = draws, own: list[int] = own) -> Tensor:
             return measure(part, draws, own[place])
@@ -89,7 +89,7 @@ def with_parameter_probes(
     return torch.cat([values for _, values in parts])[order.argsort()]
 
 
-def blocks_of(indices: Sequence[int]) -> dict[int, list[int]]:
+def blocks_of(positions: Sequence[int]) -> dict[int, list[int]]:
     """Returns the places of a batch by the block of samples, which share parameter-space probes, that they belong to."""
-    places = sorted(range(len(indices)), key=lambda place: indices[place] // BLOCK_SIZE)
-    return {block: list(group) for block, group in groupby(places, key=lambda place: indices[place] // BLOCK_SIZE)}
+    places = sorted(range(len(positions)), key=lambda place: positions[place] // BLOCK_SIZE)
+    return {block: list(group) for block, group in groupby(places, key=lambda place: positions[place] // BLOCK_SIZE)}

@@ -26,17 +26,17 @@ _SIGNS = 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).asty
 _STEP_BYTES = 32
 
 
-def input_probes(shape: Sequence[int], seed: int, indices: Sequence[int], probe: int) -> Tensor:
+def input_probes(shape: Sequence[int], seed: int, positions: Sequence[int], probe: int) -> Tensor:
     """Draws a Rademacher probe v for each sample, E v vᵀ = I, on the CPU: ±1 in float32, shape (N, *shape).
 
-    The seed, the samples' positions in their set (``indices``) and the number of the probe name the draw.
+    The seed, the samples' positions in their set and the number of the probe name the draw.
 
     Example:
         >>> a, b = input_probes([4], 0, [5, 6], 0), input_probes([4], 0, [6], 0)
         >>> torch.equal(a[1], b[0])
         True
     """
-    return _signs(prod(shape), seed, _INPUT_STREAM, indices, probe).reshape(len(indices), *shape)
+    return _signs(prod(shape), seed, _INPUT_STREAM, positions, probe).reshape(len(positions), *shape)
 
 
 def parameter_probes(parameters: dict[str, nn.Parameter], seed: int, block: int, probe: int) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ class Projection:
     """``count`` draws of Rademacher signs over the rows of a weight, different for each sample and weight."""
 
     seed: int
-    indices: Sequence[int]  # the samples' positions in their set
+    positions: Sequence[int]  # the samples' positions in their set
     probe: int
     names: Sequence[str]  # the trainable parameters' names; each has a stream of its own
     count: int = NUM_PROJECTIONS
@@ -66,16 +66,16 @@ class Projection:
     def signs(self, name: str, rows: int) -> Tensor:
         """Returns the signs for a weight of a number of rows, float32, shape (N, count, rows)."""
         number = self.names.index(name)
-        drawn = _signs(self.count * rows, self.seed, _PROJECTION_STREAM, self.indices, self.probe, number)
-        return drawn.reshape(len(self.indices), self.count, rows)
+        drawn = _signs(self.count * rows, self.seed, _PROJECTION_STREAM, self.positions, self.probe, number)
+        return drawn.reshape(len(self.positions), self.count, rows)
 
 
-def _signs(size: int, seed: int, stream: int, indices: Sequence[int], probe: int, number: int = 0) -> Tensor:
+def _signs(size: int, seed: int, stream: int, positions: Sequence[int], probe: int, number: int = 0) -> Tensor:
     """Independent signs for each index, shape (N, size)."""
     steps = -(-size // (8 * _STEP_BYTES))
-    parts = [_bytes(steps, seed, stream, *run, probe, number) for run in _runs(indices)]
+    parts = [_bytes(steps, seed, stream, *run, probe, number) for run in _runs(positions)]
     drawn = np.concatenate(parts) if parts else np.empty((0, steps * _STEP_BYTES), np.uint8)
-    return torch.from_numpy(_SIGNS.take(drawn[:, : -(-size // 8)], 0).reshape(len(indices), -1)[:, :size])
+    return torch.from_numpy(_SIGNS.take(drawn[:, : -(-size // 8)], 0).reshape(len(positions), -1)[:, :size])
 
 
 def _bytes(steps: int, seed: int, stream: int, start: int, length: int, probe: int, number: int) -> np.ndarray:
@@ -85,8 +85,8 @@ def _bytes(steps: int, seed: int, stream: int, start: int, length: int, probe: i
     return generator.random_raw(length * steps * _STEP_BYTES // 8).view(np.uint8).reshape(length, -1)
 
 
-def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The runs of consecutive indices: each one's start and length."""
-    for _, run in groupby(enumerate(indices), key=lambda item: item[1] - item[0]):
+def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The runs of consecutive positions: each one's start and length."""
+    for _, run in groupby(enumerate(positions), key=lambda item: item[1] - item[0]):
         items = [int(index) for _, index in run]
         yield items[0], len(items)
