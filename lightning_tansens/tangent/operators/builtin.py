@@ -25,7 +25,7 @@ from lightning_tansens.tangent.operators.layer_rules import (
     channels_shape,
     is_computed,
 )
-from lightning_tansens.tangent.operators.registry import Function, Operator, register_operator
+from lightning_tansens.tangent.operators.registry import Operator, register_operator
 
 _T = Tensor
 
@@ -46,7 +46,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Result
     return Result(result, input, [(weight, LinearRule()), (bias, BroadcastRule(weight.shape[:1], False))])
 
 
-def _by_rows(product: Function, x: Tensor, *factors: Tensor | None) -> Tensor:
+def _by_rows(product: Callable[..., Tensor], x: Tensor, *factors: Tensor | None) -> Tensor:
     """Takes a product of all rows at once, also where torch would take it for each batch because x lies transposed."""
     return product(x.flatten(0, -2), *factors).unflatten(0, x.shape[:-1]) if x.dim() > 2 else product(x, *factors)
 

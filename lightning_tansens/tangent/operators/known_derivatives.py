@@ -65,7 +65,7 @@ def apply_scale(x: Tensor, factor: Tensor | float, shift: Tensor | None = None) 
     def scale(values: Tensor) -> Tensor:
         return values * factor
 
-    return apply_linear(x, scale if shift is None else lambda values: torch.addcmul(shift, values, factor), scale, scale)
+    return apply_linear(x, scale if shift is None else lambda values: values * factor + shift, scale, scale)
 
 
 def apply_gate(x: Tensor, value: Tensor, gate: _Map) -> Tensor:

@@ -160,7 +160,8 @@ def _exact_squared_norm(terms: Sequence[Outer]) -> Tensor:
     outs, ins = terms[0].delta.shape[-1], terms[0].features.shape[-1]
     positions = sum(term.delta.shape[-2] for term in terms)
     if positions == 1:
-        norms = (vector_norm(terms[0].delta, dim=(-2, -1)) * vector_norm(terms[0].features, dim=(-2, -1))).square()
+        term = terms[0]
+        norms: Tensor = (vector_norm(term.delta, dim=(-2, -1)) * vector_norm(term.features, dim=(-2, -1))).square()
     elif positions * (outs + ins) < outs * ins:
         delta, features = torch.cat([t.delta for t in terms], -2), torch.cat([t.features for t in terms], -2)
         norms = ((delta @ delta.mT) * (features @ features.mT)).sum((-2, -1))
