@@ -121,7 +121,7 @@ def run_traced(network: Network, probes: Tensor) -> Trace:
     """Runs the network on x + εv, inside a dual level, and records the calls that have trainable parameters."""
     tracer = _InputTracer(network)
     with torch.enable_grad(), tracer.running():
-        x = network.x.detach().requires_grad_()
+        x = network.x.clone().requires_grad_()
         output = network(forward_ad.make_dual(x, probes.to(x)).clone())  # the network may begin with an in-place call
     return Trace(output, tracer.calls, tracer.uncovered)
 
