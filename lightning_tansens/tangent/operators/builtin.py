@@ -36,19 +36,11 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Result
     matrix, offset = weight.detach(), None if bias is None else bias.detach()
     if input.requires_grad and not is_computed(weight):
         result = apply_linear(
-            input,
-            lambda x: _by_rows(F.linear, x, matrix, offset),
-            lambda x: _by_rows(F.linear, x, matrix),
-            lambda y: _by_rows(torch.matmul, y, matrix),
+            input, lambda x: F.linear(x, matrix, offset), lambda x: F.linear(x, matrix), lambda y: y @ matrix
         )
     else:  # a constant input, and the result depends on the parameters alone; or a weight that depends on others
         result = F.linear(input, weight, bias)
     return Result(result, input, [(weight, LinearRule()), (bias, BroadcastRule(weight.shape[:1], False))])
-
-
-def _by_rows(product: Callable[..., Tensor], x: Tensor, *factors: Tensor | None) -> Tensor:
-    """Takes a product of all rows at once, also where torch would take it for each batch because x lies transposed."""
-    return product(x.flatten(0, -2), *factors).unflatten(0, x.shape[:-1]) if x.dim() > 2 else product(x, *factors)
 
 
 def _matmul(input: Tensor, other: Tensor) -> Result | None:

@@ -21,37 +21,38 @@ def gelu(x: Tensor) -> Tensor:
     h, h_dot = split_dual(x)
     slope = torch.ops.aten.gelu_backward(torch.ones_like(h), h)
     square = h.square()
-    density = torch.add(h.new_full((), -0.5 * math.log(2 * math.pi)), square, alpha=-0.5).exp_()
-    slope_dot = square.sub_(2).mul_(density).mul_(h_dot)  # with the other sign
+    density = square.mul(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
+    slope_dot = density.mul_(square.neg_().add_(2)).mul_(h_dot)
 
     def pull(gradient: Tensor) -> tuple[Tensor]:
         g, g_dot = split_dual(gradient)
-        return (make_dual(g * slope, (g_dot * slope).addcmul_(g, slope_dot, value=-1)),)
+        return (make_dual(g * slope, torch.addcmul(g_dot * slope, g, slope_dot)),)
 
     return apply_known(F.gelu, lambda tangent: tangent * slope, pull, x)
 
 
 def layer_norm(x: Tensor, shape: Sequence[int], eps: float) -> Tensor:
-    """Returns y = (x − mean) · r over the last axes, with r the inverse deviation.
-
-    Its Jacobian J g = r · (g − mean(g) − y · mean(y · g)) is symmetric.
-    """
+    """Returns y = (x − mean) · r over the last axes, with r the inverse deviation."""
     h, h_dot = split_dual(x)
     axes = list(range(-len(shape), 0))
-    y, centre, r = torch.native_layer_norm(h, shape, None, None, eps)
+    y, _, r = torch.native_layer_norm(h, shape, None, None, eps)
 
-    def apply_jacobian(g: Tensor) -> Tensor:
-        backward = torch.ops.aten.native_layer_norm_backward
-        return backward(g, h, shape, centre, r, None, None, [True, False, False])[0]  # type: ignore[no-any-return]
+    def mean(values: Tensor) -> Tensor:
+        return values.mean(axes, keepdim=True)
 
-    y_dot = apply_jacobian(h_dot)
-    growth = -r * (y * h_dot).mean(axes, keepdim=True)  # ṙ/r
+    def centred(values: Tensor, share: Tensor) -> Tensor:
+        return (values - mean(values)).sub_(y * share)
+
+    steepness = mean(y * h_dot)
+    y_dot = centred(h_dot, steepness).mul_(r)
+    growth = -r * steepness  # ṙ/r
 
     def pull(gradient: Tensor) -> tuple[Tensor]:
         g, g_dot = split_dual(gradient)
-        share, share_dot = [(g * part).mean(axes, keepdim=True).mul_(-r) for part in (y, y_dot)]
-        result = apply_jacobian(g)
-        result_dot = apply_jacobian(g_dot).addcmul_(result, growth).addcmul_(y_dot, share).addcmul_(y, share_dot)
+        share = mean(y * g)
+        share_dot = mean((y_dot * g).add_(y * g_dot))
+        result = centred(g, share).mul_(r)
+        result_dot = centred(g_dot, share_dot).sub_(y_dot * share).mul_(r).add_(result * growth)
         return (make_dual(result, result_dot),)
 
     return apply_known(lambda _: y.clone(), lambda _: y_dot, pull, x)
