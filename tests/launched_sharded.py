@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import threading
+from itertools import chain, count
+from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
@@ -14,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, IterableDataset
@@ -148,6 +152,95 @@ class FallsLate(Trained):
         return outputs
 
 
+class FallsInside(Trained):
+    """Raises between two layers on the second process, and after the last layer on the first one."""
+
+    def __init__(self):
+        super().__init__()
+        self.network[3] = FallingReLU()
+
+    def shard(self, mesh):  # no weight is left for the network around the layers
+        for part in (self.network[0], self.network[1], self.network[-1], self.network):
+            fully_shard(part, mesh=mesh)
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        if BREAKING["both"] and dist.get_rank() == 0:
+            raise RuntimeError("fell on the other process")
+        return outputs
+
+
+class FallingReLU(nn.ReLU):
+    def forward(self, x):
+        if (BREAKING["layer"] or BREAKING["both"]) and dist.get_rank() == 1:
+            raise RuntimeError("fell on one process")
+        return super().forward(x)
+
+
+class FallsAnywhere(Trained):
+    """Raises behind one of its layers, each of which is sharded by itself, in any call of a measurement."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [(nn.Linear(width, 6), FallingAnywhere()) for width in (4, 6, 6)]
+        self.network = nn.Sequential(*chain(*layers), nn.Linear(6, 3))
+
+    def shard(self, mesh):
+        for part in (*self.network[::2], self.network):
+            fully_shard(part, mesh=mesh)
+
+
+class FallingAnywhere(nn.Module):
+    def forward(self, x):
+        if BREAKING["anywhere"]:
+            BREAKING["anywhere"] -= 1
+            if not BREAKING["anywhere"]:
+                raise RuntimeError("fell on one process")
+        return x
+
+
+class BreakAnywhere(pl.Callback):
+    """Lets a process fall in some measurements, after some calls of layers; stands before the monitor."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        BREAKING["anywhere"] = 0
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        chance = random.Random(f"{trainer.current_epoch} {dist.get_rank()}")
+        BREAKING["anywhere"] = chance.randrange(1, 30) if chance.random() < 0.4 else 0
+
+
+class FallsInGather(Trained):
+    """Has no memory on one process for the weights of the last layer, once or for good; where it gathers none, at all."""
+
+    def forward(self, inputs):
+        for_good = BREAKING["gather for good"]
+        if (BREAKING["gather"] or for_good) and dist.get_rank() == 1:
+            if not isinstance(self.network, FSDPModule):
+                raise MemoryError("fell on one process")
+            BREAKING["gather"], gather, gathers = False, _fsdp_param_group.foreach_all_gather, count(1)
+
+            def fall(*args, **kwargs):
+                if next(gathers) < 3:
+                    return gather(*args, **kwargs)
+                if not for_good:
+                    patch.stop()
+                raise MemoryError("fell on one process")
+
+            patch = mock.patch.object(_fsdp_param_group, "foreach_all_gather", fall)
+            patch.start()
+        return super().forward(inputs)
+
+
+class Talks(Falls):
+    """Talks to the other processes itself."""
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        dist.all_reduce(torch.zeros(1))
+        return outputs
+
+
 class DepthByData(Double):
     """Calls one layer only where a sample needs it; all weights are gathered at once, so processes may differ in that."""
 
@@ -176,7 +269,9 @@ class Deeper(nn.Module):
 
 
 #: What goes wrong now, on the second process where nothing else is said.
-BREAKING = {"data": False, "forward": False, "forward everywhere": False}
+BREAKING = dict.fromkeys(
+    ["data", "forward", "forward everywhere", "layer", "both", "gather", "gather for good", "anywhere"], False
+)
 
 
 class BreaksData(Points):
@@ -224,6 +319,7 @@ class Watch(pl.Callback):
             "random": torch.get_rng_state().tolist(),
             "history": [row for monitor in monitors for row in untimed(monitor.history)],
             "notes": [note for monitor in monitors if monitor._run for note in monitor._run.notes()],
+            "failed": [monitor._failures.last for monitor in monitors],
             "keys": sorted(measured(trainer)),
             "snapshots": {name: kept for monitor in monitors for name, kept in snapshots(monitor).items()},
         }
@@ -279,6 +375,10 @@ CASES = {
     "data break, in step": (Trained, IN_STEP, "data"),
     "forward breaks, gathered": (Falls, {}, "forward"),
     "forward breaks, as used": (Falls, AS_USED, "forward"),
+    "forward breaks, in step": (Falls, IN_STEP, "forward"),
+    "forward breaks between layers, in step": (FallsInside, IN_STEP, "layer"),
+    "forward breaks on both, in step": (FallsInside, IN_STEP, "both"),
+    "forward breaks in a gather, in step": (FallsInGather, IN_STEP, "gather"),
     "forward breaks late, in step": (FallsLate, IN_STEP, "forward"),
     "forward breaks everywhere, in step": (Falls, IN_STEP, "forward everywhere"),
     "depth by data, in step": (DepthByData, {"batch_size": 1, **IN_STEP}, None),
@@ -368,29 +468,46 @@ def find_criterion(launched):
 
 
 def fail_first(launched):
-    """Fails on one process in the first call of the sharded network, after its layers' last talk."""
+    """Fails on one process in the first call of the sharded network, between its layers and after their last talk."""
 
-    def run(*callbacks):
+    def run(module, *callbacks):
         arguments = {**launched.trainer(), "strategy": strategy_of((2, 1))}
-        return fit(*callbacks, monitor_of(**IN_STEP), module=FallsLate, **arguments)
+        return fit(*callbacks, monitor_of(**IN_STEP), module=module, **arguments)
 
     said = "fell on one process" if os.environ["RANK"] == "1" else "it failed on another one"
-    with pytest.raises(RuntimeError, match=said):
-        run(Break("forward", early=True))
-    BREAKING["forward"] = False
-    launched.save(len(run().callbacks[0].records))
+    found = []
+    for module, what in (FallsInside, "layer"), (FallsLate, "forward"):
+        with pytest.raises(RuntimeError, match=said):
+            run(module, Break(what, early=True))
+        BREAKING[what] = False
+        found.append(len(run(module).callbacks[0].records))
+    launched.save(found)
+
+
+def fall_anywhere(launched):
+    """Saves whether the training is what it is without the monitor, and the epochs whose measurements succeeded."""
+    sizes = tuple(map(int, launched.arguments))
+
+    def run(*callbacks):
+        arguments = {**launched.trainer(), "strategy": strategy_of(sizes), "max_epochs": 10}
+        parameters = fit(*callbacks, module=FallsAnywhere, **arguments).lightning_module.parameters()
+        return [(one.full_tensor() if isinstance(one, DTensor) else one).tolist() for one in parameters]
+
+    monitor = monitor_of(on_failure="ignore", **IN_STEP)
+    launched.save((run() == run(BreakAnywhere(), monitor), [record.epoch for record in monitor.records]))
 
 
 def leave_waiting(launched):
-    """Fails on one process while the other one waits for its layers."""
-    *sizes, early = launched.arguments
+    """Fails on one process while the other one waits for what this one cannot make up for."""
+    *sizes, early, what = launched.arguments
     processes.PATIENCE = 4.0  # no other process comes, however long one looks
     waiting = launched.folder / "waiting.pid"
     if os.environ["RANK"] == "0":
         waiting.write_text(str(os.getpid()))
     arguments = {**launched.trainer(), "strategy": strategy_of(tuple(map(int, sizes)))}
+    module = Talks if what == "forward" else FallsInGather
     with pytest.raises(LeftWaitingError, match="it failed on this one while the others wait for its layers") as caught:
-        fit(Break("forward", early == "first"), monitor_of(**IN_STEP), module=Falls, **arguments)
+        fit(Break(what, early == "first"), monitor_of(**IN_STEP), module=module, **arguments)
     assert str(caught.value.__cause__) == "fell on one process"
     launched.save(True)
     os.kill(int(waiting.read_text()), signal.SIGKILL)  # as a launcher does in the end

@@ -169,3 +169,21 @@ def test_what_a_forward_raises_on_a_whole_batch_stays_the_error():
 
     with pytest.raises(AttributeError, match="'dict' object has no attribute 'image'"):
         call_model(Reads(), {"first": torch.zeros(2, 3), "second": torch.zeros(2, 3)})
+
+
+def test_a_model_that_takes_whole_batches_is_not_called_again_on_the_tensor_in_one():
+    class Reads(nn.Module):
+        broken, seen = False, []
+
+        def forward(self, batch):
+            self.seen.append(type(batch))
+            if self.broken:
+                raise TypeError("broken on one process")
+            return batch["first"] if isinstance(batch, dict) else batch
+
+    model, batch = Reads(), {"first": torch.zeros(2, 3)}
+    call_model(model, batch)
+    model.broken = True
+    with pytest.raises(TypeError, match="broken on one process"):
+        call_model(model, batch)
+    assert model.seen == [dict, dict]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_tansens.monitor.data.reading import MAX_ENTRIES, some_entries
+from lightning_tansens.monitor.data.reading import MAX_ENTRIES, channels_of, some_entries
 
 
 def test_entries_are_the_same_of_every_batch_and_a_copy():
@@ -17,6 +17,12 @@ def test_entries_are_the_same_of_every_batch_and_a_copy():
     rows.zero_()
     assert found.min() > 0
     assert some_entries(torch.rand(2, 3, 32, 32).bfloat16()).dtype == torch.float32
+
+
+def test_the_channels_of_entries():
+    images = torch.arange(3.0)[None, :, None, None].expand(2, 3, 32, 32)
+    assert (some_entries(images) == torch.from_numpy(channels_of((3, 32, 32)))).all()
+    assert channels_of((7,)) is channels_of(()) is channels_of((3, 0, 5)) is None
 
 
 @pytest.mark.parametrize(

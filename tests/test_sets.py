@@ -143,6 +143,12 @@ def test_entries_are_those_of_the_inputs_and_are_kept_while_these_stay():
     assert found[0] is found[1]
     assert (found[0].shape, found[0].is_table) == ((4,), True)
     assert np.allclose(found[0].rows, INPUTS[data.subset.indices])
+    images = measured(TensorDataset(INPUTS.reshape(-1, 2, 1, 2), TARGETS), measures=[], num_outputs=20, entries=True)
+    network = torch.nn.Sequential(torch.nn.Flatten(), mlp(4, 6, 3))
+    images.prepare(network, CPU)
+    images.update(network)
+    seen = images.summary().outputs.inputs
+    assert (seen.is_table, seen.channels.tolist()) == (False, [0, 0, 1, 1])
 
 
 def test_entries_are_not_known_where_samples_have_another_shape():

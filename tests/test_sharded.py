@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.launched import folder_of
-from tests.launched_sharded import CASES, fail_first, find_criterion, leave_waiting, refuse, train, train_all
+from tests.launched_sharded import CASES, fail_first, fall_anywhere, find_criterion, leave_waiting, refuse, train, train_all
 from tests.processes import SEVERAL_PROCESSES, launch
 
 #: Seconds; about five times what two processes take for all cases on two idle cores.
@@ -167,6 +167,10 @@ def test_a_copy_that_computes_something_else_is_not_used(name, said, found):
         ("data break, in step", "nothing breaks, alone"),
         ("forward breaks, gathered", "nothing breaks, alone"),
         ("forward breaks, as used", "nothing breaks, alone"),
+        ("forward breaks, in step", "nothing breaks, alone"),
+        ("forward breaks between layers, in step", "nothing breaks, alone"),
+        ("forward breaks on both, in step", "nothing breaks, alone"),
+        ("forward breaks in a gather, in step", "nothing breaks, alone"),
         ("forward breaks late, in step", "nothing breaks, alone"),
         ("forward breaks everywhere, in step", "nothing breaks, alone"),
     ],
@@ -184,8 +188,9 @@ def test_training_is_bitwise_what_it_is_without_the_monitor(name, reference, fou
     "name",
     [
         *("data break, gathered", "data break, as used", "data break, in step"),
-        *("forward breaks, gathered", "forward breaks, as used", "forward breaks late, in step"),
-        "forward breaks everywhere, in step",
+        *("forward breaks, gathered", "forward breaks, as used", "forward breaks, in step"),
+        *("forward breaks between layers, in step", "forward breaks on both, in step"),
+        *("forward breaks in a gather, in step", "forward breaks late, in step", "forward breaks everywhere, in step"),
     ],
 )
 def test_a_failure_costs_all_processes_one_measurement(name, found):
@@ -194,6 +199,10 @@ def test_a_failure_costs_all_processes_one_measurement(name, found):
         assert [row["epoch"] for row in one["history"]] == [1]
         assert one["history"] == ranks[0]["history"]
         assert "tansens/test_loss/estimate" in one["history"][0]
+    said = [one["failed"][0] for one in ranks]
+    assert ("broken" if name.startswith("data") else "fell") + " on one process" in said[1]
+    for other in (said[0], *said[2:]) if "everywhere" not in name and "both" not in name else ():
+        assert "it failed on another one, whose output says why" in other
 
 
 def test_streams_that_differ_where_layers_are_split_are_refused(tmp_path):
@@ -206,15 +215,25 @@ def test_processes_that_read_a_stream_each_agree_on_the_criterion(tmp_path):
     assert "the criterion is mean squared error" in first
 
 
-def test_a_failure_in_the_first_call_after_the_last_layer_refuses_the_run_on_all(tmp_path):
-    assert launch(fail_first, tmp_path, limit=240) == [2, 2]
+def test_a_failure_in_the_first_call_refuses_the_run_on_all(tmp_path):
+    assert launch(fail_first, tmp_path, limit=240) == [[2, 2], [2, 2]]
 
 
-@pytest.mark.parametrize("call", ["first", "later"])
-@pytest.mark.parametrize("sizes", TWO, ids=str)
-def test_a_process_that_fails_while_others_wait_for_its_layers_ends_at_once(sizes, call, tmp_path):
+@pytest.mark.parametrize("sizes", [*TWO, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in FOUR)], ids=str)
+def test_processes_that_fall_anywhere_in_step_stay_together(sizes, tmp_path):
+    found = launch(fall_anywhere, tmp_path, *map(str, sizes), processes=sizes[0] * sizes[1], limit=240)
+    assert all(same for same, _ in found)
+    (epochs,) = {tuple(epochs) for _, epochs in found}
+    assert 0 < len(epochs) < 10
+
+
+@pytest.mark.parametrize(
+    ("sizes", "call", "what"),
+    [((2, 1), "first", "forward"), ((1, 2), "later", "forward"), ((2, 1), "later", "gather for good")],
+)
+def test_a_process_that_cannot_keep_the_others_company_ends_at_once(sizes, call, what, tmp_path):
     with pytest.raises(AssertionError, match="SIGKILL"):
-        launch(leave_waiting, tmp_path, *map(str, sizes), call, limit=240)
+        launch(leave_waiting, tmp_path, *map(str, sizes), call, what, limit=240)
     assert torch.load(tmp_path / "saved.1.pt")
 
 

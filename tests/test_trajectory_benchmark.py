@@ -116,6 +116,7 @@ def outputs():
 def test_a_file_holds_what_was_saved(outputs, tmp_path):
     from snapshots import NetworkOutputs
 
+    outputs.channels = np.array([0, 1])
     outputs.save(tmp_path / "one.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
     loaded = NetworkOutputs.load(tmp_path / "one.npz")
@@ -123,6 +124,7 @@ def test_a_file_holds_what_was_saved(outputs, tmp_path):
     for kind in ("outputs", "labels", "rows"):
         for name, value in getattr(outputs, kind).items():
             assert np.array_equal(getattr(loaded, kind)[name], value)
+    assert loaded.channels.tolist() == [0, 1]
 
 
 def test_a_moment_knows_the_snapshots_before_it(outputs):

@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import Mock
@@ -98,10 +99,18 @@ def test_a_loss_that_is_no_cross_entropy_has_to_be_passed(monkeypatch):
 TOLERANCES = {"cpu": 1e-5, "gpu": 1e-4}
 
 
-def test_one_process_waits_for_no_other():
-    trainer = Mock(**{"strategy.reduce_boolean_decision": bool})
-    with pytest.raises(ValueError, match="its own"), Lockstep(trainer, (0, 1), speaks=True).calling():
+def test_one_process_waits_for_no_other_and_keeps_nothing_of_a_failed_call():
+    made, held = {"lightning_module": nn.Identity(), "world_size": 1, "strategy.reduce_boolean_decision": bool}, []
+
+    def fail():
+        hidden = torch.zeros(3)
+        held.append(weakref.ref(hidden))
         raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own") as caught, Lockstep(Mock(**made), (0, 1), speaks=True).calling():
+        fail()
+    assert caught.traceback
+    assert held[0]() is None
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from snapshots import NetworkOutputs
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from lightning_tansens.monitor.data.reading import some_entries
+from lightning_tansens.monitor.data.reading import channels_of, some_entries
 
 #: In the first epochs, that many, a run may take several snapshots an epoch.
 EARLY_EPOCHS = 3
@@ -169,4 +169,5 @@ def fit(run: Run, data: Data, folder: Path) -> NetworkOutputs:
     outputs = {name: torch.stack(found).numpy() for name, found in snapshots.outputs.items()}
     labels = {name: found.numpy() for name, found in data.labels.items()}
     inputs = {name: seen.half().numpy() for name, of in data.inputs.items() if (seen := some_entries(of)) is not None}
-    return NetworkOutputs(data.sets, np.array(snapshots.epochs), outputs, labels, data.rows, inputs)
+    channels = channels_of(tuple(data.train[0].shape[1:]))
+    return NetworkOutputs(data.sets, np.array(snapshots.epochs), outputs, labels, data.rows, inputs, channels)

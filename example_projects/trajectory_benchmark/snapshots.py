@@ -47,6 +47,7 @@ class NetworkOutputs:
         labels: By set, shape (N,).
         rows: By target that is drawn from a pool, the samples' places in it.
         inputs: By set, the entries that a monitor would see, shape (N, E), float16; none of targets that are drawn.
+        channels: The channel of each of these, of images, shape (E,).
 
     """
 
@@ -56,11 +57,14 @@ class NetworkOutputs:
     labels: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
     inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    channels: NDArray[np.int64] | None = None
 
     def save(self, path: Path) -> None:
         """Writes one compressed file; an interrupted call leaves none."""
         kinds = {"outputs": self.outputs, "labels": self.labels, "rows": self.rows, "inputs": self.inputs}
         arrays = {f"{kind}/{name}": value for kind, found in kinds.items() for name, value in found.items()}
+        if self.channels is not None:
+            arrays["channels"] = self.channels
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
         np.savez_compressed(part, sets=json.dumps([asdict(one) for one in self.sets]), epochs=self.epochs, **arrays)
@@ -75,6 +79,8 @@ class NetworkOutputs:
                 kind, _, name = key.partition("/")
                 if name:
                     getattr(found, kind)[name] = file[key]
+            if "channels" in file.files:
+                found.channels = file["channels"]
         return found
 
     @property
@@ -104,7 +110,7 @@ class NetworkOutputs:
         labels, is_classifier = self.labels[source][chosen], self.numbers(one) is None
         trajectory, found = Trajectory(), {}
         known = self.inputs.get(source)
-        seen = None if known is None else Inputs(known[chosen].astype(np.float32), self.is_table)
+        seen = None if known is None else Inputs(known[chosen].astype(np.float32), self.is_table, channels=self.channels)
         for number in range(max(moments) + 1):
             now = Outputs.of(self.outputs[source][number, chosen], labels, earlier=trajectory, is_classifier=is_classifier)
             if number in moments:

@@ -16,6 +16,7 @@ class Inputs:
     is_table: bool  #: Whether each entry is a quantity of its own, as in a table; the entries of an image have one scale.
     #: Of a sample's whole input; entries of other shapes lie at other places and are not compared.
     shape: tuple[int, ...] = ()
+    channels: NDArray[np.int64] | None = None  #: The channel of each entry of an image, shape (D,).
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,7 +1,5 @@
 """Prepares, takes and keeps measurements together with the other processes: all take the same steps."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence
@@ -50,7 +48,6 @@ def prepare(
         before: The sets of an earlier fit, whose criterion is taken over, and whose reference is in case the Trainer has
             loaded another loop's data since then.
         follows: Whether to compare with the weights in ``state`` instead of the present ones.
-
     """
     with together(trainer), undisturbed(pl_module):
         factory = SetFactory(trainer, monitor, stages)
@@ -100,7 +97,6 @@ def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> boo
     Example:
         >>> [batch_idx for batch_idx in range(10) if snapshot_is_due(batch_idx, 10, 4)]
         [2, 4, 7]
-
     """
     done = batch_idx + 1
     return done < batches < math.inf and done * per_epoch // batches > batch_idx * per_epoch // batches
@@ -113,7 +109,6 @@ def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, run: Measu
         trainer: The Trainer.
         pl_module: The module.
         run: As :func:`prepare` returned it.
-
     """
     with together(trainer), run.sharding.reached(pl_module) as (_, network):
         run.accumulate_outputs(network)
@@ -141,7 +136,6 @@ def measure(
 
     Returns:
         The record, and what was found on each set.
-
     """
     start = time.perf_counter()
     options = monitor.options

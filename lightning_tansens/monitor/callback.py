@@ -1,7 +1,5 @@
 """The callback: it decides when to measure, and hands the records to the loggers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -89,7 +87,6 @@ class TangentSensitivityMonitor(Results):
     Example:
         >>> monitor = TangentSensitivityMonitor(num_samples=256, every_n_epochs=2)
         >>> trainer = pl.Trainer(callbacks=[monitor], logger=False, enable_checkpointing=False, accelerator="cpu")
-
     """
 
     def __init__(
@@ -143,7 +140,6 @@ class TangentSensitivityMonitor(Results):
 
         Raises:
             ValueError: If the state is not a monitor's; the message names the field.
-
         """
         self._state = MonitorState() if state is None else MonitorState.from_dict(state).at_start()
         self._run, self._follows, self._failures = None, True, Failures("raise")
@@ -255,7 +251,6 @@ class TangentSensitivityMonitor(Results):
 
         Raises:
             ValueError: If the state is not a monitor's; the message names the field.
-
         """
         if not self._follows:
             self._state = MonitorState.from_dict(state_dict)

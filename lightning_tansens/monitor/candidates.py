@@ -1,7 +1,5 @@
 """The losses that a module may be trained on: its own ones, and the standard ones."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import re

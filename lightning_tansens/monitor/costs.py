@@ -1,7 +1,5 @@
 """What a measurement will cost, from a few samples on which it is tried."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -32,7 +30,6 @@ def cost_of(call: Callable[[Batch], object], batches: tuple[Batch, Batch]) -> Co
         >>> of_batch, of_sample = cost_of(lambda batch: None, ((None, None, [0]), (None, None, [0, 1, 2])))
         >>> of_sample
         0.0
-
     """
     seconds = [0.0, 0.0]
     for number, batch in enumerate(batches):  # each once, on all processes alike, in case the call talks to the others

@@ -44,18 +44,12 @@ SAMPLES = 32
 
 @dataclass(frozen=True)
 class KnownCriterion:
-    """The criterion of a run.
+    """The criterion of a run."""
 
-    Attributes:
-        criterion: The callable on (outputs, targets).
-        class_scores: Whether the outputs are scores of the labels' classes; None if no batch has shown it.
-        note: A note to the user, in one line; None for none.
-
-    """
-
-    criterion: Criterion
+    criterion: Criterion  #: The callable on (outputs, targets).
+    #: Whether the outputs are scores of the labels' classes; None if no batch has shown it.
     class_scores: bool | None = None
-    note: str | None = None
+    note: str | None = None  #: A note to the user, in one line; None for none.
 
 
 @dataclass(frozen=True)
@@ -113,7 +107,6 @@ def find_criterion(
 
     Raises:
         MisconfigurationException: If there is no criterion, and none is found.
-
     """
     look = functools.partial(_look, trainer, pl_module, network, reading, calling)
     name = type(pl_module).__name__

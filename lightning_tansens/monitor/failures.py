@@ -1,7 +1,5 @@
 """What happens when a measurement fails."""
 
-from __future__ import annotations
-
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -23,7 +21,6 @@ class Failures:
 
     Args:
         policy: What to do.
-
     """
 
     def __init__(self, policy: OnFailure) -> None:

@@ -1,7 +1,5 @@
 """Lightning's callbacks that watch a value, extended to tell a fresh value from an old one."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 from typing import Any
 
@@ -80,7 +78,6 @@ class FreshEarlyStopping(_Fresh, EarlyStopping, OtherCallback):
         >>> stop = FreshEarlyStopping("tansens/test_loss/empirical", patience=3)
         >>> monitor = TangentSensitivityMonitor(every_n_epochs=5)
         >>> trainer = pl.Trainer(callbacks=[monitor, stop], logger=False, enable_checkpointing=False, accelerator="cpu")
-
     """
 
 
@@ -93,5 +90,4 @@ class FreshModelCheckpoint(_Fresh, ModelCheckpoint, OtherCheckpoint):
 
     Raises:
         MisconfigurationException: If no monitor of the Trainer logs such a key.
-
     """

@@ -1,7 +1,5 @@
 """A plain copy of a module whose parameters are sharded over the processes."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -50,7 +48,6 @@ def gathered(module: AnyModule, together: Callable[[], AbstractContextManager[No
         module: The module; its parameters are distributed tensors, or plain ones that are the same on every process.
         together: Raises on all processes if one of them failed, as
             :func:`~lightning_tansens.monitor.processes.together` does.
-
     """
     distributed = distributed_tensors(module)
     with together():  # memory that is missing on one process is noticed before they talk to each other
@@ -67,7 +64,6 @@ def copied_with(module: AnyModule, stand_ins: Mapping[DTensor, Tensor]) -> AnyMo
     Args:
         module: The module.
         stand_ins: What takes the place of each distributed tensor.
-
     """
     memo: dict[int, Any] = {id(value): value for name, value in vars(module).items() if name in _SHARED_NAMES}
     for tensor, other in stand_ins.items():

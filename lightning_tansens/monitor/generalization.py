@@ -1,7 +1,5 @@
 """The terms of the second paper's generalisation bound along a run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, get_args
@@ -87,7 +85,6 @@ class GeneralizationBoundMonitor(pl.Callback, OtherCallback):
     Example:
         >>> monitor = GeneralizationBoundMonitor(loss="half_squared", num_samples=64)
         >>> trainer = pl.Trainer(callbacks=[monitor], logger=False, enable_checkpointing=False, accelerator="cpu")
-
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """All sets of one run, which are measured again and again, and what they are compared with."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,7 +40,6 @@ class MeasuredRun:
         copies: Perturbed copies of the reference, for the estimators that are fitted on them.
         criterion: The criterion of the labelled sets.
         sharding: How the network is reached; where processes call it together there are no measures.
-
     """
 
     def __init__(
@@ -84,7 +81,6 @@ class MeasuredRun:
         Raises:
             ValueError: If the labels are missing from a set whose loss is needed.
             UnsupportedNetworkError: If a measure does not cover the network.
-
         """
         with agreed(self._lockstep):
             labelled = [measured for measured in self.sets[1:] if measured.of_outputs.loss is not None]
@@ -134,7 +130,6 @@ class MeasuredRun:
 
         Args:
             flags: What :meth:`prepare` returns, joined over the processes.
-
         """
         keys = [measure.key for measure, misfit in zip(self.measures, flags, strict=True) if misfit]
         for measured in self._every():
@@ -156,7 +151,6 @@ class MeasuredRun:
 
         Args:
             state: The monitor's state. The earlier outputs of a set whose samples changed are forgotten; a note says so.
-
         """
         for measured in self.sets:
             measured.load_memories(state.memories.get(measured.name, {}))
@@ -197,7 +191,6 @@ class MeasuredRun:
 
         Raises:
             NonFiniteWeightsError: If the network has diverged.
-
         """
         with agreed(self._lockstep):
             check_finite(network)
@@ -224,7 +217,6 @@ class MeasuredRun:
 
         Args:
             flags: What :meth:`failures` returns, joined over the processes.
-
         """
         every = [(measured, measure.key) for measured in self._every() for measure in measured.measures]
         for (measured, key), failed in zip(every, flags, strict=True):

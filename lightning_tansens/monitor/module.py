@@ -1,7 +1,5 @@
 """Finds the part of the user's module that is measured, and the hooks that it defines."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,7 +14,6 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
     Raises:
         MisconfigurationException: If there is no such submodule, or the LightningModule has no ``forward`` and several
             parts with weights, or none.
-
     """
     if name is None:
         if defines(pl_module, "forward"):

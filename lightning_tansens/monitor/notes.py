@@ -1,7 +1,5 @@
 """What a user should know of the data that a fit brings, before its first step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import lightning.pytorch as pl
@@ -22,7 +20,6 @@ def notes_on_fit(
         subsets: The subsets by the names of the sets, the reference first.
         num_samples: How many samples of each were asked for.
         options: The monitor's options.
-
     """
     if (small := small_note(subsets, num_samples)) is not None:
         yield small

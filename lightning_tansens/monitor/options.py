@@ -1,7 +1,5 @@
 """The monitor's further options, and the checks of its arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -59,7 +57,6 @@ class Options:
     Example:
         >>> Options(measure_at="train_epoch_end").batch_size
         256
-
     """
 
     num_loss_samples: int = 1024
@@ -102,7 +99,6 @@ def check_arguments(monitor: Any) -> None:
     Raises:
         ValueError: If one has a value that is not allowed.
         TypeError: If one has a type that is not allowed.
-
     """
     check_counts(num_samples=monitor.num_samples, every_n_epochs=monitor.every_n_epochs)
     _check_sets(monitor.test_dataloaders, monitor.reference)

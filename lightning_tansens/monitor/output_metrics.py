@@ -1,7 +1,5 @@
 """What accumulates on a set's outputs: its labelled loss, and the outputs that the estimators get."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +12,7 @@ from lightning_tansens.estimators import Inputs, Outputs, SetSummary, Trajectory
 from lightning_tansens.metrics.criteria import Criterion
 from lightning_tansens.metrics.labelled_loss import LabelledLoss
 from lightning_tansens.metrics.outputs import SetOutputs
-from lightning_tansens.monitor.data.reading import Reading, Seen
+from lightning_tansens.monitor.data.reading import Reading, Seen, channels_of
 from lightning_tansens.monitor.data.set_batches import SetBatches
 
 
@@ -29,7 +27,6 @@ class OutputMetrics:
     Attributes:
         loss: As above.
         outputs: Where to accumulate the outputs; None where no estimator needs them.
-
     """
 
     def __init__(self, loss: LabelledLoss | None, batches: SetBatches, reading: Reading) -> None:
@@ -59,7 +56,6 @@ class OutputMetrics:
 
         Raises:
             ValueError: If the loss is measured and the labels are missing.
-
         """
         self._shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         if self.loss is not None:
@@ -75,7 +71,6 @@ class OutputMetrics:
             seen: What the estimators see of it.
             targets: The labels; None where there are none.
             positions: The samples' positions in the set.
-
         """
         if self.measured_loss is not None:
             self.measured_loss.update_finite(seen.outputs, self._batches.labels(targets), positions)
@@ -93,14 +88,13 @@ class OutputMetrics:
 
         Args:
             earlier: What earlier measurements said of the same samples.
-
         """
         if self.outputs is None:
             return None
         arrays = self.outputs.arrays()
         entries, inputs = arrays.pop("entries", None), None
         if entries is not None and not np.isnan(entries).all(1).any():  # else some samples have another shape
-            inputs = Inputs(entries, is_table=len(self._shape) == 1, shape=self._shape)
+            inputs = Inputs(entries, len(self._shape) == 1, self._shape, channels_of(self._shape))
         if inputs is None or not inputs.same_as(self._inputs):  # what estimators know of the same inputs is kept with them
             self._inputs = inputs
         return Outputs.of(**arrays, earlier=earlier, inputs=self._inputs)

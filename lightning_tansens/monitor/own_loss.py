@@ -1,7 +1,5 @@
 """Runs a module's own training step on a batch, outside its loop, for the loss that it returns."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +30,6 @@ def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Mod
 
     Raises:
         NoLossError: If it cannot be run outside the training, or returns none.
-
     """
     name = f"{type(pl_module).__name__}.training_step"
     if not pl_module.automatic_optimization:

@@ -1,13 +1,14 @@
 """Lets several processes go on together or fail together."""
 
-from __future__ import annotations
-
 import pickle
+import sys
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any, cast
 
@@ -17,9 +18,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_tansens.errors import FailedElsewhereError, LeftWaitingError
+from lightning_tansens.monitor.company import Company
 from lightning_tansens.tangent.tracing import tensors_in
 
-#: For how many seconds a process that fails in a call of the network waits for the others to end theirs.
+#: After how many seconds in which the others come no further a process that failed in a call of the network gives it up.
 PATIENCE = 20.0
 #: Numbers the locksteps, alike on all processes.
 _locksteps = count()
@@ -33,7 +35,6 @@ def serving(serve: Callable[[], None]) -> Iterator[None]:
 
     Args:
         serve: Gives the others what they still need from this process, and returns once all have called it.
-
     """
     _serving.append(serve)
     try:
@@ -65,18 +66,11 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Lockstep:
-    """Lets all processes call a sharded network equally often, because each call talks to the others.
+    """Lets all processes call a sharded network equally often, because each call talks to the others."""
 
-    Attributes:
-        trainer: The Trainer.
-        share: Which share of a set this process gets, from 0, and how many shares there are.
-        speaks: Whether this process reports what it found; only the first one with the same share does.
-
-    """
-
-    trainer: pl.Trainer
-    share: tuple[int, int]
-    speaks: bool
+    trainer: pl.Trainer  #: The Trainer.
+    share: tuple[int, int]  #: Which share of a set this process gets, from 0, and how many shares there are.
+    speaks: bool  #: Whether this process reports what it found; only the first one with the same share does.
     #: The key in torch's store under which the processes count the calls that they have ended, and the calls' numbers.
     _key: str = field(default_factory=lambda: f"lightning_tansens/{next(_locksteps)}")
     _calls: Iterator[int] = field(default_factory=lambda: count(1))
@@ -87,36 +81,53 @@ class Lockstep:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Surrounds a call of the network, and raises on all processes if one failed while all others could end theirs.
+        """Surrounds a call of the network; one that fails on some processes raises on all, once the others have ended it.
+
+        A process that failed takes part in what the layers of the others still say to it.
 
         Raises:
-            LeftWaitingError: If this process failed and others wait for its layers. It ends the run, as a training step that
-                fails on one process does: whatever it sent to the others now would meet their waiting layers.
-
+            LeftWaitingError: If this process failed and others wait for something else. It ends the run, as a training step
+                that fails on one process does: whatever it sent to the others now would meet their waiting layers.
         """
         number = next(self._calls)
         with self.together():
             try:
-                yield
+                with self._company.told(number):
+                    yield
             except Exception as error:
-                if not self._all_end(number, PATIENCE):
+                traceback.clear_frames(error.__traceback__)  # it may have failed for want of memory
+                if not self._others_end(number):
                     raise LeftWaitingError(
                         "expected a forward pass that ends on every process, but it failed on this one while the others "
                         "wait for its layers, so the run ends here; mend what failed, or let a gathered copy be measured"
                     ) from error
                 raise
-            self._all_end(number, patience=0.0)
+            self._ended(1)
 
-    def _all_end(self, number: int, patience: float) -> bool:
-        """Tells the others that this process has ended a call, and whether all do in time; no layer can stand in the way."""
-        if not dist.is_initialized():
-            return True
-        store, until = dist.distributed_c10d._get_default_store(), time.monotonic() + patience
-        ended = store.add(self._key, 1)
-        while ended < number * self.trainer.world_size and time.monotonic() < until:
-            time.sleep(0.05)
-            ended = store.add(self._key, 0)
-        return bool(ended >= number * self.trainer.world_size)
+    @cached_property
+    def _company(self) -> Company:
+        return Company(self.trainer.lightning_module, self._key)
+
+    def _ended(self, more: int) -> int:
+        """Adds to the number of calls that all processes have ended, and returns it; no layer can stand in the way."""
+        return dist.distributed_c10d._get_default_store().add(self._key, more) if dist.is_initialized() else sys.maxsize
+
+    def _others_end(self, number: int) -> bool:
+        """Keeps the others company after this process failed in a call, and says whether they end theirs."""
+        ended, until = self._ended(1), time.monotonic() + PATIENCE
+        try:
+            self._company.leave()
+            while time.monotonic() < until:
+                if self._company.keep():
+                    until = time.monotonic() + PATIENCE
+                elif ended >= number * self.trainer.world_size:  # counted before they were asked what they wait for
+                    return True
+                else:
+                    time.sleep(0.01)
+                ended = self._ended(0)
+        except Exception:  # memory is missing for the other weights too, say
+            return False
+        return False
 
     def same(self, read: Callable[[], Any]) -> Any:
         """Returns a batch that is the same on all processes: the first one's, if they read different ones from streams."""

@@ -1,7 +1,5 @@
 """The network that is measured: each process calls it by itself, or all of them call it together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -31,7 +29,6 @@ class Unsharded:
 
     Args:
         name: The name of the submodule that is measured; None for the LightningModule.
-
     """
 
     #: How processes call the network together; None where each calls it by itself.
@@ -65,7 +62,6 @@ class Unsharded:
                 first.
             output: Picks the tensor of outputs.
             subsets: The subsets, which are shared differently where processes call the network together.
-
         """
         reached = self._checked(pl_module, reached, reads, output)
         if self.lockstep is not None:
@@ -95,7 +91,6 @@ class InStep(Unsharded):
 
         Args:
             reason: Why, for :attr:`note`.
-
         """
         self.lockstep = self._steps
         self.note = (

@@ -1,7 +1,5 @@
 """Makes the records of measurements from the summaries of their sets."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -47,7 +45,6 @@ def make_record(
         failed: The errors of measures that failed this time, by set and measure.
         accuracy_form: How ratios estimate the accuracy.
         limits: What a reliable estimate must fulfil; None for the defaults.
-
     """
     reference, *targets = summaries
     ratios = [MeasureRatio(measure, accuracy_form) for measure in measures if isinstance(measure, SensitivityMeasure)]
@@ -68,7 +65,6 @@ def with_correlations(record: Record, before: Sequence[Record]) -> Record:
     Args:
         record: The measurement now.
         before: The measurements before.
-
     """
     run = [*before, record]
     targets = {name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()}
@@ -82,7 +78,6 @@ def without(record: Record, estimators: Collection[str] = (), values: Collection
         record: The record.
         estimators: The estimators' keys.
         values: The values' names.
-
     """
 
     def thinned(one: SetRecord) -> SetRecord:

@@ -1,7 +1,5 @@
 """What a monitor has found so far, for notebooks, other callbacks and loggers."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence
@@ -38,7 +36,6 @@ class Results(pl.Callback, OtherCallback):
         verbose: Whether to print a line for each measurement.
         display: What the loggers are sent; None for the defaults.
         options: Further options; None for the defaults.
-
     """
 
     def __init__(

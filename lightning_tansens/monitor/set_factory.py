@@ -1,7 +1,5 @@
 """Makes the sets of a run: the reference, the test sets, and the perturbed copies of the reference."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -69,7 +67,6 @@ class SetFactory:
         trainer: The Trainer.
         monitor: The monitor.
         stages: Where to register the callables that tear down the datamodule's other stages.
-
     """
 
     def __init__(self, trainer: pl.Trainer, monitor: Choices, stages: ExitStack) -> None:
@@ -83,7 +80,6 @@ class SetFactory:
         Args:
             known: The reference of an earlier fit, in case the Trainer has loaded another loop's data since then; None for
                 none.
-
         """
         monitor = self._monitor
         try:
@@ -113,7 +109,6 @@ class SetFactory:
             sets: The reference, and the test sets.
             known: The criterion of the fit, for a measurement after it; None to find it.
             lockstep: How the processes call the network together; None where each calls it by itself.
-
         """
         trainer, monitor = self._trainer, self._monitor
         batches, reading = self._batches(sets[0]), self._reading(labelled=True)
@@ -147,7 +142,6 @@ class SetFactory:
         Args:
             reference: The reference.
             known: Its criterion.
-
         """
         fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         reading = replace(self._reading(labelled=True), class_scores=known.class_scores, budget=self._budget)

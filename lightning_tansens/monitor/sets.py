@@ -1,7 +1,5 @@
 """One set that is measured: its subset, its own copies of the metrics, and the summary of what they found."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -40,7 +38,6 @@ class MeasuredSet:
         measures: The measures; each set has copies of its own, and those that need labels only with a loss.
         loss: Where to accumulate the labelled loss; None leaves the labels alone.
         reading: How batches are read.
-
     """
 
     def __init__(
@@ -97,7 +94,6 @@ class MeasuredSet:
             ValueError: If the labels are missing from a set whose loss is needed.
             TypeError: If samples do not lie one by one in a batch.
             UnsupportedNetworkError: If the network does not run on the inputs, and a measure knows why.
-
         """
         self._lockstep, self._costs = lockstep, SetCosts()
         with agreed(lockstep):
@@ -168,7 +164,6 @@ class MeasuredSet:
         Args:
             network: The network.
             tick: Called after each batch.
-
         """
         self.failed = {}
         self._accumulate(self.measures, network, tick, self.of_outputs.update)

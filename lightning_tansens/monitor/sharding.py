@@ -5,8 +5,6 @@ gathered one by one as they are used. Where a copy does not compute the same, an
 processes call the network itself equally often, because each call talks to the others; the sensitivities are left out.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +19,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from lightning_tansens.monitor.company import gathered_groups
 from lightning_tansens.monitor.gathering import (
     copied_with,
     distributed_tensors,
@@ -52,7 +51,6 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
         trainer: The Trainer.
         name: The name of the submodule that is measured; None for the LightningModule.
         budget: The bytes that a gathered copy of the network may take on each process.
-
     """
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
         return Wrapped(trainer, name)
@@ -67,7 +65,6 @@ class Sharded(InStep):
         name: The name of the submodule that is measured; None for the LightningModule.
         budget: The bytes that a gathered copy may take; of a larger one, weights are gathered as they are used, and as many
             bytes of them are kept.
-
     """
 
     def __init__(self, trainer: pl.Trainer, name: str | None, budget: int) -> None:
@@ -149,7 +146,11 @@ class Sharded(InStep):
 
 @contextmanager
 def _resharded(pl_module: nn.Module) -> Iterator[None]:
-    """Lets ``fully_shard`` put its shards back after each call: the isolation restores parameters as they lie in modules."""
+    """Lets ``fully_shard`` put its shards back after each call: the isolation restores parameters as they lie in modules.
+
+    What it has noted for the next backward pass is restored too: processes would gather different weights there after a call
+    that only some of them have ended.
+    """
     modules: list[Any] = [module for module in pl_module.modules() if isinstance(module, FSDPModule)]
     below = {id(part) for module in modules for part in module.modules() if part is not module}
     roots = [module for module in modules if id(module) not in below]
@@ -165,12 +166,20 @@ def _resharded(pl_module: nn.Module) -> Iterator[None]:
         root._get_fsdp_state()._lazy_init()  # a part that is called first would take itself for the root
     for module in modules:
         module.reshard()
+    groups = gathered_groups(pl_module)
+    orders = [order for group in groups for order in (group.comm_ctx.post_forward_order, group._post_forward_indices)]
+    noted = [(order, order.copy()) for order in orders]
+    partial_sums = [group._partial_reduce_output for group in groups]
     handles = [module.register_forward_hook(reshard, always_call=True) for module in modules]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+        for order, before in noted:
+            order[:] = before
+        for group, partial_sum in zip(groups, partial_sums, strict=True):
+            group._partial_reduce_output = partial_sum
 
 
 def _outputs(

@@ -22,24 +22,15 @@ from lightning_tansens.record import Record
 
 @dataclass
 class MonitorState:
-    """The state of a run of the monitor.
+    """The state of a run of the monitor."""
 
-    Attributes:
-        records: The measurements so far.
-        weights_before: The values of the measures of the weights at the previous measurement.
-        memories: What the measures remember, by set and measure.
-        trajectories: What earlier measurements said of the samples, by set.
-        measured_step: The step of the last measurement; None before the first.
-        loaded: Whether a checkpoint brought it.
-
-    """
-
-    records: list[Record] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)  #: The measurements so far.
+    #: The values of the measures of the weights at the previous measurement.
     weights_before: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    memories: Mapping[str, Any] = field(default_factory=dict)
-    trajectories: Mapping[str, Any] = field(default_factory=dict)
-    measured_step: int | None = None
-    loaded: bool = False
+    memories: Mapping[str, Any] = field(default_factory=dict)  #: What the measures remember, by set and measure.
+    trajectories: Mapping[str, Any] = field(default_factory=dict)  #: What earlier measurements said of the samples, by set.
+    measured_step: int | None = None  #: The step of the last measurement; None before the first.
+    loaded: bool = False  #: Whether a checkpoint brought it.
 
     def to_dict(self) -> dict[str, Any]:
         """Returns only builtins and tensors, which ``torch.load`` reads with ``weights_only``."""
@@ -69,7 +60,6 @@ class MonitorState:
         Example:
             >>> MonitorState.from_dict(MonitorState(measured_step=9).to_dict()).measured_step
             9
-
         """
         read: dict[str, Any] = {}
         for name, reader in _READERS.items():
@@ -102,7 +92,6 @@ class Mailbox:
         Args:
             trainer: The Trainer.
             state: The state.
-
         """
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and trainer.is_global_zero:
             with contextlib.suppress(OSError):  # a full disk costs the parent its copy, not the training

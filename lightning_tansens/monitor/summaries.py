@@ -1,7 +1,5 @@
 """Turns what a measure has found on one set into a part of the summary that the estimators read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

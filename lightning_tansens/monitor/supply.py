@@ -30,7 +30,6 @@ class Supply:
     Args:
         budget: The bytes of gathered tensors that a process keeps for their next use; the one in use may be larger.
         ask: Tells all processes the number of the tensor that this one needs, and returns what each of them needs.
-
     """
 
     def __init__(self, budget: int, ask: Callable[[int], list[int]]) -> None:
@@ -85,7 +84,6 @@ class Remote(Tensor):
         shard: What this process holds of it.
         like: A tensor of its shape and type.
         views: The steps from the whole tensor to the view.
-
     """
 
     #: The bytes of the gradients that a process may hold at once.

@@ -1,7 +1,5 @@
 """Sends values to a Trainer's loggers: the writers, the scalars, and the step at which they stand."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ def writers(trainer: pl.Trainer, folder: Path | None) -> list[Writer]:
     Args:
         trainer: The Trainer.
         folder: What :func:`run_folder` returns.
-
     """
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return []
@@ -43,7 +40,6 @@ def run_folder(trainer: pl.Trainer) -> Path | None:
 
     Args:
         trainer: The Trainer.
-
     """
     if not trainer.loggers or getattr(trainer, "fast_dev_run", False):
         return None
@@ -56,7 +52,6 @@ def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
 
     Args:
         trainer: The Trainer, with its module.
-
     """
     owners = [owner for owner in (trainer.lightning_module, getattr(trainer, "datamodule", None)) if owner is not None]
     found: dict[str, Any] = {}
@@ -76,7 +71,6 @@ def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None
     Args:
         trainer: The Trainer, in a hook in which values can be logged.
         scalars: Values by key, the same on every process.
-
     """
     # every process logs: a key that only rank 0 has cannot be monitored
     for key, value in scalars.items():
@@ -101,7 +95,6 @@ def wanted(trainer: pl.Trainer, scalars: Mapping[str, float]) -> dict[str, float
     Args:
         trainer: The Trainer.
         scalars: Values by key.
-
     """
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     monitored = [getattr(callback, "monitor", None) for callback in callbacks]
@@ -130,7 +123,6 @@ def say(trainer: pl.Trainer, text: str) -> None:
     Args:
         trainer: The Trainer.
         text: One or more lines.
-
     """
     if not trainer.is_global_zero:
         return

@@ -1,7 +1,5 @@
 """Networks that the strategy wraps and calls itself: FSDP1 and DeepSpeed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -27,7 +25,6 @@ class Wrapped(InStep):
 
     Raises:
         MisconfigurationException: If it is not.
-
     """
 
     def __init__(self, trainer: pl.Trainer, name: str | None) -> None:
@@ -54,7 +51,6 @@ class ThroughStrategy(nn.Module):
     Args:
         strategy: The strategy.
         pl_module: The module, whose ``forward`` is called.
-
     """
 
     def __init__(self, strategy: Strategy, pl_module: pl.LightningModule) -> None:

@@ -71,7 +71,6 @@ class Notices:
         Args:
             seconds: How long a measurement took.
             since: How long ago the one before it ended.
-
         """
         self._seconds += seconds
         self._passed += since

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +34,22 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     return model(**(taken or inputs))
 
 
+#: The names in the batches that a model has taken as a whole.
+_wholes: WeakKeyDictionary[nn.Module, set[tuple[Hashable, ...]]] = WeakKeyDictionary()
+
+
 def _call_on_whole(model: nn.Module, batch: Any) -> Any:
-    floating = [held for held in entries(batch).values() if isinstance(held, Tensor) and held.is_floating_point()]
+    held = entries(batch)
+    floating = [part for part in held.values() if isinstance(part, Tensor) and part.is_floating_point()]
     try:
-        return model(batch)
+        outputs = model(batch)
     except (TypeError, AttributeError):
-        if len(floating) != 1 or not isinstance(batch, Mapping):
+        # a model that takes such batches is not called again: other processes may be in the middle of the same call
+        if len(floating) != 1 or not isinstance(batch, Mapping) or tuple(held) in _wholes.get(model, ()):
             raise
-    return model(floating[0])
+        return model(floating[0])
+    _wholes.setdefault(model, set()).add(tuple(held))
+    return outputs
 
 
 def _takes_whole(model: nn.Module, batch: Any) -> bool:

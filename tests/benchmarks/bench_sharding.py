@@ -1,6 +1,6 @@
 """What a measurement of a sharded network costs as the network grows, on processes of this machine.
 
-Run it from the repository root; it prints a Markdown table:
+Run it from the repository root; it prints two Markdown tables:
 
     OMP_NUM_THREADS=1 python -m torch.distributed.run --standalone --nproc_per_node=2 -m tests.benchmarks.bench_sharding
 
@@ -13,16 +13,22 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from unittest import mock
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_tansens import TangentSensitivityMonitor
 from lightning_tansens.functional import tangent_sensitivity
+from lightning_tansens.monitor import sharding
 from lightning_tansens.monitor.gathering import copied_with, distributed_tensors, gathered, gathered_size
 from lightning_tansens.monitor.supply import Supply
 from tests.benchmarks.bench_exact import mlp, processor, table
@@ -43,16 +49,21 @@ def slowest(repeats: int, run: Callable[[], object]) -> float:
     return min(times)
 
 
+def shard(network: nn.Sequential, mesh: DeviceMesh) -> None:
+    """Shards each linear layer, and the network around them."""
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
 def row(width: int, samples: int, repeats: int) -> list[float]:
     """Parameters, MB that a gather moves to a process, and the seconds of each part."""
     torch.manual_seed(0)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     network = mlp(width, *[width] * (DEPTH - 1), OUTPUTS)
     size, count = gathered_size(network), sum(parameter.numel() for parameter in network.parameters())
-    for layer in network:
-        if isinstance(layer, nn.Linear):
-            fully_shard(layer, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    shard(network, mesh)
     inputs, targets = torch.randn(samples, width), torch.randint(OUTPUTS, (samples,))
     optimizer = torch.optim.SGD(network.parameters(), 1e-4)
 
@@ -87,6 +98,48 @@ def row(width: int, samples: int, repeats: int) -> list[float]:
     return [count, moved / 1e6, gathering, calling, forward, probing, using, training, uses]
 
 
+class Chain(pl.LightningModule):
+    """The same network under ``ModelParallelStrategy``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.network = mlp(width, *[width] * (DEPTH - 1), OUTPUTS)
+
+    def configure_model(self) -> None:
+        if not isinstance(self.network, FSDPModule):
+            shard(self.network, self.device_mesh["data_parallel"])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 1e-4)
+
+
+def measurement(width: int, repeats: int, in_step: bool) -> float:
+    """The seconds of the shortest measurement without sensitivities, of a target of 1,024 samples in batches of 128."""
+    inputs, targets = torch.randn(1024, width), torch.randint(OUTPUTS, (1024,))
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=128)
+    monitor = TangentSensitivityMonitor(test_dataloaders={"test": loader}, measures=[], verbose=False)
+    trainer = pl.Trainer(
+        strategy=ModelParallelStrategy(dist.get_world_size(), 1, process_group_backend="gloo"),
+        accelerator="cpu",
+        devices=dist.get_world_size(),
+        max_epochs=repeats,
+        callbacks=[monitor],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with mock.patch.object(sharding, "TOLERANCE", -1.0 if in_step else sharding.TOLERANCE):  # no copy is close enough
+        trainer.fit(Chain(width), loader)
+    return min(record.seconds["total"] for record in monitor.records)
+
+
 def _asked(number: int) -> list[int]:
     found = [torch.zeros(1, dtype=torch.long) for _ in range(dist.get_world_size())]
     dist.all_gather(found, torch.tensor([number]))
@@ -113,6 +166,10 @@ def main() -> None:
         table(
             f"{DEPTH} layers, {arguments.samples} samples", header, [*shown, ["exponent", *(f"{b:.2f}" for b in growth[1:])]]
         )
+    ways = [[measurement(width, arguments.repeats, in_step) for in_step in (False, True)] for width in WIDTHS]
+    if dist.get_rank() == 0:
+        shown = [[f"{one[0] / 1e6:.1f} M", *(f"{seconds:.2f} s" for seconds in way)] for one, way in zip(rows, ways)]
+        table("A measurement without sensitivities", ("parameters", "on a copy", "in step"), shown)
     dist.destroy_process_group()
 
 

@@ -175,7 +175,90 @@ def test_the_gate_sees_how_far_images_are_from_re_weightings():
     number = image._points.signatures[:, -1]
     assert number[image._copies].max() > number[image._bases < 0].max() + 0.5
     assert not table._points.signatures[:, -1].any()  # populations of rows differ in their entries
+
     unlike = [of.estimate(replace(outputs(rows), inputs=seen(rows, of is table)))[0].population for of in (image, table)]
     assert unlike[0] < unlike[1]
     without = image._unlike(None)
     assert without == pytest.approx([number.mean()])
+
+
+COLOURED = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [0.2, -0.4, 0.2]])  # brightness, a strong and a weak colour
+
+
+def painted(colours, seed):
+    """Images with 8 entries of each of three channels, and little but these mixtures of colours in them."""
+    generator = np.random.default_rng(seed)
+    means = generator.normal(size=(200, 3)) @ colours
+    return Inputs(np.repeat(means, 8, 1) + 0.1 * generator.normal(size=(200, 24)), False, channels=np.repeat([0, 1, 2], 8))
+
+
+def test_the_numbers_of_colours_are_as_defined():
+    known, other = painted(COLOURED, 0), painted(COLOURED[:, ::-1], 1)
+    views, without = Views(known), Views(replace(known, channels=None))
+    basis = known.rows[100:].mean(0), known.rows.std()
+
+    def means(inputs):
+        return ((inputs.rows - basis[0]) / basis[1]).clip(-4, 4).reshape(-1, 3, 8).mean(2)
+
+    components = np.linalg.svd(means(known)[100:])[2]
+    energies, own = np.square(means(other) @ components.T), np.square(means(known)[:100] @ components.T)
+    least = 0.005 * own.mean(0).sum()
+    found = views.of(other)
+    assert found[:, -4:-1] == pytest.approx(np.log(energies + least) - np.log(own + least).mean(0))
+    assert np.allclose(np.delete(found, [-4, -3, -2], 1), without.of(other))
+    one = Views(replace(known, channels=np.zeros(24, int)))
+    assert np.allclose(one.of(other), without.of(other))  # images of one channel have no colours
+
+
+def test_a_turned_hue_is_no_population():
+    known, more = painted(COLOURED, 0), painted(COLOURED, 1)
+    turned = replace(more, rows=more.rows[:, np.r_[8:16, 16:24, 0:8]])  # each channel takes another one's place
+
+    def unlike(channels):
+        views, *sets = Views(replace(known, channels=channels)), *(replace(one, channels=channels) for one in (more, turned))
+        moved = np.random.default_rng(2).dirichlet(np.ones(100), 20) @ views.of(replace(known, rows=known.rows[:100]))
+        found = Resemblance(moved, np.eye(moved.shape[1]))
+        return found.unlike(np.stack([views.of(one).mean(0) for one in sets]))
+
+    assert unlike(known.channels)[1] > 20 > 5 > unlike(known.channels)[0]
+    assert unlike(None)[1] < 0.5 * unlike(known.channels)[1]
+
+
+def test_each_head_is_corrected_by_its_own_errors():
+    inputs, labels = drawn(600, 1)
+    copies = [with_inputs(noisy(inputs, scale, 3), labels) for scale in (0.5, 3.0)]
+    fit, rows = Fit(with_inputs(inputs, labels), copies), noisy(drawn(600, 2)[0], 3.0, 5)
+    target, equal = with_inputs(rows), np.full((1, 600), 1 / 600)
+    here, points = fit._views.means(target, equal), fit._points.of(fit._copies)
+    wrong = fit._truth[fit._copies] - fit._heads(fit.model, points)
+    samples = Samples.of(target, fit.temperature, fit._views)
+    heads = fit._heads(fit.model, fit.calibration.points(samples, equal))
+    for stated, head in (("same", 0), ("free", 1)):
+        added = fit._resemblance.correction(here, wrong[head])[0]
+        assert np.abs(added).max() > 0.1
+        found = np.log([answer.ratio for answer in fit.estimate(target, stated)])
+        assert found == pytest.approx(np.minimum(heads[head, 0] + added, fit.calibration.most))
+
+
+def test_the_novelty_of_a_set():
+    moved, copies = 0.05 * np.random.default_rng(0).normal(size=(20, 3)), np.array([[3.0, 0, 0], [0, 2, 2]])
+    found = Resemblance(moved, copies)
+    assert [found.novelty(one) for one in (copies[:1], 0.5 * copies[1:])] == pytest.approx([0, 0], abs=1e-9)
+    further, beyond = np.array([[4.0, 0, 0]]), np.array([[1.0, 0, 0]])  # a copy explains no more than itself
+    left = found.unlike(beyond)[0]
+    assert found.novelty(further) == pytest.approx(left / (left + 20))
+    assert found.novelty(np.array([[0, 5.0, -5.0]])) > 0.9
+
+
+def test_intervals_of_novel_sets_are_wider(monkeypatch):
+    inputs, labels = drawn(600, 1)
+    copies = [with_inputs(noisy(inputs, scale, 3), labels) for scale in (0.5, 3.0)]
+    fit, target = Fit(with_inputs(inputs, labels), copies), with_inputs(noisy(drawn(600, 2)[0], 1.0, 5))
+
+    def answers(novelty):
+        monkeypatch.setattr(Resemblance, "novelty", lambda self, seen: novelty)
+        return fit.estimate(target)
+
+    for known, new in zip(answers(0.0), answers(0.9), strict=True):
+        assert new.ratio == known.ratio
+        assert new.low < known.low < known.high < new.high

@@ -26,18 +26,12 @@ PARTS = 3
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """M sets, as the heads and the gate see them; ratios are logarithms of estimates over the reference's own level.
+    """M sets, as the heads and the gate see them; ratios are logarithms of estimates over the reference's own level."""
 
-    Attributes:
-        candidates: Of the first head, for each of the Q quantities (error and loss, or the loss alone), shape (M, K).
-        free: The regression estimator's ratios, shape (M, Q).
-        signatures: The gate's numbers, the first of them 1, shape (M, G).
-
-    """
-
+    #: Of the first head, for each of the Q quantities (error and loss, or the loss alone), shape (M, K).
     candidates: tuple[Array, ...]
-    free: Array
-    signatures: Array
+    free: Array  #: The regression estimator's ratios, shape (M, Q).
+    signatures: Array  #: The gate's numbers, the first of them 1, shape (M, G).
 
     def of(self, places: NDArray[np.bool_]) -> Points:
         return Points(tuple(of[places] for of in self.candidates), self.free[places], self.signatures[places])
@@ -60,7 +54,6 @@ class Calibration:
         samples: The reference's samples.
         labels: Their classes, shape (N,).
         bootstraps: Weights of the reference's samples whose mean numbers stand for it, shape (M, N).
-
     """
 
     def __init__(self, samples: Samples, labels: NDArray[np.int64], bootstraps: Array) -> None:

@@ -1,7 +1,5 @@
 """Which corrupted copies of the reference suit its inputs: images, tables, and none for anything else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +30,6 @@ def samples_for(inputs: Any) -> int:
     Example:
         >>> samples_for(torch.zeros(2, 30)), samples_for(torch.zeros(2, 3, 32, 32))
         (1024, 256)
-
     """
     is_table = isinstance(inputs, Tensor) and inputs.dim() == 2 and inputs.shape[1] <= LONGEST_ROW
     return ROWS if is_table else SAMPLES
@@ -51,7 +48,6 @@ class Strong:
     Example:
         >>> Strong(Contrast(0.0))(torch.tensor([1.0, 3.0]))
         tensor([2., 2.])
-
     """
 
     transform: Transform
@@ -76,7 +72,6 @@ class Blur:
     Example:
         >>> Blur(1.0)(torch.ones(3, 8, 8)).allclose(torch.ones(3, 8, 8))
         True
-
     """
 
     sigma: float
@@ -104,7 +99,6 @@ class Shift:
     Example:
         >>> Shift(1)(torch.eye(3)[None]).sum()
         tensor(3.)
-
     """
 
     pixels: int
@@ -171,7 +165,6 @@ def copies_for(inputs: Any, seed: int = 0) -> Sequence[Transform]:
         ['Noise', 'Masked', 'Contrast', 'Blur', 'Shift', 'Strong']
         >>> copies_for(torch.zeros(2, 7, dtype=torch.long))
         ()
-
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or not len(inputs):
         return ()

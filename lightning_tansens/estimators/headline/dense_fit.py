@@ -1,7 +1,5 @@
 """The headline's fit where outputs are not class scores: the same two heads and gate, for the loss alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +28,6 @@ class DenseFit(GatedHeads):
         seed: Seed of the re-weightings.
         strong: How many of the copies, the last ones, heads and gate are not fitted to, see :class:`Strong`.
         outputs: The reference's and the copies', with their inputs, see :class:`GatedHeads`.
-
     """
 
     default_gate = np.array([0.8, 1.8, 1.7, -0.7, -1.5, -0.2])

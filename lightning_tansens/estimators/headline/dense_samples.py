@@ -17,20 +17,12 @@ FEW = 8
 
 @dataclass(frozen=True, eq=False)
 class DenseSamples:
-    """The N samples of a set with S earlier snapshots; :meth:`of` makes them.
+    """The N samples of a set with S earlier snapshots; :meth:`of` makes them."""
 
-    Attributes:
-        columns: Today's outputs, or what describes them, shape (N, K).
-        earlier: The same of earlier snapshots, shape (S, N, K).
-        pseudo_loss: Today's loss on what earlier snapshots said, shape (N,).
-        bias: The squared distance from the mean of earlier outputs, shape (N,).
-
-    """
-
-    columns: Array
-    earlier: Array
-    pseudo_loss: Array
-    bias: Array
+    columns: Array  #: Today's outputs, or what describes them, shape (N, K).
+    earlier: Array  #: The same of earlier snapshots, shape (S, N, K).
+    pseudo_loss: Array  #: Today's loss on what earlier snapshots said, shape (N,).
+    bias: Array  #: The squared distance from the mean of earlier outputs, shape (N,).
 
     @classmethod
     def of(cls, outputs: Outputs, pseudo_losses: Callable[[Outputs], Array]) -> DenseSamples:
@@ -42,7 +34,6 @@ class DenseSamples:
 
         Raises:
             TooEarlyError: If there was no earlier measurement.
-
         """
         past = outputs.past.outputs
         assert past is not None

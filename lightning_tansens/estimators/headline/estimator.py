@@ -1,7 +1,5 @@
 """The one estimate that stands for a set: loss and accuracy with intervals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -82,7 +80,6 @@ class Headline(Estimator):
     Example:
         >>> Headline(class_shares="same").key
         'estimate'
-
     """
 
     key = HEADLINE
@@ -118,7 +115,6 @@ class Headline(Estimator):
             inputs: The first inputs of the reference.
             class_scores: Whether outputs are class scores; images are not translated otherwise, because targets may lie at
                 their pixels.
-
         """
         if self.copies is not None:
             return self.copies

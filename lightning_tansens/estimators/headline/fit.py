@@ -1,7 +1,5 @@
 """The headline's fit on a labelled reference, its re-weightings and its corrupted copies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +24,6 @@ class Fit(GatedHeads):
         copies: The same samples or the first of them, perturbed; each one is a kind of its own.
         seed: Seed of the re-weightings.
         strong: Further copies, which heads and gate are not fitted to, see :class:`Strong`.
-
     """
 
     default_gate = DEFAULT

@@ -1,7 +1,5 @@
 """The gate: which of the two heads a set calls for."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +25,6 @@ def fit_gate(signatures: Array, moved: NDArray[np.bool_]) -> Array:
     Args:
         signatures: s, whose first column is ones, shape (M, G).
         moved: Which of them are re-weightings (plus), and which corrupted copies (minus), shape (M,).
-
     """
     weights = np.where(moved, MOVED / max(moved.sum(), 1), CORRUPTED / max((~moved).sum(), 1))
     coefficients = np.zeros(signatures.shape[1])

@@ -1,7 +1,5 @@
 """Two heads and a gate on points: what the headline's fits have in common, with class scores and without."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,21 +39,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Answer:
-    """The estimate of one quantity of a set, as ratios to the reference's level.
+    """The estimate of one quantity of a set, as ratios to the reference's level."""
 
-    Attributes:
-        ratio: The estimate.
-        low, high: The ends of its 95 % interval.
-        population: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
-        distance: Of the set's signature from the third nearest one that the fit has seen.
-
-    """
-
-    ratio: float
+    ratio: float  #: The estimate. low, high: The ends of its 95 % interval.
     low: float
     high: float
-    population: float
-    distance: float
+    population: float  #: The gate: 0 where the class shares are taken to be the reference's, 1 for another population.
+    distance: float  #: Of the set's signature from the third nearest one that the fit has seen.
 
 
 class GatedHeads(ABC):
@@ -65,7 +55,8 @@ class GatedHeads(ABC):
 
     with the log ratio a of the first head, b of :class:`RegressionEstimator` and the signature s of a set. Where a and b
     differ by no more than noise, a is drawn to b: with the difference d and twice its standard deviation τ over
-    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`. They never differ by more than b is wrong by on any copy.
+    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`. They never differ by more than b is wrong by on any copy. Then
+    each is corrected by what it is wrong by itself on the copies that a set resembles (:class:`Resemblance`).
 
     Args:
         points: The re-weightings of the reference and, after them, of each copy.
@@ -74,8 +65,7 @@ class GatedHeads(ABC):
         level: The reference's own error and loss, or its loss alone, shape (Q,).
         most: The largest log ratios.
         outputs: The reference's and the copies', in the order of ``sets``; their inputs, if all of them have any, tell which
-            copies a set resembles, and estimates are corrected by :class:`Resemblance`.
-
+            copies a set resembles.
     """
 
     #: The gate's coefficients without copies, and how much of each part of the variance counts, see :class:`Spread`.
@@ -98,7 +88,6 @@ class GatedHeads(ABC):
         wrong = np.abs(truth - self._points.free)[self._copies]
         self._farthest = wrong.max(0) if len(wrong) else np.full(len(level), np.inf)
         self._resemblance: Resemblance | None = None
-        self._found_wrong: dict[ClassShares, Array] = {}
         self._views = views = Views.of_reference(outputs[0]) if outputs else None
         if views is not None and self._copies.any() and all(map(views.fit, outputs)):
             pairs = zip(outputs, sets, strict=True)
@@ -106,10 +95,11 @@ class GatedHeads(ABC):
             self._resemblance = Resemblance(seen[self._bases < 0], seen[self._copies])
             self._points = self._points.with_number(self._unlike(seen))
         self.model = self._fit(np.ones(len(self._kinds), bool))
-        self._left_out = self._without_own_kind()
+        self._wrong = truth[self._copies] - self._heads(self.model, self._points.of(self._copies))
+        corrections = np.zeros((2, *truth.shape))
         if self._resemblance is not None:
-            self._left_out += self._resemblance.correction(seen, self._wrong("auto"), without_own_kind=True)
-            self._left_out = np.minimum(self._left_out, most)
+            corrections = self._resemblance.correction(seen, self._wrong, without_own_kind=True)
+        self._left_out = np.minimum(self._without_own_kind(corrections), most)
         self._errors = on_scale(self._left_out, level) - on_scale(truth, level)
 
     @staticmethod
@@ -123,20 +113,21 @@ class GatedHeads(ABC):
 
     def _answers(self, points: Points, count: int, class_shares: ClassShares, outputs: Outputs | None) -> list[Answer]:
         """Returns the answer for each quantity of a set, from its point, its number of samples, and its inputs if known."""
-        seen = None
+        corrections, novelty = np.zeros((2, 1, len(self._level))), None
         if self._resemblance is not None:
+            seen = None
             if outputs is not None and self._views is not None and self._views.fit(outputs):
                 seen = self._views.means(outputs, Reweightings.none(count))
+                corrections, novelty = self._resemblance.correction(seen, self._wrong), self._resemblance.novelty(seen)
             points = points.with_number(self._unlike(seen))
-        ratios, gate, spread = self._predict(self.model, points, class_shares)
-        if self._resemblance is not None and seen is not None:
-            ratios = np.minimum(ratios + self._resemblance.correction(seen, self._wrong(class_shares)), self._most)
+        found, gate, spread = self._predict(self.model, points, class_shares, corrections)
+        ratios = np.minimum(found, self._most)
         known, signature, level, values = self._points.signatures, points.signatures[0], self._level, np.exp(ratios[0])
         steep = np.square(slopes(values * level))
         sampling, (within, between) = steep * self._sampling(values, count), steep * spread[0].T
         copies = nearby(signature, ratios[0], known, self._left_out, self._errors)
         parts = zip(sampling, map(tuple, copies), within, between, strict=True)
-        reach = np.array([Spread(*part, self.shares).reach for part in parts])
+        reach = np.array([Spread(*part, self.shares, novelty).reach for part in parts])
         middle = on_scale(ratios[0], level)
         low, high = off_scale(middle - reach[:, 0], level), off_scale(middle + reach[:, 1], level)
         distance = float(np.sqrt(np.sort(np.square(signature - known).sum(1))[NEAREST - 1]))
@@ -166,34 +157,36 @@ class GatedHeads(ABC):
         told = moved | (corrupted & np.isin(self._kinds, ("plain", "bootstrap")))
         return Model(same, fit_gate(self._points.signatures[told], moved[told]))
 
-    def _predict(self, model: Model, points: Points, class_shares: ClassShares = "auto") -> tuple[Array, Array, Array]:
-        """Returns log ratios (M, Q), the gate (M,), and the variances within and between the heads (M, Q, 2)."""
+    def _heads(self, model: Model, points: Points) -> Array:
+        """Returns both heads' log ratios, shape (2, M, Q)."""
         own = self._points.of((self._kinds == "bootstrap") & (self._bases < 0))
         noise = NOISE * (model.same.predict(own.candidates) - own.free).std(0) + 1e-9
         difference = np.minimum(model.same.predict(points.candidates), self._most) - points.free
         difference = np.clip(difference, -self._farthest, self._farthest)
-        same = points.free + difference**3 / (difference**2 + noise**2)
+        return np.stack([points.free + difference**3 / (difference**2 + noise**2), points.free])
+
+    def _predict(
+        self, model: Model, points: Points, class_shares: ClassShares = "auto", corrections: Array | float = 0.0
+    ) -> tuple[Array, Array, Array]:
+        """Returns log ratios (M, Q), the gate (M,), and the variances within and between the heads (M, Q, 2).
+
+        The corrections are added to the heads', shape (2, M, Q).
+        """
+        heads = self._heads(model, points)
+        same, free = heads + corrections
         stated = np.full(len(same), float(class_shares == "free"))
         gate = logistic(points.signatures @ model.gate) if class_shares == "auto" else stated
-        within = (1 - gate[:, None]) * model.same.spread(points.candidates, same)
-        between = (gate * (1 - gate))[:, None] * np.square(same - points.free)
-        return same + sharpened(gate)[:, None] * (points.free - same), gate, np.stack([within, between], 2)
+        within = (1 - gate[:, None]) * model.same.spread(points.candidates, heads[0])
+        between = (gate * (1 - gate))[:, None] * np.square(same - free)
+        return same + sharpened(gate)[:, None] * (free - same), gate, np.stack([within, between], 2)
 
-    def _wrong(self, class_shares: ClassShares) -> Array:
-        """Returns the copies' true log ratios less the estimated ones, shape (K, Q)."""
-        if class_shares not in self._found_wrong:
-            points = self._points.of(self._copies)
-            found = self._predict(self.model, points, class_shares)[0]
-            self._found_wrong[class_shares] = self._truth[self._copies] - found
-        return self._found_wrong[class_shares]
-
-    def _without_own_kind(self) -> Array:
-        """Returns each re-weighting's log ratios by a fit without its kind, shape (M, Q)."""
+    def _without_own_kind(self, corrections: Array) -> Array:
+        """Returns each re-weighting's log ratios by a fit without its kind, and corrected, shape (M, Q)."""
         found = np.zeros_like(self._truth)
         groups = [self._bases == number for number in range(self._bases.max() + 1)]
         groups += [(self._bases < 0) & (self._kinds == kind) for kind in dict.fromkeys(self._kinds) if kind != "plain"]
         for group in groups:
             unused = np.isin(self._kinds[group], ("bootstrap", "strong")).all()  # the fit saw none, or all of one reference
             model = self.model if unused else self._fit(~group)
-            found[group] = self._predict(model, self._points.of(group))[0]
+            found[group] = self._predict(model, self._points.of(group), corrections=corrections[:, group])[0]
         return found

@@ -33,7 +33,6 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
     Example:
         >>> simplex_weights(np.array([[1.0, 5.0], [2.0, 5.0]]), np.array([1.0, 2.0]), shrink=1e-9).round(6)
         array([1., 0.])
-
     """
     count, candidates = ratios.shape
     curvature = ratios.T @ ratios / count + shrink * np.eye(candidates)
@@ -66,7 +65,6 @@ class WeightedCandidates:
     Attributes:
         error, loss: w, shapes (K,).
         stretch: b, shape (2,).
-
     """
 
     error: Array
@@ -137,7 +135,6 @@ class RegressionEstimator:
         inverse: The inverse matrix, shape (F, F).
         slopes: β for error and loss, shape (F, 2).
         left: What the regression leaves of each sample, t − zᵀβ, shape (N, 2).
-
     """
 
     mean: Array
@@ -166,7 +163,6 @@ class RegressionEstimator:
         Args:
             means: Of features, shape (M, F).
             weights: w, with rows of sum 1, shape (M, N); None for equal ones.
-
         """
         left = self.left.mean(0) if weights is None else weights @ self.left
         return np.asarray(left + (means - self.mean) / self.scale @ self.slopes)

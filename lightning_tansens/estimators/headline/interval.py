@@ -1,7 +1,5 @@
 """The interval of the headline's estimate."""
 
-from __future__ import annotations
-
 import math
 import operator
 from dataclasses import dataclass
@@ -25,6 +23,9 @@ SMALLEST_CHANGE, MOST = 0.3, 4.0
 #: How much of each part of the variance counts, in the order of :class:`Spread`; fitted on the development networks.
 SHARES = (1.4, 0.25, 0.5, 1.0)
 
+#: The variance grows from this share on with the novelty of a set; so much of each end's copies then counts for the other.
+KNOWN, UNSURE = 0.8, 0.2
+
 #: Error rates keep this distance from zero and one where their logits are taken, and their slopes from one.
 EDGE, STEEPEST = 1e-4, 0.02
 
@@ -34,30 +35,34 @@ class Spread:
     """The variance of an estimate: of sampling, on nearby copies, within the first head and between both.
 
     It is the variance of an error rate's logit, so that the interval stays between zero and one, and of a loss's logarithm.
-
-    Attributes:
-        sampling: Of the draw of both sets' samples.
-        copies: On nearby copies that were estimated too high, and too low; each moves one end of the interval.
-        within: Of the first head's candidates.
-        between: Of the two heads.
-        shares: How much of each counts.
-
     """
 
-    sampling: float
+    sampling: float  #: Of the draw of both sets' samples.
+    #: On nearby copies that were estimated too high, and too low; each moves one end of the interval.
     copies: tuple[float, float]
-    within: float
-    between: float
-    shares: tuple[float, float, float, float] = SHARES
+    within: float  #: Of the first head's candidates.
+    between: float  #: Of the two heads.
+    shares: tuple[float, float, float, float] = SHARES  #: How much of each counts.
+    #: How little the inputs of copies explain those of the set, from 0 to 1 (:meth:`Resemblance.novelty`); None if unknown.
+    #: The less they do, the less they tell how far estimates are off, and to which side.
+    novelty: float | None = None
 
     @property
     def reach(self) -> tuple[float, float]:
-        """How far the 95 % interval reaches down and up."""
+        r"""How far the 95 % interval reaches down and up.
+
+        .. math:: 1.96 \sqrt{(0.8 + \nu) \, (c_1 \sigma_{sampling}^2 + c_2 (\sigma_\pm^2 + 0.2 \, \nu \, \sigma_\mp^2) +
+                  c_3 \sigma_{within}^2 + c_4 \sigma_{between}^2)}
+
+        with the shares c and the novelty ν.
+        """
+        grown, mixed = (1.0, 0.0) if self.novelty is None else (KNOWN + self.novelty, UNSURE * self.novelty)
+        high, low = self.copies
         down, up = (
-            QUANTILE * math.sqrt(sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
-            for copies in self.copies
+            math.sqrt(grown * sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
+            for copies in (high + mixed * low, low + mixed * high)
         )
-        return down, up
+        return QUANTILE * down, QUANTILE * up
 
 
 def on_scale(ratios: Array, level: Array) -> Array:
@@ -66,7 +71,6 @@ def on_scale(ratios: Array, level: Array) -> Array:
     Args:
         ratios: Logarithms of ratios to the reference's level, shape (..., Q).
         level: The reference's error rate and loss, or its loss alone, shape (Q,).
-
     """
     errors = logit(np.clip(np.exp(ratios[..., :-1]) * level[:-1], EDGE, 1 - EDGE))
     return np.concatenate([errors, ratios[..., -1:]], -1)
@@ -96,7 +100,6 @@ def nearby(signature: Array, change: Array, seen: Array, changes: Array, errors:
 
     Returns:
         By quantity, those for too high and for too low estimates.
-
     """
     distances = np.square(signature - seen).sum(1)[:, None] + np.square(change - changes)
     third = np.sort(distances, 0)[NEAREST - 1]

@@ -39,19 +39,12 @@ class MovedShares:
 
     so that they stay where noise may explain the set (as James and Stein 1961 shrink), and where no shares explain it.
     Classes with one sample or none keep their shares. (Shares that match moments: Lipton et al., ICML 2018.)
-
-    Attributes:
-        labels: Of the reference, shape (N,).
-        shares: π, shape (C,).
-        centres: x̄_c, of scaled numbers, shape (F, C).
-        whitening: L with :math:`L^T L = \Sigma^{-1}`, shape (F, F).
-        mean, scale: Of the reference's numbers, shapes (F,).
-
     """
 
-    labels: NDArray[np.int64]
-    shares: Array
-    centres: Array
+    labels: NDArray[np.int64]  #: Of the reference, shape (N,).
+    shares: Array  #: π, shape (C,).
+    centres: Array  #: x̄_c, of scaled numbers, shape (F, C).
+    #: L with :math:`L^T L = \Sigma^{-1}`, shape (F, F). mean, scale: Of the reference's numbers, shapes (F,).
     whitening: Array
     mean: Array
     scale: Array
@@ -74,7 +67,6 @@ class MovedShares:
         Args:
             means: x̄ of each set, shape (M, F).
             counts: n, shape (M,).
-
         """
         moved = np.stack([self._moved(*one) for one in zip((means - self.mean) / self.scale, counts, strict=True)])
         weights = (moved / np.maximum(self.shares, 1e-9))[:, self.labels]

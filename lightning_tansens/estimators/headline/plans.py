@@ -3,8 +3,6 @@
 :mod:`lightning_tansens.estimators.transport` solves one transport, and nearly exactly.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lightning_tansens.estimators.outputs import TINY, Array
@@ -40,7 +38,6 @@ def scale_columns(kernel: Array, weights: Array, shares: Array) -> Array:
         >>> u = scale_columns(half, half[:1], np.array([0.8, 0.2]))
         >>> float(plan_means(half, half[:1], u, np.array([[1.0, 0.0], [1.0, 0.0]]))[0].round(6))
         0.8
-
     """
     scalings, transposed = np.ones((len(weights), kernel.shape[1])), np.ascontiguousarray(kernel.T)
     iterations = int(np.clip(WORK / (len(weights) * kernel.size), 10, ITERATIONS))

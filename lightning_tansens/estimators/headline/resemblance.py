@@ -6,12 +6,16 @@ from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_tansens.estimators.inputs import Inputs
 from lightning_tansens.estimators.outputs import Array, Outputs
 
 #: The bands of principal components begin here; with fewer components than the last there are fewer bands.
 BANDS = (0, 4, 16, 64)
+
+#: So many principal components of the channels' means are looked at.
+COLOURS = 3
 
 #: So many principal components' scores tell whether other class shares explain a set.
 SCORES = 12
@@ -46,16 +50,17 @@ class Views:
     r"""Describes sets by their inputs, as the reference's inputs see them.
 
     Half of the reference's samples give the principal components, in bands b. The numbers of a sample are the logarithms of
-    its energies in the bands and in what the components leave, and twice that of its distance from the nearest of those
-    samples; they are taken less the means over the reference's other half.
+    its energies in the bands and in what the components leave, those of its colours, and twice that of its distance from the
+    nearest of those samples; they are taken less the means over the reference's other half.
 
-    .. math:: z_b(x) = \log\Big(\sum_{k \in b} (u_k^T \tilde x)^2 + \epsilon\Big)
+    .. math:: z_b(x) = \log\Big(\sum_{k \in b} (u_k^T \tilde x)^2 + \epsilon\Big), \qquad
+              z_c(x) = \log\big((v_c^T \tilde m)^2 + \epsilon'\big)
 
-    with standardised entries :math:`\tilde x` and ε half a percent of the whole energy.
+    with standardised entries :math:`\tilde x`, their means :math:`\tilde m` over each channel of an image, the first three
+    principal components v of these, and ε and ε' half a percent of the whole energies. One channel has no colours.
 
     Args:
         reference: The reference's inputs.
-
     """
 
     def __init__(self, reference: Inputs) -> None:
@@ -68,8 +73,10 @@ class Views:
         self._basis = self._standardised(reference)[self.unseen :][:MOST_SAMPLES]
         values, components = np.linalg.svd(self._basis, full_matrices=False)[1:]
         self._components = components[values > 1e-6 * values[0]]
+        self._colours = _colours(self._basis, reference.channels)
         own = self._energies(self._standardised(reference)[: self.unseen])
-        self._least = LEAST * own[:, :-1].mean(0).sum() + 1e-12
+        bands, colours = np.split(own[:, :-1].mean(0), [own.shape[1] - 1 - self._colours.shape[1]])
+        self._least = LEAST * np.repeat([bands.sum(), colours.sum()], [len(bands), len(colours)]) + 1e-12
         self._nearest = 1e-3 * own[:, -1].mean() + 1e-12
         self._own = self._logarithms(own).mean(0)
         self._known: WeakKeyDictionary[Inputs, tuple[Array, Array]] = WeakKeyDictionary()
@@ -119,7 +126,6 @@ class Views:
             outputs: The set's usable samples, with inputs.
             weights: Shape (M, N).
             own: Whether these are the reference's samples, changed or not; those of the components are then left out.
-
         """
         assert outputs.inputs is not None
         numbers = self.of(outputs.inputs)[outputs.kept]
@@ -143,13 +149,23 @@ class Views:
         if len(self._components) < rows.shape[1]:
             bands.append(np.maximum(whole - squares.sum(1), 0))
         nearest = (np.square(self._basis).sum(1) - 2 * rows @ self._basis.T).min(1)
-        return np.column_stack([*bands, np.sqrt(np.maximum(whole + nearest, 0))])
+        return np.column_stack([*bands, np.square(rows @ self._colours), np.sqrt(np.maximum(whole + nearest, 0))])
 
 
 def _known_mean(rows: Array) -> Array:
     """Returns the means over what is no NaN, shape (D,), and 0 where nothing is known."""
     known = ~np.isnan(rows)
     return np.asarray(np.where(known, rows, 0).sum(0) / np.maximum(known.sum(0), 1))
+
+
+def _colours(rows: Array, channels: NDArray[np.int64] | None) -> Array:
+    """Returns the principal components of the channels' means, in terms of entries, shape (D, C); none of one channel."""
+    number = 1 if channels is None else len(np.unique(channels))
+    if channels is None or number < 2:
+        return np.zeros((rows.shape[1], 0))
+    members = np.eye(channels.max() + 1)[channels]
+    means = members / np.maximum(members.sum(0), 1)
+    return np.asarray(means @ np.linalg.svd(rows @ means, full_matrices=False)[2][:COLOURS].T)
 
 
 _VIEWS: WeakKeyDictionary[Inputs, Views] = WeakKeyDictionary()
@@ -162,14 +178,13 @@ class Resemblance:
               w_k = \exp\Big(-\frac{\|z - t_k z_k\|^2}{2 h^2 (\|z\| + 0.4)^2}\Big), \qquad
               t_k = \operatorname{clip}\Big(\frac{z^T z_k}{\|z_k\|^2}, 0, 1\Big)
 
-    with the mean numbers z of a set and z_k of the copies (:class:`Views`), the copies' true log ratios less the estimated
-    ones ρ_k, at most 1 in size, h = 0.15, and the mean squared distance q of z from none in units of how far re-weightings
+    with the mean numbers z of a set and z_k of the copies (:class:`Views`), the copies' true log ratios less those of a head
+    ρ_k, at most 1 in size, h = 0.15, and the mean squared distance q of z from none in units of how far re-weightings
     of the reference go, q_0 = 20. A weaker change than a copy's counts in proportion.
 
     Args:
         moved: The numbers of re-weightings of the reference, shape (M, F).
         copies: z_k, shape (K, F).
-
     """
 
     def __init__(self, moved: Array, copies: Array) -> None:
@@ -181,21 +196,37 @@ class Resemblance:
         return np.asarray(np.einsum("mf,fg,mg->m", seen, self._inverse, seen) / seen.shape[1])
 
     def correction(self, seen: Array, wrong: Array, without_own_kind: bool = False) -> Array:
-        """Returns what to add to estimated log ratios, shape (M, Q).
+        """Returns what to add to estimated log ratios, shape (..., M, Q).
 
         Args:
             seen: The numbers of M sets, shape (M, F).
-            wrong: ρ, shape (K, Q).
+            wrong: ρ, shape (..., K, Q).
             without_own_kind: Whether to leave out copies in nearly the same direction as the set.
-
         """
-        along = seen @ self._copies.T
-        share = np.clip(along / self._lengths**2, 0, 1)
+        share, left = self._compared(seen)
         length = np.linalg.norm(seen, axis=1)[:, None]
-        distances = np.linalg.norm(seen[:, None] - share[..., None] * self._copies, axis=2)
+        distances = np.linalg.norm(left, axis=2)
         weights = np.exp(-np.square(distances / (NEAR * (length + SMALL))) / 2)
         if without_own_kind:
-            weights = np.where(along > ALIKE * self._lengths * length, 0, weights)
+            weights = np.where(seen @ self._copies.T > ALIKE * self._lengths * length, 0, weights)
         unlike = self.unlike(seen)[:, None]
         drawn = np.square(unlike) / (np.square(unlike) + UNLIKE**2)
-        return np.asarray(drawn * (weights * share @ np.clip(wrong, -MOST, MOST)) / (DRAWN + weights.sum(1, keepdims=True)))
+        return np.asarray(
+            drawn * ((weights * share) @ np.clip(wrong, -MOST, MOST)) / (DRAWN + weights.sum(1, keepdims=True))
+        )
+
+    def novelty(self, seen: Array) -> float:
+        r"""Returns how little the nearest copy explains a set, from 0 to 1.
+
+        .. math:: \nu = \frac{r}{r + 20}, \qquad r = \min_k q(z - t_k z_k)
+
+        Args:
+            seen: z, shape (1, F).
+        """
+        left = self.unlike(self._compared(seen)[1][0]).min()
+        return float(left / (left + UNLIKE))
+
+    def _compared(self, seen: Array) -> tuple[Array, Array]:
+        """Returns t, shape (M, K), and what is left of M sets' numbers, z − t z_k, shape (M, K, F)."""
+        share = np.clip(seen @ self._copies.T / self._lengths**2, 0, 1)
+        return share, seen[:, None] - share[..., None] * self._copies

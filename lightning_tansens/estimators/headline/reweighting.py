@@ -26,16 +26,10 @@ LEAST_OF_TWO = 0.7
 
 @dataclass(frozen=True, eq=False)
 class Reweightings:
-    """M re-weightings of N samples.
+    """M re-weightings of N samples."""
 
-    Attributes:
-        weights: Multiples of 1/N with rows that sum to one, shape (M, N).
-        kinds: "bootstrap", "shares" or "subpopulation", shape (M,).
-
-    """
-
-    weights: Array
-    kinds: NDArray[np.str_]
+    weights: Array  #: Multiples of 1/N with rows that sum to one, shape (M, N).
+    kinds: NDArray[np.str_]  #: "bootstrap", "shares" or "subpopulation", shape (M,).
 
     def of(self, kind: str) -> Array:
         """Returns those of one kind."""
@@ -68,7 +62,6 @@ def reweightings(classes: NDArray[np.int64], number: int, places: Array, seed: i
         number: The number C of classes.
         places: Where the samples lie, shape (N, F); a sub-population weighs the cells around eight of them.
         seed: Seed of the draws.
-
     """
     generator, count = np.random.default_rng(seed), len(classes)
     drawn = [np.ones(count)] * BOOTSTRAPS

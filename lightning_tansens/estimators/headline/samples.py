@@ -25,22 +25,13 @@ LOWEST = -1e4
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The N samples of a set with C classes and S earlier snapshots; :meth:`of` makes them.
+    """The N samples of a set with C classes and S earlier snapshots; :meth:`of` makes them."""
 
-    Attributes:
-        log_probabilities: Today's log p, shape (N, C).
-        posterior: q = softmax(log p̄ / T), the temporal ensemble at the reference's temperature, shape (N, C).
-        predictions: Today's classes ŷ, shape (N,).
-        earlier: The classes that earlier snapshots predicted, shape (S, N).
-        scores: Of the inputs' principal components, where the inputs are known, shape (N, K).
-
-    """
-
-    log_probabilities: Array
-    posterior: Array
-    predictions: NDArray[np.int64]
-    earlier: NDArray[np.int64]
-    scores: Array | None = None
+    log_probabilities: Array  #: Today's log p, shape (N, C).
+    posterior: Array  #: q = softmax(log p̄ / T), the temporal ensemble at the reference's temperature, shape (N, C).
+    predictions: NDArray[np.int64]  #: Today's classes ŷ, shape (N,).
+    earlier: NDArray[np.int64]  #: The classes that earlier snapshots predicted, shape (S, N).
+    scores: Array | None = None  #: Of the inputs' principal components, where the inputs are known, shape (N, K).
 
     @classmethod
     def of(cls, outputs: Outputs, temperature: float, views: Views | None = None) -> Samples:

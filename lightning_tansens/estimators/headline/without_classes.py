@@ -1,7 +1,5 @@
 """The headline where outputs are not class scores: fitted on copies, or by pseudo-labels alone where there are none."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -54,7 +52,6 @@ def fit_of(
         pseudo_losses: Returns each sample's loss on earlier outputs, shape (N,).
         seed: Seed of the re-weightings.
         strong: The same of strong copies, see :class:`Strong`.
-
     """
     mild, further = ([(copy.usable, sample_losses(copy)) for copy in some] for some in (copies, strong))
     found = [(outputs, losses) for outputs, losses in (*mild, *further) if losses is not None]
@@ -82,7 +79,6 @@ def drawn_pseudo_label_loss(target: SetSummary, reference: SetSummary, by_labels
     Raises:
         TooEarlyError: If there was no earlier measurement.
         UndefinedEstimateError: If the reference has no loss.
-
     """
     found, loss = by_labels.estimate(target, reference)["loss"], reference.loss
     if loss is None or not loss > 0 or not found.value > 0 or found.stderr is None:

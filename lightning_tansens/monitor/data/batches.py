@@ -1,7 +1,5 @@
 """Splits batches into inputs and labels, tells them from samples, and takes them apart."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -38,7 +36,6 @@ def unpack_batch(batch: Any) -> tuple[Any, Any]:
         >>> inputs, targets = unpack_batch({"image": torch.zeros(2, 3), "label": torch.ones(2)})
         >>> inputs.shape, targets
         (torch.Size([2, 3]), tensor([1., 1.]))
-
     """
     if isinstance(batch, Tensor):
         return batch, None
@@ -68,7 +65,6 @@ def check_samples(inputs: Any, count: int, name: str) -> None:
 
     Raises:
         TypeError: If a floating-point tensor among them has another length.
-
     """
     fields = _fields(inputs)
     for tensor in tensors_in(inputs if fields is None else fields):
@@ -105,7 +101,6 @@ def is_batch(value: Any) -> bool:
         >>> import torch
         >>> is_batch((torch.zeros(5, 3), torch.zeros(5))), is_batch((torch.zeros(3), torch.tensor(1)))
         (True, False)
-
     """
     lengths = set()
     deep = False
@@ -123,7 +118,6 @@ def rows(batch: Any) -> Iterator[Any]:
 
     Args:
         batch: A batch, according to :func:`is_batch`.
-
     """
     first = next(leaf for leaf in _leaves(batch) if isinstance(leaf, (Tensor, np.ndarray, list)))
     for number in range(len(first)):

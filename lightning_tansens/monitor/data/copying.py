@@ -57,7 +57,6 @@ class Copier:
         >>> copied["cache"]["a"] = copied["generator"].random()
         >>> held["cache"]
         {}
-
     """
 
     def __init__(self, share: bool = True) -> None:
@@ -75,7 +74,6 @@ class Copier:
 
         Raises:
             CopyError: If it holds something that cannot be copied.
-
         """
         kind = type(value)
         if kind in _ATOMS or isinstance(value, type):

@@ -1,7 +1,5 @@
 """Draws the subsets of a Trainer's sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -41,7 +39,6 @@ def draw_subset(
 
     Raises:
         MisconfigurationException: If no subset can be drawn.
-
     """
     try:
         return Subset(
@@ -78,7 +75,6 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
     Args:
         trainer: The Trainer.
         subsets: The subsets, as :func:`draw_subset` has drawn them.
-
     """
     agreed: list[tuple[Subset, list[int]]] = []
     for subset in subsets if trainer.world_size > 1 else ():

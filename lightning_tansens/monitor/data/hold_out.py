@@ -1,7 +1,5 @@
 """Takes a share of the training data away from the training, as a labelled reference."""
 
-from __future__ import annotations
-
 import inspect
 from contextlib import ExitStack
 from typing import Any
@@ -26,7 +24,6 @@ class HeldOut:
         source: What the Trainer gets its training data from.
         share: The share of the samples that is held back.
         seed: Names the samples.
-
     """
 
     def __init__(self, source: Any, share: float, seed: int) -> None:
@@ -45,7 +42,6 @@ class HeldOut:
 
         Raises:
             MisconfigurationException: If it is not a plain DataLoader over all samples of a data set.
-
         """
         loader: Any = self._source.dataloader()
         dataset: Any = getattr(loader, "dataset", None)
@@ -93,7 +89,6 @@ def hold_out(trainer: pl.Trainer, share: float, seed: int, stages: ExitStack) ->
 
     Raises:
         MisconfigurationException: If another monitor holds data back.
-
     """
     loop = trainer.fit_loop
     source: Any = loop._data_source

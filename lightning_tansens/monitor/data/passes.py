@@ -1,7 +1,5 @@
 """Says how long a pass over a set takes, while it goes on."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -27,7 +25,6 @@ def timed(
         >>> list(timed("abcd", 4, print, iter([0.0, 2.0, 4.0, 6.0, 8.0]).__next__))
         8.0
         ['a', 'b', 'c', 'd']
-
     """
     clock = time.monotonic if clock is None else clock
     start, first, said = clock(), 0.0, False  # the first item may wait until something is opened

@@ -1,13 +1,13 @@
 """How a batch becomes inputs, targets and the network's outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_tansens.monitor.data.batches import unpack_batch
@@ -26,57 +26,36 @@ Unpack = Callable[[Any], tuple[Any, Any]]
 
 
 class Seen(NamedTuple):
-    """What the estimators see of a batch of N samples.
+    """What the estimators see of a batch of N samples."""
 
-    Attributes:
-        outputs: What the network returned, shape (N, ...).
-        features: The inputs of its last layer, shape (N, F); None where no estimator needs them.
-        entries: Some entries of the inputs, shape (N, E); None as well.
-
-    """
-
-    outputs: Any
-    features: Tensor | None = None
-    entries: Tensor | None = None
+    outputs: Any  #: What the network returned, shape (N, ...).
+    features: Tensor | None = None  #: The inputs of its last layer, shape (N, F); None where no estimator needs them.
+    entries: Tensor | None = None  #: Some entries of the inputs, shape (N, E); None as well.
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How batches of a set are read, and what is gathered of their outputs.
+    """How batches of a set are read, and what is gathered of their outputs."""
 
-    Attributes:
-        unpack: Splits a batch into inputs and targets.
-        output: Picks the tensor of outputs; None where the network returns one.
-        num_outputs: The number of samples whose outputs the estimators get; 0 for none.
-        class_scores: Whether outputs are class scores; None to find out from the first batch.
-        features: Whether the estimators get the features too.
-        entries: Whether they get some entries of the inputs.
-        labelled: Whether the estimators get the labels, which only the reference and its copies give them.
-        perturb: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
-        budget: The memory in which perturbed batches are kept, together with the monitor's subsets; None keeps none.
-        with_loss: Whether the loss of a labelled set is taken; without it the labels serve the estimators alone.
-        num_read: How many of the set's samples are read; None for all.
-
-    """
-
-    unpack: Unpack
-    output: OutputPicker | None = None
-    num_outputs: int = 0
-    class_scores: bool | None = None
-    features: bool = False
-    entries: bool = False
-    labelled: bool = False
+    unpack: Unpack  #: Splits a batch into inputs and targets.
+    output: OutputPicker | None = None  #: Picks the tensor of outputs; None where the network returns one.
+    num_outputs: int = 0  #: The number of samples whose outputs the estimators get; 0 for none.
+    class_scores: bool | None = None  #: Whether outputs are class scores; None to find out from the first batch.
+    features: bool = False  #: Whether the estimators get the features too.
+    entries: bool = False  #: Whether they get some entries of the inputs.
+    labelled: bool = False  #: Whether the estimators get the labels, which only the reference and its copies give them.
+    #: Changes the inputs of a batch, given the samples' positions; None leaves them as they are.
     perturb: Callable[[Any, Sequence[int]], Tensor] | None = None
+    #: The memory in which perturbed batches are kept, together with the monitor's subsets; None keeps none.
     budget: CacheBudget | None = None
-    with_loss: bool = True
-    num_read: int | None = None
+    with_loss: bool = True  #: Whether the loss of a labelled set is taken; without it the labels serve the estimators alone.
+    num_read: int | None = None  #: How many of the set's samples are read; None for all.
 
     def split(self, batch: Any) -> tuple[Any, Any]:
         """Returns a batch's inputs and targets.
 
         Raises:
             TypeError: If ``unpack`` does not take the batch or returns no pair.
-
         """
         try:
             pair = self.unpack(batch)
@@ -120,7 +99,6 @@ def some_entries(inputs: Any) -> Tensor | None:
         >>> some_entries(torch.zeros(2, 3, 32, 32)).shape, some_entries(torch.zeros(2, 7)).shape
         (torch.Size([2, 512]), torch.Size([2, 7]))
         >>> some_entries([torch.zeros(2, 7)])
-
     """
     if not isinstance(inputs, Tensor) or inputs.is_nested or inputs.layout != torch.strided:
         return None
@@ -130,6 +108,20 @@ def some_entries(inputs: Any) -> Tensor | None:
     places = _places(flat.shape[1])
     # a copy: networks may change their inputs in place
     return (flat if places is None else flat[:, places.to(flat.device)]).to(torch.float32, copy=True)
+
+
+def channels_of(shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Returns the channel of each of :func:`some_entries` of images of one shape, (C, H, W), shape (E,); None of rows.
+
+    Example:
+        >>> channels_of((3, 1, 2))
+        array([0, 0, 1, 1, 2, 2])
+    """
+    if len(shape) != 3:
+        return None
+    numbers = torch.arange(shape[0], dtype=torch.float32)[:, None, None].expand(shape)
+    entries = some_entries(numbers[None])
+    return None if entries is None else entries[0].long().numpy()
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,5 @@
 """The batches of one set on the device: its inputs as the network gets them, and its labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +26,6 @@ class SetBatches:
         subset: The samples.
         transfer: Moves a batch to the device, through the hooks of the stage that the set belongs to.
         reading: How a batch is split, and what is done to its inputs.
-
     """
 
     def __init__(self, name: str, subset: Subset, transfer: Transfer, reading: Reading) -> None:
@@ -74,7 +71,6 @@ class SetBatches:
 
         Raises:
             TypeError: If samples do not lie one by one in it.
-
         """
         positions = list(range(min(samples, len(self.subset))))
         loaded = self.subset.samples(positions)
@@ -98,7 +94,6 @@ class SetBatches:
 
         Raises:
             ValueError: If there are none.
-
         """
         if targets is None:
             raise ValueError(

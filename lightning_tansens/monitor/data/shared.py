@@ -74,7 +74,6 @@ def unwritten(shared: list[tuple[int, int]]) -> Iterator[None]:
 
     Raises:
         SharedWriteError: Before the block writes.
-
     """
     if not shared:
         yield
@@ -98,7 +97,6 @@ def no_file_left_open(among_workers: bool) -> Iterator[None]:
 
     Raises:
         ValueError: If the block leaves a file open for reading.
-
     """
     before = _open_files() if among_workers else {}
     yield
@@ -143,7 +141,6 @@ def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[SharedState]:
 
     Raises:
         ValueError: If they change something; it is put back.
-
     """
     state = SharedState(parts)
     yield state
@@ -165,7 +162,6 @@ class SharedState:
 
     Args:
         parts: The data set, the collate function, the sampler.
-
     """
 
     def __init__(self, parts: Sequence[Any]) -> None:

@@ -1,7 +1,5 @@
 """What a loader reads: which samples there are, and the samples themselves, from a copy of the data set."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -45,7 +43,6 @@ class Opened:
         shared: The memory that they share with the training's.
         unbatched: Whether the loader passes on what the data set gives, without making batches.
         by_list: Whether the data set takes lists of keys.
-
     """
 
     def __init__(
@@ -106,7 +103,6 @@ class Source:
 
     Raises:
         CopyError: If something cannot be copied.
-
     """
 
     def __init__(
@@ -144,7 +140,6 @@ class Source:
 
         Args:
             count: The number of samples to draw, from ten times as many.
-
         """
         if not self._iterates and not self._unbatched:
             return None
@@ -168,7 +163,6 @@ class Source:
 
         Raises:
             ValueError: If the data set has no length.
-
         """
         opened = self.open()
         with opened.reading(self._seed):

@@ -1,7 +1,5 @@
 """A fixed random subset of a data set: the same samples in every epoch and for every number of processes."""
 
-from __future__ import annotations
-
 import copy
 import sys
 import zlib
@@ -31,7 +29,6 @@ class CacheBudget:
         >>> budget = CacheBudget()
         >>> budget.take(CACHE_BYTES), budget.take(1)
         (True, False)
-
     """
 
     def __init__(self) -> None:
@@ -74,7 +71,6 @@ class Subset:
         >>> subset = Subset(data, num_samples=4, batch_size=3)
         >>> [len(batch[0]) for batch in subset], len(subset)
         ([3, 1], 4)
-
     """
 
     def __init__(
@@ -135,7 +131,6 @@ class Subset:
 
         Raises:
             ValueError: If there are none.
-
         """
         if not len(keys):
             raise ValueError("expected a set with at least one sample, but it is empty")
@@ -151,7 +146,6 @@ class Subset:
         Args:
             rank: The number of the share.
             world_size: The number of shares.
-
         """
         self._rank, self._world_size = rank, world_size
         self._positions = _share(len(self.indices), rank, world_size)
@@ -162,7 +156,6 @@ class Subset:
 
         Args:
             position: The position.
-
         """
         if position not in self._borders:
             self._borders.add(position)
@@ -173,7 +166,6 @@ class Subset:
 
         Args:
             num_samples: The number of samples; None for all.
-
         """
         if self._drawn is None:
             self._count = max(self._count, sys.maxsize if num_samples is None else num_samples)

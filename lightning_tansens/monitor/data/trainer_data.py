@@ -1,7 +1,5 @@
 """Finding the reference and the test sets of a Trainer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,18 +26,11 @@ STAGES = ("train", "val")
 
 @dataclass(frozen=True)
 class Found:
-    """Data, and where the Trainer uses them.
+    """Data, and where the Trainer uses them."""
 
-    Attributes:
-        data: A DataLoader, a Dataset or an iterable of batches.
-        stage: What the Trainer does with such data.
-        dataloader_idx: Which of the stage's loaders it is.
-
-    """
-
-    data: Any
-    stage: Stage = "validate"
-    dataloader_idx: int = 0
+    data: Any  #: A DataLoader, a Dataset or an iterable of batches.
+    stage: Stage = "validate"  #: What the Trainer does with such data.
+    dataloader_idx: int = 0  #: Which of the stage's loaders it is.
 
     def transfer(self, trainer: pl.Trainer) -> Transfer:
         """Returns a callable that moves a batch of these data to the device."""
@@ -51,7 +42,6 @@ def check_choice_of_set(name: str, value: str) -> None:
 
     Raises:
         ValueError: If it is not.
-
     """
     if value.partition(":")[0] not in STAGES or value.endswith(":"):
         raise ValueError(
@@ -71,7 +61,6 @@ def reference_data(trainer: pl.Trainer, reference: str | Data, stages: ExitStack
 
     Raises:
         MisconfigurationException: If the Trainer does not have that set, or has several.
-
     """
     if not isinstance(reference, str):
         return "reference", Found(reference)
@@ -113,7 +102,6 @@ def test_data(
 
     Raises:
         MisconfigurationException: If there is no test set.
-
     """
     found: Any = test_dataloaders
     if isinstance(found, str):

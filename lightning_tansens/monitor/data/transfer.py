@@ -1,7 +1,5 @@
 """Moves a batch to the device as the Trainer would in the stage that its set belongs to."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +29,6 @@ def to_device(trainer: pl.Trainer, batch: Any, stage: Stage = "validate", datalo
         batch: The batch, as a loader makes it.
         stage: The stage.
         dataloader_idx: Which of the stage's loaders the batch comes from.
-
     """
     module = trainer.lightning_module
     with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), modes(module, dict.fromkeys(module.modules(), False)):
@@ -50,7 +47,6 @@ def in_stage(trainer: pl.Trainer, stage: Stage) -> Iterator[None]:
     Args:
         trainer: The Trainer.
         stage: "validate", within a fit or by itself, or "test".
-
     """
     state = trainer.state
     before = state.fn, state.stage

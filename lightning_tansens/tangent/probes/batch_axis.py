@@ -9,15 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """Where the samples are in a tensor inside the network.
+    """Where the samples are in a tensor inside the network."""
 
-    Attributes:
-        axis: The axis that holds the samples.
-        order: "alone" where that axis has one entry for each sample; "major" where each sample has several consecutive
-            entries, "minor" where the samples take turns (then the axis is the first).
-    """
-
-    axis: int = 0
+    axis: int = 0  #: The axis that holds the samples.
+    #: "alone" where that axis has one entry for each sample; "major" where each sample has several consecutive entries,
+    #: "minor" where the samples take turns (then the axis is the first).
     order: Literal["alone", "major", "minor"] = "alone"
 
     def split(self, tensor: Tensor, samples: int) -> Tensor:
