@@ -33,6 +33,11 @@ CALLS = {
     "F.mish": (F.mish, {}),
     "F.glu": (F.glu, {}),
     "F.glu, dim": (F.glu, {"dim": 1}),
+    "F.max_pool2d": (F.max_pool2d, {"kernel_size": 2}),
+    "F.max_pool2d, overlapping": (
+        F.max_pool2d,
+        {"kernel_size": (3, 2), "stride": (1, 2), "padding": 1, "dilation": (1, 2), "ceil_mode": True},
+    ),
     "F.group_norm": (F.group_norm, {"num_groups": 2}),
     "F.group_norm, affine": (
         F.group_norm,
@@ -43,7 +48,7 @@ CALLS = {
 IN_PLACE = {
     name: function
     for name, (function, options) in CALLS.items()
-    if name.startswith("F.") and "," not in name and "glu" not in name and "group_norm" not in name
+    if name.startswith("F.") and "," not in name and not any(part in name for part in ("glu", "group_norm", "max_pool2d"))
 }
 
 
@@ -70,6 +75,13 @@ def test_values_and_first_derivatives_are_the_originals(name):
         actual, derived = slope(function, options, draw())
     assert_equal(actual, value, rtol=1e-12, atol=1e-14)
     assert_equal(derived, gradient, rtol=tolerance(name), atol=1e-13)
+
+
+def test_max_pooling_carries_no_zeros_along():
+    with twice_differentiable(MODEL), forward_ad.dual_level():
+        x = draw()
+        (gradient,) = torch.autograd.grad(F.max_pool2d(forward_ad.make_dual(x, torch.ones_like(x)), 2).sum(), x)
+        assert forward_ad.unpack_dual(gradient).tangent is None
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -108,7 +120,8 @@ def test_in_place_calls_change_their_input(name, mode):
 
 @pytest.mark.parametrize("function", [f for f in SUBSTITUTES if inspect.isfunction(f)])
 def test_arguments_are_the_originals(function):
-    original = [p for p in inspect.signature(function).parameters.values()]
+    named = F._max_pool2d if function is F.max_pool2d else function  # what torch dispatches to
+    original = [p for p in inspect.signature(named).parameters.values()]
     substitute = [p for p in inspect.signature(SUBSTITUTES[function]).parameters.values()]
     assert [(p.name, p.default) for p in substitute] == [(p.name, p.default) for p in original]
 

@@ -108,7 +108,8 @@ def some_entries(inputs: Any) -> Tensor | None:
     flat: Tensor = inputs.detach().flatten(1)
     places = _places(flat.shape[1])
     # a copy: networks may change their inputs in place
-    return (flat if places is None else flat[:, places.to(flat.device)]).to(torch.float32, copy=True)
+    picked = flat.clone() if places is None else flat.index_select(1, places.to(flat.device))
+    return picked.to(torch.float32)
 
 
 def channels_of(shape: tuple[int, ...]) -> NDArray[np.int64] | None:

@@ -159,6 +159,7 @@ for _operator in (
     Operator((F.glu,), substitute=substitutes.glu),
     Operator((F.elu, F.elu_, F.selu, F.celu, F.softplus), is_activation=True),
     Operator((F.tanh, torch.tanh, _T.tanh, F.sigmoid, torch.sigmoid, _T.sigmoid), is_activation=True),
+    Operator((F.max_pool2d, torch.max_pool2d), substitute=substitutes.max_pool2d),
     # what acts on each unit by itself
     Operator((F.hardshrink, F.softshrink, torch.abs, _T.abs), link=links.piecewise),
     Operator((torch.clamp, torch.clamp_min, _T.clamp, _T.clamp_, _T.clamp_min, _T.clamp_min_), link=links.piecewise),

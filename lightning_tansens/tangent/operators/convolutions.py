@@ -64,32 +64,27 @@ class Correlation(OuterSum):
     def projected(self, signs: Tensor) -> Tensor:
         """Combines the rows of each group with signs (N, R, G · O), shape (N, G, R, I · kernel).
 
-        A combination of the rows is one image r·s. Where the kernel moves in single steps, its shifts are written out in
-        place of the patches of l, which has many channels.
+        A combination of the rows is one image r·s; the gradients of all samples are one of a convolution in N · G groups.
         """
-        if not self._shifts_small():
-            return self.outer().projected(signs)
         rule, groups = self.rule, self.rule.groups
-        small, large = (tensor.unsqueeze(2) if len(rule.kernel) == 1 else tensor for tensor in (self.small, self.large))
-        kernel, dilation, padding = (_as_image(values, fill) for values, fill in self._geometry())
-        combined = by_group(signs, groups) @ small.reshape(self.samples, groups, -1, small[0, 0].numel())
-        reach = tuple(d * (k - 1) - p for k, d, p in zip(kernel, dilation, padding))
-        shifts = F.unfold(combined.reshape(-1, 1, *small.shape[2:]), kernel, dilation, reach)
-        shifts = shifts.reshape(self.samples, groups, -1, shifts.shape[-1])  # (N, G, R · kernel, positions of l)
-        product = shifts @ large.reshape(self.samples, groups, -1, shifts.shape[-1]).mT
-        # the kernel's last place sees the first shift
-        by_shift: Tensor = product.unflatten(2, (signs.shape[1], -1))
-        return by_shift.flip(3).transpose(3, 4).flatten(3)
+        if max(rule.kernel) == 1 or self.axis != BatchAxis() or not self._fills():
+            return self.outer().projected(signs)
+        combined = by_group(signs, groups) @ self.small.reshape(self.samples, groups, -1, self._positions_of_an_image())
+        small = combined.reshape(1, -1, *self.small.shape[2:])
+        large = self.large.reshape(1, -1, *self.large.shape[2:])
+        shape = (small.shape[1], self.large.shape[1] // groups, *rule.kernel)
+        like = small.new_empty(1).expand(shape)  # only its shape is read
+        padding, none = [before for before, _ in rule.padding], [0] * len(rule.kernel)
+        geometry = (rule.stride, padding, rule.dilation, False, none, self.samples * groups)
+        _, gradient, _ = torch.ops.aten.convolution_backward(small, large, like, None, *geometry, [False, True, False])
+        return cast(Tensor, gradient).reshape(*combined.shape[:3], -1)
 
-    def _shifts_small(self) -> bool:
+    def _fills(self) -> bool:
+        """Whether a convolution of l would have the positions of s, and no more."""
         rule = self.rule
-        return (
-            len(rule.kernel) <= 2
-            and max(rule.kernel) > 1
-            and set(rule.stride) == {1}
-            and self.axis == BatchAxis()
-            and all(b == a <= d * (k - 1) for (b, a), d, k in zip(rule.padding, rule.dilation, rule.kernel))
-        )
+        reach = [2 * before - d * (k - 1) - 1 for (before, _), d, k in zip(rule.padding, rule.dilation, rule.kernel)]
+        sizes = zip(self.large.shape[2:], reach, rule.stride)
+        return self.small.shape[2:] == tuple((size + more) // stride + 1 for size, more, stride in sizes)
 
     def _geometry(self) -> tuple[tuple[tuple[int, ...], int], ...]:
         """Kernel, dilation and padding, each with its value along an axis of length one."""

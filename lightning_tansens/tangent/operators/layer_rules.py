@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 
@@ -159,7 +160,8 @@ def _exact_squared_norm(terms: Sequence[Outer]) -> Tensor:
     outs, ins = terms[0].delta.shape[-1], terms[0].features.shape[-1]
     positions = sum(term.delta.shape[-2] for term in terms)
     if positions == 1:
-        norms = terms[0].delta.square().sum((-2, -1)) * terms[0].features.square().sum((-2, -1))
+        term = terms[0]
+        norms: Tensor = (vector_norm(term.delta, dim=(-2, -1)) * vector_norm(term.features, dim=(-2, -1))).square()
     elif positions * (outs + ins) < outs * ins:
         delta, features = torch.cat([t.delta for t in terms], -2), torch.cat([t.features for t in terms], -2)
         norms = ((delta @ delta.mT) * (features @ features.mT)).sum((-2, -1))
@@ -179,7 +181,11 @@ class Rule(ABC):
 
     @abstractmethod
     def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
-        """Returns the contribution for an input a and a gradient δ, or for one's derivative in place of it."""
+        """Returns the contribution for an input a and a gradient δ, or for δ's derivative in place of it."""
+
+    def along(self, features_dot: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
+        """Returns the contribution for the input's derivative ȧ; another one where the gradient is affine in the input."""
+        return self(features_dot, delta, axis, samples)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from lightning_tansens.tangent.operators import smooth_layers, substitutes
 from lightning_tansens.tangent.operators.known_derivatives import apply_linear, apply_scale, tangent_of
-from lightning_tansens.tangent.operators.layer_rules import BroadcastRule, Result, channels_shape, is_computed
+from lightning_tansens.tangent.operators.layer_rules import (
+    BroadcastRule,
+    Contribution,
+    Direct,
+    Result,
+    channels_shape,
+    is_computed,
+)
+from lightning_tansens.tangent.probes.batch_axis import BatchAxis
 
 
 def batch_norm(
@@ -24,14 +32,35 @@ def batch_norm(
     """Normalises by running statistics; the arguments are torch's."""
     if training or running_mean is None or running_var is None:
         return None
-    scale = (running_var + eps).rsqrt().reshape(channels_shape(input))
-    normalised = apply_linear(
+    shape = channels_shape(input)
+    scale = (running_var + eps).rsqrt().to(input.dtype).reshape(shape)
+    if not input.requires_grad or any(p is not None and is_computed(p) for p in (weight, bias)):
+        normalised = F.batch_norm(input, running_mean, running_var, None, None, False, 0.0, eps)
+        return _affine(normalised, weight, bias, shape)
+    factor, offset = [None if p is None else p.detach() for p in (weight, bias)]
+    slope = scale if factor is None else scale * factor.reshape(shape)
+    result = apply_linear(
         input,
-        lambda x: F.batch_norm(x, running_mean, running_var, None, None, False, 0.0, eps),
-        lambda x: x * scale,
-        lambda y: y * scale,
+        lambda x: F.batch_norm(x, running_mean, running_var, factor, offset, False, 0.0, eps),
+        lambda x: x * slope,
+        lambda y: y * slope,
     )
-    return _affine(normalised, weight, bias, channels_shape(input))
+    centre = running_mean.reshape(shape)
+    return Result(result, input, [(weight, _ScaleRule(shape, centre, scale)), (bias, BroadcastRule(shape, False))])
+
+
+class _ScaleRule(BroadcastRule):
+    """y = p · (x − centre) · scale with the input x as features, so that what p multiplies need not be kept."""
+
+    def __init__(self, shape: torch.Size, centre: Tensor, scale: Tensor) -> None:
+        super().__init__(shape, multiplies=True)
+        self._centre, self._scale = centre, scale
+
+    def __call__(self, features: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
+        return self.along(features - self._centre, delta, axis, samples)
+
+    def along(self, features_dot: Tensor, delta: Tensor, axis: BatchAxis, samples: int) -> Contribution:
+        return Direct(super().__call__(features_dot, delta, axis, samples).written_out() * self._scale.flatten())
 
 
 def layer_norm(

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from lightning_tansens.tangent.operators import smooth_layers
-from lightning_tansens.tangent.operators.known_derivatives import apply_gate, tangent_of, value_of
+from lightning_tansens.tangent.operators.known_derivatives import apply_gate, apply_linear, tangent_of, value_of
 from lightning_tansens.tangent.operators.registry import operator_of
 
 
@@ -35,7 +35,9 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     # the gate keeps what nobody else can change, and not the result, whose graph keeps the gate
     if inplace:
-        return input.copy_(apply_gate(input, active.detach(), gate))
+        result = apply_gate(input, active.detach(), gate)
+        # what is overwritten has no gradient, where torch would send zeros back
+        return (input if input._is_view() or input.is_leaf else input.detach_()).copy_(result)
     return apply_gate(input, active.clone(), gate)
 
 
@@ -46,6 +48,30 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
         return torch.where((h > min_val) & (h < max_val), h, h.detach().clamp(min_val, max_val))
 
     return _elementwise(clamp)(input, inplace)
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,  # never true: with indices, torch calls another function
+) -> Tensor:
+    """Max pooling, a choice among its inputs, of which torch would carry zeros along as the second derivative."""
+    geometry = [[n, n] if isinstance(n, int) else n for n in (kernel_size, stride or kernel_size, padding, dilation)]
+    shape, (value, indices) = input.shape, torch.ops.aten.max_pool2d_with_indices(value_of(input), *geometry, ceil_mode)
+
+    def choose(values: Tensor) -> Tensor:
+        return values.flatten(-2).gather(-1, indices.flatten(-2)).reshape(indices.shape)
+
+    def scatter(values: Tensor) -> Tensor:
+        like = values.new_empty(1).expand(shape)  # only its shape is read
+        backward = torch.ops.aten.max_pool2d_with_indices_backward
+        return backward(values, like, *geometry, ceil_mode, indices)  # type: ignore[no-any-return]
+
+    return apply_linear(input, lambda _: value, choose, scatter)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

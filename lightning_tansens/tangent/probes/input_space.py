@@ -226,7 +226,7 @@ def contributions_of(
             if delta_dot is not None:
                 yield name, rule(features, delta_dot, axis, samples)
             if features_dot is not None and rule.uses_input:
-                yield name, rule(features_dot, delta, axis, samples)
+                yield name, rule.along(features_dot, delta, axis, samples)
 
 
 def _signs(projection: Projection | None, name: str, like: Tensor) -> Signs | None:

@@ -75,7 +75,7 @@ def _signs(size: int, seed: int, stream: int, positions: Sequence[int], probe: i
     steps = -(-size // (8 * _STEP_BYTES))
     parts = [_bytes(steps, seed, stream, *run, probe, number) for run in _runs(positions)]
     drawn = np.concatenate(parts) if parts else np.empty((0, steps * _STEP_BYTES), np.uint8)
-    return torch.from_numpy(_SIGNS[drawn[:, : -(-size // 8)]].reshape(len(positions), -1)[:, :size])
+    return torch.from_numpy(_SIGNS.take(drawn[:, : -(-size // 8)], 0).reshape(len(positions), -1)[:, :size])
 
 
 def _bytes(steps: int, seed: int, stream: int, start: int, length: int, probe: int, number: int) -> np.ndarray:
