@@ -224,6 +224,8 @@ def test_a_fit_tells_its_share_and_evaluations_do_not(monkeypatch, caplog):
         fit(make_monitor(), max_epochs=3)
         assert len(told_shares(caplog)) == 1
         caplog.clear()
+        fit(make_monitor(max_share=0.9), max_epochs=3)
+        assert not told_shares(caplog)
         monitor = make_monitor()
         run = fit(monitor, data=BoringData(validation=True), max_epochs=1)
         for _ in range(3):

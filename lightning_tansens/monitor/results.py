@@ -147,7 +147,7 @@ class Results(pl.Callback, OtherCallback):
         record = self._state.records[-1]
         record = self._state.records[-1] = replace(record, seconds={**record.seconds, "total": seconds})
         before, self._measured_at, self._logged_step = self._measured_at, time.perf_counter(), trainer.global_step
-        if before is not None and trainer.state.fn == TrainerFn.FITTING:
+        if before is not None and trainer.state.fn == TrainerFn.FITTING and self.options.max_share is None:
             self._notices.cost(seconds, self._measured_at - before)
         scalars = self.logged(record)
         log_for_callbacks(trainer, wanted(trainer, flat_row(record, self._keys)) if self._is_brief else scalars)

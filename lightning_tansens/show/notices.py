@@ -78,7 +78,7 @@ class Notices:
         if self._seconds >= _NOTICED and share >= _MUCH and self._is_new("cost"):
             tell(
                 f"measurements have taken {share:.0%} of the time so far, {self._seconds:.0f} s; Options(max_share=0.03) "
-                "leaves some out so that they take 3 % at most, every_n_epochs=2 leaves out every second one"
+                "leaves out those that would take more than 3 %, and a larger every_n_epochs measures less often"
             )
 
     def _is_new(self, name: str) -> bool:
