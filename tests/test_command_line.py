@@ -220,6 +220,7 @@ def test_the_values_are_those_of_the_run(run, tmp_path, capsys):
         assert logged[int(row["step"])] == pytest.approx(values, rel=1e-6)
 
 
+@pytest.mark.thorough  # what main() does is tested by default, this takes six seconds
 def test_it_runs_as_a_process_with_the_configuration_that_the_run_saved(run, tmp_path):
     folder, history = run
     saved, out = folder / "logs" / "config.yaml", tmp_path / "out.csv"

@@ -81,6 +81,7 @@ def started(folder):
     return run(sys.executable, "main.py", "fit", "--config", "config.yaml", folder=folder)
 
 
+@pytest.mark.thorough
 def test_the_other_namespace_s_command_line_takes_all_callbacks(program):
     ended = started(program)
     assert ended.code == 0, ended.complained

@@ -29,6 +29,7 @@ def read(file):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.thorough
 def test_run_goes_on_and_every_figure_is_made(image_folder, tmp_path, monkeypatch, capsys, module):
     folder = tmp_path / "results"
     monkeypatch.chdir(tmp_path)

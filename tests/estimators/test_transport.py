@@ -58,7 +58,10 @@ def runs(classes, separation, samples=1000, of_target=None, repetitions=25, pref
         yield found.value - truth, plain - truth, found.stderr, found.value
 
 
-@pytest.mark.parametrize(("classes", "separation", "low", "left"), [(10, 2.5, 0.009, 0.006), (100, 3.5, 0.08, 0.002)])
+@pytest.mark.parametrize(
+    ("classes", "separation", "low", "left"),
+    [(10, 2.5, 0.009, 0.006), pytest.param(100, 3.5, 0.08, 0.002, marks=pytest.mark.thorough)],
+)
 def test_the_bias_of_small_samples_is_taken_off(classes, separation, low, left):
     """Against the confidences, whose mean is the accuracy here, so that the noise of the labels is not in the way."""
     errors, plain, stderrs, _ = map(np.array, zip(*runs(classes, separation, repetitions=12)))

@@ -52,12 +52,9 @@ def killed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("when", "anew"),
-    [
-        (STRAIGHT, False),
-        pytest.param("measurement", False, marks=pytest.mark.thorough),
-        *(pytest.param(when, True, marks=pytest.mark.thorough) for when in ("epoch", WHOLE_OR_NOTHING, STRAIGHT)),
-    ],
+    [(STRAIGHT, False), ("measurement", False), ("epoch", True), (WHOLE_OR_NOTHING, True), (STRAIGHT, True)],
 )
+@pytest.mark.thorough
 def test_killed_and_resumed(when, anew, whole, killed):
     """It goes on in this process, or in one of its own."""
     folder = killed(when)
