@@ -79,7 +79,7 @@ class Company:
             self._say(talk, partial(unshard, async_op))
 
     def _say(self, talk: _Talk, say: Callable[[], Any]) -> Any:
-        _store().set(f"{self._key}/{dist.get_rank()}/{len(self._begun)}", json.dumps([self._call, *talk]))
+        store().set(f"{self._key}/{dist.get_rank()}/{len(self._begun)}", json.dumps([self._call, *talk]))
         self._begun.append(talk)
         said = say()
         self._ended += 1
@@ -121,9 +121,9 @@ class Company:
         return [min(found, key=itemgetter(0))[1]] if found else []
 
     def _told_by(self, rank: int) -> list[_Talk]:
-        store, heard = _store(), self._heard.setdefault(rank, [])
-        while store.check([key := f"{self._key}/{rank}/{len(heard)}"]):
-            call, *talk = json.loads(store.get(key))
+        heard = self._heard.setdefault(rank, [])
+        while store().check([key := f"{self._key}/{rank}/{len(heard)}"]):
+            call, *talk = json.loads(store().get(key))
             if call != self._call:  # left from an earlier call
                 break
             heard.append(_Talk(*talk))
@@ -167,7 +167,8 @@ class _Listening(TorchDispatchMode):
         return self._say(_Talk(what, [described, *args[1:]]), call)
 
 
-def _store() -> Any:
+def store() -> Any:
+    """Returns torch's store, through which processes speak without a collective call."""
     return _c10d._get_default_store()
 
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_tansens.errors import FailedElsewhereError, LeftWaitingError
-from lightning_tansens.monitor.company import Company
+from lightning_tansens.monitor.company import Company, store
 from lightning_tansens.tangent.tracing import tensors_in
 
 #: After how many seconds in which the others come no further a process that failed in a call of the network gives it up.
@@ -110,7 +110,7 @@ class Lockstep:
 
     def _ended(self, more: int) -> int:
         """Adds to the number of calls that all processes have ended, and returns it; no layer can stand in the way."""
-        return dist.distributed_c10d._get_default_store().add(self._key, more) if dist.is_initialized() else sys.maxsize
+        return store().add(self._key, more) if dist.is_initialized() else sys.maxsize
 
     def _others_end(self, number: int) -> bool:
         """Keeps the others company after this process failed in a call, and says whether they end theirs."""

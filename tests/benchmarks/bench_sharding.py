@@ -32,6 +32,7 @@ from lightning_tansens.monitor import sharding
 from lightning_tansens.monitor.gathering import copied_with, distributed_tensors, gathered, gathered_size
 from lightning_tansens.monitor.supply import Supply
 from tests.benchmarks.bench_exact import mlp, processor, table
+from tests.benchmarks.bench_monitor import quiet_trainer
 
 DEPTH, OUTPUTS, WIDTHS = 8, 10, (256, 512, 1024, 2048)
 
@@ -124,17 +125,9 @@ def measurement(width: int, repeats: int, in_step: bool) -> float:
     inputs, targets = torch.randn(1024, width), torch.randint(OUTPUTS, (1024,))
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=128)
     monitor = TangentSensitivityMonitor(test_dataloaders={"test": loader}, measures=[], verbose=False)
-    trainer = pl.Trainer(
-        strategy=ModelParallelStrategy(dist.get_world_size(), 1, process_group_backend="gloo"),
-        accelerator="cpu",
-        devices=dist.get_world_size(),
-        max_epochs=repeats,
-        callbacks=[monitor],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    processes = dist.get_world_size()
+    strategy = ModelParallelStrategy(processes, 1, process_group_backend="gloo")
+    trainer = quiet_trainer(monitor, strategy=strategy, devices=processes, max_epochs=repeats)
     with mock.patch.object(sharding, "TOLERANCE", -1.0 if in_step else sharding.TOLERANCE):  # no copy is close enough
         trainer.fit(Chain(width), loader)
     return min(record.seconds["total"] for record in monitor.records)
