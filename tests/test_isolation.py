@@ -142,15 +142,54 @@ def test_everything_is_put_back(name, nested, fails):
     assert name == "a mode" or everything(model) != before
 
 
-def test_calls_within_a_measurement_do_not_see_one_another():
-    # a teacher that is averaged in each forward pass must not drift from batch to batch
+@pytest.mark.parametrize("name", ["a buffer through .data", "a buffer through NumPy", "weights through .data", "a view"])
+def test_calls_within_a_measurement_do_not_see_one_another(name):
+    model, x, seen = Restless(ACTS[name]), torch.randn(3, 4), []
+    before = everything(model)
+    with undisturbed(model):
+        for _ in range(6):
+            with evaluation(model):
+                seen.append(everything(model))
+                model(x)
+                assert everything(model) != seen[-1]
+    assert all(state == seen[0] for state in seen)
+    assert everything(model) == before
+
+
+def test_what_is_averaged_in_each_forward_pass_does_not_drift_from_batch_to_batch():
     model, x = Restless(momentum_update), torch.randn(3, 4)
     model.teacher.weight.data.zero_()
     with undisturbed(model):
-        for _ in range(3):
+        for _ in range(6):
             with evaluation(model):
                 model(x)
                 assert torch.equal(model.teacher.weight, 0.1 * model.linear.weight)
+
+
+def test_writes_that_no_version_counts_are_noticed_late_and_then_at_once():
+    # bytes are compared after the first, second, fourth, … block: all of them would take longer than the measurement
+    model = nn.Linear(2, 2)
+    start, found = model.weight.detach().clone(), []
+    with undisturbed(model):
+        for block in range(8):
+            with evaluation(model):
+                found.append(torch.equal(model.weight, start))
+                if block >= 2:
+                    model.weight.data.add_(1)
+    assert found == [True] * 3 + [False] + [True] * 4
+    assert torch.equal(model.weight, start)
+
+
+def test_between_batches_few_bytes_are_read(monkeypatch):
+    compared, differs = [], memory._Storage.differs
+    monkeypatch.setattr(memory._Storage, "differs", lambda self: compared.append(self.name) or differs(self))
+    model, x = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), torch.randn(4, 3)
+    with undisturbed(model):
+        for _ in range(40):
+            with evaluation(model):
+                model(x)
+    tensors = len([*model.parameters(), *model.buffers()])
+    assert len(compared) == 7 * tensors  # after 1, 2, 4, 8, 16 and 32 blocks, and at the end
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -59,7 +59,7 @@ class ThroughStrategy(nn.Module):
 
         @wraps(pl_module.forward)
         def forward(*args: Any, **kwargs: Any) -> Any:
-            with modes(wrapper, dict.fromkeys(wrapper.modules(), False)), torch.no_grad():
+            with modes(dict.fromkeys(wrapper.modules(), False)), torch.no_grad():
                 return wrapper(*args, **kwargs)
 
         self.forward = forward

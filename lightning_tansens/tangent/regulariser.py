@@ -104,7 +104,7 @@ class TangentSensitivityRegulariser(nn.Module):
         training = {module: not isinstance(module, _BatchNorm) for module in trained}
         with undisturbed(model):
             choose_way(self._network(model, inputs), "parameter_space")  # refuses mixed samples, examined once
-            with modes(model, training), twice_differentiable(model, thrice=True):
+            with modes(training), twice_differentiable(model, thrice=True):
                 _detach_buffers(trained)
                 seed = int(np.random.SeedSequence((self.seed, self.calls)).generate_state(1, np.uint64)[0])
                 torch.default_generator.manual_seed(seed % 2**63)  # of dropout; the states are put back at the end

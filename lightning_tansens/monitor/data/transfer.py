@@ -31,7 +31,7 @@ def to_device(trainer: pl.Trainer, batch: Any, stage: Stage = "validate", datalo
         dataloader_idx: Which of the stage's loaders the batch comes from.
     """
     module = trainer.lightning_module
-    with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), modes(module, dict.fromkeys(module.modules(), False)):
+    with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), modes(dict.fromkeys(module.modules(), False)):
         Randomness().seed(0)
         if has_accelerator():
             torch.manual_seed(0)  # seeds the devices, too; slow without any

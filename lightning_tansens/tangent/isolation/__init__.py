@@ -80,7 +80,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             if not guarded:
                 stack.enter_context(silent_hooks(state.modules))
                 stack.enter_context(state.without_gradients())
-            stack.enter_context(modes(model, dict.fromkeys(model.modules(), False)))
+            stack.enter_context(modes(dict.fromkeys(model.modules(), False)))
             yield
     finally:
         _guarding.reset(token)

@@ -85,7 +85,7 @@ class State:
         for array, copy in self._arrays:
             if array.tobytes() != copy.tobytes():
                 array[...] = copy
-        return failed + self._memory.restore()
+        return failed + self._memory.restore(last)
 
     # ---------------------------------------------------------------------------------------------- what is saved
 

@@ -25,19 +25,23 @@ def surroundings(devices: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def modes(model: nn.Module, training: Mapping[nn.Module, bool]) -> Iterator[None]:
-    """Puts modules into train or eval mode for a block; one that is missing in ``training`` keeps its mode.
+def modes(training: Mapping[nn.Module, bool]) -> Iterator[None]:
+    """Puts modules into train or eval mode for a block.
 
     The modes are written directly instead of through ``train()``: overridden methods (frozen BatchNorm, merged adapters) may
     do more than set the flag.
     """
-    before = {module: module.training for module in model.modules()}
+    before = {module: module.training for module in training}
     try:
-        for module, mode in before.items():
-            module.training = training.get(module, mode)
+        _set_modes(training)
         yield
     finally:
-        for module, mode in before.items():
+        _set_modes(before)
+
+
+def _set_modes(training: Mapping[nn.Module, bool]) -> None:
+    for module, mode in training.items():
+        if module.training != mode:  # setting an attribute of a module takes microseconds
             module.training = mode
 
 
