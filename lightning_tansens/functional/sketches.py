@@ -83,5 +83,5 @@ def tangent_sketches(
 def _contract(product: Tensor, seed: int, positions: Sequence[int], probe: int) -> Tensor:
     """Sᵀw times each v, shape (N, 16)."""
     flat = product.flatten(1)
-    directions = input_probes([DIRECTIONS, flat.shape[1]], seed, positions, probe).to(flat)
+    directions = input_probes([DIRECTIONS, flat.shape[1]], seed, positions, probe, flat)
     return torch.einsum("nd,nkd->nk", flat, directions)

@@ -125,7 +125,7 @@ class TangentSensitivityRegulariser(nn.Module):
         for probe in range(self.num_probes):
             weighting = torch.ones_like(output)
             if self.outputs == "each":
-                weighting = input_probes(output.shape[1:], seed, range(len(x)), probe).to(output)
+                weighting = input_probes(output.shape[1:], seed, range(len(x)), probe, output)
             w = parameter_probes(network.trainable, seed, 0, probe)
             product = product_with(w, network, x, (output * weighting).sum(), create_graph=True)
             squares.append(product.square().sum())

@@ -76,7 +76,7 @@ def verify(network: Network, axes: BatchAxes | None, order: Literal[1, 2] = 2) -
 def _problem(network: Network, axes: BatchAxes | None, order: int, place: int) -> str:
     """What is wrong with the derivatives at one of the places near x, or nothing."""
     size = float(network.x.detach().float().square().mean().sqrt()) or 1.0
-    away, direction = (input_probes(network.x.shape[1:], place, range(len(network)), k).to(network.x) for k in range(2))
+    away, direction = (input_probes(network.x.shape[1:], place, range(len(network)), k, network.x) for k in range(2))
     network = network.moved(network.x + _AWAY_FROM_KINKS * size * away)
     w = parameter_probes(network.trainable, 0, 0, 0) if order == 2 else {}
     if axes is None:

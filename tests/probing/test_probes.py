@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -66,6 +67,14 @@ def test_a_block_of_samples_shares_its_probe():
 def test_the_stream_is_pinned():
     signs = input_probes([16], 0, [0], 0)[0]
     assert signs.tolist() == SIGNS  # values that were published rest on it
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_an_accelerator_unpacks_the_same_signs(dtype):
+    drawn, like = np.arange(256, dtype=np.uint8).reshape(4, 64), torch.empty(0, dtype=dtype)
+    unpacked = probes._unpacked(drawn, like)
+    assert unpacked.dtype == dtype
+    assert torch.equal(unpacked, probes._looked_up(drawn, like))
 
 
 #: The first probe of seed 0.

@@ -73,7 +73,7 @@ def test_small_sums_are_taken_exactly(positions):
 
 def test_draws_depend_on_sample_probe_and_parameter_alone():
     def draw(seed, positions, probe, name):
-        return Projection(seed, positions, probe, ("a", "b")).signs(name, 40)
+        return Projection(seed, positions, probe, ("a", "b")).signs(name, 40, torch.empty(0))
 
     whole = draw(0, range(9), 0, "a")
     assert whole.shape == (9, NUM_PROJECTIONS, 40)

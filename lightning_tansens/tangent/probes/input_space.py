@@ -108,7 +108,7 @@ def estimate_in_input_space(
         shape, own = part.x.shape[1:], positions[places]
         names = tuple(part.trainable)
         draws = (
-            (input_probes(shape, seed, own, probe).to(part.x), Projection(seed, own, probe, names))
+            (input_probes(shape, seed, own, probe, part.x), Projection(seed, own, probe, names))
             for probe in range(num_probes)
         )
         found = [input_space_blocks(part, v, outputs, axes, projection) for v, projection in draws]
@@ -230,7 +230,7 @@ def contributions_of(
 
 
 def _signs(projection: Projection | None, name: str, like: Tensor) -> Signs | None:
-    return None if projection is None else lambda rows: projection.signs(name, rows).to(like)
+    return None if projection is None else lambda rows: projection.signs(name, rows, like)
 
 
 def _dual(tensor: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -19,24 +19,29 @@ NUM_PROJECTIONS = 8
 
 _INPUT_STREAM, _PARAMETER_STREAM, _PROJECTION_STREAM = 0, 1, 2
 
-#: The signs of the eight bits of each byte, the most significant first.
+#: The eight bits of a byte, the most significant first, and the signs that they stand for.
+_BITS = 2 ** np.arange(7, -1, -1, dtype=np.uint8)
 _SIGNS = 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) - 1
 
 #: Philox counts in steps of 256 bits.
 _STEP_BYTES = 32
 
 
-def input_probes(shape: Sequence[int], seed: int, positions: Sequence[int], probe: int) -> Tensor:
-    """Draws a Rademacher probe v for each sample, E v vᵀ = I, on the CPU: ±1 in float32, shape (N, *shape).
+def input_probes(
+    shape: Sequence[int], seed: int, positions: Sequence[int], probe: int, like: Tensor | None = None
+) -> Tensor:
+    """Draws a Rademacher probe v for each sample, E v vᵀ = I: ±1 in shape (N, *shape), in the dtype and on the device of x.
 
-    The seed, the samples' positions in their set and the number of the probe name the draw.
+    The seed, the samples' positions in their set and the number of the probe name the draw; ``like`` is x, None stands for
+    float32 on the CPU.
 
     Example:
         >>> a, b = input_probes([4], 0, [5, 6], 0), input_probes([4], 0, [6], 0)
         >>> torch.equal(a[1], b[0])
         True
     """
-    return _signs(prod(shape), seed, _INPUT_STREAM, positions, probe).reshape(len(positions), *shape)
+    like = torch.empty(0, dtype=torch.float32) if like is None else like
+    return _signs(like, prod(shape), seed, _INPUT_STREAM, positions, probe).reshape(len(positions), *shape)
 
 
 def parameter_probes(parameters: dict[str, nn.Parameter], seed: int, block: int, probe: int) -> dict[str, Tensor]:
@@ -47,8 +52,8 @@ def parameter_probes(parameters: dict[str, nn.Parameter], seed: int, block: int,
     probes = {}
     for number, (name, parameter) in enumerate(parameters.items()):
         parts = 2 if parameter.is_complex() else 1  # a complex number is two real ones
-        signs = _signs(parts * parameter.numel(), seed, _PARAMETER_STREAM, [block], probe, number)
-        signs = signs.to(parameter.device, parameter.real.dtype if parts == 2 else parameter.dtype)
+        like = parameter.detach().real
+        signs = _signs(like, parts * parameter.numel(), seed, _PARAMETER_STREAM, [block], probe, number)
         probes[name] = (torch.view_as_complex(signs.reshape(-1, 2)) if parts == 2 else signs).reshape(parameter.shape)
     return probes
 
@@ -63,19 +68,33 @@ class Projection:
     names: Sequence[str]  # the trainable parameters' names; each has a stream of its own
     count: int = NUM_PROJECTIONS
 
-    def signs(self, name: str, rows: int) -> Tensor:
-        """Returns the signs for a weight of a number of rows, float32, shape (N, count, rows)."""
+    def signs(self, name: str, rows: int, like: Tensor) -> Tensor:
+        """Returns the signs for a weight of a number of rows, shape (N, count, rows), in dtype and on device of ``like``."""
         number = self.names.index(name)
-        drawn = _signs(self.count * rows, self.seed, _PROJECTION_STREAM, self.positions, self.probe, number)
+        drawn = _signs(like, self.count * rows, self.seed, _PROJECTION_STREAM, self.positions, self.probe, number)
         return drawn.reshape(len(self.positions), self.count, rows)
 
 
-def _signs(size: int, seed: int, stream: int, positions: Sequence[int], probe: int, number: int = 0) -> Tensor:
+def _signs(
+    like: Tensor, size: int, seed: int, stream: int, positions: Sequence[int], probe: int, number: int = 0
+) -> Tensor:
     """Independent signs for each index, shape (N, size)."""
     steps = -(-size // (8 * _STEP_BYTES))
     parts = [_bytes(steps, seed, stream, *run, probe, number) for run in _runs(positions)]
-    drawn = np.concatenate(parts) if parts else np.empty((0, steps * _STEP_BYTES), np.uint8)
-    return torch.from_numpy(_SIGNS.take(drawn[:, : -(-size // 8)], 0).reshape(len(positions), -1)[:, :size])
+    whole = np.concatenate(parts) if parts else np.empty((0, steps * _STEP_BYTES), np.uint8)
+    drawn = whole[:, : -(-size // 8)]
+    unpack = _looked_up if like.device.type == "cpu" else _unpacked
+    return unpack(drawn, like).flatten(1)[:, :size]
+
+
+def _looked_up(drawn: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(_SIGNS.take(drawn, 0)).to(like)
+
+
+def _unpacked(drawn: np.ndarray, like: Tensor) -> Tensor:
+    """The same on an accelerator: bits travel there, and not numbers, which take 32 times as much."""
+    bits = torch.from_numpy(drawn).to(like.device).unsqueeze(-1) & torch.from_numpy(_BITS).to(like.device)
+    return bits.ne(0).to(like.dtype).mul_(2).sub_(1)
 
 
 def _bytes(steps: int, seed: int, stream: int, start: int, length: int, probe: int, number: int) -> np.ndarray:
