@@ -82,7 +82,7 @@ def in_micro_batches(network: Network, measure: Callable[[Network, slice], _Meas
     name; ``sample_bytes`` comes from :func:`bytes_per_sample`.
     """
     samples = len(network)
-    fitting = max(1, _budget(network.x.device) // max(1, sample_bytes))
+    fitting = max(1, budget(network.x.device) // max(1, sample_bytes))
     size = -(-samples // -(-samples // fitting))
     while True:
         try:
@@ -97,7 +97,8 @@ def in_micro_batches(network: Network, measure: Callable[[Network, slice], _Meas
         size = -(-size // 2)
 
 
-def _budget(device: torch.device) -> int:
+def budget(device: torch.device) -> int:
+    """What a measurement may take on a device, in bytes."""
     if device.type != "cuda":
         return CPU_BUDGET
     free, _ = torch.cuda.mem_get_info(device)

@@ -13,16 +13,19 @@ from lightning_tansens.tangent.closed_form.jacobian import (
     GATHERED_COST,
     Jacobian,
     SharedJacobian,
-    short_columns,
+    cheapest_form,
     taken_units,
 )
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
+from lightning_tansens.tangent.memory import budget
 from lightning_tansens.tangent.network import Network, Weightings, derivatives, output_weightings
 from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
 
-#: Working memory of one pass; small enough to stay in a processor's cache, where narrow networks are fastest.
+#: Working memory of one pass: small enough to stay in a processor's cache, where narrow networks are fastest; on a GPU
+#: enough to keep it busy.
 CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES_ON_GPU = 2**30
 
 _verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
@@ -112,7 +115,9 @@ def multiplications(chain: Chain) -> float:
         return 0.0
     units = [taken_units(_needed_rows(chain, i + 1), len(weight)) for i, weight in maps]
     products = [before * after for before, after in pairwise(units)]
-    columns = short_columns(min(maps[0][1].shape), units[0], len(products))
+    columns: float = min(maps[0][1].shape)
+    if units[0] < len(maps[0][1]):
+        _, columns = cheapest_form(int(columns), units[0], len(products), chain.output.device)
     dense = [product == weight.numel() for product, (_, weight) in zip(products, maps[1:])]
     return columns * sum(product * (1 if whole else GATHERED_COST) for product, whole in zip(products, dense))
 
@@ -122,7 +127,9 @@ def _chunk_size(chain: Chain, outputs: int) -> int:
     shapes = [link.weight.shape for link in chain.links if isinstance(link, LinearLink)]
     columns = max(min(shapes[0]) if shapes else 1, outputs)
     widest = max((rows for rows, _ in shapes[:-1]), default=1)
-    return max(1, CHUNK_BYTES // (4 * columns * widest))
+    device = chain.output.device
+    working = CHUNK_BYTES if device.type == "cpu" else min(CHUNK_BYTES_ON_GPU, budget(device) // 8)
+    return max(1, working // (4 * columns * widest))
 
 
 def _slice(chain: Chain, start: int, size: int) -> Chain:

@@ -8,6 +8,8 @@ Index letters: n sample, u output weighting, i unit after a linear map, j unit b
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,11 @@ from torch import Tensor
 # no more than this share of the units is active. Measured by tests/benchmarks/bench_exact.py on a CPU; on a GPU the kernels
 # that gather take longer than the products of narrow layers.
 GATHER_FROM_WIDTH = 64
-GATHER_FROM_WIDTH_ON_GPU = 512
+GATHER_FROM_WIDTH_ON_GPU = 256
 GATHER_UP_TO_SHARE = 0.8
+
+#: How the rows of the first Jacobian are held: as they are, by a Cholesky factor or by the products with one another.
+Form = Literal["rows", "cholesky", "gram"]
 
 # A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured
 # on a CPU for widths from 300 to 3000.
@@ -24,6 +29,12 @@ GATHERED_COST = 2.0
 
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
 CHOLESKY_COST = 1.4
+
+# What a linear map of a Gram matrix takes, in the same unit, and what is saved at the last one, of which only norms are
+# wanted. On a GPU it is the count: three quarters of a product for the norms, and one to go on. On a CPU it was measured:
+# reading and writing the matrices takes as long as multiplying them.
+GRAM_COSTS = (1.6, 0.0)
+GRAM_COSTS_ON_GPU = (1.75, 1.0)
 
 
 class SharedJacobian:
@@ -61,21 +72,25 @@ class SharedJacobian:
         if active is None:
             # contiguous, so that the product is one matrix product and not one for each sample
             return _product(self._basis.T.contiguous() * self._slopes.unsqueeze(1), None, weight, rows)
-        factor = self._factor(self._basis, active) * self._slopes.gather(1, active).unsqueeze(-1)
-        return _product(factor.mT, active, weight, rows)
+        slopes = self._slopes.gather(1, active)
+        form, _ = cheapest_form(self._basis.shape[1], active.shape[1], self._maps, active.device)
+        if form == "gram":
+            return _gram_product(self._gram(self._basis, active), slopes, active, weight, rows)
+        factor = self._factor(self._basis, active) if form == "cholesky" else _submatrices(self._basis, active, None)
+        return _product((factor * slopes.unsqueeze(-1)).mT, active, weight, rows)
+
+    def _gram(self, basis: Tensor, active: Tensor) -> Tensor:
+        """The products of the basis's rows (N, A) with one another, shape (N, A, A)."""
+        if "gram" not in self._cache:
+            self._cache["gram"] = basis @ basis.T
+        return _submatrices(self._cache["gram"], active, active)
 
     def _factor(self, basis: Tensor, active: Tensor) -> Tensor:
-        """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
-        columns, count = basis.shape[1], active.shape[1]
-        if short_columns(columns, count, self._maps) < columns:
-            if "gram" not in self._cache:
-                self._cache["gram"] = basis @ basis.T
-            factor: Tensor
-            factor, info = torch.linalg.cholesky_ex(_submatrices(self._cache["gram"], active, active))
-            # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
-            if not info.any():
-                return factor
-        return _submatrices(basis, active, None)
+        """The rows (N, A) of the basis in a short form with A columns."""
+        factor: Tensor
+        factor, info = torch.linalg.cholesky_ex(self._gram(basis, active))
+        # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
+        return _submatrices(basis, active, None) if info.any() else factor
 
     def squared_norm(self) -> Tensor:
         """Returns ‖J‖_F², shape (N,) or, where all samples share it, (1,)."""
@@ -146,8 +161,51 @@ class GatheredJacobian(DenseJacobian):
         return torch.bmm(own, self._transposed.mT).square().sum(-1)
 
 
-#: Both have the same methods.
-Jacobian = SharedJacobian | DenseJacobian
+class GramJacobian:
+    """J Jᵀ = diag(s) (L Rᵀ + R Lᵀ) diag(s) for each sample instead of J: the fastest form where few maps are to come.
+
+    L and R have shape (N, I, A), or (N, A, A) with the indices of the rows, as in :class:`GatheredJacobian`; s is (N, I) or
+    (N, A). The products are only written out where another linear map follows.
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, slopes: Tensor, indices: Tensor | None, width: int) -> None:
+        self._left = left
+        self._right = right
+        self._slopes = slopes
+        self._indices = indices
+        self._width = width
+
+    def scale(self, slopes: Tensor) -> Jacobian:
+        own = slopes if self._indices is None else slopes.expand(len(self._indices), -1).gather(1, self._indices)
+        return GramJacobian(self._left, self._right, self._slopes * own, self._indices, self._width)
+
+    def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
+        half = self._left @ self._right.mT
+        return _gram_product(half + half.mT, self._slopes, self._indices, weight, rows)
+
+    def squared_norm(self) -> Tensor:
+        return self.row_squared_norms().sum(-1)
+
+    def row_squared_norms(self) -> Tensor:
+        norms = 2 * self._slopes.square() * _inner(self._left, self._right)
+        if self._indices is None:
+            return norms
+        return norms.new_zeros(len(norms), self._width).scatter_(1, self._indices, norms)
+
+    def combination_squared_norm(self, weights: Tensor) -> Tensor:
+        if self._indices is not None:
+            weights = weights.gather(2, self._indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
+        scaled = weights * self._slopes.unsqueeze(1)
+        return 2 * _inner(scaled @ self._left, scaled @ self._right)
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """The inner products of rows, which are norms and so not below zero, whatever rounding says."""
+    return (left * right).sum(-1).clamp_min(0)
+
+
+#: All of them have the same methods.
+Jacobian = SharedJacobian | DenseJacobian | GramJacobian
 
 
 def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: Tensor | None) -> Jacobian:
@@ -157,14 +215,36 @@ def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: T
     return DenseJacobian(product) if kept is None else GatheredJacobian(product, kept, len(weight))
 
 
+def _gram_product(gram: Tensor, slopes: Tensor, columns: Tensor | None, weight: Tensor, rows: Tensor | None) -> GramJacobian:
+    """W J from diag(s) K diag(s) = J Jᵀ, for K (N, A, A) and the slopes s (N, A) of the units that ``columns`` names."""
+    kept = _indices(rows)
+    right = _submatrices(weight, kept, columns) * slopes.unsqueeze(1)
+    # K is symmetric, so three of its four quarters do, with half of each block on the diagonal
+    first = len(gram[0]) // 2
+    upper, lower = right[..., :first], right[..., first:]
+    ours = torch.baddbmm(lower @ gram[:, first:, :first], upper, gram[:, :first, :first], alpha=0.5)
+    left = torch.cat([ours, 0.5 * (lower @ gram[:, first:, first:])], -1)
+    return GramJacobian(left, right, torch.ones_like(right[..., 0]), kept, len(weight))
+
+
 def _gathers(marks: Tensor) -> bool:
     """Whether a layer is wide enough for its active units to be gathered."""
     return marks.shape[1] >= (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU)
 
 
-def short_columns(columns: int, rows: int, maps: int) -> int:
-    """The number of columns in which so many rows are held while they go through ``maps`` linear maps."""
-    return rows if maps * (columns - rows) > CHOLESKY_COST * rows else columns
+def cheapest_form(columns: int, rows: int, maps: int, device: torch.device) -> tuple[Form, float]:
+    """How to hold rows with so many columns while they go through ``maps`` linear maps, of which there is at least one.
+
+    Also returns what that costs: the number of columns that as many plain products would have.
+    """
+    each, last = GRAM_COSTS if device.type == "cpu" else GRAM_COSTS_ON_GPU
+    costs: dict[Form, float] = {
+        "rows": columns,
+        "cholesky": rows * (1 + CHOLESKY_COST / maps),
+        "gram": rows * (each - last / maps),
+    }
+    form = min(costs, key=lambda form: costs[form])
+    return form, costs[form]
 
 
 def _indices(marks: Tensor | None) -> Tensor | None:

@@ -75,9 +75,7 @@ class Projection:
         return drawn.reshape(len(self.positions), self.count, rows)
 
 
-def _signs(
-    like: Tensor, size: int, seed: int, stream: int, positions: Sequence[int], probe: int, number: int = 0
-) -> Tensor:
+def _signs(like: Tensor, size: int, seed: int, stream: int, positions: Sequence[int], probe: int, number: int = 0) -> Tensor:
     """Independent signs for each index, shape (N, size)."""
     steps = -(-size // (8 * _STEP_BYTES))
     parts = [_bytes(steps, seed, stream, *run, probe, number) for run in _runs(positions)]
