@@ -27,7 +27,6 @@ _SWITCHED = frozenset({"training", "log", *HOOKS})
 _ELSEWHERE = _SWITCHED | {"_parameters", "_buffers", "_modules"}
 _SIMPLE = frozenset({str, bytes, int, float, bool, type(None), type})
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, list, set, deque})
-_ABSENT = object()
 #: Longer containers are put back, but not searched for tensors.
 _LONGEST = 1000
 _DEPTH = 4
@@ -46,7 +45,7 @@ class State:
         self._empty: list[Any] = []
         self._tensors: list[tuple[str, Tensor]] = []
         self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
-        modules = list(root.named_modules())
+        self._root, modules = root, list(root.named_modules())
         self._packages = {_package(module) for _, module in modules} - _FOREIGN
         for path, module in modules:
             self._visit_module(path, module)
@@ -58,7 +57,7 @@ class State:
 
     def guards(self, model: nn.Module) -> bool:
         """Says whether all modules of a model are among those whose state this is."""
-        return all(id(module) in self._guarded for module in model.modules())
+        return model is self._root or all(id(module) in self._guarded for module in model.modules())
 
     @contextmanager
     def without_gradients(self) -> Iterator[None]:
@@ -98,11 +97,14 @@ class State:
         restores = self._lazy if lazy else self._restores
         restores.append(_attributes_restored(module))
         for held in (module._parameters, module._buffers, module._modules):  # of a scripted module they are no dicts
-            restores.append(_contents_restored(held))
+            if type(held) in _CONTAINERS and not held and not lazy:  # most are empty, and this takes less time
+                self._empty.append(held)
+            else:
+                restores.append(_contents_restored(held))
         for name, value in {**module._parameters, **module._buffers, **vars(module)}.items():
             if type(value) in _SIMPLE or name in _ELSEWHERE:
                 continue
-            if type(value) in _CONTAINERS and not value:  # most are, and this takes less time
+            if type(value) in _CONTAINERS and not value:
                 self._empty.append(value)
             else:
                 self._visit(f"{path}.{name}".lstrip("."), value, restores, 0)
@@ -167,16 +169,19 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _attributes_restored(owner: object) -> Callable[[], None]:
-    now, saved, kind = vars(owner), {**vars(owner)}, type(owner)
+    now, kind = vars(owner), type(owner)
+    names = {*now}
+    saved = {name: value for name, value in now.items() if name not in _SWITCHED}
+    values = [*saved.values()]
 
     def restore() -> None:
         if type(owner) is not kind:
             owner.__class__ = kind
+        if now.keys() == names and all(map(is_, map(now.get, saved), values)):
+            return
         for name in [name for name in now if name not in saved and name not in _SWITCHED]:
             del now[name]
-        for name, value in saved.items():
-            if name not in _SWITCHED and now.get(name, _ABSENT) is not value:
-                now[name] = value
+        now.update(saved)
 
     return restore
 
