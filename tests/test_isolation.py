@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, prune
 
 from lightning_tansens.errors import DisturbedTrainingError
 from lightning_tansens.functional import tangent_sensitivity
-from lightning_tansens.tangent.isolation import evaluation, memory, undisturbed
+from lightning_tansens.tangent.isolation import evaluation, memory, randomness, seed_devices, undisturbed
 from lightning_tansens.tangent.random_forward import is_random
 from lightning_tansens.tangent.regulariser import TangentSensitivityRegulariser
 from tests.boring import BoringModule, fit, make_monitor
@@ -427,6 +427,15 @@ def test_random_states_are_put_back():
         except ArithmeticError:
             pass
         assert torch.equal(copy.deepcopy(model)(x), expected)
+
+
+def test_devices_are_seeded_where_there_is_one(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    for available in (False, True):
+        monkeypatch.setattr(randomness, "has_accelerator", lambda available=available: available)
+        seed_devices(7)
+    assert seeds == [7]
 
 
 def test_the_regulariser_leaves_random_states_alone_when_the_network_fails():

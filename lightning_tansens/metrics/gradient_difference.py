@@ -14,7 +14,7 @@ from lightning_tansens.checks import check_shape_of
 from lightning_tansens.functional.gradient_difference import AdversarialSign, Gaussian, Perturbation, gradient_differences
 from lightning_tansens.metrics.samples import SampleMeasure
 from lightning_tansens.metrics.tangent import FunctionMeasure
-from lightning_tansens.tangent.isolation import Randomness, sample_seed
+from lightning_tansens.tangent.isolation import Randomness, sample_seed, seed_devices
 
 #: φ; a command line takes a class only where the return type is left open.
 AnyPerturbation = Callable[..., Any]
@@ -108,8 +108,7 @@ def _seeded_at(perturbation: AnyPerturbation, positions: Sequence[int], seed: in
         for one, position in zip(x.split(1), positions, strict=True):
             own = sample_seed(seed, position)
             randomness.seed(own)
-            if x.is_cuda:
-                torch.cuda.manual_seed_all(own)
+            seed_devices(own)
             rows.append(perturbation(one))
             expected = "perturbation: expected a tensor of the sample's shape"
             check_shape_of(expected, rows[-1], one, "; return the perturbed sample, with its first axis of length 1")

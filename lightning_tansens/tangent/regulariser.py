@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_tansens.checks import check_callable, check_choice, check_counts, check_model, check_numbers
 from lightning_tansens.tangent.batches import OutputPicker, Wrt
-from lightning_tansens.tangent.isolation import modes, undisturbed
+from lightning_tansens.tangent.isolation import modes, seed_devices, undisturbed
 from lightning_tansens.tangent.network import Network
 from lightning_tansens.tangent.operators.substitutes import twice_differentiable
 from lightning_tansens.tangent.probes.parameter_space import product_with
@@ -108,7 +108,7 @@ class TangentSensitivityRegulariser(nn.Module):
                 _detach_buffers(trained)
                 seed = int(np.random.SeedSequence((self.seed, self.calls)).generate_state(1, np.uint64)[0])
                 torch.default_generator.manual_seed(seed % 2**63)  # of dropout; the states are put back at the end
-                torch.cuda.manual_seed_all(seed % 2**63)
+                seed_devices(seed % 2**63)
                 value = self._mean_square(self._network(model, inputs), seed)
         self.calls += 1  # here, because the module may hold this one, which is left as it was within the block
         return value

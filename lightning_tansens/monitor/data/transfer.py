@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from lightning_tansens.tangent.isolation import Randomness, has_accelerator, isolated_rng, modes
+from lightning_tansens.tangent.isolation import Randomness, isolated_rng, modes, seed_devices
 
 Stage = Literal["validate", "test"]
 
@@ -33,8 +33,7 @@ def to_device(trainer: pl.Trainer, batch: Any, stage: Stage = "validate", datalo
     module = trainer.lightning_module
     with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), modes(dict.fromkeys(module.modules(), False)):
         Randomness().seed(0)
-        if has_accelerator():
-            torch.manual_seed(0)  # seeds the devices, too; slow without any
+        seed_devices(0)
         batch = trainer.precision_plugin.convert_input(batch)
         batch = module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
         return trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)

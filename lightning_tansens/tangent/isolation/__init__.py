@@ -10,11 +10,17 @@ from torch import nn
 from lightning_tansens.checks import check_model
 from lightning_tansens.errors import DisturbedTrainingError
 from lightning_tansens.tangent.isolation.hooks import silent_hooks
-from lightning_tansens.tangent.isolation.randomness import Randomness, attributes, has_accelerator, isolated_rng, sample_seed
+from lightning_tansens.tangent.isolation.randomness import (
+    Randomness,
+    attributes,
+    isolated_rng,
+    sample_seed,
+    seed_devices,
+)
 from lightning_tansens.tangent.isolation.state import State
 from lightning_tansens.tangent.isolation.surroundings import modes, ordinary, surroundings
 
-__all__ = ["Randomness", "evaluation", "has_accelerator", "isolated_rng", "modes", "ordinary", "sample_seed", "undisturbed"]
+__all__ = ["Randomness", "evaluation", "isolated_rng", "modes", "ordinary", "sample_seed", "seed_devices", "undisturbed"]
 
 #: The state that the innermost block guards; blocks within it save nothing again.
 _guarding: ContextVar[State | None] = ContextVar("guarding", default=None)

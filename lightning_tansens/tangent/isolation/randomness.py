@@ -39,6 +39,16 @@ def has_accelerator() -> bool:
     return torch.accelerator.is_available()
 
 
+def seed_devices(seed: int) -> None:
+    """Seeds the CUDA devices, whose states :func:`isolated_rng` puts back.
+
+    ``torch.manual_seed`` seeds them too, but also kinds of devices whose states nobody puts back, and for each kind that is
+    absent it makes a stack trace.
+    """
+    if has_accelerator():
+        torch.cuda.manual_seed_all(seed)
+
+
 def attributes(module: nn.Module) -> list[object]:
     """Returns the public attributes of a module and of those in it, among which generators may be."""
     return [value for part in module.modules() for name, value in vars(part).items() if not name.startswith("_")]
