@@ -39,11 +39,16 @@ def silent_hooks(modules: Iterable[nn.Module]) -> Iterator[None]:
     The dictionaries stay the same objects, because the handles by which hooks are removed know them.
     """
     saved: list[tuple[dict[int, Any], dict[int, Any], set[int]]] = []
+    empty: list[dict[int, Any]] = []
     for own in [*map(vars, modules), _ON_ALL]:
-        kept = {
-            key for name in _FORWARD for key, hook in own.get(name, {}).items() if own is not _ON_ALL and _computes(hook)
-        }
-        saved += [(own[name], own[name].copy(), kept) for name in HOOKS if name in own]
+        held = [own[name] for name in HOOKS if name in own]
+        empty += [hooks for hooks in held if not hooks]
+        found = [hooks for hooks in held if hooks]
+        if found:
+            kept = {
+                key for name in _FORWARD for key, hook in own.get(name, {}).items() if own is not _ON_ALL and _computes(hook)
+            }
+            saved += [(hooks, hooks.copy(), kept) for hooks in found]
     for module in modules:
         for parameter in module._parameters.values():
             saved += [(hooks, hooks.copy(), set()) for hooks in _hooks_of(parameter)]
@@ -53,6 +58,8 @@ def silent_hooks(modules: Iterable[nn.Module]) -> Iterator[None]:
                 del hooks[key]
         yield
     finally:
+        for hooks in empty:
+            hooks.clear()
         for hooks, copy, _ in saved:
             hooks.clear()
             hooks.update(copy)

@@ -26,7 +26,7 @@ class Memory:
             for part in plain_parts(tensor):
                 storage = part.untyped_storage()
                 if storage.nbytes():
-                    found.setdefault(storage._cdata, _Storage(name, part, storage)).note(part, counted=part is tensor)
+                    found.setdefault(storage._cdata, _Storage(name, storage)).note(part, counted=part is tensor)
         self._storages = sorted(found.values(), key=lambda storage: storage.size)
         self._restored = 0
         self._uncounted = False
@@ -47,32 +47,33 @@ class Memory:
 
 
 class _Storage:
-    def __init__(self, name: str, part: Tensor, storage: torch.UntypedStorage) -> None:
+    __slots__ = ("_flat", "_storage", "_tensors", "_versions", "copy", "fingerprint", "name", "size")
+
+    def __init__(self, name: str, storage: torch.UntypedStorage) -> None:
         self.name = name
         self.size = storage.nbytes()
-        self._part = part.detach()  # keeps the storage alive
         self._storage = storage
-        self._parts: list[Tensor] = []
-        self._versions: list[int] | None = []
         whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
         #: All bytes, as integers; a write to them is not counted by the tensors' versions.
         self._flat: Tensor = whole if self.size % 8 else whole.view(torch.int64)
         self.copy: Tensor | None = None
         self.fingerprint: Tensor | None = None
+        self._tensors: list[Tensor] = []
+        self._versions: list[int] | None = []
 
-    def note(self, part: Tensor, counted: bool) -> None:
+    def note(self, tensor: Tensor, counted: bool) -> None:
         """Notes a tensor that lies here; of inference tensors, and within distributed ones, writes are not counted."""
-        if self._versions is None or not counted or part.is_inference():
-            self._versions = None
+        self._tensors.append(tensor.detach())  # keeps the storage alive, and counts together with the tensor
+        if self._versions is not None and counted and not tensor.is_inference():
+            self._versions.append(tensor._version)
         else:
-            self._parts.append(part.detach())  # counts together with the tensor
-            self._versions.append(part._version)
+            self._versions = None
 
     def counts_a_write(self) -> bool:
         """Whether something may have written to it, by the tensors' version counters; notes where they stand now."""
         if self._versions is None:
             return True
-        before, self._versions = self._versions, [part._version for part in self._parts]
+        before, self._versions = self._versions, [tensor._version for tensor in self._tensors]
         return self._versions != before or self._storage.nbytes() != self.size
 
     @torch.no_grad()

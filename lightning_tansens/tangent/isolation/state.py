@@ -10,6 +10,8 @@ is to initialise as if nobody had called them before. What lies elsewhere, in gl
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
 from operator import is_
 from typing import Any
 
@@ -26,6 +28,7 @@ from lightning_tansens.tangent.isolation.memory import Memory, plain_parts
 _SWITCHED = frozenset({"training", "log", *HOOKS})
 _ELSEWHERE = _SWITCHED | {"_parameters", "_buffers", "_modules"}
 _SIMPLE = frozenset({str, bytes, int, float, bool, type(None), type})
+_ABSENT = object()
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, list, set, deque})
 #: Longer containers are put back, but not searched for tensors.
 _LONGEST = 1000
@@ -119,7 +122,7 @@ class State:
         self._seen[id(value)] = value
         if isinstance(value, Tensor):
             if is_lazy(value):
-                restores.append(_laziness_restored(value))
+                restores.append(partial(_restore_laziness, value, type(value), value.data))
             else:
                 self._tensors.append((path, value))
         elif isinstance(value, np.ndarray):
@@ -143,12 +146,14 @@ class State:
 class _View:
     """Where a tensor lies, which an assignment to ``.data`` and a resize change."""
 
+    __slots__ = ("_alias", "_place", "_tensor", "_trained")
+
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
         self._trained = tensor.requires_grad
-        self._plain = next(plain_parts(tensor), None) is tensor
-        self._alias = tensor.detach() if self._plain else None
-        self._place = _place(tensor) if self._plain else None
+        plain = next(plain_parts(tensor), None) is tensor
+        self._alias = tensor.detach() if plain else None
+        self._place = _place(tensor) if plain else None
 
     def restore(self) -> bool:
         tensor = self._tensor
@@ -168,34 +173,21 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
-def _attributes_restored(owner: object) -> Callable[[], None]:
-    now, kind = vars(owner), type(owner)
-    names = {*now}
-    saved = {name: value for name, value in now.items() if name not in _SWITCHED}
-    values = [*saved.values()]
-
-    def restore() -> None:
-        if type(owner) is not kind:
-            owner.__class__ = kind
-        if now.keys() == names and all(map(is_, map(now.get, saved), values)):
-            return
-        for name in [name for name in now if name not in saved and name not in _SWITCHED]:
-            del now[name]
-        now.update(saved)
-
-    return restore
+def _restore_attributes(owner: object, kind: type, now: dict[str, Any], count: int, saved: dict[str, Any]) -> None:
+    if type(owner) is not kind:
+        owner.__class__ = kind
+    if len(now) == count and all(map(is_, map(now.get, saved, repeat(_ABSENT)), saved.values())):
+        return
+    for name in [name for name in now if name not in saved and name not in _SWITCHED]:
+        del now[name]
+    now.update(saved)
 
 
-def _contents_restored(container: Any) -> Callable[[], None]:
-    saved = container.copy() if type(container) in _CONTAINERS else None
-
-    def restore() -> None:
-        if saved is None or not (container or saved) or _same(container, saved):
-            return
-        container.clear()
-        (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
-
-    return restore
+def _restore_contents(container: Any, saved: Any) -> None:
+    if saved is None or not (container or saved) or _same(container, saved):
+        return
+    container.clear()
+    (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
 
 
 def _same(now: Any, saved: Any) -> bool:
@@ -204,15 +196,23 @@ def _same(now: Any, saved: Any) -> bool:
     return all(map(is_, now, saved)) and (not isinstance(now, dict) or all(map(is_, now.values(), saved.values())))
 
 
-def _laziness_restored(tensor: Tensor) -> Callable[[], None]:
-    kind, empty = type(tensor), tensor.data
+def _restore_laziness(tensor: Tensor, kind: type, empty: Tensor) -> None:
+    if type(tensor) is not kind:
+        tensor.data = empty
+        tensor.__class__ = kind
 
-    def restore() -> None:
-        if type(tensor) is not kind:
-            tensor.data = empty
-            tensor.__class__ = kind
 
-    return restore
+# few objects for each module: what Python's collector has to look through takes as long as small networks do
+
+
+def _attributes_restored(owner: object) -> Callable[[], None]:
+    now = vars(owner)
+    saved = {name: value for name, value in now.items() if name not in _SWITCHED}
+    return partial(_restore_attributes, owner, type(owner), now, len(now), saved)
+
+
+def _contents_restored(container: Any) -> Callable[[], None]:
+    return partial(_restore_contents, container, container.copy() if type(container) in _CONTAINERS else None)
 
 
 def _package(value: object) -> str:
