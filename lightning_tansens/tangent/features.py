@@ -5,10 +5,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lightning_tansens.tangent.batches import OutputPicker, call_model, pick_output
 from lightning_tansens.tangent.operators.registry import operator_of
-from lightning_tansens.tangent.tracing import CallTracer
 
 
 def outputs_and_features(
@@ -32,8 +32,8 @@ def outputs_and_features(
         >>> features.shape
         torch.Size([5, 6])
     """
-    tracer = _LastInput(model, 0 if once else _calls.get(model, 0))
-    with tracer.running():
+    tracer = _LastInput(0 if once else _calls.get(model, 0))
+    with tracer:
         outputs = pick_output(call_model(model, inputs), output)
     features = tracer.features
     if not once and tracer.calls < _calls.setdefault(model, tracer.calls):  # fewer layers than ever: nothing was copied
@@ -48,18 +48,21 @@ def outputs_and_features(
 _calls: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
-class _LastInput(CallTracer):
+class _LastInput(TorchFunctionMode):
     """Copies the input of the layer with a number and of those after it, as the network may change it in place.
 
-    To copy the input of each layer would take long.
+    To copy the input of each layer would take long, and so would following the modules.
     """
 
-    def __init__(self, model: nn.Module, copied_from: int) -> None:
-        super().__init__(model)
+    def __init__(self, copied_from: int) -> None:
+        super().__init__()
         self.features: Tensor | None = None
         self.calls, self._copied_from = 0, copied_from
 
-    def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
         if operator_of(func).is_weight_layer:
             self.calls += 1
             if self.calls >= self._copied_from:

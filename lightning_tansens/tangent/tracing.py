@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class CallTracer(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         check_model(model)
-        self._names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+        self._model = model
         self._stack: list[nn.Module] = []
 
     def on_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -63,6 +64,10 @@ class CallTracer(TorchFunctionMode):
         """The dotted name of the module that is running, for the names of layers."""
         module = self._stack[-1] if self._stack else None
         return self._names.get(module, type(module).__name__) if module is not None else ""
+
+    @cached_property
+    def _names(self) -> dict[nn.Module, str]:
+        return {module: name or type(module).__name__ for name, module in self._model.named_modules()}
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:

@@ -235,16 +235,16 @@ def _gathers(marks: Tensor) -> bool:
 def cheapest_form(columns: int, rows: int, maps: int, device: torch.device) -> tuple[Form, float]:
     """How to hold rows with so many columns while they go through ``maps`` linear maps, of which there is at least one.
 
-    Also returns what that costs: the number of columns that as many plain products would have.
+    Also returns how many columns the products have, or the number that takes as long.
     """
     each, last = GRAM_COSTS if device.type == "cpu" else GRAM_COSTS_ON_GPU
-    costs: dict[Form, float] = {
-        "rows": columns,
-        "cholesky": rows * (1 + CHOLESKY_COST / maps),
-        "gram": rows * (each - last / maps),
+    forms: dict[Form, tuple[float, float]] = {
+        "rows": (columns, 0),
+        "cholesky": (rows, CHOLESKY_COST * rows),
+        "gram": (rows * (each - last / maps), 0),
     }
-    form = min(costs, key=lambda form: costs[form])
-    return form, costs[form]
+    form = min(forms, key=lambda form: maps * forms[form][0] + forms[form][1])
+    return form, forms[form][0]
 
 
 def _indices(marks: Tensor | None) -> Tensor | None:
