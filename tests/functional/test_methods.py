@@ -51,8 +51,9 @@ def test_a_chain_that_is_too_wide_is_left_to_probes():
         (mlp(128, 128, 128, 128, 128, 128, 2), 2 * 4 * 64**3),  # four maps repay a factor with 64 columns
         (mlp(128, 128, 128, 2, activation=nn.LeakyReLU), 128**3),  # nothing is switched off
         (mlp(50, 50, 50, 2), 50**3),  # too narrow
+        (mlp(50, 128, 2), 0),  # nothing goes through a second layer
     ],
-    ids=["deep", "leaky", "narrow"],
+    ids=["deep", "leaky", "narrow", "one hidden layer"],
 )
 def test_only_active_units_of_wide_layers_cost(model, multiplied):
     weights = [p for p in model.parameters() if p.dim() == 2]

@@ -116,7 +116,7 @@ def multiplications(chain: Chain) -> float:
     units = [taken_units(_needed_rows(chain, i + 1), len(weight)) for i, weight in maps]
     products = [before * after for before, after in pairwise(units)]
     columns: float = min(maps[0][1].shape)
-    if units[0] < len(maps[0][1]):
+    if products and units[0] < len(maps[0][1]):
         _, columns = cheapest_form(int(columns), units[0], len(products), chain.output.device)
     dense = [product == weight.numel() for product, (_, weight) in zip(products, maps[1:])]
     return columns * sum(product * (1 if whole else GATHERED_COST) for product, whole in zip(products, dense))
