@@ -433,7 +433,7 @@ def test_devices_are_seeded_where_there_is_one(monkeypatch):
     seeds = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
     for available in (False, True):
-        monkeypatch.setattr(randomness, "has_accelerator", lambda available=available: available)
+        monkeypatch.setattr(randomness, "has_cuda", lambda available=available: available)
         seed_devices(7)
     assert seeds == [7]
 

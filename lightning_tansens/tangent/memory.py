@@ -76,7 +76,7 @@ def trained_alone(parameters: Mapping[str, nn.Parameter], part: Mapping[str, nn.
 
 
 def in_micro_batches(network: Network, measure: Callable[[Network, slice], _Measured], sample_bytes: int = 0) -> _Measured:
-    """Measures a batch in equal parts that fit into memory, and in halves of these where they do not.
+    """Measures a batch in equal parts that fit into memory.
 
     ``measure`` takes a part of the batch and its place in it, and returns a tensor with a row for each sample, or several by
     name; ``sample_bytes`` comes from :func:`bytes_per_sample`.
@@ -84,10 +84,15 @@ def in_micro_batches(network: Network, measure: Callable[[Network, slice], _Meas
     samples = len(network)
     fitting = max(1, budget(network.x.device) // max(1, sample_bytes))
     size = -(-samples // -(-samples // fitting))
+    return in_parts(samples, size, lambda place: measure(network.part(place), place))
+
+
+def in_parts(samples: int, size: int, measure: Callable[[slice], _Measured]) -> _Measured:
+    """Measures samples in parts of a size, and in halves of these where memory runs out."""
+    size = min(size, max(samples, 1))
     while True:
         try:
-            places = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
-            parts = [measure(network.part(place), place) for place in places]
+            parts = [measure(slice(start, min(start + size, samples))) for start in range(0, samples, size)]
             whole: _Measured = tree_map(lambda *rows: torch.cat(rows), *parts)
             return whole
         except RuntimeError as error:

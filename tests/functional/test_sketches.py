@@ -21,7 +21,7 @@ def forms(model, inputs, probes, seed=0):
         for probe in range(probes):
             w = parameter_probes(dict(model.named_parameters()), seed, n // BLOCK_SIZE, probe)
             flat = torch.cat([part.flatten() for part in w.values()])
-            v = input_probes([16, inputs[n].numel()], seed, [n], probe)[0].double()
+            v = input_probes([16, inputs[n].numel()], seed, [n], probe, inputs)[0].double()
             row.append(torch.einsum("p,pd,kd->k", flat, matrix, v))
         columns.append(torch.cat(row))
     return torch.stack(columns)

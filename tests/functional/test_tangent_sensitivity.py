@@ -61,7 +61,7 @@ def gather(monkeypatch, from_width, form="cholesky"):
     """Lets active units be gathered from a width on and held in a form, whatever it costs."""
     monkeypatch.setattr(jacobian, "GATHER_FROM_WIDTH", from_width)
     monkeypatch.setattr(jacobian, "GATHER_UP_TO_SHARE", 1)
-    monkeypatch.setattr(jacobian, "cheapest_form", lambda *counts: (form, 0.0))
+    monkeypatch.setattr(jacobian, "cheapest_form", lambda *counts: form)
 
 
 @pytest.mark.parametrize("name", WIDE)

@@ -11,6 +11,8 @@ from lightning_tansens.tangent.probes import vectors as probes
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE, input_probes, parameter_probes
 from tests.helpers import assert_equal
 
+FLOAT = torch.empty(0)
+
 
 def parameters(*shapes):
     return {str(i): nn.Parameter(torch.zeros(shape)) for i, shape in enumerate(shapes)}
@@ -18,23 +20,24 @@ def parameters(*shapes):
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (64,), (65,), (3, 5, 7)])
 def test_input_probes_are_signs(shape):
-    drawn = input_probes(shape, 3, [0, 5, 2**40], 1)
+    drawn = input_probes(shape, 3, [0, 5, 2**40], 1, FLOAT)
     assert drawn.shape == (3, *shape)
     assert drawn.dtype == torch.float32
     assert torch.equal(drawn.abs(), torch.ones_like(drawn))
 
 
 def test_input_probes_depend_on_the_sample_and_not_on_the_batch():
-    whole = input_probes([40], 3, range(9), 2)
+    whole = input_probes([40], 3, range(9), 2, FLOAT)
     for n in range(9):
-        assert torch.equal(input_probes([40], 3, [n], 2)[0], whole[n])
-    assert torch.equal(input_probes([40], 3, [8, 1, 1], 2), whole[[8, 1, 1]])
+        assert torch.equal(input_probes([40], 3, [n], 2, FLOAT)[0], whole[n])
+    assert torch.equal(input_probes([40], 3, [8, 1, 1], 2, FLOAT), whole[[8, 1, 1]])
 
 
 def test_every_probe_is_another():
     seeds, samples, numbers = (0, 1, 2**62), (0, 1, 31, 32), (0, 1)
     drawn = [
-        tuple(input_probes([64], seed, [n], k)[0].tolist()) for seed, n, k in itertools.product(seeds, samples, numbers)
+        tuple(input_probes([64], seed, [n], k, FLOAT)[0].tolist())
+        for seed, n, k in itertools.product(seeds, samples, numbers)
     ]
     weights = parameters(64, 64)
     for seed, block, k in itertools.product(seeds, samples, numbers):
@@ -43,7 +46,7 @@ def test_every_probe_is_another():
 
 
 def test_second_moments_are_the_identity():
-    v = input_probes([6], 0, range(20_000), 0).double()
+    v = input_probes([6], 0, range(20_000), 0, FLOAT).double()
     assert_equal(v.T @ v / len(v), torch.eye(6).double(), rtol=0, atol=5 / len(v) ** 0.5)
     assert abs(float(v.mean())) < 5 / v.numel() ** 0.5
     weights = parameters((2, 2), 2)
@@ -65,7 +68,7 @@ def test_a_block_of_samples_shares_its_probe():
 
 
 def test_the_stream_is_pinned():
-    signs = input_probes([16], 0, [0], 0)[0]
+    signs = input_probes([16], 0, [0], 0, FLOAT)[0]
     assert signs.tolist() == SIGNS  # values that were published rest on it
 
 
@@ -83,5 +86,5 @@ SIGNS = [1, -1, -1, 1, 1, -1, 1, 1, 1, 1, -1, 1, 1, -1, -1, -1]
 
 @pytest.mark.parametrize(("seed", "other"), [(-1, -2), (2**63 + 5, 2**63 + 7), (2**53, 2**53 + 1)])
 def test_large_and_negative_seeds_are_told_apart(seed, other):
-    draws = [input_probes([64], s, range(3), 0) for s in (seed, other)]
+    draws = [input_probes([64], s, range(3), 0, FLOAT) for s in (seed, other)]
     assert not torch.equal(*draws)

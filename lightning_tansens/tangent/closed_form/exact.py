@@ -17,7 +17,7 @@ from lightning_tansens.tangent.closed_form.jacobian import (
     taken_units,
 )
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
-from lightning_tansens.tangent.memory import budget
+from lightning_tansens.tangent.memory import budget, in_parts
 from lightning_tansens.tangent.network import Network, Weightings, derivatives, output_weightings
 from lightning_tansens.tangent.probes.parameter_space import product_with
 from lightning_tansens.tangent.probes.vectors import parameter_probes
@@ -25,7 +25,7 @@ from lightning_tansens.tangent.probes.vectors import parameter_probes
 #: Working memory of one pass: small enough to stay in a processor's cache, where narrow networks are fastest; on a GPU
 #: enough to keep it busy.
 CHUNK_BYTES = 4 * 2**20
-CHUNK_BYTES_ON_GPU = 2**30
+CHUNK_BYTES_ON_GPU = 4 * 2**30
 
 _verified: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
@@ -46,8 +46,8 @@ def exact_blocks(network: Network, outputs: Weightings) -> dict[str, Tensor]:
     shared = _shared_jacobians(chain)
     weightings = output_weightings(outputs, chain.output)
     size = _chunk_size(chain, len(weightings))
-    parts = [_blocks(_slice(chain, start, size), weightings, shared) for start in range(0, len(network), size)]
-    return {name: torch.cat([part[name] for part in parts])[:samples] for name in parts[0]}
+    whole = in_parts(len(network), size, lambda place: _blocks(_slice(chain, place), weightings, shared))
+    return {name: block[:samples] for name, block in whole.items()}
 
 
 def verified_chain(network: Network) -> Chain:
@@ -75,9 +75,10 @@ def _blocks(chain: Chain, weightings: Tensor, shared: list[Jacobian]) -> dict[st
 def _shared_jacobians(chain: Chain) -> list[Jacobian]:
     """The Jacobians before each link up to the first whose slopes depend on the sample: they serve every chunk."""
     dtype = torch.promote_types(chain.output.dtype, torch.float32)
-    maps = sum(isinstance(link, LinearLink) for link in chain.links[:-1])  # nothing is pushed through the last one
+    # nothing is pushed through the last one
+    widths = [len(link.weight) for link in chain.links[:-1] if isinstance(link, LinearLink)]
     ones = torch.ones(chain.width, device=chain.output.device, dtype=dtype)
-    jacobians: list[Jacobian] = [SharedJacobian(None, ones, maps)]
+    jacobians: list[Jacobian] = [SharedJacobian(None, ones, widths)]
     for link in chain.links:
         if isinstance(link, ElementwiseLink) and link.slopes.dim() == 2:
             break
@@ -115,25 +116,28 @@ def multiplications(chain: Chain) -> float:
         return 0.0
     units = [taken_units(_needed_rows(chain, i + 1), len(weight)) for i, weight in maps]
     products = [before * after for before, after in pairwise(units)]
-    columns: float = min(maps[0][1].shape)
-    if products and units[0] < len(maps[0][1]):
-        _, columns = cheapest_form(int(columns), units[0], len(products), chain.output.device)
+    columns = min(maps[0][1].shape)
+    # as on a CPU: processes with other devices must choose the same method
+    if cheapest_form(columns, units, torch.device("cpu")) == "cholesky":
+        columns = units[0]
     dense = [product == weight.numel() for product, (_, weight) in zip(products, maps[1:])]
     return columns * sum(product * (1 if whole else GATHERED_COST) for product, whole in zip(products, dense))
 
 
 def _chunk_size(chain: Chain, outputs: int) -> int:
-    """The number of samples whose Jacobians and δ fit into the working memory."""
+    """The number of samples whose Jacobians, δ and gathered weights fit into the working memory."""
     shapes = [link.weight.shape for link in chain.links if isinstance(link, LinearLink)]
     columns = max(min(shapes[0]) if shapes else 1, outputs)
     widest = max((rows for rows, _ in shapes[:-1]), default=1)
-    device = chain.output.device
-    working = CHUNK_BYTES if device.type == "cpu" else min(CHUNK_BYTES_ON_GPU, budget(device) // 8)
-    return max(1, working // (4 * columns * widest))
+    device, entries = chain.output.device, columns * widest
+    if device.type == "cpu":
+        return max(1, CHUNK_BYTES // (4 * entries))
+    # the active rows of a weight, of these the active columns, and products of active rows, as if half were active
+    entries += max((weight.numel() for weight in shapes[1:-1]), default=0) + widest**2
+    return max(1, min(CHUNK_BYTES_ON_GPU, budget(device) // 4) // (chain.output.element_size() * entries))
 
 
-def _slice(chain: Chain, start: int, size: int) -> Chain:
-    samples = slice(start, start + size)
+def _slice(chain: Chain, samples: slice) -> Chain:
     return replace(chain, links=tuple(link.samples(samples) for link in chain.links), output=chain.output[samples])
 
 

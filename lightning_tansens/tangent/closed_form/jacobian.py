@@ -1,13 +1,15 @@
 """Ways to hold the input Jacobians J = ∂a/∂x of a batch: one factor for all samples, or a matrix for each.
 
 Only Frobenius norms of J, of its rows and of combinations of its rows are ever asked for, so the columns may be rotated:
-a factor with fewer columns and the same J Jᵀ (the *short form*) stands in for J.
+a factor with fewer columns and the same J Jᵀ (the *short form*) stands in for J, or J Jᵀ itself does.
 
 Index letters: n sample, u output weighting, i unit after a linear map, j unit before it, d column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -30,29 +32,29 @@ GATHERED_COST = 2.0
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
 CHOLESKY_COST = 1.4
 
-# What a linear map of a Gram matrix takes, in the same unit, and what is saved at the last one, of which only norms are
-# wanted. On a GPU it is the count: three quarters of a product for the norms, and one to go on. On a CPU it was measured:
-# reading and writing the matrices takes as long as multiplying them.
-GRAM_COSTS = (1.6, 0.0)
-GRAM_COSTS_ON_GPU = (1.75, 1.0)
+# The norms of rows that come from a Gram matrix take this share of a product, as the matrix is symmetric.
+GRAM_COST = 0.75
 
 
 class SharedJacobian:
     """J = diag(s_n) B with one factor B, shape (I, d), for all samples: the input itself, or the units behind linear maps.
 
-    B is None for the identity. The slopes s have shape (N, I), or (I,) where all samples share them; ``maps`` is the number
-    of linear maps that are still to come. Jacobians with one basis share the cache of what was computed from it.
+    B is None for the identity. The slopes s have shape (N, I), or (I,) where all samples share them; ``later`` has the
+    widths behind the linear maps that are still to come. Jacobians with one basis share the cache of what was computed from
+    it.
     """
 
-    def __init__(self, basis: Tensor | None, slopes: Tensor, maps: int, cache: dict[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, basis: Tensor | None, slopes: Tensor, later: Sequence[int], cache: dict[str, Tensor] | None = None
+    ) -> None:
         self._basis = basis
         self._slopes = slopes
-        self._maps = maps
+        self._later = later
         self._cache = cache if cache is not None else {}
 
     def scale(self, slopes: Tensor) -> Jacobian:
         """Returns diag(s) J for slopes of shape (N, I) or (I,)."""
-        return SharedJacobian(self._basis, self._slopes * slopes, self._maps, self._cache)
+        return SharedJacobian(self._basis, self._slopes * slopes, self._later, self._cache)
 
     @property
     def _basis_rows(self) -> Tensor | float:
@@ -65,7 +67,7 @@ class SharedJacobian:
         if self._slopes.dim() == 1:
             scaled = weight * self._slopes
             basis = _short_form(scaled) if self._basis is None else scaled @ self._basis
-            return SharedJacobian(basis, basis.new_ones(len(basis)), self._maps - 1)
+            return SharedJacobian(basis, basis.new_ones(len(basis)), self._later[1:])
         if self._basis is None:
             return DenseJacobian((weight * self._slopes.unsqueeze(1)).mT)
         active = _indices(self._slopes != 0)
@@ -73,7 +75,9 @@ class SharedJacobian:
             # contiguous, so that the product is one matrix product and not one for each sample
             return _product(self._basis.T.contiguous() * self._slopes.unsqueeze(1), None, weight, rows)
         slopes = self._slopes.gather(1, active)
-        form, _ = cheapest_form(self._basis.shape[1], active.shape[1], self._maps, active.device)
+        share = active.shape[1] / len(self._basis)
+        units = [active.shape[1], *(max(1, int(share * width)) for width in self._later)]
+        form = cheapest_form(self._basis.shape[1], units, active.device)
         if form == "gram":
             return _gram_product(self._gram(self._basis, active), slopes, active, weight, rows)
         factor = self._factor(self._basis, active) if form == "cholesky" else _submatrices(self._basis, active, None)
@@ -162,10 +166,11 @@ class GatheredJacobian(DenseJacobian):
 
 
 class GramJacobian:
-    """J Jᵀ = diag(s) (L Rᵀ + R Lᵀ) diag(s) for each sample instead of J: the fastest form where few maps are to come.
+    """J Jᵀ = diag(s) (L Rᵀ + R Lᵀ) diag(s) for each sample instead of J: on a GPU the fastest form of few, wide layers.
 
     L and R have shape (N, I, A), or (N, A, A) with the indices of the rows, as in :class:`GatheredJacobian`; s is (N, I) or
-    (N, A). The products are only written out where another linear map follows.
+    (N, A). The products are only written out where another linear map follows. A row that is small because large ones
+    cancel loses digits, as it does with a Cholesky factor.
     """
 
     def __init__(self, left: Tensor, right: Tensor, slopes: Tensor, indices: Tensor | None, width: int) -> None:
@@ -232,19 +237,18 @@ def _gathers(marks: Tensor) -> bool:
     return marks.shape[1] >= (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU)
 
 
-def cheapest_form(columns: int, rows: int, maps: int, device: torch.device) -> tuple[Form, float]:
-    """How to hold rows with so many columns while they go through ``maps`` linear maps, of which there is at least one.
+def cheapest_form(columns: int, units: Sequence[int], device: torch.device) -> Form:
+    """How to hold the rows of the first of these layers, by numbers of active units, while they go through the later ones.
 
-    Also returns how many columns the products have, or the number that takes as long.
+    The costs are multiplications. On a CPU reading and writing the Gram matrices takes as long as multiplying them (measured
+    for widths from 64 to 1,500), so there they are not taken.
     """
-    each, last = GRAM_COSTS if device.type == "cpu" else GRAM_COSTS_ON_GPU
-    forms: dict[Form, tuple[float, float]] = {
-        "rows": (columns, 0),
-        "cholesky": (rows, CHOLESKY_COST * rows),
-        "gram": (rows * (each - last / maps), 0),
-    }
-    form = min(forms, key=lambda form: maps * forms[form][0] + forms[form][1])
-    return form, forms[form][0]
+    first, products = units[0], sum(before * after for before, after in pairwise(units))
+    costs: dict[Form, float] = {"rows": columns * products, "cholesky": first * products + CHOLESKY_COST * first**3}
+    if device.type != "cpu":
+        norms = sum(before**2 * after for before, after in pairwise(units))
+        costs["gram"] = GRAM_COST * norms + sum(before * after**2 for before, after in pairwise(units[:-1]))
+    return min(costs, key=lambda form: costs[form])
 
 
 def _indices(marks: Tensor | None) -> Tensor | None:

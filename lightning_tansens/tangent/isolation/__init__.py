@@ -59,7 +59,8 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     On exit each module's mode, parameters, buffers, plain attributes and ``.grad`` are restored, whatever wrote them
     (:mod:`~lightning_tansens.tangent.isolation.state` says how far that goes). A block within another one on the same model
     compares with what the outer one has saved, so it copies nothing; the lazy modules that it has initialised stay so until
-    the end of the outer block.
+    the end of the outer block, and writes that no version counts may stay until then, too, if they begin late
+    (:mod:`~lightning_tansens.tangent.isolation.memory`).
 
     Raises:
         DisturbedTrainingError: If something has changed that cannot be put back; the message names it.

@@ -40,9 +40,9 @@ class Memory:
         """Puts back what has changed, and returns the names for which there is no copy; the ``last`` time compares bytes."""
         self._restored += 1
         thorough = last or self._uncounted or self._restored.bit_count() == 1
-        written = [storage for storage in self._storages if storage.counts_a_write()]
-        changed = _changed(self._storages if thorough else written)
-        self._uncounted |= any(storage not in written for storage in changed)
+        written = {storage: storage.counts_a_write() for storage in self._storages}
+        changed = _changed([storage for storage, counted in written.items() if thorough or counted])
+        self._uncounted |= not all(written[storage] for storage in changed)
         return [storage.name for storage in changed if not storage.restore()]
 
 

@@ -25,7 +25,7 @@ def sample_seed(seed: int, position: int) -> int:
 @contextmanager
 def isolated_rng() -> Iterator[None]:
     """Restores the global random states after the block, also where it raises."""
-    isolation = isolate_rng(include_cuda=has_accelerator())
+    isolation = isolate_rng(include_cuda=has_cuda())
     isolation.__enter__()
     try:
         yield
@@ -34,9 +34,9 @@ def isolated_rng() -> Iterator[None]:
 
 
 @cache
-def has_accelerator() -> bool:
-    """Says whether there is one; asked once, as each question looks for a driver anew."""
-    return torch.accelerator.is_available()
+def has_cuda() -> bool:
+    """Says whether there is a CUDA device; asked once, as each question looks for a driver anew."""
+    return torch.cuda.is_available()
 
 
 def seed_devices(seed: int) -> None:
@@ -45,7 +45,7 @@ def seed_devices(seed: int) -> None:
     ``torch.manual_seed`` seeds them too, but also kinds of devices whose states nobody puts back, and for each kind that is
     absent it makes a stack trace.
     """
-    if has_accelerator():
+    if has_cuda():
         torch.cuda.manual_seed_all(seed)
 
 

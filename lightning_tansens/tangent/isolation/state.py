@@ -11,7 +11,6 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import repeat
 from operator import is_
 from typing import Any
 
@@ -28,7 +27,6 @@ from lightning_tansens.tangent.isolation.memory import Memory, plain_parts
 _SWITCHED = frozenset({"training", "log", *HOOKS})
 _ELSEWHERE = _SWITCHED | {"_parameters", "_buffers", "_modules"}
 _SIMPLE = frozenset({str, bytes, int, float, bool, type(None), type})
-_ABSENT = object()
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, list, set, deque})
 #: Longer containers are put back, but not searched for tensors.
 _LONGEST = 1000
@@ -48,7 +46,7 @@ class State:
         self._empty: list[Any] = []
         self._tensors: list[tuple[str, Tensor]] = []
         self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
-        self._root, modules = root, list(root.named_modules())
+        modules = list(root.named_modules())
         self._packages = {_package(module) for _, module in modules} - _FOREIGN
         for path, module in modules:
             self._visit_module(path, module)
@@ -60,7 +58,7 @@ class State:
 
     def guards(self, model: nn.Module) -> bool:
         """Says whether all modules of a model are among those whose state this is."""
-        return model is self._root or all(id(module) in self._guarded for module in model.modules())
+        return all(id(module) in self._guarded for module in model.modules())
 
     @contextmanager
     def without_gradients(self) -> Iterator[None]:
@@ -77,7 +75,10 @@ class State:
                     tensor.grad = gradient
 
     def restore(self, last: bool) -> list[str]:
-        """Puts everything back, lazy modules only if this is the ``last`` time, and returns the names of what cannot be."""
+        """Puts everything back and returns the names of what cannot be.
+
+        Before the ``last`` time, lazy modules stay as they are, and :class:`Memory` may overlook what no version counts.
+        """
         for restore in [*self._restores, *(self._lazy if last else [])]:
             restore()
         for container in self._empty:
@@ -100,7 +101,8 @@ class State:
         restores = self._lazy if lazy else self._restores
         restores.append(_attributes_restored(module))
         for held in (module._parameters, module._buffers, module._modules):  # of a scripted module they are no dicts
-            if type(held) in _CONTAINERS and not held and not lazy:  # most are empty, and this takes less time
+            # most are empty, and this takes less time; what a lazy module adds when it is initialised stays for a while
+            if type(held) in _CONTAINERS and not held and not lazy:
                 self._empty.append(held)
             else:
                 restores.append(_contents_restored(held))
@@ -173,10 +175,10 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
-def _restore_attributes(owner: object, kind: type, now: dict[str, Any], count: int, saved: dict[str, Any]) -> None:
+def _restore_attributes(owner: object, kind: type, now: dict[str, Any], names: set[str], saved: dict[str, Any]) -> None:
     if type(owner) is not kind:
         owner.__class__ = kind
-    if len(now) == count and all(map(is_, map(now.get, saved, repeat(_ABSENT)), saved.values())):
+    if now.keys() == names and all(map(is_, map(now.get, saved), saved.values())):
         return
     for name in [name for name in now if name not in saved and name not in _SWITCHED]:
         del now[name]
@@ -208,7 +210,7 @@ def _restore_laziness(tensor: Tensor, kind: type, empty: Tensor) -> None:
 def _attributes_restored(owner: object) -> Callable[[], None]:
     now = vars(owner)
     saved = {name: value for name, value in now.items() if name not in _SWITCHED}
-    return partial(_restore_attributes, owner, type(owner), now, len(now), saved)
+    return partial(_restore_attributes, owner, type(owner), now, {*now}, saved)
 
 
 def _contents_restored(container: Any) -> Callable[[], None]:

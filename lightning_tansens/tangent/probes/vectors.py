@@ -27,20 +27,17 @@ _SIGNS = 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).asty
 _STEP_BYTES = 32
 
 
-def input_probes(
-    shape: Sequence[int], seed: int, positions: Sequence[int], probe: int, like: Tensor | None = None
-) -> Tensor:
-    """Draws a Rademacher probe v for each sample, E v vᵀ = I: ±1 in shape (N, *shape), in the dtype and on the device of x.
+def input_probes(shape: Sequence[int], seed: int, positions: Sequence[int], probe: int, like: Tensor) -> Tensor:
+    """Draws a Rademacher probe v for each sample, E v vᵀ = I: ±1 in shape (N, *shape), dtype and device as ``like``'s.
 
-    The seed, the samples' positions in their set and the number of the probe name the draw; ``like`` is x, None stands for
-    float32 on the CPU.
+    The seed, the samples' positions in their set and the number of the probe name the draw.
 
     Example:
-        >>> a, b = input_probes([4], 0, [5, 6], 0), input_probes([4], 0, [6], 0)
+        >>> x = torch.zeros(2, 4)
+        >>> a, b = input_probes([4], 0, [5, 6], 0, x), input_probes([4], 0, [6], 0, x)
         >>> torch.equal(a[1], b[0])
         True
     """
-    like = torch.empty(0, dtype=torch.float32) if like is None else like
     return _signs(like, prod(shape), seed, _INPUT_STREAM, positions, probe).reshape(len(positions), *shape)
 
 
@@ -86,7 +83,7 @@ def _signs(like: Tensor, size: int, seed: int, stream: int, positions: Sequence[
 
 
 def _looked_up(drawn: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(_SIGNS.take(drawn, 0)).to(like)
+    return torch.from_numpy(_SIGNS.take(drawn, 0)).to(like.dtype)
 
 
 def _unpacked(drawn: np.ndarray, like: Tensor) -> Tensor:
