@@ -13,7 +13,7 @@ from lightning_tansens.tangent.closed_form.jacobian import (
     GATHERED_COST,
     Jacobian,
     SharedJacobian,
-    cheapest_form,
+    short_columns,
     taken_units,
 )
 from lightning_tansens.tangent.closed_form.links import ElementwiseLink, LinearLink
@@ -75,10 +75,9 @@ def _blocks(chain: Chain, weightings: Tensor, shared: list[Jacobian]) -> dict[st
 def _shared_jacobians(chain: Chain) -> list[Jacobian]:
     """The Jacobians before each link up to the first whose slopes depend on the sample: they serve every chunk."""
     dtype = torch.promote_types(chain.output.dtype, torch.float32)
-    # nothing is pushed through the last one
-    widths = [len(link.weight) for link in chain.links[:-1] if isinstance(link, LinearLink)]
+    maps = sum(isinstance(link, LinearLink) for link in chain.links[:-1])  # nothing is pushed through the last one
     ones = torch.ones(chain.width, device=chain.output.device, dtype=dtype)
-    jacobians: list[Jacobian] = [SharedJacobian(None, ones, widths)]
+    jacobians: list[Jacobian] = [SharedJacobian(None, ones, maps)]
     for link in chain.links:
         if isinstance(link, ElementwiseLink) and link.slopes.dim() == 2:
             break
@@ -116,10 +115,7 @@ def multiplications(chain: Chain) -> float:
         return 0.0
     units = [taken_units(_needed_rows(chain, i + 1), len(weight)) for i, weight in maps]
     products = [before * after for before, after in pairwise(units)]
-    columns = min(maps[0][1].shape)
-    # as on a CPU: processes with other devices must choose the same method
-    if cheapest_form(columns, units, torch.device("cpu")) == "cholesky":
-        columns = units[0]
+    columns = short_columns(min(maps[0][1].shape), units[0], len(products))
     dense = [product == weight.numel() for product, (_, weight) in zip(products, maps[1:])]
     return columns * sum(product * (1 if whole else GATHERED_COST) for product, whole in zip(products, dense))
 
@@ -132,8 +128,8 @@ def _chunk_size(chain: Chain, outputs: int) -> int:
     device, entries = chain.output.device, columns * widest
     if device.type == "cpu":
         return max(1, CHUNK_BYTES // (4 * entries))
-    # the active rows of a weight, of these the active columns, and products of active rows, as if half were active
-    entries += max((weight.numel() for weight in shapes[1:-1]), default=0) + widest**2
+    # the active rows of a weight and of these the active columns, and a factor, if half of the units are active
+    entries += max((weight.numel() for weight in shapes[1:-1]), default=0) + widest**2 // 4
     return max(1, min(CHUNK_BYTES_ON_GPU, budget(device) // 4) // (chain.output.element_size() * entries))
 
 

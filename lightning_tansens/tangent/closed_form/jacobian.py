@@ -1,16 +1,12 @@
 """Ways to hold the input Jacobians J = ∂a/∂x of a batch: one factor for all samples, or a matrix for each.
 
 Only Frobenius norms of J, of its rows and of combinations of its rows are ever asked for, so the columns may be rotated:
-a factor with fewer columns and the same J Jᵀ (the *short form*) stands in for J, or J Jᵀ itself does.
+a factor with fewer columns and the same J Jᵀ (the *short form*) stands in for J.
 
 Index letters: n sample, u output weighting, i unit after a linear map, j unit before it, d column.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,9 +18,6 @@ GATHER_FROM_WIDTH = 64
 GATHER_FROM_WIDTH_ON_GPU = 256
 GATHER_UP_TO_SHARE = 0.8
 
-#: How the rows of the first Jacobian are held: as they are, by a Cholesky factor or by the products with one another.
-Form = Literal["rows", "cholesky", "gram"]
-
 # A multiplication of gathered rows and columns takes as long as this number in one dense product: 1.2 to 2.3 were measured
 # on a CPU for widths from 300 to 3000.
 GATHERED_COST = 2.0
@@ -32,29 +25,23 @@ GATHERED_COST = 2.0
 # A Cholesky factor of as many units takes as long as this number of products that it saves.
 CHOLESKY_COST = 1.4
 
-# The norms of rows that come from a Gram matrix take this share of a product, as the matrix is symmetric.
-GRAM_COST = 0.75
-
 
 class SharedJacobian:
     """J = diag(s_n) B with one factor B, shape (I, d), for all samples: the input itself, or the units behind linear maps.
 
-    B is None for the identity. The slopes s have shape (N, I), or (I,) where all samples share them; ``later`` has the
-    widths behind the linear maps that are still to come. Jacobians with one basis share the cache of what was computed from
-    it.
+    B is None for the identity. The slopes s have shape (N, I), or (I,) where all samples share them; ``maps`` is the number
+    of linear maps that are still to come. Jacobians with one basis share the cache of what was computed from it.
     """
 
-    def __init__(
-        self, basis: Tensor | None, slopes: Tensor, later: Sequence[int], cache: dict[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, basis: Tensor | None, slopes: Tensor, maps: int, cache: dict[str, Tensor] | None = None) -> None:
         self._basis = basis
         self._slopes = slopes
-        self._later = later
+        self._maps = maps
         self._cache = cache if cache is not None else {}
 
     def scale(self, slopes: Tensor) -> Jacobian:
         """Returns diag(s) J for slopes of shape (N, I) or (I,)."""
-        return SharedJacobian(self._basis, self._slopes * slopes, self._later, self._cache)
+        return SharedJacobian(self._basis, self._slopes * slopes, self._maps, self._cache)
 
     @property
     def _basis_rows(self) -> Tensor | float:
@@ -67,34 +54,28 @@ class SharedJacobian:
         if self._slopes.dim() == 1:
             scaled = weight * self._slopes
             basis = _short_form(scaled) if self._basis is None else scaled @ self._basis
-            return SharedJacobian(basis, basis.new_ones(len(basis)), self._later[1:])
+            return SharedJacobian(basis, basis.new_ones(len(basis)), self._maps - 1)
         if self._basis is None:
             return DenseJacobian((weight * self._slopes.unsqueeze(1)).mT)
         active = _indices(self._slopes != 0)
         if active is None:
             # contiguous, so that the product is one matrix product and not one for each sample
             return _product(self._basis.T.contiguous() * self._slopes.unsqueeze(1), None, weight, rows)
-        slopes = self._slopes.gather(1, active)
-        share = active.shape[1] / len(self._basis)
-        units = [active.shape[1], *(max(1, int(share * width)) for width in self._later)]
-        form = cheapest_form(self._basis.shape[1], units, active.device)
-        if form == "gram":
-            return _gram_product(self._gram(self._basis, active), slopes, active, weight, rows)
-        factor = self._factor(self._basis, active) if form == "cholesky" else _submatrices(self._basis, active, None)
-        return _product((factor * slopes.unsqueeze(-1)).mT, active, weight, rows)
-
-    def _gram(self, basis: Tensor, active: Tensor) -> Tensor:
-        """The products of the basis's rows (N, A) with one another, shape (N, A, A)."""
-        if "gram" not in self._cache:
-            self._cache["gram"] = basis @ basis.T
-        return _submatrices(self._cache["gram"], active, active)
+        factor = self._factor(self._basis, active) * self._slopes.gather(1, active).unsqueeze(-1)
+        return _product(factor.mT, active, weight, rows)
 
     def _factor(self, basis: Tensor, active: Tensor) -> Tensor:
-        """The rows (N, A) of the basis in a short form with A columns."""
-        factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(self._gram(basis, active))
-        # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
-        return _submatrices(basis, active, None) if info.any() else factor
+        """The rows (N, A) of the basis, in a short form with A columns where that pays: shape (N, A, d or A)."""
+        columns, count = basis.shape[1], active.shape[1]
+        if short_columns(columns, count, self._maps) < columns:
+            if "gram" not in self._cache:
+                self._cache["gram"] = basis @ basis.T
+            factor: Tensor
+            factor, info = torch.linalg.cholesky_ex(_submatrices(self._cache["gram"], active, active))
+            # a rank-deficient Gram matrix has no Cholesky factor; the rows themselves always serve
+            if not info.any():
+                return factor
+        return _submatrices(basis, active, None)
 
     def squared_norm(self) -> Tensor:
         """Returns ‖J‖_F², shape (N,) or, where all samples share it, (1,)."""
@@ -165,52 +146,8 @@ class GatheredJacobian(DenseJacobian):
         return torch.bmm(own, self._transposed.mT).square().sum(-1)
 
 
-class GramJacobian:
-    """J Jᵀ = diag(s) (L Rᵀ + R Lᵀ) diag(s) for each sample instead of J: on a GPU the fastest form of few, wide layers.
-
-    L and R have shape (N, I, A), or (N, A, A) with the indices of the rows, as in :class:`GatheredJacobian`; s is (N, I) or
-    (N, A). The products are only written out where another linear map follows. A row that is small because large ones
-    cancel loses digits, as it does with a Cholesky factor.
-    """
-
-    def __init__(self, left: Tensor, right: Tensor, slopes: Tensor, indices: Tensor | None, width: int) -> None:
-        self._left = left
-        self._right = right
-        self._slopes = slopes
-        self._indices = indices
-        self._width = width
-
-    def scale(self, slopes: Tensor) -> Jacobian:
-        own = slopes if self._indices is None else slopes.expand(len(self._indices), -1).gather(1, self._indices)
-        return GramJacobian(self._left, self._right, self._slopes * own, self._indices, self._width)
-
-    def linear(self, weight: Tensor, rows: Tensor | None) -> Jacobian:
-        half = self._left @ self._right.mT
-        return _gram_product(half + half.mT, self._slopes, self._indices, weight, rows)
-
-    def squared_norm(self) -> Tensor:
-        return self.row_squared_norms().sum(-1)
-
-    def row_squared_norms(self) -> Tensor:
-        norms = 2 * self._slopes.square() * _inner(self._left, self._right)
-        if self._indices is None:
-            return norms
-        return norms.new_zeros(len(norms), self._width).scatter_(1, self._indices, norms)
-
-    def combination_squared_norm(self, weights: Tensor) -> Tensor:
-        if self._indices is not None:
-            weights = weights.gather(2, self._indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
-        scaled = weights * self._slopes.unsqueeze(1)
-        return 2 * _inner(scaled @ self._left, scaled @ self._right)
-
-
-def _inner(left: Tensor, right: Tensor) -> Tensor:
-    """The inner products of rows, which are norms and so not below zero, whatever rounding says."""
-    return (left * right).sum(-1).clamp_min(0)
-
-
-#: All of them have the same methods.
-Jacobian = SharedJacobian | DenseJacobian | GramJacobian
+#: Both have the same methods.
+Jacobian = SharedJacobian | DenseJacobian
 
 
 def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: Tensor | None) -> Jacobian:
@@ -220,35 +157,14 @@ def _product(transposed: Tensor, columns: Tensor | None, weight: Tensor, rows: T
     return DenseJacobian(product) if kept is None else GatheredJacobian(product, kept, len(weight))
 
 
-def _gram_product(gram: Tensor, slopes: Tensor, columns: Tensor | None, weight: Tensor, rows: Tensor | None) -> GramJacobian:
-    """W J from diag(s) K diag(s) = J Jᵀ, for K (N, A, A) and the slopes s (N, A) of the units that ``columns`` names."""
-    kept = _indices(rows)
-    right = _submatrices(weight, kept, columns) * slopes.unsqueeze(1)
-    # K is symmetric, so three of its four quarters do, with half of each block on the diagonal
-    first = len(gram[0]) // 2
-    upper, lower = right[..., :first], right[..., first:]
-    ours = torch.baddbmm(lower @ gram[:, first:, :first], upper, gram[:, :first, :first], alpha=0.5)
-    left = torch.cat([ours, 0.5 * (lower @ gram[:, first:, first:])], -1)
-    return GramJacobian(left, right, torch.ones_like(right[..., 0]), kept, len(weight))
-
-
 def _gathers(marks: Tensor) -> bool:
     """Whether a layer is wide enough for its active units to be gathered."""
     return marks.shape[1] >= (GATHER_FROM_WIDTH if marks.device.type == "cpu" else GATHER_FROM_WIDTH_ON_GPU)
 
 
-def cheapest_form(columns: int, units: Sequence[int], device: torch.device) -> Form:
-    """How to hold the rows of the first of these layers, by numbers of active units, while they go through the later ones.
-
-    The costs are multiplications. On a CPU reading and writing the Gram matrices takes as long as multiplying them (measured
-    for widths from 64 to 1,500), so there they are not taken.
-    """
-    first, products = units[0], sum(before * after for before, after in pairwise(units))
-    costs: dict[Form, float] = {"rows": columns * products, "cholesky": first * products + CHOLESKY_COST * first**3}
-    if device.type != "cpu":
-        norms = sum(before**2 * after for before, after in pairwise(units))
-        costs["gram"] = GRAM_COST * norms + sum(before * after**2 for before, after in pairwise(units[:-1]))
-    return min(costs, key=lambda form: costs[form])
+def short_columns(columns: int, rows: int, maps: int) -> int:
+    """The number of columns in which so many rows are held while they go through ``maps`` linear maps."""
+    return rows if maps * (columns - rows) > CHOLESKY_COST * rows else columns
 
 
 def _indices(marks: Tensor | None) -> Tensor | None:
