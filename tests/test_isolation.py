@@ -50,6 +50,7 @@ class Restless(nn.Module):
         self.calls, self.seen, self.cache, self.recent = 0, [1], {"a": [torch.ones(2)]}, deque([1, 2], maxlen=2)
         self.shadow = Shadow(self.linear.weight)
         self.hidden = [nn.BatchNorm1d(4)]
+        self.unset = None
 
     def forward(self, x):
         self.act(self, x)
@@ -75,6 +76,8 @@ ACTS = {
     "weights through .data": lambda m, x: m.linear.weight.data.clamp_(-0.01, 0.01),
     "a teacher's weights": momentum_update,
     "another dtype": lambda m, x: m.teacher.half(),
+    "a new attribute": lambda m, x: setattr(m, "new", x),
+    "a missing attribute": lambda m, x: vars(m).pop("unset", None),
     "a view": lambda m, x: m.view.add_(1),
     "an array": lambda m, x: m.array.__iadd__(1),
     "a counter": lambda m, x: setattr(m, "calls", m.calls + 1),
@@ -226,6 +229,35 @@ LAZY = {
     ),
     "instance norm": (lambda: nn.Sequential(nn.LazyInstanceNorm1d(affine=True, track_running_stats=True)), (3, 2, 4)),
 }
+
+
+class LazilyNormed(nn.modules.lazy.LazyModuleMixin, nn.Module):
+    """Makes a layer of its own when it is initialised."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.UninitializedParameter()
+
+    def initialize_parameters(self, x):
+        self.weight.materialize((x.shape[1],))
+        nn.init.ones_(self.weight)
+        self.norm = nn.BatchNorm1d(x.shape[1], affine=False)
+
+    def forward(self, x):
+        return self.norm(x) * self.weight
+
+
+def test_what_a_lazy_module_makes_stays_until_the_end_of_the_measurement():
+    model, x = LazilyNormed(), torch.randn(3, 4)
+    with undisturbed(model):
+        made = []
+        for _ in range(3):
+            with evaluation(model):
+                model(x)
+                made.append(model.norm)
+        assert made[0] is made[1] is made[2]
+    assert not hasattr(model, "norm")
+    assert nn.parameter.is_lazy(model.weight)
 
 
 @pytest.mark.parametrize("name", LAZY)
