@@ -101,18 +101,17 @@ class State:
         restores = self._lazy if lazy else self._restores
         restores.append(_attributes_restored(module))
         for held in (module._parameters, module._buffers, module._modules):  # of a scripted module they are no dicts
-            # most are empty, and this takes less time; what a lazy module adds when it is initialised stays for a while
-            if type(held) in _CONTAINERS and not held and not lazy:
-                self._empty.append(held)
-            else:
-                restores.append(_contents_restored(held))
+            self._save_contents(held, restores)
         for name, value in {**module._parameters, **module._buffers, **vars(module)}.items():
-            if type(value) in _SIMPLE or name in _ELSEWHERE:
-                continue
-            if type(value) in _CONTAINERS and not value:
-                self._empty.append(value)
-            else:
+            if name not in _ELSEWHERE:
                 self._visit(f"{path}.{name}".lstrip("."), value, restores, 0)
+
+    def _save_contents(self, container: Any, restores: list[Callable[[], None]]) -> None:
+        # most are empty, and to empty them takes less time; what a lazy module adds when it is initialised stays for a while
+        if type(container) in _CONTAINERS and not container and restores is not self._lazy:
+            self._empty.append(container)
+        else:
+            restores.append(_contents_restored(container))
 
     def _visit(self, path: str, value: Any, restores: list[Callable[[], None]], depth: int) -> None:
         if type(value) in _SIMPLE or id(value) in self._seen:
@@ -131,7 +130,7 @@ class State:
             if value.dtype != object:
                 self._arrays.append((value, value.copy()))
         elif isinstance(value, tuple) or type(value) in _CONTAINERS:
-            restores.append(_contents_restored(value))
+            self._save_contents(value, restores)
             if depth < _DEPTH and len(value) <= _LONGEST:
                 items = value.items() if isinstance(value, dict) else enumerate(value)
                 for name, item in list(items):
