@@ -33,14 +33,15 @@ class Estimate:
     stderr: float | None = None  #: Its standard error over the draw of both sets' samples; None where it is not known.
     low: float | None = None  #: The lower end of its 95 % interval; None where there is none.
     high: float | None = None  #: The upper end.
-    doubts: tuple[str, ...] = ()  #: Why it is not reliable, in words; empty if it is.
+    doubts: tuple[str, ...] = ()  #: What speaks against it, in words; empty if nothing does.
     verdict: Verdict | None = None  #: How the target compares with the reference; None for an estimator that gives none.
     basis: str = ""  #: What it assumes of the target, in words; empty where that is not known.
+    has_flag: bool = True  #: Whether doubts were found to tell its estimator's bad estimates from good ones.
 
     @property
-    def reliable(self) -> bool:
-        """Whether nothing speaks against the estimate."""
-        return not self.doubts
+    def reliable(self) -> bool | None:
+        """Whether nothing speaks against the estimate; None where doubts, or their absence, say nothing about its error."""
+        return not self.doubts if self.has_flag else None
 
     def __str__(self) -> str:
         """Returns the value, its interval, the verdict and the doubts; :attr:`basis` is left to whoever wants it."""
@@ -49,7 +50,8 @@ class Estimate:
             text += f" [{self.low:.3g}, {self.high:.3g}]"
         if self.verdict is not None:
             text += f", {self.verdict}" + " than the reference" * (self.verdict in ("worse", "better"))
-        return text + (f" (not reliable: {', '.join(self.doubts)})" if self.doubts else "")
+        said = "not reliable" if self.has_flag else "doubts"
+        return text + (f" ({said}: {', '.join(self.doubts)})" if self.doubts else "")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
-from lightning_tansens.estimators import Calibrated
+from lightning_tansens.estimators import Calibrated, Reason
 from lightning_tansens.estimators.calibrated import Contrast, Masked, Noise, Perturbed
 from lightning_tansens.estimators.calibrated.ridge import Ridge
 from lightning_tansens.functional import active_nodes, tangent_sensitivity
@@ -78,12 +78,12 @@ def test_labels_of_the_target_reach_no_calibrated_estimate(labels):
     assert rows[0] == rows[1]
 
 
-def test_a_target_beyond_the_copies_is_not_reliable():
+def test_a_target_beyond_the_copies_is_noticed():
     far = Points(10, seed=2)
     far.inputs = 100 * far.inputs
     monitor = make_monitor(test_dataloaders=far, estimators=[Calibrated(COPIES)], verbose=True, **LARGE)
     fit(monitor)
-    assert monitor.history[-1]["tansens/test_loss/calibrated_reliable"] == 0
+    assert Reason.OUT_OF_RANGE.value in monitor.records[-1].targets["test"].estimates["loss"]["calibrated"].doubts
 
 
 def test_training_is_bitwise_the_same():

@@ -55,7 +55,6 @@ def expected_keys(reference="train", tests=("test",), accuracy=True, actual=Fals
         ),
         *(f"{reference}_{quantity}{end}" for quantity in quantities for end in ("", "_stderr")),
         *(f"{test}_{quantity}/{name}" for test in tests for quantity in quantities for name in names),
-        *(f"{test}_{quantity}/{name}_reliable" for test in tests for quantity in quantities for name in estimates),
     }
 
 
@@ -161,7 +160,7 @@ def test_the_prefix_and_the_measures_name_the_keys():
 def test_no_measure_leaves_the_baseline():
     expected = {
         *("seconds", "train_loss", "train_accuracy", "train_loss_stderr", "train_accuracy_stderr"),
-        *(f"test_{quantity}/trivial{end}" for quantity in ("loss", "accuracy") for end in ("", "_stderr", "_reliable")),
+        *(f"test_{quantity}/trivial{end}" for quantity in ("loss", "accuracy") for end in ("", "_stderr")),
     }
     check(expected, make_monitor(measures=[]))
 
@@ -196,8 +195,7 @@ def test_an_undefined_estimate_is_left_out_and_said_once(log_norms, missing):
     said = [str(warning.message) for warning in caught if "layer_norm is left out" in str(warning.message)]
     assert len(said) == 1
     assert "form='linear'" in said[0]
-    ends = ("", "_reliable")
-    estimates = {f"tansens/test_{quantity}/layer_norm{end}" for quantity in ("loss", "accuracy") for end in ends}
+    estimates = {f"tansens/test_{quantity}/layer_norm" for quantity in ("loss", "accuracy")}
     assert [row["tansens/layer_norm"] for row in monitor.history] == pytest.approx(log_norms, abs=1e-6)
     assert [estimates.isdisjoint(row) for row in monitor.history].count(True) == missing
     for row in monitor.history:
@@ -230,7 +228,7 @@ def test_all_measures_of_a_convolutional_network():
             f"test_{quantity}/{name}{end}"
             for quantity in ("loss", "accuracy")
             for name in names
-            for end in ("", "_reliable", "_stderr")
+            for end in ("", "_stderr")
             if (name, end) != ("spectral_norm", "_stderr")
         ),
     }

@@ -101,7 +101,7 @@ def _cells(record: Record, name: str) -> Iterator[list[object]]:
     for quantity, estimates in target.estimates.items():
         actual = target.labelled(quantity)
         for estimator, one in estimates.items():
-            yield [estimator, quantity, *map(_rounded, (one.value, actual, one.stderr, float(one.reliable)))]
+            yield [estimator, quantity, *map(_rounded, (one.value, actual, one.stderr, float(not one.doubts)))]
     for feature in FEATURES:
         values = [_feature(one, feature) for one in (target, record.reference)]
         if None not in values:  # the dispersion of a single predicted class is -inf, which is not recorded

@@ -41,7 +41,7 @@ def main(csv_file: str, folder: str) -> None:
         for title, group in groups(of_quantity).items():
             text += [f"### {quantity}, {title}", "", *markdown(rank_cells(group)), ""]
         text += [f"### {quantity}: what sensitivity adds to a fit on known shifts", "", *markdown(added(of_quantity)), ""]
-        text += [f"### {quantity}: trusted or not", "", *markdown(trust(of_quantity)), ""]
+        text += [f"### {quantity}: without doubts and with them", "", *markdown(doubted(of_quantity)), ""]
         text += [f"### {quantity}: scorecard", "", *markdown(score_cells(of_quantity, quantity)), ""]
         plot_truth([row for row in of_quantity if not row.estimator.startswith("fit")], quantity, target / f"{quantity}.png")
         every = [row for row in rows if row.quantity == quantity and row.on[0] != TRAIN]
@@ -96,20 +96,22 @@ def added(rows: Sequence[Row]) -> list[list[str]]:
     return cells
 
 
-def trust(rows: Sequence[Row]) -> list[list[str]]:
-    """The errors of estimates that were trusted and of those that were not."""
-    cells = [["estimator", "trusted", "MAE / trivial, trusted", "MAE / trivial, not trusted"]]
+def doubted(rows: Sequence[Row]) -> list[list[str]]:
+    """The errors of estimates without doubts and of those with doubts."""
+    errors = ("MAE without doubts", "MAE with doubts", "MAE / trivial without doubts", "MAE / trivial with doubts")
+    cells = [["estimator", "without doubts", *errors]]
     trivial = {(row.network, row.on): abs(row.estimate - row.actual) for row in rows if row.estimator == TRIVIAL}
     for name in dict.fromkeys(row.estimator for row in rows if row.trusted is not None):
         of_name = [row for row in rows if row.estimator == name]
-        ratios = []
+        means, ratios = [], []
         for trusted in (True, False):
             chosen = [row for row in of_name if row.trusted is trusted]
             baseline = sum(trivial[row.network, row.on] for row in chosen)
             own = sum(abs(row.estimate - row.actual) for row in chosen)
+            means.append(f"{own / len(chosen):.3f}" if chosen else "")
             ratios.append(f"{own / baseline:.2f}" if baseline else "")
         share = np.mean([bool(row.trusted) for row in of_name])
-        cells.append([name, f"{share:.0%}", *ratios])
+        cells.append([name, f"{share:.0%}", *means, *ratios])
     return cells
 
 

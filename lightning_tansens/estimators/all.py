@@ -74,7 +74,7 @@ def estimate_set(
         estimators: The estimators; the trivial one is added in front.
         target: What was found on the target; what its labels gave is not used.
         reference: What was found on the labelled reference.
-        limits: What is required of an estimate to be reliable; None for the defaults.
+        limits: What is required of an estimate without doubts; None for the defaults.
 
     Returns:
         The estimates by quantity and estimator, and the reasons by estimator.

@@ -41,6 +41,9 @@ class Estimator(ABC):
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     needs: frozenset[Need] = frozenset({Need.CLASSES})  #: What must be gathered for it.
     looks_at_target: bool = True  #: Whether its estimates depend on the target at all.
+    #: Whether its estimates without doubts were found to have at most half the error of those with doubts. Estimates of any
+    #: other estimator are called neither reliable nor unreliable.
+    has_flag: ClassVar[bool] = False
     #: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing) the estimate is
     #: multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
     of_cross_entropy: ClassVar[bool] = False

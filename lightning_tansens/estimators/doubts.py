@@ -1,4 +1,4 @@
-"""Whether an estimate is reliable, or why not, and how it compares with the reference, as far as its own numbers tell."""
+"""What speaks against an estimate, and how it compares with the reference, as far as its own numbers tell."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -10,7 +10,7 @@ from lightning_tansens.record import Estimate, Quantity, Verdict
 
 
 class Reason(Enum):
-    """Why an estimate is not reliable; the value says it in words."""
+    """Why an estimate may be wrong; the value says it in words."""
 
     NO_DATA = "it does not look at the target"
     FEW_ERRORS = "the reference has too few errors to scale"
@@ -59,7 +59,7 @@ def doubts(
     of_target: bool = True,
     limits: Limits | None = None,
 ) -> tuple[Reason, ...]:
-    """Returns the reasons not to rely on an estimate; none if it is reliable. None stands for what is not known.
+    """Returns the reasons not to rely on an estimate. None stands for what is not known.
 
     Args:
         samples: The number of samples of the smaller of the two sets.
@@ -117,7 +117,8 @@ def with_doubts(
     if verdict is None and trivial is not None and estimator.looks_at_target:
         margin = None if estimate.stderr is None else limits.deviations * estimate.stderr
         verdict = _verdict(estimate.value - trivial if quantity == "loss" else trivial - estimate.value, margin)
-    return replace(estimate, doubts=(*estimate.doubts, *(reason.value for reason in found)), verdict=verdict)
+    all_doubts = (*estimate.doubts, *(reason.value for reason in found))
+    return replace(estimate, doubts=all_doubts, verdict=verdict, has_flag=estimator.has_flag)
 
 
 def _share(error: float, value: float) -> float:

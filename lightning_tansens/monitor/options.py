@@ -44,7 +44,7 @@ class Options:
         by_class: Whether to compute the loss of each class, where the labels are classes.
         correlate_with_gap: Whether to compute how each value correlates, over the measurements so far, with the gap between
             a test set's true loss and the reference's; needs ``compare_with_labels``.
-        limits: What a reliable estimate must fulfil.
+        limits: What an estimate without doubts must fulfil.
         gathered_bytes: Up to this size of parameters and buffers, a sharded network (``ModelParallelStrategy``) is gathered
             into a copy on each process and measured there; the weights of a larger one are gathered as they are used, and a
             process keeps up to as many bytes of them.

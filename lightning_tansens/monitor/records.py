@@ -44,7 +44,7 @@ def make_record(
         weights: The values of the measures that need no data, by the measure's key.
         failed: The errors of measures that failed this time, by set and measure.
         accuracy_form: How ratios estimate the accuracy.
-        limits: What a reliable estimate must fulfil; None for the defaults.
+        limits: What an estimate without doubts must fulfil; None for the defaults.
     """
     reference, *targets = summaries
     ratios = [MeasureRatio(measure, accuracy_form) for measure in measures if isinstance(measure, SensitivityMeasure)]

@@ -64,14 +64,14 @@ def flat_row(record: Record, keys: Keys | None = None, brief: bool = False) -> d
     Args:
         record: The measurement.
         keys: How the values are named; None for ``tansens/…``.
-        brief: Whether to leave out standard errors, whether estimates are reliable, the times of parts, and the trivial
+        brief: Whether to leave out standard errors, whether an estimate is reliable, the times of parts, and the trivial
             estimates, which are the reference's own values.
 
     Example:
-        >>> test = SetRecord("test", estimates={"loss": {"trivial": Estimate(1.5)}}, loss=1.75)
+        >>> test = SetRecord("test", estimates={"loss": {"estimate": Estimate(1.5)}}, loss=1.75)
         >>> flat_row(Record(3, 41, SetRecord("val", loss=1.5), {"test": test}))  # doctest: +NORMALIZE_WHITESPACE
-        {'epoch': 3, 'step': 41, 'tansens/val_loss': 1.5, 'tansens/test_loss/trivial': 1.5,
-         'tansens/test_loss/trivial_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
+        {'epoch': 3, 'step': 41, 'tansens/val_loss': 1.5, 'tansens/test_loss/estimate': 1.5,
+         'tansens/test_loss/estimate_reliable': 1.0, 'tansens/test_loss/actual': 1.75}
     """
     found = _values(record, keys or Keys())
     row = {key: value for key, value, is_brief in found if value is not None and (is_brief or not brief)}
@@ -148,4 +148,4 @@ def _estimated(estimate: Estimate, keys: Keys, key: str, is_brief: bool) -> Iter
     yield key + _STDERR, estimate.stderr, False
     yield low, estimate.low, is_brief
     yield high, estimate.high, is_brief
-    yield key + _RELIABLE, float(estimate.reliable), False
+    yield key + _RELIABLE, None if estimate.reliable is None else float(estimate.reliable), False

@@ -127,7 +127,7 @@ def test_the_measures_of_the_features_are_named():
     assert Calibrated().measure_keys == set()
 
 
-def test_a_target_beyond_the_copies_is_not_reliable():
+def test_a_target_beyond_the_copies_is_noticed():
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=200)
 

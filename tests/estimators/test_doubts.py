@@ -1,4 +1,4 @@
-"""Why an estimate is not reliable: the rules by themselves, and the evidence that is taken from the sets."""
+"""What speaks against an estimate: the rules by themselves, and the evidence that is taken from the sets."""
 
 import math
 from dataclasses import replace
@@ -84,7 +84,20 @@ def test_a_verdict_compares_with_the_trivial_estimate(quantity, value, stderr, v
         "unsure",
     )
     # to be like the reference is no doubt, an unknown error is
-    assert found.reliable == (stderr is not None)
+    assert found.doubts == (() if stderr is not None else (Reason.NO_ERROR.value,))
+
+
+class Flagged(Known):
+    has_flag = True
+
+
+@pytest.mark.parametrize("stderr", [0.01, None])
+def test_only_an_estimator_whose_doubts_tell_is_called_reliable(stderr):
+    known, flagged = (with_doubts(Estimate(0.6, stderr), "loss", estimator(), *SETS) for estimator in (Known, Flagged))
+    assert known.doubts == flagged.doubts
+    assert known.reliable is None
+    assert flagged.reliable is (stderr is not None)
+    assert ("doubts: " in str(known), "not reliable: " in str(flagged)) == (stderr is None, stderr is None)
 
 
 def test_an_estimators_own_verdict_and_doubts_stay():
@@ -105,10 +118,10 @@ def test_samples_are_those_that_the_estimate_looks_at():
     target, reference = summary(TARGET), replace(summary(REFERENCE, LABELS), wrong=20.0, accuracy=0.6)
     few = replace(target, samples=5)
     judge = {"quantity": "accuracy", "target": few, "reference": reference, "limits": Limits(samples=40)}
-    assert with_doubts(Estimate(0.6, 0.01), estimator=by_key("cbpe"), **judge).reliable
+    assert with_doubts(Estimate(0.6, 0.01), estimator=by_key("cbpe"), **judge).doubts == ()
     assert with_doubts(Estimate(0.6, 0.01), estimator=Known(), **judge).doubts == (Reason.FEW_SAMPLES.value,)
 
 
 def test_an_estimate_of_zero_without_error_is_no_relative_error():
-    assert with_doubts(Estimate(0.0, 0.0), "loss", Known(), *SETS).reliable
-    assert not with_doubts(Estimate(0.0, 0.1), "loss", Known(), *SETS).reliable
+    assert with_doubts(Estimate(0.0, 0.0), "loss", Flagged(), *SETS).reliable
+    assert not with_doubts(Estimate(0.0, 0.1), "loss", Flagged(), *SETS).reliable

@@ -84,6 +84,7 @@ class Headline(Estimator):
 
     key = HEADLINE
     quantities = ("loss", "accuracy")
+    has_flag = True
     needs = frozenset({Need.OUTPUTS, Need.EARLIER, Need.COPIES, Need.INPUTS})
 
     def __init__(
