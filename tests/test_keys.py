@@ -23,7 +23,10 @@ FULL = record(
         target(
             "class",
             loss=1.75,
-            losses={"trivial": Estimate(1.5, has_flag=False), "estimate": Estimate(1.6, 0.1, 1.4, 1.8, ("few samples",), "unsure")},
+            losses={
+                "trivial": Estimate(1.5, has_flag=False),
+                "estimate": Estimate(1.6, 0.1, 1.4, 1.8, ("few samples",), "unsure"),
+            },
             accuracies={"cot": Estimate(0.625, has_flag=False)},
             class_losses={0: 1.25},
             scores={"average_confidence": 0.5},

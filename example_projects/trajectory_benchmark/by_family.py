@@ -45,7 +45,7 @@ def by_family(
                     low, high = float(row["low"]), float(row["high"])
                     found["covered"].append(float(low <= actual <= high))
                     found["half width"].append(float(np.log(high / max(low, 1e-9)) / 2))
-                    found["reliable"].append(float(row["reliable"]))
+                    found["reliable"].append(float(row["undoubted"]))
     with table.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(["network", "family", "targets", TRIVIAL, *estimators, "covered", "half width", "reliable"])

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from architectures import Architecture, make_network
 from lightning.pytorch.callbacks import ModelCheckpoint
+from sensitivities import measured
 from sets import Data
 from snapshots import NetworkOutputs
 from torch import Tensor
@@ -166,8 +167,10 @@ def fit(run: Run, data: Data, folder: Path) -> NetworkOutputs:
     interrupted = folder / f"{run.name}.ckpt"
     resumed = interrupted if interrupted.exists() else None
     trainer.fit(module, DataLoader(samples, batch_size=None, sampler=batches), ckpt_path=resumed)
+    module.eval()
+    measures = {name: measured(module, of).float().numpy() for name, of in data.inputs.items()}
     outputs = {name: torch.stack(found).numpy() for name, found in snapshots.outputs.items()}
     labels = {name: found.numpy() for name, found in data.labels.items()}
     inputs = {name: seen.half().numpy() for name, of in data.inputs.items() if (seen := some_entries(of)) is not None}
     channels = channels_of(tuple(data.train[0].shape[1:]))
-    return NetworkOutputs(data.sets, np.array(snapshots.epochs), outputs, labels, data.rows, inputs, channels)
+    return NetworkOutputs(data.sets, np.array(snapshots.epochs), outputs, labels, data.rows, inputs, channels, measures)

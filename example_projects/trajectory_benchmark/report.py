@@ -63,6 +63,8 @@ def main(
                 print(f"{quantity}\n" + "\n".join(" | ".join(map(str, row)) for row in cells) + "\n")
     cells = [row for quantity, targets in found.items() for row in judged(targets, quantity)]
     write(tables / "intervals.csv", [JUDGED, *cells])
+    cells = [row for quantity, targets in found.items() for row in doubted(targets, quantity)]
+    write(tables / "doubts.csv", [DOUBTED, *cells])
 
 
 def parts(targets: Sequence[Target]) -> dict[str, list[Target]]:
@@ -155,7 +157,7 @@ def judged(targets: Sequence[Target], quantity: Quantity) -> Table:
         actual, own = (np.array([rate(getattr(one, of)) for one in group]) for of in ("actual", "reference"))
         ends = np.array([sorted((rate(one.low), rate(one.high))) for one in group])
         error = np.array([one.error(HEADLINE) for one in group]) / np.maximum(own, 1e-4)
-        reliable = np.array([one.reliable for one in group])
+        reliable = np.array([HEADLINE in one.undoubted for one in group])
         worse, better = (np.array([one.verdict == verdict for one in group]) for verdict in ("worse", "better"))
         covered = np.array([one.covered for one in group])
         by_family = [np.mean([one.covered for one in of]) for of in grouped(group, lambda one: one.family).values()]
@@ -171,6 +173,34 @@ def judged(targets: Sequence[Target], quantity: Quantity) -> Table:
             + [*verdicts, _short(called)]
         )
     return cells
+
+
+DOUBTED: list[str | int] = [
+    *("part", "quantity", "estimator", "without doubts"),
+    *("error without doubts", "error with doubts", "relative error without doubts", "relative error with doubts"),
+    *("error over trivial without doubts", "error over trivial with doubts"),
+]
+
+
+def doubted(targets: Sequence[Target], quantity: Quantity) -> Table:
+    """The errors of each estimator's estimates without doubts and with doubts: does a flag tell good from bad?
+
+    Relative errors are over the reference's own loss or error rate; the others are sums over those of the trivial estimate.
+    """
+    cells: Table = []
+    for part, group in parts(targets).items():
+        own = np.array([one.reference if quantity == "loss" else 1 - one.reference for one in group])
+        trivial = np.array([one.error(TRIVIAL) for one in group])
+        for name in estimators_of(group)[1:]:
+            error, sure = (np.array([of(one) for one in group]) for of in _error_and_doubt(name))
+            numbers = [_mean(of, chosen) for of in (error, error / np.maximum(own, 1e-4)) for chosen in (sure, ~sure)]
+            numbers += [_mean(error, chosen) / _mean(trivial, chosen) for chosen in (sure, ~sure)]
+            cells.append([part, quantity, name, *map(_short, [sure.mean(), *numbers])])
+    return cells
+
+
+def _error_and_doubt(name: str) -> tuple[Callable[[Target], float], Callable[[Target], bool]]:
+    return lambda one: one.error(name), lambda one: name in one.undoubted
 
 
 def _mean(values: np.ndarray, chosen: np.ndarray) -> float:

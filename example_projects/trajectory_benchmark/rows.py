@@ -42,7 +42,7 @@ class Target:
         estimates: By estimator.
         low: Of the headline's interval.
         high: Of the headline's interval.
-        reliable: Whether the headline says so.
+        undoubted: The estimators that have no doubts.
         verdict: The headline's.
 
     """
@@ -57,7 +57,7 @@ class Target:
     estimates: dict[str, float]
     low: float
     high: float
-    reliable: bool
+    undoubted: frozenset[str]
     verdict: str
 
     @property
@@ -119,7 +119,7 @@ def _target(run: Run, rows: list[dict[str, str]], development_families: Sequence
         estimates={name: float(row["estimate"]) for name, row in by_estimator.items()},
         low=float(headline["low"]),
         high=float(headline["high"]),
-        reliable=headline["reliable"] == "1",
+        undoubted=frozenset(name for name, row in by_estimator.items() if row["undoubted"] == "1"),
         verdict=headline["verdict"],
     )
 

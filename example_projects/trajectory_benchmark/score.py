@@ -27,7 +27,7 @@ from lightning_tansens.record import HEADLINE
 
 COLUMNS = (
     *("network", "moment", "set", "family", "samples", "quantity", "estimator"),
-    *("estimate", "actual", "reference", "low", "high", "reliable", "verdict"),
+    *("estimate", "actual", "reference", "low", "high", "undoubted", "verdict"),
 )
 
 #: When a network is scored, as a share of its snapshots.
@@ -82,23 +82,27 @@ def score_network(network: NetworkOutputs, keys: list[str] | None = None, copied
     chosen = [one for one in default_estimators() if one.key == HEADLINE or keys is None or one.key in keys]
     variants: dict[str, list[Estimator]] = {"": chosen, **{f": {stated}": [Headline(stated)] for stated in STATED}}
     moments = [round(share * len(network.epochs)) - 1 for share in MOMENTS]
-    perturbed = list(network.of_role("copy"))
-    if copied is None:
-        copied = ROWS if network.is_table else SAMPLES
-    copies = [
-        {moment: replace(found, strong=one.family.startswith("strong")) for moment, found in of_copy.items()}
-        for one in perturbed
-        for of_copy in [labelled(network, one, moments, copied)]
-    ]
-    references = {
-        moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
-        for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()
-    }
+    references = references_of(network, moments, copied)
     for one in network.of_role("target"):
         for moment, target in labelled(network, one, moments).items():
             for suffix, of_variant in variants.items():
                 for row in rows_of(of_variant, target, references[moment], suffix):
                     yield [moment, one.name, one.family, target.samples, *row]
+
+
+def references_of(network: NetworkOutputs, moments: list[int], copied: int | None = None) -> dict[int, SetSummary]:
+    """Returns the reference with its copies, by snapshot; the arguments are those of :func:`score_network`."""
+    if copied is None:
+        copied = ROWS if network.is_table else SAMPLES
+    copies = [
+        {moment: replace(found, strong=one.family.startswith("strong")) for moment, found in of_copy.items()}
+        for one in network.of_role("copy")
+        for of_copy in [labelled(network, one, moments, copied)]
+    ]
+    return {
+        moment: replace(reference, copies=tuple(copy[moment] for copy in copies))
+        for moment, reference in labelled(network, next(network.of_role("reference")), moments).items()
+    }
 
 
 def labelled(network: NetworkOutputs, one: SetInfo, moments: list[int], first: int | None = None) -> dict[int, SetSummary]:
@@ -135,7 +139,7 @@ def rows_of(estimators: list[Estimator], target: SetSummary, reference: SetSumma
                 continue  # the trivial estimate again
             ends = ["" if end is None else f"{end:.5g}" for end in (estimate.low, estimate.high)]
             numbers = [f"{value:.5g}" for value in (estimate.value, actual, own)]
-            yield [quantity, key + suffix, *numbers, *ends, int(estimate.reliable), estimate.verdict or ""]
+            yield [quantity, key + suffix, *numbers, *ends, int(not estimate.doubts), estimate.verdict or ""]
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class NetworkOutputs:
         rows: By target that is drawn from a pool, the samples' places in it.
         inputs: By set, the entries that a monitor would see, shape (N, E), float16; none of targets that are drawn.
         channels: The channel of each of these, of images, shape (E,).
+        measures: By set, what :func:`~sensitivities.measured` found after the last snapshot, shape (N, K).
 
     """
 
@@ -58,11 +59,12 @@ class NetworkOutputs:
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
     inputs: dict[str, NDArray[Any]] = field(default_factory=dict)
     channels: NDArray[np.int64] | None = None
+    measures: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Writes one compressed file; an interrupted call leaves none."""
-        kinds = {"outputs": self.outputs, "labels": self.labels, "rows": self.rows, "inputs": self.inputs}
-        arrays = {f"{kind}/{name}": value for kind, found in kinds.items() for name, value in found.items()}
+        kinds = ("outputs", "labels", "rows", "inputs", "measures")
+        arrays = {f"{kind}/{name}": value for kind in kinds for name, value in getattr(self, kind).items()}
         if self.channels is not None:
             arrays["channels"] = self.channels
         path.parent.mkdir(parents=True, exist_ok=True)
