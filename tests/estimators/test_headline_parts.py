@@ -13,13 +13,18 @@ from lightning_tansens.estimators import Outputs
 from lightning_tansens.estimators.headline import Blur, Fit, Shift, Strong, copies_for, heads, plans
 from lightning_tansens.estimators.headline.calibration import Calibration
 from lightning_tansens.estimators.headline.gate import CORRUPTED, MOVED, fit_gate, logistic, sharpened
-from lightning_tansens.estimators.headline.heads import RegressionEstimator, WeightedCandidates, simplex_weights
+from lightning_tansens.estimators.headline.heads import (
+    RegressionEstimator,
+    WeightedCandidates,
+    WeightedLosses,
+    simplex_weights,
+)
 from lightning_tansens.estimators.headline.interval import Spread, nearby, off_scale, on_scale, slopes, variance_of_sampling
 from lightning_tansens.estimators.headline.plans import hard_kernel, plan_means, scale_columns
 from lightning_tansens.estimators.headline.reweighting import reweightings
 from lightning_tansens.estimators.headline.samples import LOWEST, Samples
 from tests.estimators.data import trajectory
-from tests.estimators.simulated import CLASSES, drawn, outputs, reference
+from tests.estimators.simulated import CLASSES, COPIES, drawn, outputs, reference
 
 RNG = np.random.default_rng(5)
 POSTERIOR = RNG.dirichlet(np.full(3, 0.7), 14)
@@ -64,12 +69,13 @@ def test_the_posterior_with_its_own_shares_stays():
 def test_simplex_weights_are_those_of_a_general_solver(shrink):
     active = 0
     for _ in range(8):
-        ratios, truth = RNG.normal(size=(6, 4)), RNG.normal(size=6)
+        ratios, truth, counted = RNG.normal(size=(6, 4)), RNG.normal(size=6), RNG.random(6) + 0.1
 
-        def objective(weights, ratios=ratios, truth=truth):
-            return np.square(ratios @ weights - truth).mean() + shrink * np.square(weights - 0.25).sum()
+        def objective(weights, ratios=ratios, truth=truth, counted=counted):
+            squares = np.square(ratios @ weights - truth)
+            return np.average(squares, weights=counted) + shrink * np.square(weights - 0.25).sum()
 
-        found = simplex_weights(ratios, truth, shrink)
+        found = simplex_weights(ratios, truth, shrink, counted)
         best = minimize(
             objective,
             np.full(4, 0.25),
@@ -82,6 +88,9 @@ def test_simplex_weights_are_those_of_a_general_solver(shrink):
         assert objective(found) <= best.fun + 1e-8
         assert found == pytest.approx(best.x, abs=1e-3)
         active += (found == 0).sum()
+        assert simplex_weights(ratios, truth, shrink) == pytest.approx(
+            simplex_weights(ratios, truth, shrink, np.full(6, 3.0))
+        )
     assert active or shrink > 0.1  # the bounds matter in some of them
 
 
@@ -93,18 +102,21 @@ def test_weighted_candidates():
     assert found[:, 1] == pytest.approx(loss[:, :2].mean(1))
     assert head.spread((error, loss), found)[:, 1] == pytest.approx(np.square(loss[:, 0] - loss[:, 1]) / 4)
     exact = np.stack([error[:, 1], loss[:, 2]], 1)
-    fitted = WeightedCandidates.fitted((error, loss), exact)
+    every = np.ones(5, bool)
+    fitted = WeightedCandidates.fitted((error, loss), exact, every)
     assert fitted.error.argmax() == 1
     assert fitted.loss.argmax() == 2
-    assert WeightedCandidates.fitted((error[:0], loss[:0]), exact[:0]).loss == pytest.approx(np.full(3, 1 / 3))
+    assert WeightedCandidates.fitted((error[:0], loss[:0]), exact[:0], every[:0]).loss == pytest.approx(np.full(3, 1 / 3))
 
 
 def test_the_first_head_is_stretched_to_the_copies():
     generator = np.random.default_rng(0)
     error, loss = generator.random((5, 4)), generator.normal(size=(5, 3))
-    assert WeightedCandidates.fitted((error, loss), np.zeros((5, 2))).stretch == pytest.approx([1, 1])  # never shrunk
+    every = np.ones(5, bool)
+    never_shrunk = WeightedCandidates.fitted((error, loss), np.zeros((5, 2)), every)
+    assert never_shrunk.stretch == pytest.approx([1, 1])
     truth = np.stack([error[:, 1], loss[:, 2]], 1) * 3
-    head = WeightedCandidates.fitted((error, loss), truth)
+    head = WeightedCandidates.fitted((error, loss), truth, every)
     plain = WeightedCandidates(head.error, head.loss).predict((error, loss))
     for quantity, drawn_to_one in enumerate((0.2, 1.0)):
         own, true = plain[:, quantity], truth[:, quantity]
@@ -115,6 +127,29 @@ def test_the_first_head_is_stretched_to_the_copies():
     centre = head.predict((error, loss))
     squares = np.square(head.stretch[1] * loss - centre[:, 1:])
     assert head.spread((error, loss), centre)[:, 1] == pytest.approx(squares @ head.loss)
+
+
+def test_a_ratio_of_errors_counts_less_the_larger_it_is():
+    error, loss = np.log(RNG.random((5, 4)) + 0.5), RNG.normal(size=(5, 3))
+    truth = np.stack([np.log(RNG.random(5) + 0.5), loss[:, 0]], 1)
+    found = WeightedCandidates.fitted((error, loss), truth, np.ones(5, bool)).error
+    expected = simplex_weights(np.exp(error), np.exp(truth[:, 0]), heads.SHRINK[0], np.exp(-truth[:, 0]))
+    assert found == pytest.approx(expected)
+    assert not np.allclose(found, simplex_weights(np.exp(error), np.exp(truth[:, 0]), heads.SHRINK[0]))
+
+
+def test_strong_copies_count_for_the_error_alone():
+    generator = np.random.default_rng(1)
+    error, loss, mild = generator.random((6, 4)), generator.normal(size=(6, 3)), np.arange(6) < 4
+    truth = np.stack([error[:, 0], loss[:, 0]], 1)
+    changed = truth + 0.4 * ~mild[:, None]
+    found, other = (WeightedCandidates.fitted((error, loss), one, mild) for one in (truth, changed))
+    assert not np.allclose(found.error, other.error)
+    assert other.loss == pytest.approx(found.loss)
+    assert other.stretch[1] == pytest.approx(found.stretch[1])
+    assert WeightedLosses.fitted((loss,), truth[:, 1:], mild).weights == pytest.approx(
+        WeightedLosses.fitted((loss[mild],), truth[mild, 1:], mild[mild]).weights
+    )
 
 
 def test_the_regression_estimator_is_least_squares(monkeypatch):
@@ -279,8 +314,8 @@ def test_the_interval_adds_variances():
     assert down == pytest.approx(1.96 * np.sqrt(1.4 * 0.04 + 0.025 + 0.025 + 0.1))
     assert up == pytest.approx(1.96 * np.sqrt(1.4 * 0.04 + 0.075 + 0.025 + 0.1))
     down, up = Spread(0.04, (0.1, 0.3), 0.05, 0.1, novelty=0.5).reach
-    assert down == pytest.approx(1.96 * np.sqrt(1.3 * (1.4 * 0.04 + 0.25 * (0.1 + 0.1 * 0.3) + 0.025 + 0.1)))
-    assert up == pytest.approx(1.96 * np.sqrt(1.3 * (1.4 * 0.04 + 0.25 * (0.3 + 0.1 * 0.1) + 0.025 + 0.1)))
+    assert down == pytest.approx(1.96 * np.sqrt(1.55 * (1.4 * 0.04 + 0.25 * (0.1 + 0.1 * 0.3) + 0.025 + 0.1)))
+    assert up == pytest.approx(1.96 * np.sqrt(1.55 * (1.4 * 0.04 + 0.25 * (0.3 + 0.1 * 0.1) + 0.025 + 0.1)))
 
 
 def test_nearby_copies_count_by_side_and_size():
@@ -320,6 +355,17 @@ def test_errors_of_a_copy_are_those_of_a_fit_without_it():
     level = whole.calibration.level
     assert whole._errors[last] == pytest.approx(on_scale(found, level) - on_scale(whole._truth[last], level), abs=1e-8)
     assert np.abs(whole._predict(whole.model, whole._points.of(last))[0] - found).max() > 1e-3
+
+
+def test_a_strong_copy_is_of_the_kind_of_the_copy_at_its_place():
+    known = reference(200)
+    mild = [copy.outputs for copy in known.copies[:3]]
+    strong = [copy.outputs for copy in reference(200, copies=COPIES[::-1]).copies[:3]]
+    whole, without = Fit(known.outputs, mild, 0, strong), Fit(known.outputs, mild[:2], 0, strong[:2])
+    own = np.isin(whole._bases, (2, 5))
+    assert set(whole._kinds[own]) == {"plain", "strong", "bootstrap", "shares", "subpopulation"}
+    found = without._predict(without.model, whole._points.of(own))[0]
+    assert whole._left_out[own] == pytest.approx(found, abs=1e-9)
 
 
 def test_an_interval_reaches_further_to_the_side_on_which_copies_lay():
@@ -372,6 +418,21 @@ def test_heads_that_differ_by_noise_are_drawn_together():
     apart = np.abs(fit.model.same.predict(own.candidates) - own.free)
     assert (np.abs(same - own.free) <= apart + 1e-12).all()
     assert np.abs(same - own.free).mean() < 0.5 * apart.mean()
+
+
+def test_large_numbers_of_errors_are_drawn_less():
+    known = reference(200)
+    fit = Fit(known.outputs, [copy.outputs for copy in known.copies])
+    own = fit._points.of((fit._kinds == "bootstrap") & (fit._bases < 0))
+    noise = 2 * (fit.model.same.predict(own.candidates) - own.free).std(0)
+    points = fit._points.of(fit._copies)
+    same = fit.model.same.predict(points.candidates)
+    fewer = noise * np.stack(
+        [np.exp(-np.maximum(same, points.free).max(1, initial=0, where=[True, False]) / 2), np.ones(4)], 1
+    )
+    apart = np.clip(same - points.free, -fit._farthest, fit._farthest)
+    assert fit._heads(fit.model, points)[0] == pytest.approx(points.free + apart**3 / (apart**2 + fewer**2), abs=1e-6)
+    assert (fewer[:, 0] < 0.9 * noise[0]).any()
 
 
 def test_images_are_blurred_as_a_convolution_and_moved():

@@ -103,6 +103,20 @@ def test_strong_noise_that_outputs_hide_is_seen_in_the_inputs():
     assert with_strong == pytest.approx(without, rel=0.02)  # nothing is fitted to it
 
 
+@pytest.mark.parametrize("is_table", [True, False])
+def test_strong_copies_are_fitted_to_images_alone(is_table):
+    inputs, labels = drawn(600, 1)
+
+    def known(rows):
+        return replace(outputs(rows, labels), inputs=seen(rows, is_table))
+
+    mild = [known(noisy(inputs, 0.5, 3)), known(0.7 * inputs)]
+    with_strong, without = (Fit(known(inputs), mild, 0, of).model for of in ([known(noisy(inputs, 3.0, 4))], []))
+    assert np.allclose(with_strong.same.error, without.same.error) == is_table
+    assert np.allclose(with_strong.same.loss, without.same.loss)
+    assert np.allclose(with_strong.gate[:-1], without.gate[:-1], atol=0.2)  # its last number is of all copies' inputs
+
+
 def test_inputs_of_another_shape_are_not_compared():
     inputs, labels = drawn(600, 1)
     known = with_inputs(inputs, labels)

@@ -39,8 +39,9 @@ def samples_for(inputs: Any) -> int:
 class Strong:
     """A change that is stronger than most targets'.
 
-    Its copy corrects the estimates of sets that look like it; nothing is fitted to it, so that targets which change less do
-    not suffer.
+    Its copy corrects the estimates of sets that look like it. Of images, the error is fitted to it as well; nothing else is,
+    so that targets which change less do not suffer. The first strong copy counts as the same kind of change as the first
+    plain one, and so on.
 
     Attributes:
         transform: Changes one sample.

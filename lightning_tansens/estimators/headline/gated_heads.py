@@ -54,9 +54,11 @@ class GatedHeads(ABC):
     .. math:: \log \hat r = a + \frac{g^2}{g^2 + (1 - g)^2} \, (b - a), \qquad g = \sigma(\theta^T s)
 
     with the log ratio a of the first head, b of :class:`RegressionEstimator` and the signature s of a set. Where a and b
-    differ by no more than noise, a is drawn to b: with the difference d and twice its standard deviation τ over
-    bootstraps, a becomes :math:`b + d^3 / (d^2 + \tau^2)`. They never differ by more than b is wrong by on any copy. Then
-    each is corrected by what it is wrong by itself on the copies that a set resembles (:class:`Resemblance`).
+    differ by no more than noise, a is drawn to b: with the difference d and twice its standard deviation τ_0 over
+    bootstraps of the reference, a becomes :math:`b + d^3 / (d^2 + \tau^2)`. For the loss τ is τ_0, for the error
+    :math:`\tau_0 e^{-\max(a, b, 0) / 2}`, as the more errors there are, the better they are known. The heads never differ by
+    more than b is wrong by on any copy. Then each is corrected by what it is wrong by itself on the copies that a set
+    resembles (:class:`Resemblance`).
 
     Args:
         points: The re-weightings of the reference and, after them, of each copy.
@@ -84,11 +86,16 @@ class GatedHeads(ABC):
         self._points, self._truth, self._level, self._most = Points.joined(points), truth, level, most
         self._kinds = np.concatenate([of.kinds for of in sets])
         self._bases = np.repeat(np.arange(-1, len(sets) - 1), [len(of.kinds) for of in sets])
+        mild = sum(of.kinds[0] == "plain" for of in sets[1:])
+        #: The changes of the copies, -1 for the reference's re-weightings; the first strong one changes what the first does.
+        self._changes = np.where(self._bases < mild, self._bases, self._bases - mild)
         self._copies = (self._kinds == "plain") | (self._kinds == "strong")
         wrong = np.abs(truth - self._points.free)[self._copies]
         self._farthest = wrong.max(0) if len(wrong) else np.full(len(level), np.inf)
         self._resemblance: Resemblance | None = None
         self._views = views = Views.of_reference(outputs[0]) if outputs else None
+        #: What the first head is fitted to: strong changes say much of images, and little of real shifts of tables.
+        self._fitted = ("plain",) if views is None or views.is_table else ("plain", "strong")
         if views is not None and self._copies.any() and all(map(views.fit, outputs)):
             pairs = zip(outputs, sets, strict=True)
             seen = np.concatenate([views.means(one, of.weights, own=True) for one, of in pairs])
@@ -104,8 +111,8 @@ class GatedHeads(ABC):
 
     @staticmethod
     @abstractmethod
-    def _head(candidates: tuple[Array, ...], truth: Array) -> WeightedCandidates | WeightedLosses:
-        """Fits the first head to the true log ratios of copies, if there are any."""
+    def _head(candidates: tuple[Array, ...], truth: Array, mild: NDArray[np.bool_]) -> WeightedCandidates | WeightedLosses:
+        """Fits the first head to the true log ratios of copies, if there are any; those that are not mild are strong."""
 
     @abstractmethod
     def _sampling(self, values: Array, count: int) -> Array:
@@ -147,12 +154,13 @@ class GatedHeads(ABC):
 
     def _fit(self, used: NDArray[np.bool_]) -> Model:
         """Fits weights on corrupted copies as they are, and the gate on them against the reference's re-weightings."""
-        corrupted = used & (self._bases >= 0)
-        plain, moved = corrupted & (self._kinds == "plain"), used & (self._bases < 0)
-        if plain.sum() < FEWEST_COPIES:
-            plain = np.zeros_like(plain)
-        same = self._head(self._points.of(plain).candidates, self._truth[plain])
-        if not plain.any():
+        corrupted, moved = used & (self._bases >= 0), used & (self._bases < 0)
+        fitted = corrupted & np.isin(self._kinds, self._fitted)
+        enough = (corrupted & (self._kinds == "plain")).sum() >= FEWEST_COPIES
+        if not enough:
+            fitted = np.zeros_like(fitted)
+        same = self._head(self._points.of(fitted).candidates, self._truth[fitted], self._kinds[fitted] == "plain")
+        if not enough:
             return Model(same, np.pad(self.default_gate, (0, self._points.signatures.shape[1] - len(self.default_gate))))
         told = moved | (corrupted & np.isin(self._kinds, ("plain", "bootstrap")))
         return Model(same, fit_gate(self._points.signatures[told], moved[told]))
@@ -161,8 +169,11 @@ class GatedHeads(ABC):
         """Returns both heads' log ratios, shape (2, M, Q)."""
         own = self._points.of((self._kinds == "bootstrap") & (self._bases < 0))
         noise = NOISE * (model.same.predict(own.candidates) - own.free).std(0) + 1e-9
-        difference = np.minimum(model.same.predict(points.candidates), self._most) - points.free
-        difference = np.clip(difference, -self._farthest, self._farthest)
+        same = np.minimum(model.same.predict(points.candidates), self._most)
+        more = np.maximum(np.maximum(same, points.free), 0)
+        more[:, -1] = 0  # losses are not counted
+        noise = noise * np.exp(-more / 2)
+        difference = np.clip(same - points.free, -self._farthest, self._farthest)
         return np.stack([points.free + difference**3 / (difference**2 + noise**2), points.free])
 
     def _predict(
@@ -183,10 +194,10 @@ class GatedHeads(ABC):
     def _without_own_kind(self, corrections: Array) -> Array:
         """Returns each re-weighting's log ratios by a fit without its kind, and corrected, shape (M, Q)."""
         found = np.zeros_like(self._truth)
-        groups = [self._bases == number for number in range(self._bases.max() + 1)]
+        groups = [self._changes == change for change in range(self._changes.max() + 1)]
         groups += [(self._bases < 0) & (self._kinds == kind) for kind in dict.fromkeys(self._kinds) if kind != "plain"]
         for group in groups:
-            unused = np.isin(self._kinds[group], ("bootstrap", "strong")).all()  # the fit saw none, or all of one reference
+            unused = not np.isin(self._kinds[group], (*self._fitted, "shares", "subpopulation")).any()
             model = self.model if unused else self._fit(~group)
             found[group] = self._predict(model, self._points.of(group), corrections=corrections[:, group])[0]
         return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_tansens.estimators.outputs import Array
 
@@ -19,24 +20,26 @@ STRETCH = (0.2, 1.0)
 RIDGE = 0.1
 
 
-def simplex_weights(ratios: Array, truth: Array, shrink: float) -> Array:
+def simplex_weights(ratios: Array, truth: Array, shrink: float, counted: Array | float = 1.0) -> Array:
     r"""Fits the weights of the first head, exactly, by trying every set of positive ones.
 
-    .. math:: \min_w \frac1M \sum_m \Big(\sum_k w_k x_{mk} - y_m\Big)^2 + \lambda \sum_k (w_k - 1/K)^2,
+    .. math:: \min_w \frac{\sum_m v_m \big(\sum_k w_k x_{mk} - y_m\big)^2}{\sum_m v_m} + \lambda \sum_k (w_k - 1/K)^2,
               \qquad w_k \ge 0, \quad \sum_k w_k = 1
 
     Args:
         ratios: The candidates x, shape (M, K), with few K.
         truth: What they should give, y, shape (M,).
         shrink: λ.
+        counted: v, how much each of the M counts, shape (M,).
 
     Example:
         >>> simplex_weights(np.array([[1.0, 5.0], [2.0, 5.0]]), np.array([1.0, 2.0]), shrink=1e-9).round(6)
         array([1., 0.])
     """
-    count, candidates = ratios.shape
-    curvature = ratios.T @ ratios / count + shrink * np.eye(candidates)
-    slope = ratios.T @ truth / count  # λ adds the same to all of them
+    candidates = ratios.shape[1]
+    shares = np.broadcast_to(counted, len(truth)) / np.broadcast_to(counted, len(truth)).sum()
+    curvature = (ratios.T * shares) @ ratios + shrink * np.eye(candidates)
+    slope = ratios.T @ (shares * truth)  # λ adds the same to all of them
     best, found = np.inf, np.full(candidates, 1 / candidates)
     for size in range(1, candidates + 1):
         chosen = np.array(list(combinations(range(candidates), size)))
@@ -72,21 +75,31 @@ class WeightedCandidates:
     stretch: Array = field(default_factory=lambda: np.ones(2))
 
     @classmethod
-    def fitted(cls, candidates: tuple[Array, ...], truth: Array) -> WeightedCandidates:
+    def fitted(cls, candidates: tuple[Array, ...], truth: Array, mild: NDArray[np.bool_]) -> WeightedCandidates:
         r"""Fits to the true log ratios of labelled copies, shape (M, 2); equal weights without any.
 
         .. math:: b = \max\Big(1, \frac{\overline{a y} + \lambda}{\overline{a^2} + \lambda}\Big)
 
-        over the copies, with a of the weights alone, the truth y and λ of :data:`STRETCH`.
+        over the copies, with a of the weights alone, the truth y and λ of :data:`STRETCH`. Squares of the ratio of the
+        errors count by :math:`e^{-y}`, as the variance of a number of errors grows with it. The loss is fitted to mild
+        copies alone: strong ones favour a transport that is far off where other class shares come with another look.
+
+        Args:
+            candidates: Log ratios x of error and loss, shapes (M, K).
+            truth: y.
+            mild: Which copies are mild, shape (M,).
         """
         error, loss = candidates
         if not len(truth):
             return cls(*(np.full(of.shape[1], 1 / of.shape[1]) for of in candidates))
         found = cls(
-            simplex_weights(np.exp(error), np.exp(truth[:, 0]), SHRINK[0]), simplex_weights(loss, truth[:, 1], SHRINK[1])
+            simplex_weights(np.exp(error), np.exp(truth[:, 0]), SHRINK[0], np.exp(-truth[:, 0])),
+            simplex_weights(loss[mild], truth[mild, 1], SHRINK[1]),
         )
         own, drawn = found.predict(candidates), np.array(STRETCH)
-        slopes = ((own * truth).mean(0) + drawn) / (np.square(own).mean(0) + drawn)
+        counted = np.stack([np.ones(len(mild)), mild], 1)
+        counted = counted / counted.sum(0)
+        slopes = ((counted * own * truth).sum(0) + drawn) / ((counted * own**2).sum(0) + drawn)
         return replace(found, stretch=np.maximum(slopes, 1.0))
 
     def predict(self, candidates: tuple[Array, ...]) -> Array:
@@ -107,10 +120,10 @@ class WeightedLosses:
     weights: Array
 
     @classmethod
-    def fitted(cls, candidates: tuple[Array, ...], truth: Array) -> WeightedLosses:
+    def fitted(cls, candidates: tuple[Array, ...], truth: Array, mild: NDArray[np.bool_]) -> WeightedLosses:
         (losses,) = candidates
         equal = np.full(losses.shape[1], 1 / losses.shape[1])
-        return cls(simplex_weights(losses, truth[:, 0], SHRINK_ALONE) if len(truth) else equal)
+        return cls(simplex_weights(losses[mild], truth[mild, 0], SHRINK_ALONE) if len(truth) else equal)
 
     def predict(self, candidates: tuple[Array, ...]) -> Array:
         return np.asarray(candidates[0] @ self.weights)[:, None]
