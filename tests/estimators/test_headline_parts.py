@@ -314,8 +314,8 @@ def test_the_interval_adds_variances():
     assert down == pytest.approx(1.96 * np.sqrt(1.4 * 0.04 + 0.025 + 0.025 + 0.1))
     assert up == pytest.approx(1.96 * np.sqrt(1.4 * 0.04 + 0.075 + 0.025 + 0.1))
     down, up = Spread(0.04, (0.1, 0.3), 0.05, 0.1, novelty=0.5).reach
-    assert down == pytest.approx(1.96 * np.sqrt(1.55 * (1.4 * 0.04 + 0.25 * (0.1 + 0.1 * 0.3) + 0.025 + 0.1)))
-    assert up == pytest.approx(1.96 * np.sqrt(1.55 * (1.4 * 0.04 + 0.25 * (0.3 + 0.1 * 0.1) + 0.025 + 0.1)))
+    assert down == pytest.approx(1.96 * np.sqrt(1.3 * (1.4 * 0.04 + 0.25 * (0.1 + 0.1 * 0.3) + 0.025 + 0.1)))
+    assert up == pytest.approx(1.96 * np.sqrt(1.3 * (1.4 * 0.04 + 0.25 * (0.3 + 0.1 * 0.1) + 0.025 + 0.1)))
 
 
 def test_nearby_copies_count_by_side_and_size():

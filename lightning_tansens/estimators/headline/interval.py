@@ -23,9 +23,8 @@ SMALLEST_CHANGE, MOST = 0.3, 4.0
 #: How much of each part of the variance counts, in the order of :class:`Spread`; fitted on the development networks.
 SHARES = (1.4, 0.25, 0.5, 1.0)
 
-#: The variance grows from this share on, by so much with the novelty of a set; so much of each end's copies then counts for
-#: the other.
-KNOWN, NOVEL, UNSURE = 0.8, 1.5, 0.2
+#: The variance grows from this share on with the novelty of a set; so much of each end's copies then counts for the other.
+KNOWN, UNSURE = 0.8, 0.2
 
 #: Error rates keep this distance from zero and one where their logits are taken, and their slopes from one.
 EDGE, STEEPEST = 1e-4, 0.02
@@ -52,12 +51,12 @@ class Spread:
     def reach(self) -> tuple[float, float]:
         r"""How far the 95 % interval reaches down and up.
 
-        .. math:: 1.96 \sqrt{(0.8 + 1.5 \nu) \, (c_1 \sigma_{sampling}^2 + c_2 (\sigma_\pm^2 + 0.2 \, \nu \, \sigma_\mp^2) +
+        .. math:: 1.96 \sqrt{(0.8 + \nu) \, (c_1 \sigma_{sampling}^2 + c_2 (\sigma_\pm^2 + 0.2 \, \nu \, \sigma_\mp^2) +
                   c_3 \sigma_{within}^2 + c_4 \sigma_{between}^2)}
 
         with the shares c and the novelty ν.
         """
-        grown, mixed = (1.0, 0.0) if self.novelty is None else (KNOWN + NOVEL * self.novelty, UNSURE * self.novelty)
+        grown, mixed = (1.0, 0.0) if self.novelty is None else (KNOWN + self.novelty, UNSURE * self.novelty)
         high, low = self.copies
         down, up = (
             math.sqrt(grown * sum(map(operator.mul, self.shares, (self.sampling, copies, self.within, self.between))))
