@@ -89,10 +89,7 @@ def _first_inputs(measured: MeasuredSet) -> Any:
 def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:
     """Says whether to take a snapshot after this batch; the epoch's last one is the measurement itself.
 
-    Args:
-        batch_idx: The batch's number in its epoch.
-        batches: The number of batches of an epoch, which may be infinite.
-        per_epoch: The number of snapshots in an epoch.
+    The number of batches may be infinite.
 
     Example:
         >>> [batch_idx for batch_idx in range(10) if snapshot_is_due(batch_idx, 10, 4)]
@@ -103,13 +100,7 @@ def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> boo
 
 
 def take_snapshot(trainer: pl.Trainer, pl_module: pl.LightningModule, run: MeasuredRun) -> None:
-    """Keeps the network's present outputs on the samples, for the estimators that use the run so far.
-
-    Args:
-        trainer: The Trainer.
-        pl_module: The module.
-        run: As :func:`prepare` returned it.
-    """
+    """Keeps the network's present outputs on the samples, for the estimators that use the run so far."""
     with together(trainer), run.sharding.reached(pl_module) as (_, network):
         run.accumulate_outputs(network)
     with run.synced(outputs_alone=True), together(trainer):
@@ -125,18 +116,7 @@ def measure(
     run: MeasuredRun,
     records: Sequence[Record],
 ) -> tuple[Record, list[SetSummary]]:
-    """Takes a measurement; every process gets the same record.
-
-    Args:
-        trainer: The Trainer.
-        pl_module: The module.
-        monitor: Chooses what is measured and what happens after a failure.
-        run: As :func:`prepare` returned it.
-        records: The measurements before.
-
-    Returns:
-        The record, and what was found on each set.
-    """
+    """Takes a measurement; returns its record, the same on every process, and what was found on each set."""
     start = time.perf_counter()
     options = monitor.options
     progress = slow_progress(run.num_batches, "measuring sensitivities", enabled=_shows_progress(trainer))

@@ -35,12 +35,7 @@ class _Talk(NamedTuple):
 
 
 class Company:
-    """What this process says to others in one call of a network after another.
-
-    Args:
-        module: The module.
-        key: The key in torch's store, the same on all processes.
-    """
+    """What this process says to others in one call of a module after another; the store's key is the same on all."""
 
     def __init__(self, module: nn.Module, key: str) -> None:
         self._gathered = [(group, ranks) for group in gathered_groups(module) if len(ranks := _holders(group)) > 1]
@@ -57,11 +52,7 @@ class Company:
 
     @contextmanager
     def told(self, call: int) -> Iterator[None]:
-        """Tells the other processes what this one says in a block.
-
-        Args:
-            call: The number of the call.
-        """
+        """Tells the other processes what this one says in a block, which is the call of that number."""
         self._call, self._ended, self._begun, self._heard = call, 0, [], {}
         with ExitStack() as stack:
             for number, (group, _) in enumerate(self._gathered):
@@ -140,11 +131,7 @@ class Company:
 
 
 class _Listening(TorchDispatchMode):
-    """Hears what split layers say to other processes.
-
-    Args:
-        say: Called with it, and with a function that says it.
-    """
+    """Hears what split layers say to other processes; ``say`` is called with it, and with a function that says it."""
 
     supports_higher_order_operators = True
 

@@ -22,10 +22,6 @@ def cost_of(call: Callable[[Batch], object], batches: tuple[Batch, Batch]) -> Co
 
     What is too quick to tell them apart counts for the batch alone.
 
-    Args:
-        call: What is called.
-        batches: The batches.
-
     Example:
         >>> of_batch, of_sample = cost_of(lambda batch: None, ((None, None, [0]), (None, None, [0, 1, 2])))
         >>> of_sample

@@ -17,11 +17,7 @@ OnFailure = Literal["raise", "warn", "ignore"]
 
 
 class Failures:
-    """Decides what happens after a measurement has failed, on all processes together.
-
-    Args:
-        policy: What to do.
-    """
+    """Decides what happens after a measurement has failed, on all processes together."""
 
     def __init__(self, policy: OnFailure) -> None:
         self._policy = policy

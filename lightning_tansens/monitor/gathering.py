@@ -43,11 +43,7 @@ def gathered(module: AnyModule, together: Callable[[], AbstractContextManager[No
     """Returns a copy with whole parameters, which needs no other process; all of them must call this.
 
     The copy is without what shards the module: the hooks and the classes of ``fully_shard`` and ``parallelize_module``.
-
-    Args:
-        module: The module; its parameters are distributed tensors, or plain ones that are the same on every process.
-        together: Raises on all processes if one of them failed, as
-            :func:`~lightning_tansens.monitor.processes.together` does.
+    ``together`` is :func:`~lightning_tansens.monitor.processes.together`.
     """
     distributed = distributed_tensors(module)
     with together():  # memory that is missing on one process is noticed before they talk to each other
@@ -59,12 +55,7 @@ def gathered(module: AnyModule, together: Callable[[], AbstractContextManager[No
 
 
 def copied_with(module: AnyModule, stand_ins: Mapping[DTensor, Tensor]) -> AnyModule:
-    """Returns a copy in which other tensors take the place of the distributed ones.
-
-    Args:
-        module: The module.
-        stand_ins: What takes the place of each distributed tensor.
-    """
+    """Returns a copy in which other tensors take the place of the distributed ones."""
     memo: dict[int, Any] = {id(value): value for name, value in vars(module).items() if name in _SHARED_NAMES}
     for tensor, other in stand_ins.items():
         is_parameter = isinstance(tensor, nn.Parameter)

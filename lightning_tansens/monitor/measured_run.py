@@ -67,13 +67,9 @@ class MeasuredRun:
     def prepare(
         self, network: nn.Module, device: torch.device, keep_going: bool, tick: Callable[[], object] = lambda: None
     ) -> list[bool]:
-        """Tries every measure on a first batch.
+        """Tries every measure on a first batch, and calls ``tick`` after each set.
 
-        Args:
-            network: The network.
-            device: The device.
-            keep_going: Whether a measure that cannot be taken is left out; False raises its error.
-            tick: Called after each set.
+        A measure that cannot be taken is left out, or raises its error unless ``keep_going`` is set.
 
         Returns:
             For each measure whether it cannot be taken on this process; :meth:`leave_out` takes the flags of all processes.
@@ -126,11 +122,7 @@ class MeasuredRun:
         return seconds, max((len(measured.subset) for measured in targets), default=0)
 
     def leave_out(self, flags: Sequence[bool]) -> None:
-        """Leaves out measures that cannot be taken on some process.
-
-        Args:
-            flags: What :meth:`prepare` returns, joined over the processes.
-        """
+        """Leaves out measures that cannot be taken on some process: the flags of :meth:`prepare`, joined over processes."""
         keys = [measure.key for measure, misfit in zip(self.measures, flags, strict=True) if misfit]
         for measured in self._every():
             measured.forget_measures(keys)
@@ -149,8 +141,7 @@ class MeasuredRun:
     def resume(self, state: MonitorState) -> None:
         """Takes over what :meth:`remembered` returned in an earlier part of the run.
 
-        Args:
-            state: The monitor's state. The earlier outputs of a set whose samples changed are forgotten; a note says so.
+        The earlier outputs of a set whose samples changed are forgotten; a note says so.
         """
         for measured in self.sets:
             measured.load_memories(state.memories.get(measured.name, {}))
@@ -183,11 +174,9 @@ class MeasuredRun:
         return sum(len(measured.batches.positions()) for measured in self._every())
 
     def accumulate(self, network: nn.Module, tick: Callable[[], object]) -> None:
-        """Takes every measure on this process's share of the sets; one that fails loses only its own values.
+        """Takes every measure on this process's share of the sets, and calls ``tick`` after each batch.
 
-        Args:
-            network: The network.
-            tick: Called after each batch.
+        A measure that fails loses only its own values.
 
         Raises:
             NonFiniteWeightsError: If the network has diverged.
@@ -213,11 +202,7 @@ class MeasuredRun:
         return [measure.key in measured.failed for measured in self._every() for measure in measured.measures]
 
     def fail(self, flags: Sequence[bool]) -> None:
-        """Leaves out measures that failed on any process.
-
-        Args:
-            flags: What :meth:`failures` returns, joined over the processes.
-        """
+        """Leaves out measures that failed on any process: the flags of :meth:`failures`, joined over the processes."""
         every = [(measured, measure.key) for measured in self._every() for measure in measured.measures]
         for (measured, key), failed in zip(every, flags, strict=True):
             if failed:

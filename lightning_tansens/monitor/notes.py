@@ -12,15 +12,7 @@ from lightning_tansens.monitor.options import Options
 def notes_on_fit(
     trainer: pl.Trainer, reference: object, subsets: Mapping[str, Subset], num_samples: int, options: Options
 ) -> Iterator[str]:
-    """Yields notes, in one line each.
-
-    Args:
-        trainer: The Trainer.
-        reference: The set to compare with, as the user named it.
-        subsets: The subsets by the names of the sets, the reference first.
-        num_samples: How many samples of each were asked for.
-        options: The monitor's options.
-    """
+    """Yields notes, in one line each; the first of the subsets is the reference."""
     if (small := small_note(subsets, num_samples)) is not None:
         yield small
     if reference == "auto" and next(iter(subsets)) == "train":

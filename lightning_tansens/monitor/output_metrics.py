@@ -17,16 +17,9 @@ from lightning_tansens.monitor.data.set_batches import SetBatches
 
 
 class OutputMetrics:
-    """The loss and the outputs of one set; labels reach the outputs only where the reading says that the set is labelled.
+    """The loss and the outputs of one set, where they are accumulated; None where nothing needs them.
 
-    Args:
-        loss: Where to accumulate the labelled loss; None leaves the labels alone.
-        batches: The set's batches.
-        reading: What the estimators get.
-
-    Attributes:
-        loss: As above.
-        outputs: Where to accumulate the outputs; None where no estimator needs them.
+    Labels reach the outputs only where the reading says that the set is labelled.
     """
 
     def __init__(self, loss: LabelledLoss | None, batches: SetBatches, reading: Reading) -> None:
@@ -65,30 +58,20 @@ class OutputMetrics:
             self.outputs.prepare(found.outputs, labels, found.features, found.entries)
 
     def update(self, seen: Seen, targets: Any, positions: Sequence[int]) -> None:
-        """Accumulates a batch.
-
-        Args:
-            seen: What the estimators see of it.
-            targets: The labels; None where there are none.
-            positions: The samples' positions in the set.
-        """
+        """Accumulates a batch: what the estimators see of it, its labels or None, and its samples' positions in the set."""
         if self.measured_loss is not None:
             self.measured_loss.update_finite(seen.outputs, self._batches.labels(targets), positions)
         self.update_outputs(seen, targets, positions)
 
     def update_outputs(self, seen: Seen, targets: Any, positions: Sequence[int]) -> None:
-        """Accumulates the outputs of a batch alone, as far as the estimators get them; the arguments are as above."""
+        """Accumulates the outputs of a batch alone, as far as the estimators get them."""
         count = sum(position < self._reading.num_outputs for position in positions)
         if self.outputs is not None and count:
             found, labels, own = self._counted(seen, targets, positions[:count])
             self.outputs.update(found.outputs, labels, found.features, own, found.entries)
 
     def found(self, earlier: Trajectory | None) -> Outputs | None:
-        """Returns the outputs, once they are synced; None where no estimator needs them.
-
-        Args:
-            earlier: What earlier measurements said of the same samples.
-        """
+        """Returns the outputs, once they are synced, with earlier ones of the same samples; None if nobody needs them."""
         if self.outputs is None:
             return None
         arrays = self.outputs.arrays()

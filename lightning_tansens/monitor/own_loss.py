@@ -18,15 +18,9 @@ class NoLossError(RuntimeError):
 
 
 def own_loss(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, batch: Any) -> tuple[float, list[Any]]:
-    """Returns the loss that ``training_step`` returns on a batch, and what the network returned meanwhile.
+    """Returns the loss that ``training_step`` returns on a batch, and what the measured network returned meanwhile.
 
     Nothing is logged, and no optimizer steps.
-
-    Args:
-        trainer: The Trainer.
-        pl_module: The module.
-        network: The part of it that is measured.
-        batch: A batch on the device.
 
     Raises:
         NoLossError: If it cannot be run outside the training, or returns none.

@@ -33,8 +33,7 @@ _serving: list[Callable[[], None]] = []
 def serving(serve: Callable[[], None]) -> Iterator[None]:
     """Calls a function before each call to the other processes within a block, and at its end.
 
-    Args:
-        serve: Gives the others what they still need from this process, and returns once all have called it.
+    It gives the others what they still need from this process, and returns once all have called it.
     """
     _serving.append(serve)
     try:

@@ -53,16 +53,7 @@ class Unsharded:
         output: OutputPicker | None,
         subsets: Sequence[Subset],
     ) -> Reached:
-        """Decides for all processes alike what is measured, inside :meth:`reached`.
-
-        Args:
-            pl_module: The module as it is trained.
-            reached: What :meth:`reached` yielded.
-            reads: Functions that read a batch of inputs, the same on every process, by the set's name; the reference's
-                first.
-            output: Picks the tensor of outputs.
-            subsets: The subsets, which are shared differently where processes call the network together.
-        """
+        """Decides for all processes alike what is measured and how the subsets are shared, inside :meth:`reached`."""
         reached = self._checked(pl_module, reached, reads, output)
         if self.lockstep is not None:
             for subset in subsets:
@@ -87,11 +78,7 @@ class InStep(Unsharded):
         self._trainer, self._steps = trainer, Lockstep(trainer, share, speaks=first)
 
     def call_together(self, reason: str) -> None:
-        """Leaves the sensitivities out.
-
-        Args:
-            reason: Why, for :attr:`note`.
-        """
+        """Leaves the sensitivities out, for a reason that :attr:`note` tells."""
         self.lockstep = self._steps
         self.note = (
             f"the network is sharded and its sensitivities are left out, while estimates from outputs go on: {reason}"

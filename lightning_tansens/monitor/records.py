@@ -60,25 +60,14 @@ def make_record(
 
 
 def with_correlations(record: Record, before: Sequence[Record]) -> Record:
-    """Adds to each target how its values correlate with the generalisation gap over the run so far.
-
-    Args:
-        record: The measurement now.
-        before: The measurements before.
-    """
+    """Adds to each target how its values correlate with the generalisation gap over the run so far."""
     run = [*before, record]
     targets = {name: replace(target, correlations=gap_correlations(run, name)) for name, target in record.targets.items()}
     return replace(record, targets=targets)
 
 
 def without(record: Record, estimators: Collection[str] = (), values: Collection[str] = ()) -> Record:
-    """Returns a record without the estimates of some estimators, and the scores with them, and some values of measures.
-
-    Args:
-        record: The record.
-        estimators: The estimators' keys.
-        values: The values' names.
-    """
+    """Returns a record without some estimators' estimates, and the scores with them, and without some values of measures."""
 
     def thinned(one: SetRecord) -> SetRecord:
         return replace(

@@ -28,15 +28,7 @@ from lightning_tansens.show.scorecard import Scorecard
 
 
 class Results(pl.Callback, OtherCallback):
-    """A callback that keeps what it has found, and shows it.
-
-    Args:
-        measures: The measures; None for the default ones.
-        estimators: The other estimators; None for the default ones.
-        verbose: Whether to print a line for each measurement.
-        display: What the loggers are sent; None for the defaults.
-        options: Further options; None for the defaults.
-    """
+    """A callback that keeps what it has found, and shows it."""
 
     def __init__(
         self,

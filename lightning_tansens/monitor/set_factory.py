@@ -61,13 +61,7 @@ def is_shared_alike(trainer: pl.Trainer, subset: Subset) -> bool:
 
 
 class SetFactory:
-    """Makes the sets of a monitor.
-
-    Args:
-        trainer: The Trainer.
-        monitor: The monitor.
-        stages: Where to register the callables that tear down the datamodule's other stages.
-    """
+    """Makes the sets of a monitor; what tears down the datamodule's other stages is registered with ``stages``."""
 
     def __init__(self, trainer: pl.Trainer, monitor: Choices, stages: ExitStack) -> None:
         self._trainer, self._monitor, self._stages = trainer, monitor, stages
@@ -77,9 +71,7 @@ class SetFactory:
     def sets(self, known: MeasuredSet | None = None) -> list[MeasuredSet]:
         """Returns the reference, which is labelled, and the test sets.
 
-        Args:
-            known: The reference of an earlier fit, in case the Trainer has loaded another loop's data since then; None for
-                none.
+        The reference of an earlier fit is known in case the Trainer has loaded another loop's data since then.
         """
         monitor = self._monitor
         try:
@@ -101,15 +93,7 @@ class SetFactory:
         known: KnownCriterion | None,
         lockstep: Lockstep | None = None,
     ) -> KnownCriterion:
-        """Finds the criterion, tells the sets about it and returns it.
-
-        Args:
-            module: The module whose training step returns the loss.
-            network: The part of it that is measured.
-            sets: The reference, and the test sets.
-            known: The criterion of the fit, for a measurement after it; None to find it.
-            lockstep: How the processes call the network together; None where each calls it by itself.
-        """
+        """Finds the criterion unless it is known from the fit, tells the sets about it and returns it."""
         trainer, monitor = self._trainer, self._monitor
         batches, reading = self._batches(sets[0]), self._reading(labelled=True)
         if lockstep is not None:  # the same batch on all processes, as it decides how often they call the network
@@ -137,12 +121,7 @@ class SetFactory:
         yield reference.batches.unsplit(SAMPLES)
 
     def copies(self, reference: MeasuredSet, known: KnownCriterion) -> list[MeasuredSet]:
-        """Returns perturbed copies of the reference, labelled as it is, on the same samples, for estimators that need them.
-
-        Args:
-            reference: The reference.
-            known: Its criterion.
-        """
+        """Returns perturbed copies of the labelled reference, on the same samples, for the estimators that need them."""
         fitted = [one for one in self._monitor.estimators if Need.COPIES in one.needs]
         reading = replace(self._reading(labelled=True), class_scores=known.class_scores, budget=self._budget)
         inputs = reading.split(reference.batches.unsplit(_SEEN))[0] if fitted else None

@@ -79,13 +79,7 @@ class MeasuredSet:
         """Tries everything on a first batch, so that a misfit shows before the training starts.
 
         Each measure is tried only once for all sets whose inputs have the same shapes and types, as a large network takes
-        long.
-
-        Args:
-            network: The network.
-            device: The device.
-            lockstep: How the processes call the network together; None where each calls it by itself.
-            tried: What was tried on other sets, and its cost; what is tried on this one is added. None for nothing.
+        long: ``tried`` has what was tried on other sets, and its cost, and what is tried on this one is added.
 
         Returns:
             The error of each measure that cannot be taken, by its key.
@@ -159,11 +153,7 @@ class MeasuredSet:
     def update(self, network: nn.Module, tick: Callable[[], object] = lambda: None) -> None:
         """Forgets what was accumulated before, and accumulates this process's share of the samples.
 
-        A measure that fails loses only its own values; :attr:`failed` has the error.
-
-        Args:
-            network: The network.
-            tick: Called after each batch.
+        It calls ``tick`` after each batch. A measure that fails loses only its own values; :attr:`failed` has the error.
         """
         self.failed = {}
         self._accumulate(self.measures, network, tick, self.of_outputs.update)

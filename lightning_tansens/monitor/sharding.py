@@ -45,13 +45,7 @@ TOLD = 1e-3
 
 
 def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded:
-    """Returns how the Trainer's network is reached; the same kind on every process.
-
-    Args:
-        trainer: The Trainer.
-        name: The name of the submodule that is measured; None for the LightningModule.
-        budget: The bytes that a gathered copy of the network may take on each process.
-    """
+    """Returns how the Trainer's network is reached; the same kind on every process."""
     if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
         return Wrapped(trainer, name)
     return Sharded(trainer, name, budget) if is_sharded(trainer.lightning_module) else Unsharded(name)
@@ -60,11 +54,8 @@ def sharding_of(trainer: pl.Trainer, name: str | None, budget: int) -> Unsharded
 class Sharded(InStep):
     """The parameters are distributed tensors, as with ``fully_shard`` and ``parallelize_module``.
 
-    Args:
-        trainer: The Trainer.
-        name: The name of the submodule that is measured; None for the LightningModule.
-        budget: The bytes that a gathered copy may take; of a larger one, weights are gathered as they are used, and as many
-            bytes of them are kept.
+    Of a network that takes more bytes than the budget, weights are gathered as they are used, and as many bytes of them are
+    kept.
     """
 
     def __init__(self, trainer: pl.Trainer, name: str | None, budget: int) -> None:

@@ -87,12 +87,7 @@ class Mailbox:
         self._path = Path(tempfile.gettempdir()) / f"lightning_tansens_{uuid.uuid4().hex}.pt"
 
     def send(self, trainer: pl.Trainer, state: MonitorState) -> None:
-        """Leaves the state, on rank 0 of a run whose processes were spawned.
-
-        Args:
-            trainer: The Trainer.
-            state: The state.
-        """
+        """Leaves the state, on rank 0 of a run whose processes were spawned."""
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and trainer.is_global_zero:
             with contextlib.suppress(OSError):  # a full disk costs the parent its copy, not the training
                 torch.save(state.to_dict(), self._path)

@@ -19,11 +19,7 @@ _ALWAYS = ("/seconds", *(f"/{name}_{of}" for name in ("train", "val", "reference
 def writers(trainer: pl.Trainer, folder: Path | None) -> list[Writer]:
     """Returns a writer for each logger, on the process that logs; none on the others or in a trial run.
 
-    If no logger takes figures, the run's folder gets them; without any logger nothing does.
-
-    Args:
-        trainer: The Trainer.
-        folder: What :func:`run_folder` returns.
+    If no logger takes figures, the folder of :func:`run_folder` gets them; without any logger nothing does.
     """
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return []
@@ -37,9 +33,6 @@ def run_folder(trainer: pl.Trainer) -> Path | None:
     """Returns where a run keeps files, on the process that logs; None on the others, in a trial run and without a logger.
 
     Every process must call it: ``Trainer.log_dir`` broadcasts the folder from the first one.
-
-    Args:
-        trainer: The Trainer.
     """
     if not trainer.loggers or getattr(trainer, "fast_dev_run", False):
         return None
@@ -48,11 +41,7 @@ def run_folder(trainer: pl.Trainer) -> Path | None:
 
 
 def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
-    """Returns the hyperparameters that Lightning logs at the start of a fit; None where it logs none.
-
-    Args:
-        trainer: The Trainer, with its module.
-    """
+    """Returns the hyperparameters that Lightning logs at the start of a fit; None where it logs none."""
     owners = [owner for owner in (trainer.lightning_module, getattr(trainer, "datamodule", None)) if owner is not None]
     found: dict[str, Any] = {}
     logged = [owner for owner in owners if owner._log_hyperparams]
@@ -63,14 +52,10 @@ def hyperparameters(trainer: pl.Trainer) -> dict[str, Any] | None:
 
 
 def log_for_callbacks(trainer: pl.Trainer, scalars: Mapping[str, float]) -> None:
-    """Makes scalars known to callbacks, such as EarlyStopping; every process must call it.
+    """Makes scalars known to callbacks, such as EarlyStopping, in a hook that may log; all processes must call it alike.
 
     ``self.log`` takes a millisecond a key, see :func:`wanted`. The loggers get all scalars from the page, in one call, so
     that the table of ``Trainer.test`` does not grow.
-
-    Args:
-        trainer: The Trainer, in a hook in which values can be logged.
-        scalars: Values by key, the same on every process.
     """
     # every process logs: a key that only rank 0 has cannot be monitored
     for key, value in scalars.items():
@@ -91,10 +76,6 @@ def wanted(trainer: pl.Trainer, scalars: Mapping[str, float]) -> dict[str, float
 
     Those are the headline's values, the reference's loss and accuracy, how long the measurement took, and whatever a
     callback or a scheduler of the Trainer monitors or a checkpoint's file name holds.
-
-    Args:
-        trainer: The Trainer.
-        scalars: Values by key.
     """
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     monitored = [getattr(callback, "monitor", None) for callback in callbacks]
@@ -118,12 +99,7 @@ def logging_step(trainer: pl.Trainer) -> int:
 
 
 def say(trainer: pl.Trainer, text: str) -> None:
-    """Prints on standard output, from rank 0, above the progress bar if there is one.
-
-    Args:
-        trainer: The Trainer.
-        text: One or more lines.
-    """
+    """Prints on standard output, from rank 0, above the progress bar if there is one."""
     if not trainer.is_global_zero:
         return
     bar = trainer.progress_bar_callback

@@ -19,10 +19,6 @@ from lightning_tansens.tangent.isolation import isolated_rng, modes
 class Wrapped(InStep):
     """The strategy wraps the module and calls it itself (FSDP1, DeepSpeed); it is called as in a validation.
 
-    Args:
-        trainer: The Trainer.
-        name: The name of the submodule that is measured, which has to be None.
-
     Raises:
         MisconfigurationException: If it is not.
     """
@@ -46,12 +42,7 @@ class Wrapped(InStep):
 
 
 class ThroughStrategy(nn.Module):
-    """Calls a module as a validation step does: through the strategy's wrapper, in eval mode and without gradients.
-
-    Args:
-        strategy: The strategy.
-        pl_module: The module, whose ``forward`` is called.
-    """
+    """Calls a module as a validation step does: through the strategy's wrapper, in eval mode and without gradients."""
 
     def __init__(self, strategy: Strategy, pl_module: pl.LightningModule) -> None:
         super().__init__()

@@ -24,11 +24,7 @@ _EARLY = 3
 
 
 class Notices:
-    """Says each thing once, from rank 0.
-
-    Args:
-        before: The last measurement of the run that is resumed; None for a new run.
-    """
+    """Says each thing once, from rank 0; ``before`` is the last measurement of the run that is resumed."""
 
     def __init__(self, before: Record | None = None) -> None:
         self._before = before
@@ -66,12 +62,7 @@ class Notices:
             tell(precision)  # the first one takes longer than those that follow
 
     def cost(self, seconds: float, since: float) -> None:
-        """Says once what measurements cost, if a user may notice it.
-
-        Args:
-            seconds: How long a measurement took.
-            since: How long ago the one before it ended.
-        """
+        """Says once what measurements cost, if a user may notice it: how long the last took and was after the one before."""
         self._seconds += seconds
         self._passed += since
         share = self._seconds / self._passed

@@ -92,10 +92,7 @@ def _fields(batch: Any) -> dict[str, Any] | None:
 
 
 def is_batch(value: Any) -> bool:
-    """Says whether a value is a batch, not a sample: its arrays and lists have one length, and one is not a vector.
-
-    Args:
-        value: What a loader without batches yields.
+    """Says whether what a loader yields is a batch, no sample: its arrays and lists have one length, and one is no vector.
 
     Example:
         >>> import torch
@@ -114,11 +111,7 @@ def is_batch(value: Any) -> bool:
 
 
 def rows(batch: Any) -> Iterator[Any]:
-    """Yields the samples of a batch.
-
-    Args:
-        batch: A batch, according to :func:`is_batch`.
-    """
+    """Yields the samples of what is a batch according to :func:`is_batch`."""
     first = next(leaf for leaf in _leaves(batch) if isinstance(leaf, (Tensor, np.ndarray, list)))
     for number in range(len(first)):
         yield _row(batch, number)

@@ -44,12 +44,9 @@ class CopyError(ValueError):
 class Copier:
     """Copies objects with all that they hold, like ``copy.deepcopy``, and more of it.
 
-    Beyond ``deepcopy`` it copies what functions close over, containers and caches of methods that a class holds, locks
-    and files that are open for reading. Strings, bytes and large arrays are shared. The Trainer and LightningModules are
-    shared as well.
-
-    Args:
-        share: Whether large arrays are shared.
+    Beyond ``deepcopy`` it copies what functions close over, containers and caches of methods that a class holds, locks and
+    files that are open for reading. Strings, bytes, the Trainer and LightningModules are shared, and so are large arrays if
+    ``share`` says so.
 
     Example:
         >>> held = {"cache": {}, "generator": random.Random(0)}

@@ -27,15 +27,7 @@ def draw_subset(
 ) -> Subset:
     """Draws this process's share of a fixed subset, of all samples where the set is smaller than asked for.
 
-    Args:
-        trainer: The Trainer.
-        name: The set's name, for messages.
-        found: Where the samples come from.
-        num_samples: The number of samples of all processes.
-        batch_size: The number of samples in a batch.
-        seed: Decides which subset is drawn.
-        head: The number of samples on which the measures are taken; None for all.
-        budget: The memory in which the samples are kept; None for a budget of its own.
+    The arguments are those of :class:`~lightning_tansens.monitor.data.subsets.Subset`; messages begin with the set's name.
 
     Raises:
         MisconfigurationException: If no subset can be drawn.
@@ -71,10 +63,6 @@ def agree(trainer: pl.Trainer, subsets: Sequence[Subset]) -> None:
     """Makes all processes draw the same subsets, in case each has followed a sampler that shows it other samples.
 
     All processes must call it, with subsets of the same sets.
-
-    Args:
-        trainer: The Trainer.
-        subsets: The subsets, as :func:`draw_subset` has drawn them.
     """
     agreed: list[tuple[Subset, list[int]]] = []
     for subset in subsets if trainer.world_size > 1 else ():

@@ -16,14 +16,10 @@ _OWN = ("dataset", "sampler", "batch_sampler", "shuffle")
 
 
 class HeldOut:
-    """Stands between a Trainer and its training data, and holds some samples back.
+    """Stands between a Trainer and the source of its training data, and holds a share of the samples back.
 
-    The Trainer may ask for the loader whenever it likes, and again in later epochs; the same samples are held back.
-
-    Args:
-        source: What the Trainer gets its training data from.
-        share: The share of the samples that is held back.
-        seed: Names the samples.
+    The Trainer may ask for the loader whenever it likes, and again in later epochs; the same samples, which the seed names,
+    are held back.
     """
 
     def __init__(self, source: Any, share: float, seed: int) -> None:
@@ -79,13 +75,7 @@ class HeldOut:
 
 
 def hold_out(trainer: pl.Trainer, share: float, seed: int, stages: ExitStack) -> HeldOut:
-    """Holds a share of the training data back from the fit that begins.
-
-    Args:
-        trainer: The Trainer, before it has loaded its data.
-        share: The share.
-        seed: Names the samples.
-        stages: Where to register the callable that gives the Trainer its data back.
+    """Holds a share of the training data, not loaded yet, back from the fit that begins, until ``stages`` are closed.
 
     Raises:
         MisconfigurationException: If another monitor holds data back.

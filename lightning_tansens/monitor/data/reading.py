@@ -93,9 +93,6 @@ class Reading:
 def some_entries(inputs: Any) -> Tensor | None:
     """Returns the same few randomly drawn entries of each input, shape (N, E); None unless these are images or rows.
 
-    Args:
-        inputs: A batch, as the network gets it.
-
     Example:
         >>> some_entries(torch.zeros(2, 3, 32, 32)).shape, some_entries(torch.zeros(2, 7)).shape
         (torch.Size([2, 512]), torch.Size([2, 7]))

@@ -64,10 +64,7 @@ class SetBatches:
         return [part for part in self.subset.positions() if last is None or part[0] < last]
 
     def first(self, samples: int = _TRIED) -> tuple[Any, Any, list[int]]:
-        """Returns a small batch of the first samples, the same on every process.
-
-        Args:
-            samples: How many, if there are as many.
+        """Returns a batch of so many first samples, or of all if there are fewer, the same on every process.
 
         Raises:
             TypeError: If samples do not lie one by one in it.

@@ -155,13 +155,10 @@ def nothing_shared_changes(parts: Sequence[Any]) -> Iterator[SharedState]:
 
 
 class SharedState:
-    """The state in the classes and modules of a data set, and of the sets, transforms and functions that it holds.
+    """The state in the classes and modules of a data set, its collate function and its sampler, and of what these hold.
 
     It compares only what can count or grow: numbers, containers, random generators. It leaves out installed packages, names
     that are set for the first time (a tokenizer that is loaded at the first access) and caches of functions.
-
-    Args:
-        parts: The data set, the collate function, the sampler.
     """
 
     def __init__(self, parts: Sequence[Any]) -> None:

@@ -136,11 +136,7 @@ class Source:
         return Opened(parts, copier.generators, copier.shared, self._unbatched, self._by_list)
 
     def stream(self, count: int) -> tuple[list[Any], int] | None:
-        """Returns samples drawn from the start of a stream, and how many were seen; None for any other data set.
-
-        Args:
-            count: The number of samples to draw, from ten times as many.
-        """
+        """Returns samples drawn from the first ``10 * count`` of a stream, and how many were seen; None for other data."""
         if not self._iterates and not self._unbatched:
             return None
         keys = [] if self._iterates else list(self.keys()[0])

@@ -123,11 +123,7 @@ class Subset:
         self.samples([0])
 
     def draw_from(self, keys: Sequence[Any], available: int | None = None) -> None:
-        """Draws the samples.
-
-        Args:
-            keys: The keys to draw from, the same on every process.
-            available: The number of samples that there are; None for as many as keys.
+        """Draws from keys, the same on every process, which stand for all available samples (None for as many as keys).
 
         Raises:
             ValueError: If there are none.
@@ -141,32 +137,19 @@ class Subset:
         self.share(self._rank, self._world_size)
 
     def share(self, rank: int, world_size: int) -> None:
-        """Gives this process another share of the samples.
-
-        Args:
-            rank: The number of the share.
-            world_size: The number of shares.
-        """
+        """Gives this process another share of the samples, by its number and the number of shares."""
         self._rank, self._world_size = rank, world_size
         self._positions = _share(len(self.indices), rank, world_size)
         self._cache: list[Any] | None = None
 
     def divide(self, position: int) -> None:
-        """Lets each batch lie before a position or behind it, so that the first samples can be read alone.
-
-        Args:
-            position: The position.
-        """
+        """Lets each batch lie before a position or behind it, so that the first samples can be read alone."""
         if position not in self._borders:
             self._borders.add(position)
             self._cache = None
 
     def extend(self, num_samples: int | None = None) -> None:
-        """Draws further samples, behind those already drawn; a stream has no more.
-
-        Args:
-            num_samples: The number of samples; None for all.
-        """
+        """Draws further samples, up to that number (None for all), behind those already drawn; a stream has no more."""
         if self._drawn is None:
             self._count = max(self._count, sys.maxsize if num_samples is None else num_samples)
             self.draw_from(self.keys)

@@ -23,12 +23,6 @@ def to_device(trainer: pl.Trainer, batch: Any, stage: Stage = "validate", datalo
     (``self.training``), see the set's own stage and mode: test sets pass as in ``Trainer.test``, and the reference, which is
     measured in eval mode, passes as in validation, also the training set. So augmentation that is meant for training never
     runs on a measured set. Hooks that are random all the same start from the same seed at each batch.
-
-    Args:
-        trainer: The Trainer.
-        batch: The batch, as a loader makes it.
-        stage: The stage.
-        dataloader_idx: Which of the stage's loaders the batch comes from.
     """
     module = trainer.lightning_module
     with isolated_rng(), torch.no_grad(), in_stage(trainer, stage), modes(dict.fromkeys(module.modules(), False)):
@@ -41,12 +35,7 @@ def to_device(trainer: pl.Trainer, batch: Any, stage: Stage = "validate", datalo
 
 @contextmanager
 def in_stage(trainer: pl.Trainer, stage: Stage) -> Iterator[None]:
-    """Makes the Trainer say that it is in another stage within the block.
-
-    Args:
-        trainer: The Trainer.
-        stage: "validate", within a fit or by itself, or "test".
-    """
+    """Makes the Trainer say that it is in another stage within the block; "validate" may also be a part of a fit."""
     state = trainer.state
     before = state.fn, state.stage
     # pytorch_lightning has enumerations of its own
