@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import random
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_tansens.tangent.isolation.randomness import GENERATORS
+
 #: Up to this size in total, the arrays that a data set holds are copied; beyond it they are shared, and writing is refused.
 COPIED_BYTES = 64 * 2**20
 
@@ -26,8 +27,7 @@ _ATOMS = frozenset(
     [type(None), bool, int, float, complex, str, bytes, range, slice, type, type(...), type(NotImplemented), ModuleType]
     + [CodeType, property, ref, torch.dtype, torch.device, torch.Size]
 )
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-_MUTABLE = (dict, list, set, bytearray, *_GENERATORS)
+_MUTABLE = (dict, list, set, bytearray, *GENERATORS)
 _LRU_CACHE = type(functools.lru_cache(len))
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
 #: Their classes and functions keep no state that belongs to a data set.
@@ -49,6 +49,7 @@ class Copier:
     ``share`` says so.
 
     Example:
+        >>> import random
         >>> held = {"cache": {}, "generator": random.Random(0)}
         >>> copied = Copier().copy(held)
         >>> copied["cache"]["a"] = copied["generator"].random()
@@ -72,31 +73,19 @@ class Copier:
         Raises:
             CopyError: If it holds something that cannot be copied.
         """
-        kind = type(value)
-        if kind in _ATOMS or isinstance(value, type):
+        if type(value) in _ATOMS or isinstance(value, type):
             return value
         if id(value) in self._memo:
             return self._memo[id(value)]
-        made = self._handler(value, kind)(value)
+        if type(value) in (list, tuple, dict, set):
+            made = self._container(value)
+        else:
+            made = next(handler for kinds, handler in self._handlers if isinstance(value, kinds))(self, value)
         self._memo[id(value)] = made
         self._alive.append(value)
-        if isinstance(made, _GENERATORS):
+        if isinstance(made, GENERATORS):
             self.generators.append(made)
         return made
-
-    def _handler(self, value: Any, kind: type) -> Callable[[Any], Any]:
-        if kind in (list, tuple, dict, set):
-            return self._container
-        if isinstance(value, Tensor):
-            return self._tensor
-        if isinstance(value, np.ndarray):
-            return self._array
-        for types, handler in self._special:
-            if isinstance(value, types):
-                return functools.partial(handler, self)
-        if hasattr(value, "__deepcopy__"):
-            return self._own_way
-        return self._rebuild
 
     def _container(self, value: Any) -> Any:
         kind: type = type(value)
@@ -171,21 +160,9 @@ class Copier:
         made.__qualname__, made.__module__ = value.__qualname__, value.__module__
         return made
 
-    def _method(self, value: MethodType) -> MethodType:
-        return MethodType(self.copy(value.__func__), self.copy(value.__self__))
-
     def _builtin(self, value: BuiltinFunctionType) -> Any:
         owner = value.__self__
         return value if isinstance(owner, (type, ModuleType, type(None))) else getattr(self.copy(owner), value.__name__)
-
-    def _cached(self, value: Any) -> Any:
-        return functools.lru_cache(**value.cache_parameters())(self.copy(value.__wrapped__))
-
-    def _generator(self, value: torch.Generator) -> torch.Generator:
-        return torch.Generator(value.device).set_state(value.get_state())
-
-    def _lock(self, value: Any) -> Any:
-        return _LOCKS[type(value)]()
 
     def _local(self, value: threading.local) -> threading.local:
         made = type(value)()
@@ -213,6 +190,8 @@ class Copier:
         raise self._refusal(value, "processes share it")
 
     def _rebuild(self, value: Any) -> Any:
+        if hasattr(value, "__deepcopy__"):
+            return self._own_way(value)
         if any(cls.__name__ in _SHARED_CLASSES and is_of_library(cls) for cls in type(value).__mro__):
             return value
         try:
@@ -236,21 +215,19 @@ class Copier:
         return made
 
     def _set_state(self, value: Any, made: Any, state: Any) -> None:
-        slots: dict[str, Any] = {}
-        own = state
-        if isinstance(state, tuple) and len(state) == 2 and not hasattr(made, "__setstate__"):
-            own, slots = state
-        if not isinstance(own, dict):
-            own = self.copy(own)
-        else:
-            own = {name: self._named(f"{type(value).__name__}.{name}", held) for name, held in own.items()}
+        def copied(held: Any) -> Any:
+            if not isinstance(held, dict):
+                return self.copy(held)
+            return {name: self._named(f"{type(value).__name__}.{name}", one) for name, one in held.items()}
+
         if hasattr(made, "__setstate__"):
-            made.__setstate__(own)
+            made.__setstate__(copied(state))
             return
+        own, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
         if own:
-            vars(made).update(own)
-        for name, held in (slots or {}).items():
-            setattr(made, name, self._named(f"{type(value).__name__}.{name}", held))
+            vars(made).update(copied(own))
+        for name, held in copied(slots or {}).items():
+            setattr(made, name, held)
 
     def _shadow(self, made: Any) -> None:
         """Gives a copy containers and caches of its own in place of those that its class holds for all instances."""
@@ -277,16 +254,19 @@ class Copier:
             "test_dataloaders=...), or open files in the first __getitem__"
         )
 
-    _special: Iterable[tuple[Any, Callable[[Copier, Any], Any]]] = (
+    _handlers: Iterable[tuple[Any, Callable[[Copier, Any], Any]]] = (
+        (Tensor, _tensor),
+        (np.ndarray, _array),
         (FunctionType, _function),
-        (MethodType, _method),
+        (MethodType, lambda self, value: MethodType(self.copy(value.__func__), self.copy(value.__self__))),
         (BuiltinFunctionType, _builtin),
-        (_LRU_CACHE, _cached),
-        (torch.Generator, _generator),
-        (tuple(_LOCKS), _lock),
+        (_LRU_CACHE, lambda self, value: functools.lru_cache(**value.cache_parameters())(self.copy(value.__wrapped__))),
+        (torch.Generator, lambda self, value: torch.Generator(value.device).set_state(value.get_state())),
+        (tuple(_LOCKS), lambda self, value: _LOCKS[type(value)]()),
         (threading.local, _local),
         ((io.BufferedReader, io.FileIO, io.TextIOWrapper), _file),
         ((BaseProxy, SharedMemory), _one_for_all),
+        (object, _rebuild),
     )
 
 

@@ -9,12 +9,11 @@ import copy
 import fcntl
 import gc
 import os
-import random
 import stat
 import sys
 import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -27,17 +26,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_tansens.monitor.data.copying import is_of_library
+from lightning_tansens.tangent.isolation.randomness import GENERATORS, put_state, state_of
 
 #: Where the operating system lists the files that the process has open.
 _LISTS = ("/proc/self/fd", "/dev/fd")
 _NUMBERS = (bool, int, float, complex, str, bytes)
-#: Random generators, and what reads and sets their states.
-_GENERATORS: tuple[tuple[type, Callable[[Any], Any], Callable[[Any, Any], Any]], ...] = (
-    (torch.Generator, lambda one: one.get_state().tolist(), lambda one, state: one.set_state(torch.tensor(state).byte())),
-    (np.random.Generator, lambda one: one.bit_generator.state, lambda one, state: _put_numpy(one.bit_generator, state)),
-    (np.random.RandomState, lambda one: one.get_state(legacy=False), lambda one, state: one.set_state(state)),
-    (random.Random, lambda one: one.getstate(), lambda one, state: one.setstate(state)),
-)
 _CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, bytearray, deque)
 #: How many elements of a longer container are compared.
 _COMPARED = 1000
@@ -241,7 +234,7 @@ def _look(value: Any) -> Any:
     if issubclass(type(value), (int, str, bytes)):  # a proxy may not be asked for its class
         return value
     state = _state(value)
-    return None if state is None else repr(state)  # of other things than numbers, too
+    return None if state is None else repr(state.tolist() if isinstance(state, Tensor) else state)  # a tensor's is short
 
 
 def _state(value: Any) -> Any:
@@ -250,7 +243,7 @@ def _state(value: Any) -> Any:
         return value
     if type(value) in _CONTAINERS:
         return copy.copy(value)
-    return next((get(value) for kind, get, _ in _GENERATORS if issubclass(type(value), kind)), None)
+    return state_of(value) if issubclass(type(value), GENERATORS) else None
 
 
 def _put(value: Any, state: Any) -> None:
@@ -258,11 +251,7 @@ def _put(value: Any, state: Any) -> None:
         value.clear()
         getattr(value, "update" if isinstance(value, (dict, set)) else "extend")(state)
     else:
-        next(put for kind, _, put in _GENERATORS if isinstance(value, kind))(value, state)
-
-
-def _put_numpy(generator: Any, state: Any) -> None:
-    generator.state = state
+        put_state(value, state)
 
 
 def _item(item: Any) -> Any:

@@ -1,7 +1,7 @@
 """The random states that loading a sample may touch: the global ones, and generators that a data set keeps itself."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -15,6 +15,9 @@ from torch import nn
 #: How deep generators are looked for: a subset of a data set with a composition of transforms is four.
 _DEPTH = 6
 _WIDTH = 100
+
+#: The kinds of random generators that keep a state of their own.
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def sample_seed(seed: int, position: int) -> int:
@@ -83,12 +86,12 @@ class Randomness:
     @contextmanager
     def isolated_generators(self) -> Iterator[None]:
         """Restores the states of the generators that the object holds after the block."""
-        restores = [_restore(generator) for generator in self._generators]
+        states = [(generator, state_of(generator)) for generator in self._generators]
         try:
             yield
         finally:
-            for restore in restores:
-                restore()
+            for generator, state in states:
+                put_state(generator, state)
 
     def seed(self, seed: int) -> None:
         """Seeds every state; inside of :meth:`isolated` only."""
@@ -100,7 +103,6 @@ class Randomness:
             _seed(generator, seed)
 
 
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _LEAVES = (str, bytes, int, float, torch.Tensor, np.ndarray, type, ModuleType)
 
 
@@ -108,7 +110,7 @@ def _find(value: object, depth: int, seen: set[int]) -> Iterator[Any]:
     if id(value) in seen or depth < 0 or isinstance(value, _LEAVES):
         return
     seen.add(id(value))
-    if isinstance(value, _GENERATORS):
+    if isinstance(value, GENERATORS):
         yield value
         return
     if isinstance(value, dict):
@@ -120,15 +122,23 @@ def _find(value: object, depth: int, seen: set[int]) -> Iterator[Any]:
         yield from _find(item, depth - 1, seen)
 
 
-def _restore(generator: Any) -> Callable[[], None]:
+def state_of(generator: Any) -> Any:
+    """Returns the state of one of :data:`GENERATORS`, a copy that :func:`put_state` takes."""
     if isinstance(generator, np.random.Generator):
-        state = generator.bit_generator.state
-        return lambda: setattr(generator.bit_generator, "state", state)
-    if isinstance(generator, random.Random):
-        inner = generator.getstate()
-        return lambda: generator.setstate(inner)
-    saved = generator.get_state()
-    return lambda: generator.set_state(saved)
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state(legacy=False)
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def put_state(generator: Any, state: Any) -> None:
+    """Puts a generator back into a state."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
 
 
 def _seed(generator: Any, seed: int) -> None:
