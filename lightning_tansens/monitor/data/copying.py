@@ -27,6 +27,7 @@ _ATOMS = frozenset(
     [type(None), bool, int, float, complex, str, bytes, range, slice, type, type(...), type(NotImplemented), ModuleType]
     + [CodeType, property, ref, torch.dtype, torch.device, torch.Size]
 )
+_CONTAINERS = (list, tuple, dict, set)
 _MUTABLE = (dict, list, set, bytearray, *GENERATORS)
 _LRU_CACHE = type(functools.lru_cache(len))
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
@@ -77,10 +78,10 @@ class Copier:
             return value
         if id(value) in self._memo:
             return self._memo[id(value)]
-        if type(value) in (list, tuple, dict, set):
-            made = self._container(value)
-        else:
-            made = next(handler for kinds, handler in self._handlers if isinstance(value, kinds))(self, value)
+        for kinds, handler in self._handlers:
+            if isinstance(value, kinds):
+                made = handler(self, value)
+                break
         self._memo[id(value)] = made
         self._alive.append(value)
         if isinstance(made, GENERATORS):
@@ -88,7 +89,9 @@ class Copier:
         return made
 
     def _container(self, value: Any) -> Any:
-        kind: type = type(value)
+        kind: Any = type(value)
+        if kind not in _CONTAINERS:
+            return self._rebuild(value)
         items = value.values() if kind is dict else value
         if all(type(item) in _ATOMS or (type(item) is tuple and all(type(i) in _ATOMS for i in item)) for item in items):
             return value if kind is tuple else value.copy()  # keys are hashable
@@ -255,6 +258,7 @@ class Copier:
         )
 
     _handlers: Iterable[tuple[Any, Callable[[Copier, Any], Any]]] = (
+        (_CONTAINERS, _container),
         (Tensor, _tensor),
         (np.ndarray, _array),
         (FunctionType, _function),
