@@ -79,3 +79,8 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
     elif isinstance(values, Mapping):
         yield from tensors_in(list(values.values()))
+
+
+def bytes_in(values: Any) -> int:
+    """Returns the size of these tensors together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(values))

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_tansens.monitor.data.batches import check_samples
 from lightning_tansens.monitor.data.reading import Reading
@@ -12,7 +11,7 @@ from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.data.transfer import Transfer
 from lightning_tansens.monitor.processes import Lockstep, largest
 from lightning_tansens.tangent.batches import map_tensors
-from lightning_tansens.tangent.tracing import tensors_in
+from lightning_tansens.tangent.tracing import bytes_in
 
 #: The size of the batch whose shapes are checked; networks that squeeze their outputs lose the first dimension with one.
 _TRIED = 5
@@ -109,7 +108,7 @@ class SetBatches:
             return inputs, targets
         inputs = perturb(inputs, positions)
         self._device = inputs.device
-        if budget is not None and budget.take(sum(map(_size, tensors_in((inputs, targets))))):
+        if budget is not None and budget.take(bytes_in((inputs, targets))):
             self._kept[key] = map_tensors(lambda tensor: tensor.detach().cpu().clone(), (inputs, targets))
         return inputs, targets
 
@@ -117,7 +116,3 @@ class SetBatches:
         """Returns what was kept, on the device, for a network that may work in place."""
         inputs, targets = map_tensors(lambda tensor: tensor.to(self._device, copy=True), self._kept[tuple(positions)])
         return inputs, targets
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -14,6 +14,7 @@ from lightning_tansens.monitor.data.shared import SharedWriteError, no_file_left
 from lightning_tansens.monitor.data.sources import Opened, Source
 from lightning_tansens.tangent.isolation import sample_seed
 from lightning_tansens.tangent.probes.vectors import BLOCK_SIZE
+from lightning_tansens.tangent.tracing import bytes_in
 
 #: Up to this size in total, a monitor keeps its subsets in memory; they are the same at every measurement.
 CACHE_BYTES = 256 * 2**20
@@ -174,7 +175,7 @@ class Subset:
             opened = self._source.open()
             for positions in self.positions():
                 batch = self._batch(opened, positions)
-                size = _bytes(batch)
+                size = bytes_in(batch)
                 if cache is not None and self._budget.take(size):
                     cache.append(copy.deepcopy(batch))
                     taken += size
@@ -222,13 +223,3 @@ def _share(count: int, rank: int, world_size: int) -> list[int]:
     """Returns the positions of one process: whole blocks of samples that share a probe, where there are enough of them."""
     block = BLOCK_SIZE if count >= BLOCK_SIZE * world_size else 1
     return [position for position in range(count) if position // block % world_size == rank]
-
-
-def _bytes(batch: Any) -> int:
-    if isinstance(batch, torch.Tensor):
-        return batch.numel() * batch.element_size()
-    if isinstance(batch, dict):
-        return sum(map(_bytes, batch.values()))
-    if isinstance(batch, (list, tuple)):
-        return sum(map(_bytes, batch))
-    return 0
