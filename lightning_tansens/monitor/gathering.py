@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_tansens.tangent.isolation.hooks import HOOKS
+from lightning_tansens.tangent.tracing import bytes_in
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -35,7 +36,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def gathered_size(module: nn.Module) -> int:
     """Returns the bytes of all parameters and buffers, once they are gathered."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})
+    return bytes_in([*{*module.parameters(), *module.buffers()}])
 
 
 @torch.no_grad()
@@ -60,30 +61,27 @@ def copied_with(module: AnyModule, stand_ins: Mapping[DTensor, Tensor]) -> AnyMo
     for tensor, other in stand_ins.items():
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(other, requires_grad=tensor.requires_grad) if is_parameter else other
-    return _copied(module, memo)
-
-
-def distributed_tensors(module: nn.Module) -> list[DTensor]:
-    """Returns the parameters and buffers that are spread over processes."""
-    return [tensor for tensor in (*module.parameters(), *module.buffers()) if isinstance(tensor, DTensor)]
-
-
-def _copied(root: AnyModule, memo: dict[int, Any]) -> AnyModule:
-    sharded = [module for module in root.modules() if is_sharded(module)]
-    for module in sharded:  # modules of fully_shard refuse to be copied as a whole
-        memo[id(module)] = object.__new__(_plain_class(module))
-    for module in sharded:
-        hooks = {name: vars(module)[name] for name in HOOKS if name in vars(module)}
+    sharded = [part for part in module.modules() if is_sharded(part)]
+    for part in sharded:  # modules of fully_shard, which gave them another class, refuse to be copied as a whole
+        plain = next(kind for kind in type(part).__mro__ if not issubclass(kind, FSDPModule))
+        memo[id(part)] = object.__new__(plain)
+    for part in sharded:
+        hooks = {name: vars(part)[name] for name in HOOKS if name in vars(part)}
         dropped = {key for held in hooks.values() for key, hook in held.items() if _shards(hook)}
-        attributes = vars(memo[id(module)])
-        for name, value in vars(module).items():
+        attributes = vars(memo[id(part)])
+        for name, value in vars(part).items():
             if name in hooks:
                 kept = {key: hook for key, hook in value.items() if key not in dropped}
                 attributes[name] = _attribute(type(value)(kept), memo)
             elif not name.startswith(_SHARDING):
                 attributes[name] = _attribute(value, memo)
-    found: AnyModule = memo.get(id(root)) or copy.deepcopy(root, memo)
+    found: AnyModule = memo.get(id(module)) or copy.deepcopy(module, memo)
     return found
+
+
+def distributed_tensors(module: nn.Module) -> list[DTensor]:
+    """Returns the parameters and buffers that are spread over processes."""
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if isinstance(tensor, DTensor)]
 
 
 def _attribute(value: Any, memo: dict[int, Any]) -> Any:
@@ -93,11 +91,6 @@ def _attribute(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     except Exception:  # a handle, a process group: the copy uses the module's
         return value
-
-
-def _plain_class(module: nn.Module) -> type:
-    """Returns the class that a module had before ``fully_shard`` gave it another one."""
-    return next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
 
 
 def _shards(hook: Any) -> bool:
