@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import lightning.pytorch as pl
 
@@ -16,7 +14,6 @@ from lightning_tansens.monitor.measured_run import MeasuredRun
 from lightning_tansens.monitor.processes import any_process, largest, together
 from lightning_tansens.monitor.records import make_record, with_correlations
 from lightning_tansens.monitor.set_factory import Choices, SetFactory
-from lightning_tansens.monitor.sets import MeasuredSet
 from lightning_tansens.monitor.sharding import sharding_of
 from lightning_tansens.monitor.state import MonitorState
 from lightning_tansens.monitor.trainer_loggers import logging_step
@@ -56,7 +53,7 @@ def prepare(
     sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:
         subsets = [measured.subset for measured in sets]
-        reads = {measured.name: partial(_first_inputs, measured) for measured in sets}
+        reads = {measured.name: measured.batches.first for measured in sets}
         reached = sharding.settle(pl_module, reached, reads, monitor.output, subsets)
         criterion = factory.find_criterion(*reached, sets, None if before is None else before.criterion, sharding.lockstep)
     if before is None and criterion.note is not None:
@@ -79,11 +76,6 @@ def prepare(
     if not follows:
         run.remember_first()
     return run
-
-
-def _first_inputs(measured: MeasuredSet) -> Any:
-    inputs, *_ = measured.batches.first()
-    return inputs
 
 
 def snapshot_is_due(batch_idx: int, batches: int | float, per_epoch: int) -> bool:

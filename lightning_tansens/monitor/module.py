@@ -15,13 +15,13 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
         MisconfigurationException: If there is no such submodule, or the LightningModule has no ``forward`` and several
             parts with weights, or none.
     """
+    names = [child for child, _ in pl_module.named_children()]
     if name is None:
         if defines(pl_module, "forward"):
             return pl_module
-        parts = [child for _, child in pl_module.named_children() if any(True for _ in child.parameters())]
+        parts = [child for child in pl_module.children() if any(True for _ in child.parameters())]
         if len(parts) == 1:
             return parts[0]
-        names = [child for child, _ in pl_module.named_children()]
         raise MisconfigurationException(
             f"network: expected {type(pl_module).__name__} to define forward, but it does not; name the submodule to "
             f"measure, TangentSensitivityMonitor(network=...), for example one of {names}"
@@ -29,7 +29,6 @@ def find_network(pl_module: pl.LightningModule, name: str | None) -> nn.Module:
     try:
         return pl_module.get_submodule(name)
     except AttributeError:
-        names = [child for child, _ in pl_module.named_children()]
         raise MisconfigurationException(
             f"network={name!r}: expected the name of a submodule of {type(pl_module).__name__}, whose children are {names}"
         ) from None

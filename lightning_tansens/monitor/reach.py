@@ -13,8 +13,8 @@ from lightning_tansens.monitor.processes import Lockstep, every_process
 from lightning_tansens.tangent.batches import OutputPicker
 from lightning_tansens.tangent.isolation import undisturbed
 
-#: Functions that read a batch of inputs, by the set's name.
-Reads = Mapping[str, Callable[[], Any]]
+#: Functions that read a batch, the inputs first, the same on every process, by the set's name; the reference's first.
+Reads = Mapping[str, Callable[[], tuple[Any, ...]]]
 
 
 class Reached(NamedTuple):

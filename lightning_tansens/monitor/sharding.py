@@ -106,7 +106,7 @@ class Sharded(InStep):
     def _read_alike(self, reads: Reads) -> list[Any]:
         """Reads batches, and refuses ones that differ among processes that split single layers."""
         with together(self._trainer):
-            batches = [read() for read in reads.values()]
+            batches = [read()[0] for read in reads.values()]
             sums = [checksum(batch) for batch in batches]
         shares = every_process(self._trainer, share_of(self._trainer)[0])
         for name, own in zip(reads, sums):

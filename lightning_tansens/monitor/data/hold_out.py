@@ -87,11 +87,7 @@ def hold_out(trainer: pl.Trainer, share: float, seed: int, stages: ExitStack) ->
             f"reference={share}: expected one monitor that holds training data back, but another one of this Trainer does; "
             "pass this one a labelled reference: TangentSensitivityMonitor(reference=...)"
         )
-    held = HeldOut(source, share, seed)
-
-    def give_back() -> None:
-        loop._data_source = source
-
-    loop._data_source = held  # type: ignore[assignment]
-    stages.callback(give_back)
-    return held
+    held: Any = HeldOut(source, share, seed)
+    stages.callback(setattr, loop, "_data_source", source)
+    loop._data_source = held
+    return held  # type: ignore[no-any-return]

@@ -107,8 +107,10 @@ def test_data(
     if isinstance(found, str):
         _, held = reference_data(trainer, found, stages)
         return {"validation" if found.startswith("val") else "training": held}
-    if found is None:
-        found = _own_test_data(trainer, stages)
+    if found is None and trainer.state.fn == TrainerFn.TESTING:
+        found = trainer.test_dataloaders
+    elif found is None:
+        found = _own_data(trainer, TrainerFn.TESTING, "test_dataloader", stages)
     if isinstance(found, Mapping) and test_dataloaders is not None:
         named = dict(found)
     else:
@@ -146,12 +148,6 @@ def _loaders(trainer: pl.Trainer, stage: str, stages: ExitStack | None = None) -
     source = trainer.fit_loop.epoch_loop.val_loop._data_source if stage == "val" else trainer.fit_loop._data_source
     with isolated_rng():
         return source.dataloader() if source.instance is not None and source.is_defined() else None
-
-
-def _own_test_data(trainer: pl.Trainer, stages: ExitStack | None) -> Any:
-    if trainer.state.fn == TrainerFn.TESTING:
-        return trainer.test_dataloaders
-    return _own_data(trainer, TrainerFn.TESTING, "test_dataloader", stages)
 
 
 def _own_data(trainer: pl.Trainer, stage: TrainerFn, hook: str, stages: ExitStack | None) -> Any:
