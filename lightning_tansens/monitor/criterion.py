@@ -94,16 +94,9 @@ def find_criterion(
     """Compares the criterion with the loss that ``training_step`` returns, or finds the one that gives this loss.
 
     Call it inside ``undisturbed``, which puts modules in eval mode and restores what the step changes. What the step logs
-    goes nowhere, and no optimizer steps.
-
-    Args:
-        trainer: The Trainer.
-        pl_module: The module.
-        network: The part of it that is measured.
-        reading: How a batch is split, and the outputs are picked.
-        criterion: What the user has passed; None to find it.
-        batches: Batches on the device, from the training data first; the first one that can be read is used.
-        calling: Surrounds each call of the network and of the training step, and raises on all processes if one failed.
+    goes nowhere, and no optimizer steps. The batches are on the device, those of the training data first; the first one that
+    can be read is used. ``calling`` surrounds each call of the network and of the training step, and raises on all processes
+    if one failed.
 
     Raises:
         MisconfigurationException: If there is no criterion, and none is found.
@@ -124,7 +117,8 @@ def find_criterion(
         assert error is not None
         raise error
     if criterion is not None:
-        return KnownCriterion(criterion, _class_scores(criterion, seen), _note_on_given(criterion, seen, name))
+        note = _note_on_given(criterion, seen, name)
+        return KnownCriterion(criterion, are_class_scores(criterion, seen.outputs, seen.targets), note)
     if seen.loss is None:
         return _certain(seen, name)
     matching = [pair for pair in candidates(pl_module, seen.outputs, seen.targets) if _reproduces(pair[1], seen)]
@@ -148,7 +142,7 @@ def find_criterion(
         )
     said, chosen = matching[0]
     note = f"the criterion is {said}, which gives the loss that {name}.training_step returns"
-    return KnownCriterion(chosen, _class_scores(chosen, seen), note)
+    return KnownCriterion(chosen, are_class_scores(chosen, seen.outputs, seen.targets), note)
 
 
 def _is_random(seen: _Seen, again: _Seen) -> bool:
@@ -173,7 +167,7 @@ def _certain(seen: _Seen, name: str) -> KnownCriterion:
     """Takes cross-entropy if the labels are classes, else raises."""
     if seen.targets is None:  # preparing the reference refuses it
         return KnownCriterion(F.cross_entropy)
-    if _class_scores(F.cross_entropy, seen):
+    if are_class_scores(F.cross_entropy, seen.outputs, seen.targets):
         note = (
             f"the criterion is cross-entropy, as the labels are classes; it is not compared with the training: {seen.reason}"
         )
@@ -251,7 +245,3 @@ def _same(value: float, seen: _Seen) -> bool:
     floating = isinstance(seen.outputs, Tensor) and seen.outputs.is_floating_point()
     tolerance = max(TOLERANCE, 4 * torch.finfo(seen.outputs.dtype).eps if floating else 0.0)
     return math.isfinite(value) and abs(value - seen.loss) <= tolerance * abs(seen.loss)
-
-
-def _class_scores(criterion: Criterion, seen: _Seen) -> bool:
-    return are_class_scores(criterion, seen.outputs, seen.targets)

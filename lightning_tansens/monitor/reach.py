@@ -25,11 +25,7 @@ class Reached(NamedTuple):
 
 
 class Unsharded:
-    """Each process holds the whole network, and measures it without the others.
-
-    Args:
-        name: The name of the submodule that is measured; None for the LightningModule.
-    """
+    """Each process holds the whole network, a named submodule or the LightningModule, and measures it alone."""
 
     #: How processes call the network together; None where each calls it by itself.
     lockstep: Lockstep | None = None

@@ -35,16 +35,9 @@ def make_record(
 ) -> Record:
     """Makes the record of a measurement, with every estimate of each target.
 
-    Args:
-        epoch: The epoch after which it was taken.
-        step: The step at which the loggers show it.
-        summaries: What was found on the reference, with labels, and on each target.
-        measures: The measures; each one whose ratio scales the loss is an estimator too.
-        estimators: The other estimators.
-        weights: The values of the measures that need no data, by the measure's key.
-        failed: The errors of measures that failed this time, by set and measure.
-        accuracy_form: How ratios estimate the accuracy.
-        limits: What an estimate without doubts must fulfil; None for the defaults.
+    The first summary is that of the labelled reference. Each measure whose ratio scales the loss is an estimator too;
+    ``weights`` has the values of those that need no data, by their keys, and ``failed`` the errors of this time, by set and
+    measure.
     """
     reference, *targets = summaries
     ratios = [MeasureRatio(measure, accuracy_form) for measure in measures if isinstance(measure, SensitivityMeasure)]

@@ -15,11 +15,8 @@ def timed(
 ) -> Iterator[Item]:
     """Yields items, and says once how many seconds all of them take, as soon as those before tell that it is long.
 
-    Args:
-        items: The items.
-        total: How many are taken, at most.
-        say: Takes the seconds.
-        clock: Returns the present second; None for the computer's own.
+    At most ``total`` items are taken. The clock is the computer's own unless a function is given that returns the present
+    second.
 
     Example:
         >>> list(timed("abcd", 4, print, iter([0.0, 2.0, 4.0, 6.0, 8.0]).__next__))

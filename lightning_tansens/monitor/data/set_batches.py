@@ -18,14 +18,7 @@ _TRIED = 5
 
 
 class SetBatches:
-    """Iterates over this process's share of a set, as (inputs, targets, positions).
-
-    Args:
-        name: The set's name, for messages.
-        subset: The samples.
-        transfer: Moves a batch to the device, through the hooks of the stage that the set belongs to.
-        reading: How a batch is split, and what is done to its inputs.
-    """
+    """Iterates over this process's share of a set, as (inputs, targets, positions)."""
 
     def __init__(self, name: str, subset: Subset, transfer: Transfer, reading: Reading) -> None:
         self.name, self.subset, self.transfer = name, subset, transfer

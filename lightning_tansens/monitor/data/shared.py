@@ -53,12 +53,10 @@ class _NoWriting(TorchDispatchMode):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 written = args[place] if place < len(args) else kwargs.get(argument.name)
                 for tensor in written if isinstance(written, (list, tuple)) else [written]:
-                    if isinstance(tensor, Tensor) and self._is_shared(tensor.data_ptr()):
+                    address = tensor.data_ptr() if isinstance(tensor, Tensor) else -1
+                    if any(first <= address < last for first, last in self._shared):
                         raise SharedWriteError(f"{func} writes into a tensor that a data set and its copy share")
         return func(*args, **kwargs)
-
-    def _is_shared(self, address: int) -> bool:
-        return any(first <= address < last for first, last in self._shared)
 
 
 @contextmanager
