@@ -46,9 +46,11 @@ def prepare(
     agree(trainer, [measured.subset for measured in sets])
     sharding = sharding_of(trainer, monitor.network, monitor.options.gathered_bytes)
     with together(trainer), sharding.reached(pl_module) as reached:
-        subsets = [measured.subset for measured in sets]
         reads = {measured.name: measured.batches.first for measured in sets}
-        reached = sharding.settle(pl_module, reached, reads, monitor.output, subsets)
+        reached = sharding.settle(pl_module, reached, reads, monitor.output)
+        if sharding.lockstep is not None:  # processes that call the network together share the samples differently
+            for measured in sets:
+                measured.subset.share(*sharding.lockstep.share)
         criterion = factory.find_criterion(*reached, sets, None if before is None else before.criterion, sharding.lockstep)
     if before is None and criterion.note is not None:
         tell(criterion.note)

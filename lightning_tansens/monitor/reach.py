@@ -1,13 +1,12 @@
 """The network that is measured: each process calls it by itself, or all of them call it together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 from torch import nn
 
-from lightning_tansens.monitor.data.subsets import Subset
 from lightning_tansens.monitor.module import find_network
 from lightning_tansens.monitor.processes import Lockstep, every_process
 from lightning_tansens.tangent.batches import OutputPicker
@@ -41,25 +40,8 @@ class Unsharded:
         with undisturbed(pl_module):
             yield Reached(pl_module, find_network(pl_module, self._name))
 
-    def settle(
-        self,
-        pl_module: pl.LightningModule,
-        reached: Reached,
-        reads: Reads,
-        output: OutputPicker | None,
-        subsets: Sequence[Subset],
-    ) -> Reached:
-        """Decides for all processes alike what is measured and how the subsets are shared, inside :meth:`reached`."""
-        reached = self._checked(pl_module, reached, reads, output)
-        if self.lockstep is not None:
-            for subset in subsets:
-                subset.share(*self.lockstep.share)
-        return reached
-
-    def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
-    ) -> Reached:
-        """Returns what is measured, after comparing what was reached with the module."""
+    def settle(self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None) -> Reached:
+        """Decides for all processes alike what is measured, inside :meth:`reached`, and how: by :attr:`lockstep`."""
         return reached
 
 

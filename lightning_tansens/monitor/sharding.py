@@ -91,9 +91,7 @@ class Sharded(InStep):
         with together(self._trainer):
             return copied_with(pl_module, {one: supply.remote(one) for one in distributed_tensors(pl_module)})
 
-    def _checked(
-        self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None
-    ) -> Reached:
+    def settle(self, pl_module: pl.LightningModule, reached: Reached, reads: Reads, output: OutputPicker | None) -> Reached:
         """Compares a gathered copy with the sharded network, which is measured instead if they disagree."""
         sharded = Reached(pl_module, find_network(pl_module, self._name))
         (inputs, *_) = self._read_alike(dict(list(reads.items())[:1]))
