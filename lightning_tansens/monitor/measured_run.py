@@ -31,15 +31,11 @@ WEIGHTS = "the weights"
 class MeasuredRun:
     """Measures the same sets again and again; it knows no Trainer.
 
+    The first set is the reference, of which there are perturbed copies for the estimators that are fitted on them. Where
+    processes call the network together there are no measures.
+
     Every process must call :meth:`remember_first` and :meth:`synced`, which talk to the others; all other methods concern
     this process alone.
-
-    Args:
-        measures: The measures, in the order in which they are logged.
-        sets: The reference, and the test sets.
-        copies: Perturbed copies of the reference, for the estimators that are fitted on them.
-        criterion: The criterion of the labelled sets.
-        sharding: How the network is reached; where processes call it together there are no measures.
     """
 
     def __init__(

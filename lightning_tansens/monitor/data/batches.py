@@ -58,10 +58,7 @@ def unpack_batch(batch: Any) -> tuple[Any, Any]:
 def check_samples(inputs: Any, count: int, name: str) -> None:
     """Refuses inputs in which the samples do not lie one by one along the first dimension, as in a batch of graphs.
 
-    Args:
-        inputs: The inputs of a batch.
-        count: The number of samples in it, which should differ from the usual sizes of other dimensions.
-        name: The set's name, for messages.
+    Their count should differ from the usual sizes of other dimensions.
 
     Raises:
         TypeError: If a floating-point tensor among them has another length.
