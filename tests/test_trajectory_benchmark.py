@@ -84,6 +84,43 @@ def test_from_the_smoke_matrix_to_the_tables(call, tmp_path):
     for name in ("estimate", "cot"):
         assert float(by_kind[0][name]) == pytest.approx(sum(errors[name]) / sum(errors["trivial"]), abs=5e-4)
     assert [row["quantity"] for row in tables["intervals"] if row["part"] == "once"] == ["loss", "accuracy"]
+    doubts = {(row["quantity"], row["estimator"]): row for row in tables["doubts"] if row["part"] == "once"}
+    judged = [row for row in rows if (row["quantity"], row["estimator"]) == ("accuracy", "estimate")]
+    sure = [row for row in judged if row["undoubted"] == "1"]
+    assert 0 < len(sure) < len(judged)
+    assert float(doubts["accuracy", "estimate"]["without doubts"]) == pytest.approx(len(sure) / len(judged), abs=5e-4)
+    error = np.mean([abs(float(row["estimate"]) - float(row["actual"])) for row in sure])
+    assert float(doubts["accuracy", "estimate"]["error without doubts"]) == pytest.approx(error, abs=5e-4)
+    assert all((network.measures[name] >= 0).all() for name in network.outputs)
+    assert network.measures["reference"].shape == (400, 3)
+    call("with_measures.py")
+    found = read(tmp_path / "scores_with_measures" / "digits_mlp.csv")
+    by_variant = {}
+    for row in found:
+        by_variant.setdefault(row["estimator"], []).append(row["estimate"])
+    plain = [row["estimate"] for row in rows if row["estimator"] == "estimate" and row["moment"] == "5"]
+    assert sorted(by_variant["estimate"]) == sorted(plain)
+    assert set(by_variant) == {
+        "trivial",
+        *(f"estimate{end}" for end in ("", ": with ratios", ": with regressors", ": with both")),
+    }
+    assert by_variant["estimate: with regressors"] != by_variant["estimate"]
+
+
+def test_measures_are_candidates_by_the_ratios_of_their_means(outputs):
+    from score import references_of
+    from with_measures import MeasuredSamples, WithCandidates, measured
+
+    generator = np.random.default_rng(0)
+    outputs.measures = {name: generator.random((len(of), 3)) for name, of in outputs.labels.items()}
+    reference = measured(outputs, references_of(outputs, [5])[5])
+    assert reference.outputs.features.mean(0) == pytest.approx(np.ones(3))
+    sets = [MeasuredSamples.of(one.outputs, 1.0) for one in (reference, *reference.copies)]
+    weights = np.full((2, 200), 1 / 200)
+    found = WithCandidates(sets[0], outputs.labels["reference"], weights).points(sets[1], weights)
+    ratio = np.log((outputs.measures["copy"].mean(0) / outputs.measures["reference"].mean(0) + 1e-3) / 1.001)
+    for candidates in found.candidates:
+        assert candidates[:, -3:] == pytest.approx(np.stack([ratio, ratio]))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +56,13 @@ def score(
         copied: How many samples of the reference its copies have; None for as many as a monitor's.
 
     """
+    score_files(outputs, scores, networks, lambda network: score_network(network, estimators, copied))
+
+
+def score_files(
+    outputs: Path, scores: Path, networks: list[str] | None, score_one: Callable[[NetworkOutputs], Iterator[Row]]
+) -> None:
+    """Writes a CSV for each network that has none yet."""
     scores.mkdir(parents=True, exist_ok=True)
     for file in sorted(outputs.glob("*.npz")):
         target = scores / f"{file.stem}.csv"
@@ -65,7 +72,7 @@ def score(
         with part.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
             writer.writerow(COLUMNS)
-            writer.writerows([file.stem, *row] for row in score_network(NetworkOutputs.load(file), estimators, copied))
+            writer.writerows([file.stem, *row] for row in score_one(NetworkOutputs.load(file)))
         os.replace(part, target)
         print(target, flush=True)
 

@@ -7,8 +7,6 @@ Pass the scores to report.py: the names of the headline's variants stand where o
 
 from __future__ import annotations
 
-import csv
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from jsonargparse import CLI
 from numpy.typing import NDArray
-from score import COLUMNS, Row, labelled, references_of, rows_of
+from score import Row, labelled, references_of, rows_of, score_files
 from snapshots import NetworkOutputs
 
 from lightning_tansens.estimators import Headline, Outputs, SetSummary
@@ -86,18 +84,7 @@ def with_measures(
         networks: Which networks; None for all.
 
     """
-    scores.mkdir(parents=True, exist_ok=True)
-    for file in sorted(outputs.glob("*.npz")):
-        target = scores / f"{file.stem}.csv"
-        if target.exists() or (networks is not None and file.stem not in networks):
-            continue
-        part = target.with_suffix(".part")
-        with part.open("w", newline="", encoding="utf-8") as opened:
-            writer = csv.writer(opened)
-            writer.writerow(COLUMNS)
-            writer.writerows([file.stem, *row] for row in score_variants(NetworkOutputs.load(file)))
-        os.replace(part, target)
-        print(target, flush=True)
+    score_files(outputs, scores, networks, score_variants)
 
 
 def score_variants(network: NetworkOutputs) -> Iterator[Row]:
