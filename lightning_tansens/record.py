@@ -182,9 +182,13 @@ def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
 def _set_record(state: Mapping[str, Any]) -> SetRecord:
     measures = {key: MeasureRecord(**measure) for key, measure in state["measures"].items()}
     estimates = {
-        quantity: {name: Estimate(**{**estimate, "doubts": tuple(estimate["doubts"])}) for name, estimate in found.items()}
+        quantity: {name: _estimate(name, estimate) for name, estimate in found.items()}
         for quantity, found in state["estimates"].items()
     }
-    # earlier states of this version have the reason alone
+    # earlier states of this version have the reason alone, and a flag for every estimate
     missing = {name: Missing(one) if isinstance(one, str) else Missing(**one) for name, one in state["missing"].items()}
     return SetRecord(**{**state, "measures": measures, "estimates": estimates, "missing": missing})
+
+
+def _estimate(name: str, state: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{"has_flag": name == HEADLINE, **state, "doubts": tuple(state["doubts"])})

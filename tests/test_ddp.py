@@ -33,6 +33,14 @@ def found_by(way, processes, logger, folder, *cases, limit=LIMIT):
     return found
 
 
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.processes
 def test_what_hangs_is_killed_with_its_children(tmp_path):
     child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
@@ -40,9 +48,10 @@ def test_what_hangs_is_killed_with_its_children(tmp_path):
     start = time.monotonic()
     assert limited([sys.executable, "-c", parent, child, str(tmp_path / "pid")], 8) is None
     assert time.monotonic() - start < 60
-    pid = int((tmp_path / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    pid, patience = int((tmp_path / "pid").read_text()), time.monotonic() + 30
+    while exists(pid):  # whoever takes in orphans may bury them late
+        assert time.monotonic() < patience
+        time.sleep(0.1)
     assert limited([sys.executable, "-c", "raise SystemExit(3)"], 30) == 3
 
 

@@ -8,7 +8,7 @@ import pytest
 from lightning_tansens.estimators import SetSummary
 from lightning_tansens.metrics import ActiveNodeSensitivity, EmpiricalSensitivity, LayerwiseNormSensitivity
 from lightning_tansens.monitor.records import make_record, without
-from lightning_tansens.record import Missing, Record
+from lightning_tansens.record import Estimate, Missing, Record
 from lightning_tansens.show.keys import Keys, flat_row
 from tests.records import record, target
 
@@ -120,6 +120,15 @@ def test_a_state_that_has_the_words_of_a_reason_alone_is_read():
     one = record(targets=[target(missing={"cot": Missing("1 of 9 outputs is not finite")})])
     state = one.state()
     state["targets"]["test"]["missing"] = {"cot": "1 of 9 outputs is not finite"}
+    assert Record.from_state(state) == one
+
+
+def test_a_state_in_which_every_estimate_has_a_flag_is_read():
+    losses = {"estimate": Estimate(1.5), "cot": Estimate(1.25, has_flag=False)}
+    one = record(targets=[target(losses=losses)])
+    state = one.state()
+    for estimate in state["targets"]["test"]["estimates"]["loss"].values():
+        del estimate["has_flag"]
     assert Record.from_state(state) == one
 
 

@@ -168,7 +168,7 @@ def fit(run: Run, data: Data, folder: Path) -> NetworkOutputs:
     resumed = interrupted if interrupted.exists() else None
     trainer.fit(module, DataLoader(samples, batch_size=None, sampler=batches), ckpt_path=resumed)
     module.eval()
-    measures = {name: measured(module, of).float().numpy() for name, of in data.inputs.items()}
+    measures = {name: measured(module, of).float().numpy() for name, of in data.inputs.items() if data.classes > 1}
     outputs = {name: torch.stack(found).numpy() for name, found in snapshots.outputs.items()}
     labels = {name: found.numpy() for name, found in data.labels.items()}
     inputs = {name: seen.half().numpy() for name, of in data.inputs.items() if (seen := some_entries(of)) is not None}

@@ -98,7 +98,7 @@ def by_kind(targets: Sequence[Target], quantity: Quantity) -> Table:
 
 def by_family(targets: Sequence[Target], quantity: Quantity) -> Table:
     """The headline, the best of the other estimators and the coverage, by family."""
-    others = estimators_of(targets)[1 + len(HEADLINES) :]
+    others = [name for name in estimators_of(targets)[1:] if name not in HEADLINES]
     cells: Table = [["part", "family", "estimates", *HEADLINES, "best other", "its name", "covered"]]
     for part, of_part in parts(targets).items():
         for family, group in sorted(grouped(of_part, lambda one: one.family).items()):
@@ -131,13 +131,16 @@ def compared(targets: Sequence[Target], quantity: Quantity) -> Table:
                 continue
             errors = dict(zip(names, np.array(table).T, strict=True))
             means = {name: float(of.mean()) for name, of in errors.items()}
-            others = names[len(HEADLINES) :]
-            best = [min(chosen, key=means.__getitem__) for chosen in ([name for name in others if name in today], others)]
+            others = [name for name in names if name not in HEADLINES]
+            best = [
+                min(chosen, key=means.__getitem__, default=HEADLINE)  # where no other estimator was scored
+                for chosen in ([name for name in others if name in today], others)
+            ]
             difference = errors[HEADLINE] - errors[best[1]]
             draws = np.random.default_rng(0).choice(difference, (DRAWS, len(difference))).mean(1)
             ends = [float(difference.mean()), *np.quantile(draws, (0.025, 0.975))]
             named = [cell for name in best for cell in (_short(means[name]), name)]
-            own = [_short(means[name]) for name in HEADLINES]
+            own = [_short(means.get(name, np.nan)) for name in HEADLINES]
             cells.append([part, title, len(table), *own, *named, *map(_short, ends)])
     return cells
 

@@ -136,9 +136,10 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
 
 
 def estimators_of(targets: Iterable[Target]) -> list[str]:
-    """Returns the estimators' names: trivial, the headline, the others."""
+    """Returns the estimators' names: trivial, the headline and its variants as far as they were scored, the others."""
     names = dict.fromkeys(name for target in targets for name in target.estimates)
-    return [TRIVIAL, *HEADLINES, *(name for name in names if name != TRIVIAL and name not in HEADLINES)]
+    first = [TRIVIAL, *(name for name in HEADLINES if name in names)]
+    return [*first, *(name for name in names if name not in first)]
 
 
 def settings_of(targets: Iterable[Target]) -> list[list[Target]]:

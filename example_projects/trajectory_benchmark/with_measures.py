@@ -2,7 +2,7 @@
 
 python example_projects/trajectory_benchmark/with_measures.py --outputs trajectory_outputs --scores scores_with_measures
 
-Pass the scores to report.py: the names of the headline's variants stand where other estimators stand.
+Pass the scores to report.py, in whose tables the headline's variants stand where other estimators stand.
 """
 
 from __future__ import annotations

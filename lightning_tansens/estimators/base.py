@@ -41,8 +41,8 @@ class Estimator(ABC):
     quantities: ClassVar[tuple[Quantity, ...]] = ()
     needs: frozenset[Need] = frozenset({Need.CLASSES})  #: What must be gathered for it.
     looks_at_target: bool = True  #: Whether its estimates depend on the target at all.
-    #: Whether its estimates without doubts were found to have at most half the error of those with doubts. Estimates of any
-    #: other estimator are called neither reliable nor unreliable.
+    #: Whether its estimates without doubts were found, on data that it was not made on, to have at most half the error of
+    #: those with doubts. Estimates of any other estimator are called neither reliable nor unreliable.
     has_flag: ClassVar[bool] = False
     #: Whether its loss is the cross-entropy in nats. With another criterion (class weights, smoothing) the estimate is
     #: multiplied by the reference's loss over its cross-entropy, and so has the criterion's units.
@@ -86,7 +86,8 @@ class Estimator(ABC):
             value = min(max(found.value, 0.0), 1.0) if quantity == "accuracy" else found.value
             units = reference.loss_of_cross_entropy if quantity == "loss" and self.of_cross_entropy else 1.0
             error = found.stderr if found.stderr is not None and math.isfinite(found.stderr) else None
-            estimates[quantity] = replace(found, value=units * value, stderr=None if error is None else units * error)
+            scaled = None if error is None else units * error
+            estimates[quantity] = replace(found, value=units * value, stderr=scaled, has_flag=self.has_flag)
         return estimates
 
     @abstractmethod

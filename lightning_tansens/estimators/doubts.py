@@ -118,7 +118,7 @@ def with_doubts(
         margin = None if estimate.stderr is None else limits.deviations * estimate.stderr
         verdict = _verdict(estimate.value - trivial if quantity == "loss" else trivial - estimate.value, margin)
     all_doubts = (*estimate.doubts, *(reason.value for reason in found))
-    return replace(estimate, doubts=all_doubts, verdict=verdict, has_flag=estimator.has_flag)
+    return replace(estimate, doubts=all_doubts, verdict=verdict)
 
 
 def _share(error: float, value: float) -> float:

@@ -42,7 +42,7 @@ class SetSummary:
     weights: Values = field(default_factory=dict)
     copies: tuple[SetSummary, ...] = ()  #: Labelled copies of the reference, perturbed or re-weighted.
     made_for: tuple[str, ...] = ()  #: The keys of the estimators that this copy was made for; empty for all.
-    strong: bool = False  #: Whether this is a copy that nothing is fitted to, see :class:`~.headline.copies.Strong`.
+    strong: bool = False  #: Whether this copy was changed strongly, see :class:`~.headline.copies.Strong`.
     unusable: int = 0  #: The number of samples that were left out because their numbers are not finite.
     whole: bool = False  #: Whether the measures saw the whole set.
     of_labels: tuple[str, ...] = ()  #: The keys of the measures that saw labels.

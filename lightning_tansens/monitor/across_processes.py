@@ -36,9 +36,15 @@ def prepare(
 ) -> MeasuredRun:
     """Draws the sets, finds the criterion and tries each measure on a first batch.
 
-    ``state`` has earlier results that the measurement is compared with; where it follows another one, also the weights,
-    instead of the present ones. Of a fit ``before`` the criterion is taken over, and the reference in case the Trainer has
-    loaded another loop's data since then.
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        monitor: What is measured on which samples.
+        stages: Where to register the callables that tear down the datamodule's other stages.
+        state: Earlier results that the measurement is compared with.
+        before: The sets of an earlier fit, whose criterion is taken over, and whose reference is in case the Trainer has
+            loaded another loop's data since then.
+        follows: Whether to compare with the weights in ``state`` instead of the present ones.
     """
     with together(trainer), undisturbed(pl_module):
         factory = SetFactory(trainer, monitor, stages)

@@ -35,7 +35,12 @@ class _Talk(NamedTuple):
 
 
 class Company:
-    """What this process says to others in one call of a module after another; the store's key is the same on all."""
+    """What this process says to others in one call of a network after another.
+
+    Args:
+        module: The module.
+        key: The key in torch's store, the same on all processes.
+    """
 
     def __init__(self, module: nn.Module, key: str) -> None:
         self._gathered = [(group, ranks) for group in gathered_groups(module) if len(ranks := _holders(group)) > 1]

@@ -94,9 +94,16 @@ def find_criterion(
     """Compares the criterion with the loss that ``training_step`` returns, or finds the one that gives this loss.
 
     Call it inside ``undisturbed``, which puts modules in eval mode and restores what the step changes. What the step logs
-    goes nowhere, and no optimizer steps. The batches are on the device, those of the training data first; the first one that
-    can be read is used. ``calling`` surrounds each call of the network and of the training step, and raises on all processes
-    if one failed.
+    goes nowhere, and no optimizer steps.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        network: The part of it that is measured.
+        reading: How a batch is split, and the outputs are picked.
+        criterion: What the user has passed; None to find it.
+        batches: Batches on the device, from the training data first; the first one that can be read is used.
+        calling: Surrounds each call of the network and of the training step, and raises on all processes if one failed.
 
     Raises:
         MisconfigurationException: If there is no criterion, and none is found.

@@ -63,7 +63,7 @@ class MeasuredSet:
         self.failed: dict[str, Exception] = {}
         #: The keys of the estimators that need this set, a copy of the reference; empty for any other.
         self.made_for: tuple[str, ...] = ()
-        #: Whether this is a copy that nothing is fitted to.
+        #: Whether this is a copy that was changed strongly.
         self.strong = False
         self._reading = reading
         self._lockstep: Lockstep | None = None

@@ -20,7 +20,7 @@ class Wrapped(InStep):
     """The strategy wraps the module and calls it itself (FSDP1, DeepSpeed); it is called as in a validation.
 
     Raises:
-        MisconfigurationException: If it is not.
+        MisconfigurationException: If a submodule is named.
     """
 
     def __init__(self, trainer: pl.Trainer, name: str | None) -> None:

@@ -62,7 +62,12 @@ class Notices:
             tell(precision)  # the first one takes longer than those that follow
 
     def cost(self, seconds: float, since: float) -> None:
-        """Says once what measurements cost, if a user may notice it: how long the last took and was after the one before."""
+        """Says once what measurements cost, if a user may notice it.
+
+        Args:
+            seconds: How long a measurement took.
+            since: How long ago the one before it ended.
+        """
         self._seconds += seconds
         self._passed += since
         share = self._seconds / self._passed

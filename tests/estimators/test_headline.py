@@ -227,7 +227,7 @@ def test_without_copies_the_gate_is_a_fixed_one():
     inputs, _ = drawn(400, 15)
     bare = replace(REFERENCE, copies=())
     found = Headline().estimate(target(inputs), bare)["loss"]
-    assert "no corrupted copies of the reference to be fitted on" in found.doubts
+    assert "too few corrupted copies of the reference to be fitted on" in found.doubts
     assert found.low <= OWN["loss"] <= found.high
     foreign = tuple(replace(copy, made_for=("calibrated",)) for copy in REFERENCE.copies)
     assert Headline().estimate(target(inputs), replace(REFERENCE, copies=foreign))["loss"] == found

@@ -40,8 +40,8 @@ class Strong:
     """A change that is stronger than most targets'.
 
     Its copy corrects the estimates of sets that look like it. Of images, the error is fitted to it as well; nothing else is,
-    so that targets which change less do not suffer. The first strong copy counts as the same kind of change as the first
-    plain one, and so on.
+    so that targets which change less do not suffer. Nothing is fitted without two copies that are not strong. The first
+    strong copy counts as the same kind of change as the first other one, and so on.
 
     Attributes:
         transform: Changes one sample.

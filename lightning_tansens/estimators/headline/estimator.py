@@ -140,7 +140,7 @@ class Headline(Estimator):
             )
         earlier, doubts = _earlier(own, outputs)
         if len(self._copies(reference)[0]) < FEWEST_COPIES:
-            doubts += ("no corrupted copies of the reference to be fitted on",)
+            doubts += ("too few corrupted copies of the reference to be fitted on",)
         error, loss = fit.estimate(outputs, self.class_shares)
         own_error, own_loss = (float(level) for level in fit.calibration.level)
         rate = self._stated("error rate", error, own_error, doubts, sure=earlier > 0)

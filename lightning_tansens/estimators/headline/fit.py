@@ -23,7 +23,7 @@ class Fit(GatedHeads):
         reference: Its class scores, with labels.
         copies: The same samples or the first of them, perturbed; each one is a kind of its own.
         seed: Seed of the re-weightings.
-        strong: Further copies, which heads and gate are not fitted to, see :class:`Strong`.
+        strong: Further copies, see :class:`Strong`.
     """
 
     default_gate = DEFAULT

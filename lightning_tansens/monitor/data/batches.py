@@ -89,7 +89,10 @@ def _fields(batch: Any) -> dict[str, Any] | None:
 
 
 def is_batch(value: Any) -> bool:
-    """Says whether what a loader yields is a batch, no sample: its arrays and lists have one length, and one is no vector.
+    """Says whether a value is a batch, not a sample: its arrays and lists have one length, and one is not a vector.
+
+    Args:
+        value: What a loader without batches yields.
 
     Example:
         >>> import torch

@@ -27,7 +27,15 @@ def draw_subset(
 ) -> Subset:
     """Draws this process's share of a fixed subset, of all samples where the set is smaller than asked for.
 
-    The arguments are those of :class:`~lightning_tansens.monitor.data.subsets.Subset`; messages begin with the set's name.
+    Args:
+        trainer: The Trainer.
+        name: The set's name, for messages.
+        found: Where the samples come from.
+        num_samples: The number of samples of all processes.
+        batch_size: The number of samples in a batch.
+        seed: Decides which subset is drawn.
+        head: The number of samples on which the measures are taken; None for all.
+        budget: The memory in which the samples are kept; None for a budget of its own.
 
     Raises:
         MisconfigurationException: If no subset can be drawn.
