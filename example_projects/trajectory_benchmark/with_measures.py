@@ -50,7 +50,7 @@ class WithRegressors(MeasuredSamples):
 
 
 class WithCandidates(Calibration):
-    """The first head may weigh the ratios of the measures' means, as the papers' estimates do (Eqs. 8 and 9)."""
+    """The first head may weigh the ratios of the measures' means (Eqs. 8 and 9 of Daróczy 2022)."""
 
     def __init__(self, samples: MeasuredSamples, *args: NDArray[np.float64]) -> None:
         self._means = samples.measures.mean(0)
