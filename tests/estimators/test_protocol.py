@@ -256,7 +256,7 @@ def test_estimates_are_finite_and_shares_are_shares():
     with pytest.raises(UndefinedEstimateError, match="expected a finite loss, but the estimate is nan"):
         Fixed(loss=Estimate(math.nan)).estimate(SetSummary("test"), SetSummary("val"))
     found = Fixed(accuracy=Estimate(1.2, math.nan)).estimate(SetSummary("test"), SetSummary("val"))
-    assert found == {"accuracy": Estimate(1.0, None)}
+    assert found == {"accuracy": Estimate(1.0, None, has_flag=False)}
 
 
 @pytest.mark.parametrize("estimator", [EntropyRatio(), EntropyDifference()], ids=lambda estimator: estimator.key)
