@@ -81,7 +81,7 @@ def assert_the_same_is_logged(folder, whole):
     """Every tag of TensorBoard and every column holds each step once, and what an uninterrupted run logs there."""
     found, expected = events_of(folder), events_of(whole)
     assert found.keys() == expected.keys()
-    assert len(found) > 80
+    assert len(found) > 70
     for tag, values in expected.items():
         kept = found[tag]
         if tag in ("train_loss", "epoch"):  # Lightning writes these: what it wrote twice it holds twice, the same
