@@ -23,7 +23,7 @@ class Fit(GatedHeads):
         reference: Its class scores, with labels.
         copies: The same samples or the first of them, perturbed; each one is a kind of its own.
         seed: Seed of the re-weightings.
-        strong: Further copies, see :class:`Strong`.
+        strong: Further copies, see :class:`Strong`; each is of the kind of the copy at its place.
     """
 
     default_gate = DEFAULT

@@ -155,10 +155,8 @@ class GatedHeads(ABC):
     def _fit(self, used: NDArray[np.bool_]) -> Model:
         """Fits weights on corrupted copies as they are, and the gate on them against the reference's re-weightings."""
         corrupted, moved = used & (self._bases >= 0), used & (self._bases < 0)
-        fitted = corrupted & np.isin(self._kinds, self._fitted)
         enough = (corrupted & (self._kinds == "plain")).sum() >= FEWEST_COPIES
-        if not enough:
-            fitted = np.zeros_like(fitted)
+        fitted = corrupted & np.isin(self._kinds, self._fitted) & enough
         same = self._head(self._points.of(fitted).candidates, self._truth[fitted], self._kinds[fitted] == "plain")
         if not enough:
             return Model(same, np.pad(self.default_gate, (0, self._points.signatures.shape[1] - len(self.default_gate))))

@@ -37,7 +37,8 @@ def simplex_weights(ratios: Array, truth: Array, shrink: float, counted: Array |
         array([1., 0.])
     """
     candidates = ratios.shape[1]
-    shares = np.broadcast_to(counted, len(truth)) / np.broadcast_to(counted, len(truth)).sum()
+    shares = np.broadcast_to(counted, len(truth))
+    shares = shares / shares.sum()
     curvature = (ratios.T * shares) @ ratios + shrink * np.eye(candidates)
     slope = ratios.T @ (shares * truth)  # λ adds the same to all of them
     best, found = np.inf, np.full(candidates, 1 / candidates)
